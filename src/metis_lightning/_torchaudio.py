@@ -1,0 +1,74 @@
+"""Let torchaudio's CUDA-linked wheel import on a CPU-only torch.
+
+The published wheel's extension needs `libc10_cuda.so`, which a CPU build of torch does not ship, and then
+`import torchaudio` fails, and with it peft, transformers and speechbrain, which import it when it is installed.
+torchaudio's pure Python parts need no extension: told that it is absent, they work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+_NAME = "torchaudio._extension"
+_CUDA_LIBRARY = "libc10_cuda.so"
+
+
+def stand_in_for_missing_extension() -> bool:
+    """Register a stand-in for torchaudio's extension if the real one cannot load; return whether it was needed.
+
+    Imports neither torch nor torchaudio, and leaves a torchaudio alone that is absent, already imported, or loadable.
+    """
+    if "torchaudio" in sys.modules or _NAME in sys.modules:
+        return False
+    audio, torch = _package_folder("torchaudio"), _package_folder("torch")
+    if audio is None or torch is None or not _extension_lacks_cuda(audio, torch):
+        return False
+    sys.modules[_NAME] = _absent_extension()
+    return True
+
+
+def _package_folder(name: str) -> Path | None:
+    """Return where a package is installed, without importing it; None if it is not."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _extension_lacks_cuda(audio: Path, torch: Path) -> bool:
+    """Say whether torchaudio's extension is linked against a CUDA library that torch does not ship."""
+    if (torch / "lib" / _CUDA_LIBRARY).exists():
+        return False
+    # The names of needed libraries stand as plain text in a shared object; the file is small.
+    extensions = (audio / "lib").glob("_torchaudio*.so")
+    return any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in extensions)
+
+
+def _absent_extension() -> ModuleType:
+    """Return what `torchaudio._extension` looks like in a build without the extension."""
+    module = ModuleType(_NAME, "Stand-in: torchaudio was imported without its compiled extension.")
+    module.__spec__ = ModuleSpec(_NAME, None)
+    names = {
+        "_IS_TORCHAUDIO_EXT_AVAILABLE": False,
+        "_IS_ALIGN_AVAILABLE": False,
+        "_check_cuda_version": lambda: None,
+        "_load_lib": lambda lib: False,
+        "fail_if_no_align": _fails_without_extension,
+    }
+    vars(module).update(names)
+    return module
+
+
+def _fails_without_extension(function: Callable) -> Callable:
+    """Replace a function that needs the extension by one that says so."""
+
+    def fail(*args: object, **kwargs: object) -> NoReturn:
+        raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension, which does not fit this torch")
+
+    return fail

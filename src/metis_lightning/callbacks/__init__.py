@@ -1,0 +1,1 @@
+"""Lightning callbacks: what is logged beside the losses."""

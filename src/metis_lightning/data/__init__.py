@@ -1,0 +1,1 @@
+"""Corpora, mixing and batches: from files on disk to `SpeechBatch`."""

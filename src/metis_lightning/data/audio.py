@@ -1,0 +1,74 @@
+"""Audio files in and out: mono float32 tensors at a stated sample rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path
+
+
+def read_audio(path: Path, sample_rate: int) -> Tensor:
+    """Read an audio file as mono at `sample_rate`.
+
+    Channels are averaged and the rate is converted by soxr at its HQ setting. The scale is kept: samples may
+    exceed 1 a little where a lossy codec overshoots.
+
+    Args:
+        path: any format that soundfile reads (wav, flac, mp3, ogg, opus).
+        sample_rate: of the result, in Hz.
+
+    Returns:
+        (S,) float32.
+
+    Raises:
+        UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
+    """
+    frames, file_rate = _read_frames(path)
+    wave = frames.mean(axis=1)
+    if wave.size == 0:
+        raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
+    if not np.isfinite(wave).all():
+        raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
+    if file_rate != sample_rate:
+        wave = soxr.resample(wave, file_rate, sample_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+
+
+def _read_frames(path: Path) -> tuple[np.ndarray, int]:
+    """Return (S, channels) float32 and the file's sample rate."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
+    try:
+        frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
+    return frames, int(rate)
+
+
+def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
+    """Write a mono 16-bit WAV that appears only when complete.
+
+    The scale is kept; samples outside [-1, 1] are clipped.
+
+    Args:
+        path: where to write; its folder is made.
+        wave: (S,) floating point, on any device.
+        sample_rate: in Hz.
+
+    Raises:
+        ValueError: if `wave` is not one-dimensional or not finite.
+    """
+    if wave.dim() != 1:
+        raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
+    if not torch.isfinite(wave).all():
+        raise ValueError(f"refusing to write NaN or infinite samples to {path}")
+    samples = wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")

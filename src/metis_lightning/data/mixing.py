@@ -1,0 +1,73 @@
+"""Mixtures of two waveforms at a stated level difference; pure functions on (S,) float tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+PEAK = 0.99
+"""A mixture's largest sample, just below what a 16-bit file can hold."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Two voices and their sum, all (S,); `mixture == target + interferer` holds exactly.
+
+    `gain` is the factor by which all three were lowered so that the mixture does not clip, 1 where it would not.
+    """
+
+    mixture: Tensor
+    target: Tensor
+    interferer: Tensor
+    gain: float
+
+
+def rms(wave: Tensor) -> float:
+    """Return the root of the mean square.
+
+    >>> import torch
+    >>> rms(torch.tensor([3.0, -3.0]))
+    3.0
+    """
+    return float(wave.double().square().mean().sqrt())
+
+
+def fit_length(wave: Tensor, samples: int) -> Tensor:
+    """Repeat or cut a (S,) wave at its end so that it has `samples` samples.
+
+    >>> import torch
+    >>> fit_length(torch.tensor([1, 2]), 5).tolist()
+    [1, 2, 1, 2, 1]
+    """
+    return wave.repeat(-(-samples // wave.numel()))[:samples]
+
+
+def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> Mixed:
+    """Add an interferer to a target at a given ratio of their powers.
+
+    The target keeps its level; the interferer is repeated or cut to the target's length and scaled, its power taken
+    over that length. Only if the sum would pass 0.99 are all three lowered by one common gain.
+
+    Args:
+        target: (S,).
+        interferer: any length.
+        snr_db: power of the target over the power of the interferer, in dB.
+
+    Raises:
+        ValueError: if either is silent, so that no ratio exists.
+    """
+    interferer = fit_length(interferer, target.numel())
+    target_rms, interferer_rms = rms(target), rms(interferer)
+    if target_rms == 0 or interferer_rms == 0:
+        raise ValueError("a silent target or interferer has no signal-to-noise ratio")
+    interferer = interferer * (target_rms / interferer_rms * 10 ** (-snr_db / 20))
+    gain = peak_gain(target + interferer)
+    target, interferer = target * gain, interferer * gain
+    return Mixed(target + interferer, target, interferer, gain)
+
+
+def peak_gain(wave: Tensor) -> float:
+    """Return the factor, at most 1, that brings the largest sample to 0.99 or below."""
+    peak = float(wave.abs().max())
+    return PEAK / peak if peak > PEAK else 1.0

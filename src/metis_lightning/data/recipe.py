@@ -1,0 +1,126 @@
+"""Recipes: how one utterance of a corpus becomes one training item.
+
+A task's data differ only in its recipe; the corpus, the batches and the DataModule stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.types import TOKEN_RATE, WAVE_RATE
+
+FRAME = WAVE_RATE // TOKEN_RATE
+"""Samples of one token frame at 24 kHz: 480."""
+
+
+@dataclass(frozen=True)
+class SpeechItem:
+    """One row of a batch before padding; the fields are those of `SpeechBatch`.
+
+    wave: (S,) float32 at 24 kHz, the prompt followed by the target.
+    mixture: (S,) or None, the prompt followed by target plus interferer.
+    prompt_length: samples at the start of `wave` that are the enrollment, or None.
+    """
+
+    id: str
+    speaker: str
+    text: str
+    wave: Tensor
+    mixture: Tensor | None = None
+    prompt_length: int | None = None
+
+
+class Recipe(ABC):
+    """Turns an utterance into an item, with all chance from the generator it is given."""
+
+    @abstractmethod
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the item made from utterance `index` of `corpus`."""
+
+    @abstractmethod
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the most that the item can last, in seconds, without reading audio; batches are filled by it."""
+
+
+class PlainRecipe(Recipe):
+    """Clean speech: whole utterances, or random crops of one length.
+
+    The text stays that of the whole utterance, also beside a crop.
+    """
+
+    def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
+        """Choose whole utterances or crops.
+
+        Args:
+            max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
+            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or the utterance
+                followed by silence where it is shorter. For codecs.
+
+        Raises:
+            ValueError: if both are given, or one is shorter than a token frame.
+        """
+        if max_seconds is not None and crop_seconds is not None:
+            raise ValueError("give max_seconds or crop_seconds, not both")
+        self.limit = max_seconds if crop_seconds is None else crop_seconds
+        self.fixed = crop_seconds is not None
+        if self.limit is not None and whole_frames(self.limit) < FRAME:
+            raise ValueError(f"a crop of {self.limit} s is shorter than one token frame (0.02 s)")
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the utterance or a crop of it."""
+        utterance, wave = corpus.utterances[index], corpus.wave(index)
+        if self.limit is not None:
+            samples = whole_frames(self.limit)
+            wave = random_crop(wave, samples, generator)
+            if self.fixed:
+                wave = pad(wave, (0, samples - wave.numel()))
+        return SpeechItem(id=utterance.id, speaker=utterance.speaker, text=utterance.text, wave=wave)
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the crop's length, or the utterance's."""
+        listed = corpus.utterances[index].seconds
+        if self.limit is None:
+            return listed
+        return self.limit if self.fixed else min(listed, self.limit)
+
+
+def whole_frames(seconds: float) -> int:
+    """Return the samples of a duration at 24 kHz, rounded to whole token frames.
+
+    >>> whole_frames(1.005)
+    24000
+    """
+    return round(seconds * TOKEN_RATE) * FRAME
+
+
+def random_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Return `samples` consecutive samples of a (S,) wave from a random place, or all of a shorter wave."""
+    spare = wave.numel() - samples
+    if spare <= 0:
+        return wave
+    start = draw_int(spare + 1, generator)
+    return wave[start : start + samples]
+
+
+def draw_int(stop: int, generator: torch.Generator) -> int:
+    """Draw an integer from 0 to `stop` - 1."""
+    return int(torch.randint(stop, (), generator=generator))
+
+
+def draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """Draw a float from [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def derived_generator(*parts: int | str) -> torch.Generator:
+    """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    # 63 bits: torch takes signed seeds.
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,1 @@
+"""From a system and a test set to rows, summaries and tables."""

@@ -1,0 +1,147 @@
+"""Lightning's verbs (fit, validate, test, predict) over configs that name their classes by `class_path`.
+
+Beyond LightningCLI: a mistake is one line, and a checkpoint gives weights only. It is read without running code, and
+the hyper-parameters it carries do not override the config, which alone says what is built.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from sys import argv
+from typing import Any, NoReturn
+
+import torch
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from metis_lightning.errors import UserError
+from metis_lightning.explain import explain_parse_error, explain_state_dict_error
+
+# Values of --ckpt_path that Lightning resolves to a path by itself.
+_SPECIAL_CHECKPOINTS = ("last", "best", "hpc")
+
+_DEFAULT_LOGGER = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "runs", "name": "default"},
+}
+
+
+class ParseError(Exception):
+    """What the parser says of the arguments, and the (sub)parser whose keys they were checked against."""
+
+    def __init__(self, message: str, parser: LightningArgumentParser) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
+class OneLineArgumentParser(LightningArgumentParser):
+    """A parser that raises `ParseError` where jsonargparse prints its usage and exits."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `ParseError`."""
+        raise ParseError(message, getattr(ex, "subcommand_parser", None) or self) from ex
+
+
+class MetisCLI(LightningCLI):
+    """LightningCLI with the project's defaults; see the module's text for what differs."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=OneLineArgumentParser,
+            # `omegaconf` resolves references such as ${model.init_args.dim}.
+            parser_kwargs={"parser_mode": "omegaconf", "prog": "python -m metis_lightning"},
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"logger": _DEFAULT_LOGGER},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs and the arguments they do not show; `weights_only` is not for the user to choose."""
+        return {verb: hidden | {"weights_only"} for verb, hidden in LightningCLI.subcommands().items()}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, turning the parser's errors into one line.
+
+        Raises:
+            UserError: an unknown key or class, a value of another type, a missing or broken config file.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ParseError as error:
+            words = args if isinstance(args, list) else argv[1:]
+            known = error.parser.get_defaults().keys(branches=True)
+            raise UserError(explain_parse_error(str(error), known, config_files(words))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint before anything is built; Lightning would let its hyper-parameters override the config."""
+        path = self._get_checkpoint()
+        if path and path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry"):
+            check_checkpoint(Path(path))
+
+    def _get_checkpoint(self) -> str | None:
+        """Return the value of --ckpt_path."""
+        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        return None if path is None else str(path)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""
+        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+
+
+def run_trainer_verb(args: list[str]) -> None:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: the verb and its options.
+
+    Raises:
+        UserError: the config or the checkpoint does not fit.
+    """
+    try:
+        # LightningCLI warns when it is handed arguments that the process has too.
+        MetisCLI(None if args == argv[1:] else args)
+    except RuntimeError as error:
+        explained = explain_state_dict_error(str(error))
+        if explained is None:
+            raise
+        raise UserError(f"{explained}; check --ckpt_path and the sizes in the config") from error
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that is missing, incomplete, or holds anything but tensors and plain values.
+
+    Raises:
+        UserError: with the reason.
+    """
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
+    if path.is_dir():  # sharded checkpoints are folders; the strategy that reads them checks them
+        return
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"checkpoint {path} is refused: it is not a file of tensors and plain values only") from error
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"checkpoint {path} is damaged or not a checkpoint") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise UserError(f"checkpoint {path} is not one of Lightning's: it has no state_dict")
+
+
+def config_files(args: Sequence[str]) -> list[Path]:
+    """Return the existing files named by -c or --config.
+
+    >>> config_files(["fit", "-c", "no-such.yaml"])
+    []
+    """
+    values = [value for option, value in zip(args, args[1:], strict=False) if option in ("-c", "--config")]
+    values += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
+    return [path for path in map(Path, values) if path.is_file()]

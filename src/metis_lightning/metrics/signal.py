@@ -1,0 +1,108 @@
+"""Waveforms on their way into a metric: one utterance, mono, 16 kHz, finite.
+
+Shape letters: B batch, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import soxr
+from torch import Tensor
+
+from metis_lightning.metrics.errors import MetricError
+
+METRIC_RATE = 16_000
+"""Sample rate in Hz at which every metric listens."""
+
+RESAMPLER = "soxr HQ"
+"""Resampler and quality, for the fingerprint."""
+
+MAX_LENGTH_DIFFERENCE = 0.1
+"""Seconds by which a signal may be longer than its reference before the pair counts as unrelated."""
+
+Wave = np.ndarray | Tensor
+"""One utterance: (S,), real."""
+
+
+def as_array(wave: Wave, name: str = "signal") -> np.ndarray:
+    """Return `wave` as a float32 array.
+
+    Args:
+        wave: (S,) samples.
+        name: what to call it in messages.
+
+    Raises:
+        MetricError: it is empty, or a sample is not finite.
+        ValueError: it is not one-dimensional.
+    """
+    array = wave.detach().cpu().float().numpy() if isinstance(wave, Tensor) else np.asarray(wave, dtype=np.float32)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected one utterance of shape (samples,), got {array.shape}")
+    if array.size == 0:
+        raise MetricError(f"the {name} is empty")
+    if not np.isfinite(array).all():
+        raise MetricError(f"the {name} has samples that are not finite")
+    return np.ascontiguousarray(array)
+
+
+def with_sound(wave: Wave, name: str = "signal") -> np.ndarray:
+    """Return `wave` like `as_array`, refusing digital silence.
+
+    Raises:
+        MetricError: every sample is zero, or `as_array` refuses it.
+    """
+    array = as_array(wave, name)
+    if not array.any():
+        raise MetricError(f"the {name} is silent")
+    return array
+
+
+def to_metric_rate(wave: Wave, sample_rate: int, name: str = "signal") -> np.ndarray:
+    """Return `wave` of `sample_rate` Hz as float32 at 16 kHz.
+
+    Raises:
+        MetricError: it is empty, not finite, or too short to give one sample at 16 kHz.
+    """
+    array = as_array(wave, name)
+    if sample_rate == METRIC_RATE:
+        return array
+    resampled = soxr.resample(array, sample_rate, METRIC_RATE, quality=RESAMPLER.split()[-1])
+    return as_array(resampled, name)
+
+
+def same_length(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Crop two 16 kHz signals to the shorter one; a codec may add or lose part of a frame at the end.
+
+    Raises:
+        MetricError: they differ by more than `MAX_LENGTH_DIFFERENCE`, so they are not versions of one recording.
+    """
+    difference = abs(len(prediction) - len(reference)) / METRIC_RATE
+    if difference > MAX_LENGTH_DIFFERENCE:
+        raise MetricError(f"signal and reference differ in length by {difference:.2f} s")
+    length = min(len(prediction), len(reference))
+    return prediction[:length], reference[:length]
+
+
+def same_rate_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float32 arrays with sound, which is what every intrusive metric starts with.
+
+    Raises:
+        MetricError: one is empty, silent or not finite, or the lengths differ.
+    """
+    pair = with_sound(prediction), with_sound(reference, "reference")
+    if len(pair[0]) != len(pair[1]):
+        raise MetricError(f"signal and reference have {len(pair[0])} and {len(pair[1])} samples")
+    return pair
+
+
+def utterances(waves: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield the rows of a padded batch without their padding.
+
+    Args:
+        waves: (B, S).
+        lengths: (B,) samples of each row, or None where nothing is padding.
+    """
+    for row, wave in enumerate(waves):
+        yield wave if lengths is None else wave[: int(lengths[row])]

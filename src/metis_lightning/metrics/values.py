@@ -1,0 +1,58 @@
+"""What a metric gave for one utterance: a value, or null and the reason. Never both, never neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metis_lightning.metrics.errors import MetricError
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A finite `value`, or None with the reason in `error`."""
+
+    value: float | None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a value beside an error, and neither of the two."""
+        if (self.value is None) == (self.error is None):
+            raise ValueError(f"either a value or an error is needed: {self}")
+
+
+@dataclass(frozen=True)
+class WerValue(MetricValue):
+    """A word error rate (`value` is edits / words, a fraction) with its counts and what was heard.
+
+    `hypothesis` is None if nothing was transcribed; it may be given beside an error.
+    """
+
+    edits: int | None = None
+    words: int | None = None
+    hypothesis: str | None = None
+
+
+def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) -> dict[str, MetricValue]:
+    """Return a value per column from `score()`, or the reason of its `MetricError` in each of them."""
+    try:
+        return {column: MetricValue(float(value)) for column, value in zip(columns, score(), strict=True)}
+    except MetricError as error:
+        return {column: MetricValue(None, str(error)) for column in columns}
+
+
+def row_fields(scores: Mapping[str, MetricValue]) -> dict[str, Any]:
+    """Return the parts of a results row that come from `Suite.score`: metrics, error, wer and hypothesis.
+
+    >>> row_fields({"PESQ": MetricValue(None, "the signal is silent")})["error"]
+    {'PESQ': 'the signal is silent'}
+    """
+    heard = next((value for value in scores.values() if isinstance(value, WerValue)), None)
+    counted = heard is not None and heard.value is not None
+    return {
+        "metrics": {name: value.value for name, value in scores.items()},
+        "error": {name: value.error for name, value in scores.items() if value.error is not None},
+        "wer": {"edits": heard.edits, "words": heard.words} if heard is not None and counted else None,
+        "hypothesis": heard.hypothesis if heard is not None else None,
+    }

@@ -1,0 +1,1 @@
+"""The masked generative transformers, as plain torch modules."""

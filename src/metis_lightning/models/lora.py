@@ -1,0 +1,38 @@
+"""Low-rank adaptation of stage 1 with peft (LoRA, 2106.09685), in the layout of the published files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PUBLISHED_PREFIX = "model."
+
+
+def add_lora(model: nn.Module, rank: int, alpha: int | None = None, dropout: float = 0.01) -> None:
+    """Wrap the linear maps of the backbone in place; alpha is 2 · rank unless given, as published.
+
+    Load the base weights first: peft renames them. A model is wrapped once.
+    """
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        raise ValueError("this model already has LoRA weights")
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=dropout, target_modules=list(TARGETS), bias="none"
+    )
+    inject_adapter_in_model(config, model)
+
+
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the LoRA weights under their published names."""
+    return {PUBLISHED_PREFIX + key: value for key, value in model.state_dict().items() if "lora_" in key}
+
+
+def load_lora_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load LoRA weights under their published names; the set of names must be the model's own."""
+    own = {PUBLISHED_PREFIX + key for key in model.state_dict() if "lora_" in key}
+    if own != set(state):
+        difference = sorted(own ^ set(state))
+        raise ValueError(f"LoRA weights do not fit the model: {len(difference)} names differ, first {difference[0]}")
+    model.load_state_dict({key.removeprefix(PUBLISHED_PREFIX): value for key, value in state.items()}, strict=False)

@@ -1,0 +1,84 @@
+"""What is masked in training: the schedule, the prompt rule, and their draws.
+
+Released code and paper differ (see the fields); the released code is the default. Unlike it, the prompt coin is
+tossed for each sample, and padding is never masked.
+Shape letters: B batch, T frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PromptRule:
+    """How long an unmasked prefix is, and how often there is one.
+
+    drop: chance of no prompt (released 0.15; the paper 0.2).
+    shortest: shortest prompt in frames, or a quarter of the sequence if that is less (released 5; the paper 0).
+    longest: longest prompt as a share of the sequence (stage 1: 0.4; stage 2: 0.5).
+    mask_floor: lowest chance for a frame to be masked (released 0.2; the paper 0).
+    """
+
+    drop: float = 0.15
+    shortest: int = 5
+    longest: float = 0.4
+    mask_floor: float = 0.2
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Draws for one batch: step t (B,), and where (B, T) a token is masked or belongs to the prompt."""
+
+    t: Tensor
+    mask: Tensor
+    prompt: Tensor
+
+
+def mask_ratio(t: Tensor) -> Tensor:
+    """Return γ(t) = sin(πt/2), the share of masked tokens at step t.
+
+    >>> mask_ratio(torch.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
+    return torch.sin(t * math.pi / 2)
+
+
+def draw_masking(
+    frames: Tensor,
+    length: int,
+    rule: PromptRule,
+    generator: torch.Generator | None = None,
+    prompt_frames: Tensor | None = None,
+) -> Masking:
+    """Draw steps, prompts and masks for sequences of `frames` (B,) frames padded to `length`.
+
+    `prompt_frames` (B,) fixes the prompts that are kept, for tasks whose prompt comes with the data.
+    At least one frame of every row is masked.
+    """
+    batch, device = frames.shape[0], frames.device
+    draws_3B = torch.rand(3, batch, device=device, generator=generator)
+    if prompt_frames is None:
+        prompt_frames = _prompt_lengths(frames, rule, draws_3B[1])
+    kept = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames)
+    t = draws_3B[2].clamp(min=1e-5)
+    position = torch.arange(length, device=device)
+    prompt = position < kept[:, None]
+    valid = position < frames[:, None]
+    chance = mask_ratio(t).clamp(min=rule.mask_floor)
+    noise = torch.rand(batch, length, device=device, generator=generator)
+    mask = (noise < chance[:, None]) & valid & ~prompt
+    # A row without a masked frame would give no loss: mask its first frame after the prompt.
+    empty = ~mask.any(dim=1)
+    mask |= empty[:, None] & (position == kept.clamp(max=length - 1)[:, None])
+    return Masking(t=t, mask=mask & valid, prompt=prompt & valid)
+
+
+def _prompt_lengths(frames: Tensor, rule: PromptRule, uniform: Tensor) -> Tensor:
+    low = (frames // 4).clamp(max=rule.shortest)
+    high = (frames * rule.longest).long().clamp(min=1)
+    return torch.maximum(low, low + (uniform * (high - low).clamp(min=0)).long())

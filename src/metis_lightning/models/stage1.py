@@ -1,0 +1,89 @@
+"""Stage 1: the masked generative transformer over SSL tokens (Metis, 2502.03128, section 3).
+
+Shape letters: B batch, T frames, P phones, H hidden width, V codebook size.
+Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metis_lightning.models.backbone import Backbone
+
+PHONE_VOCABULARY = 1024
+"""Rows of the published phone embedding."""
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Sizes; the defaults are those of the published base model.
+
+    `use_phone_cond` adds the phone embedding and its MLP (TTS, Omni).
+    """
+
+    hidden_size: int = 1536
+    num_layers: int = 16
+    num_heads: int = 16
+    codebook_size: int = 8192
+    use_phone_cond: bool = False
+
+
+class Stage1(nn.Module):
+    """Predicts masked SSL tokens from the others, from a frame-level condition, and from phones.
+
+    Args:
+        config: sizes.
+        cond_adapter: from condition frames to embeddings that are added to the tokens'; None if the model takes none.
+    """
+
+    def __init__(self, config: Stage1Config, cond_adapter: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.mask_emb = nn.Embedding(1, config.hidden_size)
+        self.cond_emb = nn.Embedding(config.codebook_size, config.hidden_size)
+        self.to_logit = nn.Linear(config.hidden_size, config.codebook_size)
+        self.phone_emb = nn.Embedding(PHONE_VOCABULARY, config.hidden_size) if config.use_phone_cond else None
+        self.cond_adapter = cond_adapter
+        self.diff_estimator = Backbone(
+            config.hidden_size, config.num_layers, config.num_heads, cond_mlp=config.use_phone_cond
+        )
+        for embedding in (self.mask_emb, self.cond_emb):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def embed(self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return embeddings (B, T, H): the mask's where mask (B, T) is True, else the token's, plus the adapted condition."""
+        embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))
+        if condition is None:
+            return embeddings
+        if self.cond_adapter is None:
+            raise ValueError("this stage 1 has no cond_adapter and takes no condition")
+        return embeddings + self.cond_adapter(condition)
+
+    def hidden(self, x: Tensor, t: Tensor, x_mask: Tensor | None, phones: Tensor | None = None) -> Tensor:
+        """Return hidden states (B, T, H) of embeddings x (B, T, H) at step t (B,), phones (B, P) put before them.
+
+        Padding phones are -1. `x_mask` (B, T) is nonzero where a frame is not padding; None if nothing is.
+        """
+        if phones is None:
+            return self.diff_estimator(x, t, x_mask)
+        if self.phone_emb is None or self.diff_estimator.cond_mlp is None:
+            raise ValueError("this stage 1 was built without use_phone_cond and takes no phones")
+        prefix = self.diff_estimator.cond_mlp(self.phone_emb(phones.clamp(min=0)))
+        frames = x.new_ones(x.shape[:2]) if x_mask is None else x_mask
+        both = torch.cat([(phones >= 0).to(frames.dtype), frames], dim=1)
+        return self.diff_estimator(torch.cat([prefix, x], dim=1), t, both)[:, phones.shape[1] :]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        t: Tensor,
+        x_mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        phones: Tensor | None = None,
+    ) -> Tensor:
+        """Return hidden states (B, T, H); `to_logit` of them gives logits (B, T, V)."""
+        return self.hidden(self.embed(tokens, mask, condition), t, x_mask, phones)

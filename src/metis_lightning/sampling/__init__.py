@@ -1,0 +1,1 @@
+"""The mask-predict loop that both stages share."""

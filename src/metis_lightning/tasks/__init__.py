@@ -1,0 +1,1 @@
+"""LightningModules: everything that trains."""

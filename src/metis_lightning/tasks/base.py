@@ -1,0 +1,66 @@
+"""What every trainable module shares: the injected optimizer and schedule, and how losses are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.types import SpeechBatch
+
+
+class TrainableModule(lightning.LightningModule):
+    """A LightningModule whose optimizer and schedule are given from outside.
+
+    Subclasses implement `losses`, which returns named scalars; `loss` is the one that is minimised.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+    ) -> None:
+        super().__init__()
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+
+    def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
+        """Return named scalars of one batch, `loss` among them; `generator` fixes every draw (validation)."""
+        raise NotImplementedError
+
+    def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch and log all its scalars under `train/`."""
+        scalars = self.losses(batch)
+        self._log_all("train", scalars, batch)
+        return scalars["loss"]
+
+    def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
+        """Log a batch's scalars under `val/`, with the same draws at every validation."""
+        generator = torch.Generator(device=self.device).manual_seed(batch_idx)
+        self._log_all("val", self.losses(batch, generator), batch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the injected optimizer over the trainable parameters, and its schedule, stepped every update."""
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        scheduler = self._lr_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a frozen batch, which Lightning cannot take apart by itself."""
+        return batch.to(device) if isinstance(batch, SpeechBatch) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _log_all(self, stage: str, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> None:
+        self.log_dict(
+            {f"{stage}/{name}": value.detach() for name, value in scalars.items()},
+            batch_size=len(batch.ids),
+            on_step=stage == "train",
+            on_epoch=stage != "train",
+            sync_dist=stage != "train",
+        )
+        if stage == "train":
+            self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]

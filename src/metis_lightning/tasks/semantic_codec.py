@@ -1,0 +1,84 @@
+"""Training of the semantic codec on SSL features (MaskGCT, 2409.00750, section 3.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torchaudio
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.codebooks import perplexity
+from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
+from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
+from metis_lightning.tokens.tokenizer import resampled_length
+from metis_lightning.types import WAVE_RATE, SpeechBatch
+
+STATISTICS_BATCHES = 50
+
+
+class SemanticCodecModule(TrainableModule):
+    """Trains `SemanticCodec` by L1 reconstruction of normalised SSL features.
+
+    Before the first step, features with stored statistics get them from the first training batches.
+
+    Args:
+        codec: sizes of the codec; `hidden_size` is the features' width.
+        features: the frozen SSL front end.
+        codebook_weight, commitment_weight: factors beside the reconstruction (released: 1 and 0.15).
+        optimizer, lr_scheduler: built over the trainable parameters.
+    """
+
+    def __init__(
+        self,
+        codec: SemanticCodecConfig = SemanticCodecConfig(),  # noqa: B008  frozen
+        features: SSLFeatures | None = None,
+        codebook_weight: float = 1.0,
+        commitment_weight: float = 0.15,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler)
+        self.features = (features or FilterbankFeatures()).requires_grad_(False)
+        self.resample = torchaudio.transforms.Resample(WAVE_RATE, self.features.sample_rate)
+        self.codec = SemanticCodec(codec)
+        self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
+
+    def on_fit_start(self) -> None:
+        """Measure the features' mean and deviation, unless a checkpoint brought them."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(self.features, FilterbankFeatures) and datamodule is not None and bool(self.features.std.eq(1).all()):
+            frames = []
+            for _, batch in zip(range(STATISTICS_BATCHES), datamodule.train_dataloader(), strict=False):
+                batch = batch.to(self.device)
+                values = self.features.unnormalised(self.resample(batch.wave))
+                frames.append(values[self._valid(batch, values.shape[1])])
+            std, mean = torch.std_mean(torch.cat(frames), dim=0)
+            self.features.std.copy_(std)
+            self.features.mean.copy_(mean)
+
+    def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
+        """Return the weighted sum, its terms over valid frames, and the codebook's perplexity."""
+        features, _ = self.features(self.resample(batch.wave), batch.lengths)
+        reconstructed, quantized = self.codec(features)
+        valid = self._valid(batch, features.shape[1])
+        reconstruction = (reconstructed - features).abs()[valid].mean()
+        loss = (
+            reconstruction
+            + self.codebook_weight * quantized.codebook_loss
+            + self.commitment_weight * quantized.commitment_loss
+        )
+        return {
+            "loss": loss,
+            "reconstruction": reconstruction,
+            "codebook": quantized.codebook_loss,
+            "commitment": quantized.commitment_loss,
+            "perplexity": perplexity(quantized.codes[0][valid], self.codec.config.codebook_size),
+        }
+
+    def _valid(self, batch: SpeechBatch, length: int) -> Tensor:
+        frames = self.features.num_frames(resampled_length(batch.lengths, self.features.sample_rate))
+        return torch.arange(length, device=frames.device) < frames[:, None]

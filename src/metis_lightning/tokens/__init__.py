@@ -1,0 +1,1 @@
+"""Front ends and tokenizers: from waveforms to features and tokens, and back."""

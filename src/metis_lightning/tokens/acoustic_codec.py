@@ -1,0 +1,196 @@
+"""Acoustic codec: 24 kHz waveform to residual tokens at 50 Hz, and back (MaskGCT, 2409.00750, section 3.2.4).
+
+DAC-style encoder (2306.06546), factorised residual quantizer, Vocos decoder (2306.00814).
+Shape letters: B batch, S samples, T = S / hop frames, D latent width, C channels, Q quantizers.
+Parameter names are those of the published checkpoints (`encoder.*` and `decoder.*` are two files there).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metis_lightning.tokens.convnext import ConvNeXtBackbone
+from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer, WeightNormConv1d
+
+
+@dataclass(frozen=True)
+class AcousticCodecConfig:
+    """Sizes; the defaults are MaskGCT's. The hop is the product of `up_ratios` and must equal `hop_size`."""
+
+    d_model: int = 96
+    up_ratios: tuple[int, ...] = (3, 4, 5, 8)
+    latent_dim: int = 256
+    num_quantizers: int = 12
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+    quantizer_dropout: float = 0.5
+    vocos_dim: int = 512
+    vocos_intermediate_dim: int = 4096
+    vocos_num_layers: int = 30
+    n_fft: int = 1920
+    hop_size: int = 480
+
+    def __post_init__(self) -> None:
+        if math.prod(self.up_ratios) != self.hop_size:
+            raise ValueError(f"up_ratios {self.up_ratios} multiply to {math.prod(self.up_ratios)}, not hop_size {self.hop_size}")
+
+
+class Snake(nn.Module):
+    """x + sin²(αx)/α with one α a channel (BigVGAN, 2206.04658)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, C, S)."""
+        return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
+
+
+class ResidualUnit(nn.Module):
+    """Two weight-normalised convolutions, the first dilated, on a residual path."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            Snake(channels),
+            WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation),
+            Snake(channels),
+            WeightNormConv1d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, C, S)."""
+        return x + self.block(x)
+
+
+class EncoderBlock(nn.Module):
+    """Three residual units, then a strided convolution that doubles the channels."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            *(ResidualUnit(channels, dilation) for dilation in (1, 3, 9)),
+            Snake(channels),
+            WeightNormConv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, 2C, S / stride)."""
+        return self.block(x)
+
+
+class AcousticEncoder(nn.Module):
+    """Waveform to latents at 50 Hz."""
+
+    def __init__(self, config: AcousticCodecConfig) -> None:
+        super().__init__()
+        widths = [config.d_model * 2**i for i in range(len(config.up_ratios) + 1)]
+        self.block = nn.Sequential(
+            WeightNormConv1d(1, config.d_model, 7, padding=3),
+            *(EncoderBlock(width, ratio) for width, ratio in zip(widths, config.up_ratios, strict=False)),
+            Snake(widths[-1]),
+            WeightNormConv1d(widths[-1], config.latent_dim, 3, padding=1),
+        )
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop."""
+        return self.block(wave)
+
+
+class InverseSTFT(nn.Module):
+    """Overlap-add of inverse FFT frames with "same" padding: T frames give T · hop samples."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft))
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Map a complex spectrum (B, n_fft/2 + 1, T) to a waveform (B, S)."""
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1, norm="backward") * self.window[:, None]
+        envelope = self.window.square()[None, :, None].expand(1, -1, frames.shape[-1])
+        return self._overlap_add(frames) / self._overlap_add(envelope)
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
+        padding = (self.n_fft - self.hop_length) // 2
+        summed = F.fold(frames, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
+        return summed[:, 0, 0, padding : length - padding]
+
+
+class ISTFTHead(nn.Module):
+    """Linear map to log magnitude and phase, then the inverse STFT (Vocos, section 3.3)."""
+
+    def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, n_fft + 2)
+        self.istft = InverseSTFT(n_fft, hop_length)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to a waveform (B, S)."""
+        log_magnitude, phase = self.out(x).transpose(1, 2).float().chunk(2, dim=1)
+        magnitude = torch.exp(log_magnitude).clamp(max=100.0)
+        return self.istft(torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase)))
+
+
+class Vocos(nn.Module):
+    """Latents to waveform."""
+
+    def __init__(self, config: AcousticCodecConfig) -> None:
+        super().__init__()
+        self.backbone = ConvNeXtBackbone(
+            config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
+        )
+        self.head = ISTFTHead(config.vocos_dim, config.n_fft, config.hop_size)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, D, T) to a waveform (B, S)."""
+        return self.head(self.backbone(latents))
+
+
+class AcousticDecoder(nn.Module):
+    """Residual quantizer and vocoder."""
+
+    def __init__(self, config: AcousticCodecConfig) -> None:
+        super().__init__()
+        self.quantizer = ResidualVectorQuantizer(
+            config.latent_dim,
+            config.num_quantizers,
+            config.codebook_size,
+            config.codebook_dim,
+            config.quantizer_dropout,
+        )
+        self.model = Vocos(config)
+
+
+class AcousticCodec(nn.Module):
+    """Encoder, quantizer and decoder in one module."""
+
+    def __init__(self, config: AcousticCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = AcousticEncoder(config)
+        self.decoder = AcousticDecoder(config)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, Quantized]:
+        """Return the reconstruction (B, S) of wave (B, S), and what the quantizer did; S is a multiple of the hop."""
+        quantized = self.decoder.quantizer(self.encoder(wave[:, None]))
+        return self.decoder.model(quantized.latents), quantized
+
+    def encode(self, wave: Tensor) -> Tensor:
+        """Return acoustic tokens (B, T, Q) of wave (B, S); the end is zero-padded to a whole frame."""
+        padding = -wave.shape[-1] % self.config.hop_size
+        latents = self.encoder(F.pad(wave, (0, padding))[:, None])
+        return self.decoder.quantizer(latents).codes.permute(1, 2, 0)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return a waveform (B, T · hop) of acoustic tokens (B, T, Q'), Q' at most Q."""
+        return self.decoder.model(self.decoder.quantizer.decode(tokens.permute(2, 0, 1)))

@@ -1,0 +1,130 @@
+"""Factorised vector quantisation, alone and as a residual stack.
+
+Shape letters: B batch, T frames, D latent width, K codebook width, V codebook size, Q quantizers.
+Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer returns.
+
+    latents: (B, D, T), the quantised latents with straight-through gradients.
+    codes: (Q, B, T) int64.
+    codebook_loss, commitment_loss: scalars, mean squared distances, unweighted.
+    """
+
+    latents: Tensor
+    codes: Tensor
+    codebook_loss: Tensor
+    commitment_loss: Tensor
+
+
+class WeightNormConv1d(nn.Module):
+    """1-D convolution whose weight is `weight_g * weight_v / ||weight_v||` (Salimans & Kingma, 1602.07868)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        conv = nn.Conv1d(in_channels, out_channels, kernel_size)
+        nn.init.trunc_normal_(conv.weight, std=0.02)
+        self.weight_v = nn.Parameter(conv.weight.detach().clone())
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, T)."""
+        weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return F.conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class FactorizedVectorQuantizer(nn.Module):
+    """VQ in a low-dimensional, L2-normalised space (Improved VQGAN, 2110.04627; DAC, 2306.06546)."""
+
+    def __init__(self, dim: int, codebook_size: int, codebook_dim: int) -> None:
+        super().__init__()
+        self.in_project = WeightNormConv1d(dim, codebook_dim, 1)
+        self.out_project = WeightNormConv1d(codebook_dim, dim, 1)
+        self.codebook = nn.Embedding(codebook_size, codebook_dim)
+
+    def nearest(self, projected: Tensor) -> Tensor:
+        """Return the codes (B, T) nearest by cosine to projected latents (B, K, T)."""
+        encodings_BTK = F.normalize(projected.transpose(1, 2), dim=-1)
+        return (encodings_BTK @ F.normalize(self.codebook.weight).T).argmax(dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return latents (B, D, T) of codes (B, T)."""
+        return self.out_project(self.codebook(codes).transpose(1, 2))
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantise latents (B, D, T)."""
+        projected = self.in_project(latents)
+        codes = self.nearest(projected)
+        chosen = self.codebook(codes).transpose(1, 2)
+        straight_through = projected + (chosen - projected).detach()
+        return Quantized(
+            latents=self.out_project(straight_through),
+            codes=codes[None],
+            codebook_loss=F.mse_loss(chosen, projected.detach()),
+            commitment_loss=F.mse_loss(projected, chosen.detach()),
+        )
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """A stack of quantizers, each on what the ones before left over (SoundStream, 2107.03312)."""
+
+    def __init__(
+        self, dim: int, num_quantizers: int, codebook_size: int, codebook_dim: int, quantizer_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.quantizers = nn.ModuleList(
+            FactorizedVectorQuantizer(dim, codebook_size, codebook_dim) for _ in range(num_quantizers)
+        )
+        self.quantizer_dropout = quantizer_dropout
+
+    @property
+    def num_quantizers(self) -> int:
+        """Number of codebooks Q."""
+        return len(self.quantizers)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantise latents (B, D, T); in training a share `quantizer_dropout` of the rows uses a random number of stages."""
+        stages_B = self._stages(latents)
+        residual, total = latents, torch.zeros_like(latents)
+        parts = []
+        for index, quantizer in enumerate(self.quantizers):
+            part = quantizer(residual)
+            parts.append(part)
+            total = total + part.latents * (index < stages_B)[:, None, None]
+            residual = residual - part.latents
+        return Quantized(
+            latents=total,
+            codes=torch.cat([part.codes for part in parts]),
+            codebook_loss=torch.stack([part.codebook_loss for part in parts]).mean(),
+            commitment_loss=torch.stack([part.commitment_loss for part in parts]).mean(),
+        )
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return latents (B, D, T) of codes (Q', B, T), Q' at most Q."""
+        parts = [quantizer.decode(layer) for quantizer, layer in zip(self.quantizers, codes, strict=False)]
+        return torch.stack(parts).sum(dim=0)
+
+    def _stages(self, latents: Tensor) -> Tensor:
+        """Draw the number of stages in use for each row, (B,)."""
+        batch = latents.shape[0]
+        stages = torch.full((batch,), self.num_quantizers, device=latents.device)
+        if not self.training or self.quantizer_dropout == 0:
+            return stages
+        drawn = torch.randint(1, self.num_quantizers + 1, (batch,), device=latents.device)
+        dropped = torch.arange(batch, device=latents.device) < int(batch * self.quantizer_dropout)
+        return torch.where(dropped, drawn, stages)

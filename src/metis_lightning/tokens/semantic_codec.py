@@ -1,0 +1,59 @@
+"""Semantic codec: SSL features to one discrete token a frame, and back (MaskGCT, 2409.00750, section 3.2.1).
+
+Shape letters: B batch, T frames at 50 Hz, C feature width. Parameter names are those of the published checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from metis_lightning.tokens.convnext import ConvNeXtBackbone
+from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
+
+
+@dataclass(frozen=True)
+class SemanticCodecConfig:
+    """Sizes, named as in the published configuration; the defaults are MaskGCT's."""
+
+    codebook_size: int = 8192
+    hidden_size: int = 1024
+    codebook_dim: int = 8
+    vocos_dim: int = 384
+    vocos_intermediate_dim: int = 2048
+    vocos_num_layers: int = 12
+
+
+class SemanticCodec(nn.Module):
+    """ConvNeXt encoder and decoder around one factorised vector quantizer."""
+
+    def __init__(self, config: SemanticCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _stack(config)
+        self.decoder = _stack(config)
+        self.quantizer = ResidualVectorQuantizer(config.hidden_size, 1, config.codebook_size, config.codebook_dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Quantized]:
+        """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did."""
+        quantized = self.quantizer(self.encoder(features.transpose(1, 2)).transpose(1, 2))
+        return self.decoder(quantized.latents), quantized
+
+    def quantize(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C)."""
+        quantized = self.quantizer(self.encoder(features.transpose(1, 2)).transpose(1, 2))
+        return quantized.codes[0], quantized.latents.transpose(1, 2)
+
+    def reconstruct(self, tokens: Tensor) -> Tensor:
+        """Return features (B, T, C) of tokens (B, T)."""
+        return self.decoder(self.quantizer.decode(tokens[None]))
+
+
+def _stack(config: SemanticCodecConfig) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNeXtBackbone(
+            config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
+        ),
+        nn.Linear(config.vocos_dim, config.hidden_size),
+    )

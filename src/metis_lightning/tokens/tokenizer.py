@@ -1,0 +1,60 @@
+"""From a batch of waveforms to features and tokens: the one place where rates and frame counts are reconciled.
+
+Shape letters: B batch, S samples, T frames at 50 Hz, C feature width, Q quantizers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from metis_lightning.tokens.acoustic_codec import AcousticCodec
+from metis_lightning.tokens.semantic_codec import SemanticCodec
+from metis_lightning.tokens.ssl_features import SSLFeatures
+from metis_lightning.types import WAVE_RATE
+
+
+class SpeechTokenizer(nn.Module):
+    """Frozen front end of both stages: SSL features and tokens, acoustic tokens, and back to a waveform."""
+
+    def __init__(self, features: SSLFeatures, semantic_codec: SemanticCodec, acoustic_codec: AcousticCodec) -> None:
+        super().__init__()
+        self.features, self.semantic_codec, self.acoustic_codec = features, semantic_codec, acoustic_codec
+        self.resample = torchaudio.transforms.Resample(WAVE_RATE, features.sample_rate)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> SpeechTokenizer:
+        """Stay in evaluation mode: the front end is frozen."""
+        return super().train(False)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the SSL frames (B,) of `lengths` (B,) samples at 24 kHz."""
+        return self.features.num_frames(resampled_length(lengths, self.features.sample_rate))
+
+    @torch.no_grad()
+    def ssl_features(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised features (B, T, C) and frame counts (B,) of wave (B, S) at 24 kHz."""
+        return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
+
+    @torch.no_grad()
+    def ssl_tokens(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz."""
+        features, frames = self.ssl_features(wave, lengths)
+        return self.semantic_codec.quantize(features)[0], frames
+
+    @torch.no_grad()
+    def acoustic_tokens(self, wave: Tensor) -> Tensor:
+        """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz."""
+        return self.acoustic_codec.encode(wave)
+
+    @torch.no_grad()
+    def wave(self, acoustic_tokens: Tensor) -> Tensor:
+        """Return a waveform (B, T · 480) at 24 kHz of acoustic tokens (B, T, Q)."""
+        return self.acoustic_codec.decode(acoustic_tokens)
+
+
+def resampled_length(lengths: Tensor, sample_rate: int) -> Tensor:
+    """Return ceil(lengths · sample_rate / 24000), as torchaudio's resampler gives."""
+    return -(-lengths * sample_rate // WAVE_RATE)

@@ -1,0 +1,111 @@
+"""Records and batches that travel between packages.
+
+Shape letters: B batch, S samples, T token frames (50 a second), Q quantizers, C feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+TOKEN_RATE = 50
+"""Token frames a second, for SSL and acoustic tokens alike."""
+
+WAVE_RATE = 24_000
+"""Sample rate in Hz of every waveform in a batch; front ends resample from it."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest: a recording of one speaker.
+
+    `path` is absolute; `seconds` is the duration as listed; `sample_rate` is that of the file in Hz;
+    `text` is the transcript in `language` (ISO 639-1).
+    """
+
+    id: str
+    path: Path
+    speaker: str
+    text: str
+    language: str
+    seconds: float
+    sample_rate: int
+    split: str
+    source: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of a target-speaker-extraction test list: everything that fixes a mixture.
+
+    `snr_db` is the power of the target over the power of the interferer, in dB, over the target's duration.
+    `target`, `interferer` and `enrollment` are utterance ids; enrollment is another utterance of the target's speaker.
+    """
+
+    id: str
+    test_set: str
+    target: str
+    interferer: str
+    enrollment: str
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class SpeechBatch:
+    """Waveforms of a batch, padded with zeros at the end.
+
+    wave: (B, S) float32 at 24 kHz, what the model should say: the prompt followed by the target.
+    lengths: (B,) int64, samples of `wave` that are not padding.
+    mixture: (B, S) float32 or None, what is heard: the prompt followed by target plus interferer.
+    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the enrollment.
+    ids, speakers, texts: one a row.
+    """
+
+    ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    texts: tuple[str, ...]
+    wave: Tensor
+    lengths: Tensor
+    mixture: Tensor | None = None
+    prompt_lengths: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
+        """Return the same batch with every tensor on `device`."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> SpeechBatch:
+        """Return the same batch in page-locked memory, for the DataLoader."""
+        pinned = {
+            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **pinned)
+
+
+@dataclass(frozen=True)
+class TestItem:
+    """One trial of a test list with its audio, all (S,) float32 at 24 kHz.
+
+    `mixture` is target plus scaled interferer; `target` is the clean reference; `interferer` is as scaled in the mixture;
+    `enrollment` is the prompt. `text` is the target's transcript in `language`.
+    """
+
+    __test__ = False  # not a pytest class
+
+    id: str
+    test_set: str
+    speaker: str
+    text: str
+    language: str
+    mixture: Tensor
+    target: Tensor
+    interferer: Tensor
+    enrollment: Tensor

@@ -1,0 +1,1 @@
+"""Bundles of trained weights on disk, and the published layouts."""
