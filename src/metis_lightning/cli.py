@@ -73,7 +73,7 @@ def _dispatch(args: list[str]) -> None:
     elif args[0] in TRAINER_VERBS:
         from metis_lightning.lightning_cli import run_trainer_verb
 
-        run_trainer_verb(args)
+        run_trainer_verb(args, {name: verb.example for name, verb in TRAINER_VERBS.items()})
     elif args[0] in OTHER_VERBS:
         options = _other_verbs_parser().parse_args(args)
         options.run(options)
@@ -118,6 +118,7 @@ def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
     )
     add("--no-controls", action="store_true", help="leave out the systems input, target and resynthesis")
     add("--test-sets", nargs="+", metavar="SET", help="test sets to run (default: all of the task)")
+    add("--protocol", default="offline", metavar="P", help="which metric models to use (default: offline)")
     add("--limit", type=_positive, metavar="N", help="only the first N items of each test set")
     add("--seed", type=int, default=0, help="seed of the sampler (default: 0)")
     add("--num-steps", type=_positive, metavar="N", help="sampling steps (default: the bundle's)")

@@ -12,12 +12,18 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-# What jsonargparse says of a key that it does not know, in a config, in a class's arguments, and as an option.
-_UNKNOWN_KEY = re.compile(r"(?:does not accept option|Option) '([^']+)'|unrecognized arguments: --([^\s=]+)")
-_CLASS_PATH = re.compile(r"given class_path '([^']+)'")
+import yaml
+
+# What jsonargparse says of a key that it does not know: in a config, in a class's arguments, and as an option.
+_UNKNOWN_KEY = re.compile(
+    r"(?:Group '(?P<group>[^']+)' |Subcommand '\w+' )?(?:does not accept option|Option) '(?P<key>[^']+)'"
+    r"|unrecognized arguments: --(?P<option>[^\s=]+)"
+)
+_OWNER = re.compile(r"Given value: \{'class_path': '([^']+)'")
 
 # Lines of a message that tell of the parser's workings, not of the user's mistake.
 _NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>)")
+_PARENT_KEYS = re.compile(r'(?:Parser key "[^"]+": )+')
 
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?\[([\d, ]*)\]\)? from checkpoint, "
@@ -36,13 +42,13 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
     """
     found = _UNKNOWN_KEY.search(message)
     if found is None:
-        lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line)]
-        return " ".join(lines)
-    key = found[1] or found[2]
-    owners = _CLASS_PATH.findall(message)
-    candidates = _arguments_of(owners[-1]) if owners else known
-    owner = f" of {owners[-1]}" if owners else ""
-    return f"unknown key {key!r}{owner}{_place(key, files)}{_suggestion(key, candidates)}"
+        hint = " (a config gives them, e.g. -c configs/tse_lora.yaml)" if "arguments are required" in message else ""
+        return f"{_broken_file(files)}{_without_noise(message)}{hint}"
+    key = found["option"] or ".".join(filter(None, (found["group"], found["key"])))
+    owner = _OWNER.search(message, found.end())
+    candidates = known if owner is None else _arguments_of(owner[1])
+    of = f" of {owner[1]}" if owner else ""
+    return f"unknown key {key!r}{of}{_place(key, files)}{_suggestion(key, candidates)}"
 
 
 def explain_state_dict_error(message: str) -> str | None:
@@ -58,9 +64,30 @@ def explain_state_dict_error(message: str) -> str | None:
         return f"the checkpoint has another shape: {key} is [{theirs}] there and [{ours}] in the model{rest}"
     if keys := _KEYS.search(message):
         rest = f" (and {keys[3].count(', ')} more)" if keys[3] else ""
-        where = "the model has and the checkpoint lacks" if keys[1] == "Missing" else "the checkpoint has and the model lacks"
-        return f"the checkpoint is of another model: {where} {keys[2]}{rest}"
+        where = "not in the checkpoint" if keys[1] == "Missing" else "not in the model"
+        return f"the checkpoint is of another model: {keys[2]} is {where}{rest}"
     return message
+
+
+def _without_noise(message: str) -> str:
+    """Return a parser's message as one line that starts with the key it is about."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line)]
+    text = " ".join(lines)
+    parents = _PARENT_KEYS.match(text)
+    if parents is None:
+        return text
+    path = ".".join(re.findall('"([^"]+)"', parents[0]))
+    return f"{path}: {text[parents.end() :]}"
+
+
+def _broken_file(files: Sequence[Path]) -> str:
+    """Return `file: ` for the first config file that is not YAML, which the parser does not name; empty if all are."""
+    for file in files:
+        try:
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError:
+            return f"{file}: "
+    return ""
 
 
 def _arguments_of(class_path: str) -> list[str]:
@@ -71,21 +98,34 @@ def _arguments_of(class_path: str) -> list[str]:
 
 
 def _place(key: str, files: Sequence[Path]) -> str:
-    """Return ` (file:line)` of the last part of a key in the first config file that has it; empty if none has."""
-    # A key of a class's arguments is reported without its parents, so only the last part can be looked for.
-    line_of_key = re.compile(rf"\s*(- )?{re.escape(key.split('.')[-1])}\s*:")
+    """Return ` (file:line)` of a key in the first config file that has it; empty if none has."""
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            if line_of_key.match(line):
-                return f" ({file}:{number})"
+        if line := _line_of(key, file.read_text(encoding="utf-8").splitlines()):
+            return f" ({file}:{line})"
     return ""
+
+
+def _line_of(key: str, lines: Sequence[str]) -> int | None:
+    """Return the line where the parts of a key, each below the one before, end; None if they are not there.
+
+    A key of a class's arguments is reported without its parents, so the search does not start at the left margin.
+    """
+    position = 0
+    for part in key.split("."):
+        mapping_key = re.compile(rf"\s*(- )?{re.escape(part)}\s*:")
+        while position < len(lines) and not mapping_key.match(lines[position]):
+            position += 1
+        if position == len(lines):
+            return None
+    return position + 1
 
 
 def _suggestion(key: str, candidates: Iterable[str]) -> str:
     """Return `: did you mean 'x'?` for the candidate closest to a key; empty if none is close."""
     candidates = sorted(candidates)
-    roots = {candidate.split(".")[0] for candidate in candidates}
-    root = key.split(".")[0]
+    root, *rest = key.split(".")
+    roots = sorted({candidate.split(".")[0] for candidate in candidates})
     # `dat.class_path` is best answered with `data`: everything under a misspelt root is unknown with it.
-    guess = get_close_matches(key, candidates, n=1) if root in roots else get_close_matches(root, sorted(roots), n=1)
+    siblings = [candidate for candidate in candidates if candidate.count(".") == len(rest)] if root in roots else roots
+    guess = get_close_matches(key if root in roots else root, siblings, n=1)
     return f": did you mean {guess[0]!r}?" if guess else ""

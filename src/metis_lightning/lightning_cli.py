@@ -6,15 +6,18 @@ the hyper-parameters it carries do not override the config, which alone says wha
 
 from __future__ import annotations
 
-import pickle
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from sys import argv
 from typing import Any, NoReturn
+from zipfile import is_zipfile
 
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
 
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
@@ -47,7 +50,8 @@ class OneLineArgumentParser(LightningArgumentParser):
 class MetisCLI(LightningCLI):
     """LightningCLI with the project's defaults; see the module's text for what differs."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: ArgsType, examples: dict[str, str]) -> None:
+        epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -55,7 +59,7 @@ class MetisCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=OneLineArgumentParser,
             # `omegaconf` resolves references such as ${model.init_args.dim}.
-            parser_kwargs={"parser_mode": "omegaconf", "prog": "python -m metis_lightning"},
+            parser_kwargs={"parser_mode": "omegaconf", "prog": "python -m metis_lightning"} | epilogs,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
@@ -80,9 +84,11 @@ class MetisCLI(LightningCLI):
             words = args if isinstance(args, list) else argv[1:]
             known = error.parser.get_defaults().keys(branches=True)
             raise UserError(explain_parse_error(str(error), known, config_files(words))) from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"a reference in the config: {error}") from error
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint before anything is built; Lightning would let its hyper-parameters override the config."""
+        """Check the checkpoint; Lightning would here let its hyper-parameters override the config."""
         path = self._get_checkpoint()
         if path and path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry"):
             check_checkpoint(Path(path))
@@ -97,23 +103,42 @@ class MetisCLI(LightningCLI):
         return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
 
 
-def run_trainer_verb(args: list[str]) -> None:
+def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     """Run one of Lightning's verbs.
 
     Args:
         args: the verb and its options.
+        examples: for the verbs' help, how each is called.
 
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
+    # Lightning recommends other products at the start of every run.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: For seamless" not in record.getMessage()
+    )
     try:
         # LightningCLI warns when it is handed arguments that the process has too.
-        MetisCLI(None if args == argv[1:] else args)
-    except RuntimeError as error:
-        explained = explain_state_dict_error(str(error))
-        if explained is None:
+        MetisCLI(None if args == argv[1:] else args, examples)
+    except Exception as error:
+        mistake = _find_mistake(error)
+        if mistake is None:
             raise
-        raise UserError(f"{explained}; check --ckpt_path and the sizes in the config") from error
+        raise mistake from error
+
+
+def _find_mistake(error: BaseException | None) -> UserError | None:
+    """Return the user's mistake that an exception came from; None if it came from a bug.
+
+    An exception in a class's constructor reaches us as the cause of a ValueError of jsonargparse's.
+    """
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        if isinstance(error, RuntimeError) and (explained := explain_state_dict_error(str(error))):
+            return UserError(f"{explained}; check --ckpt_path and the sizes in the config")
+        error = error.__cause__
+    return None
 
 
 def check_checkpoint(path: Path) -> None:
@@ -126,12 +151,15 @@ def check_checkpoint(path: Path) -> None:
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
     if path.is_dir():  # sharded checkpoints are folders; the strategy that reads them checks them
         return
+    damaged = UserError(f"checkpoint {path} is damaged or not a checkpoint")
+    if not is_zipfile(path):
+        raise damaged
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"checkpoint {path} is refused: it is not a file of tensors and plain values only") from error
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f"checkpoint {path} is damaged or not a checkpoint") from error
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise UserError(f"checkpoint {path} is refused: it holds more than tensors and plain values") from error
+    except RuntimeError as error:
+        raise damaged from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"checkpoint {path} is not one of Lightning's: it has no state_dict")
 

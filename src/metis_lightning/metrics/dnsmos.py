@@ -16,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metis_lightning.errors import UserError
 from metis_lightning.metrics.base import UtteranceMean
 from metis_lightning.metrics.mel import PowerMel
-from metis_lightning.metrics.packages import missing, require
-from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array, to_metric_rate, utterances
+from metis_lightning.metrics.packages import missing, require, verify
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array, utterances
+
+COLUMNS = ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808")
+"""Names of the ratings in results, in the order of `DnsmosScores`."""
 
 WINDOW_SECONDS = 9.01
+_P835 = ("sig_bak_ovr.onnx", "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd")
+_P808 = ("model_v8.onnx", "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91")
 # Highest power first, as numpy.polyval wants them: raw network outputs to ratings.
 _SIG = (-0.08397278, 1.22083953, 0.0052439)
 _BAK = (-0.13166888, 1.60915514, -0.39604546)
@@ -42,29 +46,28 @@ def model_files() -> dict[str, Path]:
     """Return the two ONNX files of the installed speechmos package, found without importing it.
 
     Raises:
-        UserError: the package or a file of it is missing.
+        UserError: the package is missing, or a file is not the known one.
     """
     spec = importlib.util.find_spec("speechmos")
     if spec is None or spec.origin is None:
         raise missing("speechmos", "eval")
     folder = Path(spec.origin).parent / "dnsmos_models"
-    files = {"dnsmos_p835": folder / "sig_bak_ovr.onnx", "dnsmos_p808": folder / "model_v8.onnx"}
-    for path in files.values():
-        if not path.is_file():
-            raise UserError(f"{path}: this file of speechmos is missing: install the package again")
-    return files
+    for name, sha256 in (_P835, _P808):
+        verify(folder / name, sha256, "speechmos==0.0.1.1")
+    return {"dnsmos_p835": folder / _P835[0], "dnsmos_p808": folder / _P808[0]}
 
 
 def windows(wave: np.ndarray) -> list[np.ndarray]:
     """Cut 16 kHz audio (S,) into windows of 9.01 s, one each second; audio that is too short is doubled until it fits.
 
-    What the published script leaves out stays out: the tail after the last whole window.
+    What the published script leaves out stays out: the tail after the last whole window, and the 8th to 24th window,
+    which its rounding makes one sample too short.
     """
     size = int(WINDOW_SECONDS * METRIC_RATE)
     while len(wave) < size:
         wave = np.append(wave, wave)
     hops = int(np.floor(len(wave) / METRIC_RATE) - WINDOW_SECONDS) + 1
-    # The end is rounded as there, and a window that rounding made one sample short is skipped as there.
+    # In exact arithmetic every window would have the same length.
     cuts = [wave[hop * METRIC_RATE : int((hop + WINDOW_SECONDS) * METRIC_RATE)] for hop in range(hops)]
     return [cut for cut in cuts if len(cut) == size]
 
@@ -102,7 +105,7 @@ class Dnsmos:
         # The P.808 network was trained on windows that end one hop earlier.
         features = self._decibels(window[:-160]).numpy()[None]
         p808 = float(self._p808.run(None, {"input_1": features})[0][0][0])
-        return [np.polyval(_SIG, sig), np.polyval(_BAK, bak), np.polyval(_OVRL, ovrl), p808]
+        return [float(np.polyval(*fit)) for fit in ((_SIG, sig), (_BAK, bak), (_OVRL, ovrl))] + [p808]
 
     def _decibels(self, wave: np.ndarray) -> Tensor:
         """Map (S,) to (frames, 120): dB below the loudest cell, floored at -80, scaled to about -1 ... 1."""
@@ -113,17 +116,21 @@ class Dnsmos:
 
 
 class DnsmosMetric(UtteranceMean):
-    """Mean DNSMOS over utterances: DNSMOS_SIG, DNSMOS_BAK, DNSMOS_OVRL, DNSMOS_P808."""
+    """Mean DNSMOS over utterances: DNSMOS_SIG, DNSMOS_BAK, DNSMOS_OVRL, DNSMOS_P808; higher is better."""
 
     def __init__(self, sample_rate: int, num_threads: int = 1) -> None:
         """Take waves at `sample_rate` Hz."""
-        super().__init__("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808")
-        self.sample_rate, self._dnsmos = sample_rate, Dnsmos(num_threads)
+        super().__init__(*COLUMNS, sample_rate=sample_rate)
+        self._dnsmos = Dnsmos(num_threads)
 
     def update(self, *, prediction: Tensor, lengths: Tensor | None = None) -> None:
         """Add the utterances of `prediction` (B, S); `lengths` (B,) in samples."""
         for wave in utterances(prediction, lengths):
-            self.add(lambda wave=wave: self._dnsmos(to_metric_rate(wave, self.sample_rate)))
+            self.add(wave)
+
+    def values(self, *waves: np.ndarray) -> DnsmosScores:
+        """Rate one utterance."""
+        return self._dnsmos(*waves)
 
 
 def _session(path: Path, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime is imported late and has no types)
@@ -132,4 +139,6 @@ def _session(path: Path, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime
     onnxruntime = require("onnxruntime", "eval")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    # Idle threads of one network would spin on the cores that the other metrics need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

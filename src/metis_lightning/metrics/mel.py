@@ -58,7 +58,7 @@ class PowerMel(nn.Module):
         self.register_buffer("filters", slaney_filters(sample_rate, n_fft, n_mels), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Map (S,) samples to (1 + S // hop_length, n_mels)."""
+        """Map (S,) samples to (frames, n_mels); 1 + S // hop_length frames if `n_fft` is even."""
         spectrum = torch.stft(
             wave,
             self.n_fft,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
 
-from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require
-from metis_lightning.metrics.signal import METRIC_RATE, Wave, same_rate_pair, to_metric_rate, utterances
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, sounding_pair
 
 
 def pesq(prediction: Wave, reference: Wave) -> float:
@@ -18,7 +18,7 @@ def pesq(prediction: Wave, reference: Wave) -> float:
         UserError: the package pesq is not installed.
     """
     package = require("pesq", "eval")
-    degraded, clean = same_rate_pair(prediction, reference)
+    degraded, clean = sounding_pair(prediction, reference)
     try:
         return float(package.pesq(METRIC_RATE, clean, degraded, "wb"))
     except package.PesqError as error:
@@ -31,15 +31,13 @@ def _text(error: Exception) -> str:
     return message.decode() if isinstance(message, bytes) else str(message)
 
 
-class PesqMetric(UtteranceMean):
-    """Mean wide-band PESQ over utterances."""
+class PesqMetric(PairMean):
+    """Mean wide-band PESQ over utterances; higher is better."""
 
     def __init__(self, sample_rate: int) -> None:
         """Take waves at `sample_rate` Hz."""
-        super().__init__("PESQ")
-        self.sample_rate = sample_rate
+        super().__init__("PESQ", sample_rate=sample_rate)
 
-    def update(self, *, prediction: Tensor, reference: Tensor, lengths: Tensor | None = None) -> None:
-        """Add the utterances of `prediction` and `reference`, both (B, S); `lengths` (B,) in samples."""
-        for pair in zip(utterances(prediction, lengths), utterances(reference, lengths), strict=True):
-            self.add(lambda pair=pair: [pesq(*(to_metric_rate(wave, self.sample_rate) for wave in pair))])
+    def values(self, *waves: np.ndarray) -> list[float]:
+        """Score one pair of prediction and reference."""
+        return [pesq(*waves)]

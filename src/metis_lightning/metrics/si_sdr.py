@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
-from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.signal import Wave, same_rate_pair, utterances
+from metis_lightning.metrics.signal import Wave, sounding_pair
 
 
 def si_sdr(prediction: Wave, reference: Wave) -> float:
@@ -20,13 +19,15 @@ def si_sdr(prediction: Wave, reference: Wave) -> float:
     >>> round(si_sdr(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, 0.0, -1.0, 0.0])), 6)
     0.0
     """
-    estimate, target = (_without_mean(wave) for wave in same_rate_pair(prediction, reference))
+    estimate, target = (_without_mean(wave) for wave in sounding_pair(prediction, reference))
     if not target.any():
         raise MetricError("the reference is constant")
     projection = (estimate @ target) / (target @ target) * target
     signal, distortion = np.sum(projection**2), np.sum((estimate - projection) ** 2)
-    if signal == 0.0 or distortion == 0.0:
-        raise MetricError("SI-SDR is infinite: the signal is orthogonal to the reference, or a multiple of it")
+    if distortion == 0.0:
+        raise MetricError("SI-SDR is infinite: the signal is the reference or a multiple of it")
+    if signal == 0.0:
+        raise MetricError("SI-SDR is minus infinity: nothing of the reference is in the signal")
     return float(10.0 * np.log10(signal / distortion))
 
 
@@ -34,14 +35,13 @@ def _without_mean(wave: np.ndarray) -> np.ndarray:
     return wave.astype(np.float64) - wave.mean(dtype=np.float64)
 
 
-class SiSdrMetric(UtteranceMean):
-    """Mean SI-SDR in dB over utterances."""
+class SiSdrMetric(PairMean):
+    """Mean SI-SDR in dB over utterances, measured at 16 kHz; higher is better."""
 
-    def __init__(self) -> None:
-        """Waves are taken at whatever rate they have."""
-        super().__init__("SI_SDR")
+    def __init__(self, sample_rate: int) -> None:
+        """Take waves at `sample_rate` Hz."""
+        super().__init__("SI_SDR", sample_rate=sample_rate)
 
-    def update(self, *, prediction: Tensor, reference: Tensor, lengths: Tensor | None = None) -> None:
-        """Add the utterances of `prediction` and `reference`, both (B, S); `lengths` (B,) in samples."""
-        for pair in zip(utterances(prediction, lengths), utterances(reference, lengths), strict=True):
-            self.add(lambda pair=pair: [si_sdr(*pair)])
+    def values(self, *waves: np.ndarray) -> list[float]:
+        """Score one pair of prediction and reference."""
+        return [si_sdr(*waves)]

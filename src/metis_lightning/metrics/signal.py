@@ -85,7 +85,7 @@ def same_length(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarr
     return prediction[:length], reference[:length]
 
 
-def same_rate_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.ndarray]:
+def sounding_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.ndarray]:
     """Return both as float32 arrays with sound, which is what every intrusive metric starts with.
 
     Raises:

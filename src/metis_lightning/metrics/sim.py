@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
 
-from metis_lightning.metrics.base import UtteranceMean
-from metis_lightning.metrics.signal import Wave, to_metric_rate, utterances
+from metis_lightning.metrics.base import PairMean
+from metis_lightning.metrics.signal import Wave
 from metis_lightning.metrics.speaker import Ge2eEncoder
 
 
@@ -20,27 +20,15 @@ def speaker_similarity(first: Wave, second: Wave, encoder: Ge2eEncoder) -> float
     return float(encoder.embed(first) @ encoder.embed(second))
 
 
-class SimMetric(UtteranceMean):
-    """Mean speaker similarity over pairs of recordings."""
+class SimMetric(PairMean):
+    """Mean speaker similarity over pairs of recordings; higher is better."""
 
     def __init__(self, sample_rate: int) -> None:
         """Take waves at `sample_rate` Hz."""
-        super().__init__(f"SIM_{Ge2eEncoder.name}")
-        self.sample_rate, self._encoder = sample_rate, Ge2eEncoder()
+        super().__init__(f"SIM_{Ge2eEncoder.name}", sample_rate=sample_rate)
+        self._encoder = Ge2eEncoder()
 
-    def update(
-        self,
-        *,
-        prediction: Tensor,
-        reference: Tensor,
-        lengths: Tensor | None = None,
-        reference_lengths: Tensor | None = None,
-    ) -> None:
-        """Add pairs of rows of `prediction` (B, S) and `reference` (B, S'), of `(B,)` lengths in samples."""
-        pairs = zip(utterances(prediction, lengths), utterances(reference, reference_lengths), strict=True)
-        for pair in pairs:
-            self.add(lambda pair=pair: [self._similarity(*pair)])
-
-    def _similarity(self, first: Tensor, second: Tensor) -> float:
-        rate = self.sample_rate
-        return speaker_similarity(to_metric_rate(first, rate), to_metric_rate(second, rate), self._encoder)
+    def values(self, *waves: np.ndarray) -> list[float]:
+        """Score one pair of recordings."""
+        first, second = waves
+        return [speaker_similarity(first, second, self._encoder)]

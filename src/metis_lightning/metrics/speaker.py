@@ -1,7 +1,7 @@
 """The GE2E speaker encoder: a voice as a 256-dimensional direction.
 
-Wan et al., Generalized End-to-End Loss (2018), in the implementation and with the published weights of Resemblyzer 0.1.4
-(see `assets/speaker_encoder/README.md`). One deviation: Resemblyzer shortens silences with webrtcvad first, we do not.
+Wan et al., Generalized End-to-End Loss (2018), with the features and the published weights of Resemblyzer 0.1.4 (see
+`assets/speaker_encoder/README.md`). One deviation: Resemblyzer shortens silences with webrtcvad first, we do not.
 
 Shape letters: P partial utterances, S samples.
 """
@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.mel import PowerMel
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 
@@ -78,14 +79,16 @@ class Ge2eEncoder:
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
-        """Return the (256,) embedding of unit length of one utterance, (S,) at 16 kHz.
+        """Return the (256,) float64 embedding of unit length of one utterance, (S,) at 16 kHz.
 
         Raises:
-            MetricError: the audio is empty, silent or not finite.
+            MetricError: the audio is empty, silent or not finite, or the rectified embedding is zero.
         """
         samples = torch.from_numpy(raise_volume(with_sound(wave)))
         starts = partial_starts(len(samples))
         padding = (starts[-1] + _PARTIAL_FRAMES) * _HOP - len(samples)
         mel = self._mel(nn.functional.pad(samples, (0, max(0, padding))))
         partials = self._network(torch.stack([mel[start : start + _PARTIAL_FRAMES] for start in starts]))
-        return nn.functional.normalize(partials.mean(dim=0), dim=0)
+        if not partials.any():
+            raise MetricError("the speaker encoder finds no voice")
+        return nn.functional.normalize(partials.double().mean(dim=0), dim=0)

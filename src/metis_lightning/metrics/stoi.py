@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 
-from torch import Tensor
+import numpy as np
 
-from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require
-from metis_lightning.metrics.signal import METRIC_RATE, Wave, same_rate_pair, to_metric_rate, utterances
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, sounding_pair
 
 
 def stoi(prediction: Wave, reference: Wave) -> float:
@@ -20,7 +20,7 @@ def stoi(prediction: Wave, reference: Wave) -> float:
         UserError: the package pystoi is not installed.
     """
     package = require("pystoi", "eval")
-    processed, clean = same_rate_pair(prediction, reference)
+    processed, clean = sounding_pair(prediction, reference)
     with warnings.catch_warnings():
         # pystoi warns and returns 1e-5 when nothing can be measured: a failure, not a value.
         warnings.simplefilter("error", RuntimeWarning)
@@ -30,15 +30,13 @@ def stoi(prediction: Wave, reference: Wave) -> float:
             raise MetricError(f"STOI: {warning}") from warning
 
 
-class StoiMetric(UtteranceMean):
-    """Mean STOI over utterances."""
+class StoiMetric(PairMean):
+    """Mean STOI over utterances; higher is better."""
 
     def __init__(self, sample_rate: int) -> None:
         """Take waves at `sample_rate` Hz."""
-        super().__init__("STOI")
-        self.sample_rate = sample_rate
+        super().__init__("STOI", sample_rate=sample_rate)
 
-    def update(self, *, prediction: Tensor, reference: Tensor, lengths: Tensor | None = None) -> None:
-        """Add the utterances of `prediction` and `reference`, both (B, S); `lengths` (B,) in samples."""
-        for pair in zip(utterances(prediction, lengths), utterances(reference, lengths), strict=True):
-            self.add(lambda pair=pair: [stoi(*(to_metric_rate(wave, self.sample_rate) for wave in pair))])
+    def values(self, *waves: np.ndarray) -> list[float]:
+        """Score one pair of prediction and reference."""
+        return [stoi(*waves)]

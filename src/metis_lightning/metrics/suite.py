@@ -16,7 +16,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics import signal
 from metis_lightning.metrics.asr import offline_asr, require_english
-from metis_lightning.metrics.dnsmos import Dnsmos, model_files
+from metis_lightning.metrics.dnsmos import COLUMNS, Dnsmos, model_files
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.pesq import pesq
@@ -86,9 +86,7 @@ class Suite:
         waves = Waves(given, sample_rate)
         try:
             return {
-                **measure(
-                    ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"), lambda: self._dnsmos(waves["signal"])
-                ),
+                **measure(COLUMNS, lambda: self._dnsmos(waves["signal"])),
                 **measure(("PESQ",), lambda: (pesq(*waves.pair()),)),
                 **measure(("STOI",), lambda: (stoi(*waves.pair()),)),
                 **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require
 
-NORMALIZER = "whisper_normalizer.english.EnglishTextNormalizer"
+NORMALIZER = "whisper_normalizer.english.EnglishTextNormalizer; tokens without a letter or digit dropped"
 """What both texts go through before words are compared, for the fingerprint."""
 
 Normalizer = Callable[[str], str]
@@ -37,7 +37,13 @@ def english_normalizer() -> Normalizer:
     Raises:
         UserError: the package whisper-normalizer is not installed.
     """
-    return require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+    whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+
+    def normalize(text: str) -> str:
+        # Of an ellipsis it leaves one dot, which would count as a word.
+        return " ".join(token for token in whisper(text).split() if any(map(str.isalnum, token)))
+
+    return normalize
 
 
 def word_errors(reference: str, hypothesis: str, normalize: Normalizer) -> WordErrors:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -36,3 +38,16 @@ def load_lora_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         difference = sorted(own ^ set(state))
         raise ValueError(f"LoRA weights do not fit the model: {len(difference)} names differ, first {difference[0]}")
     model.load_state_dict({key.removeprefix(PUBLISHED_PREFIX): value for key, value in state.items()}, strict=False)
+
+
+@contextmanager
+def lora_disabled(model: nn.Module) -> Iterator[None]:
+    """Within the block the model computes as its base does."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)

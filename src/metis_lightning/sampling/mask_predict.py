@@ -44,7 +44,7 @@ def gumbel(generator: torch.Generator) -> Noise:
 
     def noise(like: Tensor) -> Tensor:
         uniform = torch.rand(like.shape, generator=generator, device=generator.device).to(like.device)
-        return -torch.log(-torch.log(uniform.clamp(min=1e-20)).clamp(min=1e-20))
+        return -torch.log((-torch.log(uniform.clamp(min=1e-20))).clamp(min=1e-20))
 
     return noise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -15,10 +16,19 @@ from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.types import SpeechBatch
 
 
+@dataclass(frozen=True)
+class PartOfBundle:
+    """A part that a module trains: its configuration, and the prefix of its weights in the module's state."""
+
+    config: Mapping[str, Any]
+    prefix: str
+
+
 class TrainableModule(lightning.LightningModule):
     """A LightningModule whose optimizer and schedule are given from outside.
 
-    Subclasses implement `losses`, which returns named scalars; `loss` is the one that is minimised.
+    Subclasses implement `losses`, which returns named scalars (`loss` is the one that is minimised), and `parts`, which
+    says what of the module goes into a bundle; every checkpoint carries that as plain data.
     """
 
     def __init__(
@@ -32,6 +42,16 @@ class TrainableModule(lightning.LightningModule):
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return named scalars of one batch, `loss` among them; `generator` fixes every draw (validation)."""
         raise NotImplementedError
+
+    def parts(self) -> Mapping[str, PartOfBundle]:
+        """Return the parts of a bundle that this module trains, by name."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note in the checkpoint which of its weights make which part of a bundle."""
+        checkpoint["bundle_parts"] = {
+            name: {"config": dict(part.config), "prefix": part.prefix} for name, part in self.parts().items()
+        }
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and log all its scalars under `train/`."""
@@ -49,10 +69,6 @@ class TrainableModule(lightning.LightningModule):
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         scheduler = self._lr_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a frozen batch, which Lightning cannot take apart by itself."""
-        return batch.to(device) if isinstance(batch, SpeechBatch) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _log_all(self, stage: str, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> None:
         self.log_dict(

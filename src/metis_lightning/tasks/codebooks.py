@@ -1,9 +1,15 @@
-"""How well a codebook is used."""
+"""Codebooks in training: how well they are used, and new places for codes that nobody uses.
+
+Shape letters: B batch, T frames, Q quantizers, K codebook width, V codebook size.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.distributed
 from torch import Tensor
+
+from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
 
 
 def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
@@ -15,3 +21,45 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
     counts = torch.bincount(codes.flatten(), minlength=codebook_size).float()
     shares = counts / counts.sum()
     return torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum())
+
+
+class CodebookRestarts:
+    """Moves unused codes onto encodings of the current batch (SoundStream, 2107.03312, section III-C).
+
+    Args:
+        quantizer: whose codebooks are looked after.
+        every: steps over which use is counted.
+        until: no code is moved after this many steps, so that the codebooks can settle.
+    """
+
+    def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, until: int = 2000) -> None:
+        self.quantizer, self.every, self.until = quantizer, every, until
+        self.steps = 0
+        self.counts_QV: Tensor | None = None
+
+    @torch.no_grad()
+    def observe(self, quantized: Quantized) -> None:
+        """Count the codes of a training step, and every so often move those that stayed at zero."""
+        if self.steps >= self.until:
+            return
+        self.steps += 1
+        size = self.quantizer.quantizers[0].codebook.num_embeddings
+        counts = torch.stack([torch.bincount(codes.flatten(), minlength=size) for codes in quantized.codes])
+        self.counts_QV = counts if self.counts_QV is None else self.counts_QV + counts
+        if self.steps == 1 or self.steps % self.every == 0:
+            self._move_unused(quantized, self.counts_QV)
+            self.counts_QV = None
+
+    def _move_unused(self, quantized: Quantized, counts_QV: Tensor) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed:
+            torch.distributed.all_reduce(counts_QV)
+        for quantizer, counts, encodings in zip(
+            self.quantizer.quantizers, counts_QV, quantized.encodings, strict=True
+        ):
+            candidates = encodings.transpose(1, 2).flatten(0, 1)
+            chosen = candidates[torch.randint(len(candidates), (len(counts),), device=counts.device)]
+            moved = torch.where(counts[:, None] == 0, chosen, quantizer.codebook.weight)
+            if distributed:
+                torch.distributed.broadcast(moved, src=0)
+            quantizer.codebook.weight.copy_(moved)

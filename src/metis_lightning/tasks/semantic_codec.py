@@ -9,13 +9,14 @@ import torchaudio
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.codebooks import perplexity
+from metis_lightning.tasks.base import PartOfBundle, TrainableModule
+from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
+from metis_lightning.weights.build import FEATURES, plain_config
 
 STATISTICS_BATCHES = 50
 
@@ -45,6 +46,7 @@ class SemanticCodecModule(TrainableModule):
         self.features = (features or FilterbankFeatures()).requires_grad_(False)
         self.resample = torchaudio.transforms.Resample(WAVE_RATE, self.features.sample_rate)
         self.codec = SemanticCodec(codec)
+        self.restarts = CodebookRestarts(self.codec.quantizer)
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
 
     def on_fit_start(self) -> None:
@@ -60,10 +62,20 @@ class SemanticCodecModule(TrainableModule):
             self.features.std.copy_(std)
             self.features.mean.copy_(mean)
 
+    def parts(self) -> Mapping[str, PartOfBundle]:
+        """Return the codec and the front end's statistics."""
+        kind = next(name for name, cls in FEATURES.items() if isinstance(self.features, cls))
+        return {
+            "semantic_codec": PartOfBundle(plain_config(self.codec.config), "codec."),
+            "ssl_features": PartOfBundle({"kind": kind}, "features."),
+        }
+
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum, its terms over valid frames, and the codebook's perplexity."""
         features, _ = self.features(self.resample(batch.wave), batch.lengths)
         reconstructed, quantized = self.codec(features)
+        if self.training:
+            self.restarts.observe(quantized)
         valid = self._valid(batch, features.shape[1])
         reconstruction = (reconstructed - features).abs()[valid].mean()
         loss = (

@@ -19,11 +19,13 @@ class Quantized:
 
     latents: (B, D, T), the quantised latents with straight-through gradients.
     codes: (Q, B, T) int64.
+    encodings: (Q, B, K, T), what each quantizer looked up, without gradient.
     codebook_loss, commitment_loss: scalars, mean squared distances, unweighted.
     """
 
     latents: Tensor
     codes: Tensor
+    encodings: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
 
@@ -36,7 +38,6 @@ class WeightNormConv1d(nn.Module):
     ) -> None:
         super().__init__()
         conv = nn.Conv1d(in_channels, out_channels, kernel_size)
-        nn.init.trunc_normal_(conv.weight, std=0.02)
         self.weight_v = nn.Parameter(conv.weight.detach().clone())
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -75,6 +76,7 @@ class FactorizedVectorQuantizer(nn.Module):
         return Quantized(
             latents=self.out_project(straight_through),
             codes=codes[None],
+            encodings=projected.detach()[None],
             codebook_loss=F.mse_loss(chosen, projected.detach()),
             commitment_loss=F.mse_loss(projected, chosen.detach()),
         )
@@ -110,6 +112,7 @@ class ResidualVectorQuantizer(nn.Module):
         return Quantized(
             latents=total,
             codes=torch.cat([part.codes for part in parts]),
+            encodings=torch.cat([part.encodings for part in parts]),
             codebook_loss=torch.stack([part.codebook_loss for part in parts]).mean(),
             commitment_loss=torch.stack([part.commitment_loss for part in parts]).mean(),
         )

@@ -18,7 +18,9 @@ from metis_lightning.types import WAVE_RATE
 class SpeechTokenizer(nn.Module):
     """Frozen front end of both stages: SSL features and tokens, acoustic tokens, and back to a waveform."""
 
-    def __init__(self, features: SSLFeatures, semantic_codec: SemanticCodec, acoustic_codec: AcousticCodec) -> None:
+    def __init__(
+        self, features: SSLFeatures, semantic_codec: SemanticCodec, acoustic_codec: AcousticCodec | None = None
+    ) -> None:
         super().__init__()
         self.features, self.semantic_codec, self.acoustic_codec = features, semantic_codec, acoustic_codec
         self.resample = torchaudio.transforms.Resample(WAVE_RATE, features.sample_rate)
@@ -47,12 +49,17 @@ class SpeechTokenizer(nn.Module):
     @torch.no_grad()
     def acoustic_tokens(self, wave: Tensor) -> Tensor:
         """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz."""
-        return self.acoustic_codec.encode(wave)
+        return self._codec().encode(wave)
 
     @torch.no_grad()
     def wave(self, acoustic_tokens: Tensor) -> Tensor:
         """Return a waveform (B, T · 480) at 24 kHz of acoustic tokens (B, T, Q)."""
-        return self.acoustic_codec.decode(acoustic_tokens)
+        return self._codec().decode(acoustic_tokens)
+
+    def _codec(self) -> AcousticCodec:
+        if self.acoustic_codec is None:
+            raise ValueError("this tokenizer was built without an acoustic codec")
+        return self.acoustic_codec
 
 
 def resampled_length(lengths: Tensor, sample_rate: int) -> Tensor:

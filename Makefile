@@ -1,0 +1,42 @@
+# Everything runs from a virtual environment in .venv, which the first target that needs it makes.
+# Paths are relative: make splits names at spaces, and the folder of the clone may have one.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV_PYTHON := .venv/bin/python
+METIS := $(VENV_PYTHON) -m metis_lightning
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types
+
+help: ## list the targets
+	@echo 'usage: make TARGET [PYTHON=python3.11]'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name about; do \
+		printf '%-10s %s\n' "$$name" "$$about"; done
+
+demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, write the table
+	$(METIS) fit -c configs/tse_lora.yaml -c configs/demo.yaml
+	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 10 --out evaluation/results/demo
+	$(METIS) tables
+	@echo
+	@echo 'checkpoint   runs/demo/checkpoints/last.ckpt'
+	@echo 'TensorBoard  $(VENV_PYTHON) -m tensorboard.main --logdir runs'
+	@echo 'results      evaluation/results/demo (utterances.jsonl, summary.json, protocol.json)'
+	@echo 'table        evaluation/tables/table_03.md'
+
+test: .venv/.installed ## run the tests
+	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: .venv/.installed ## check style and format with ruff
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+
+types: .venv/.installed ## check types with mypy
+	$(VENV_PYTHON) -m mypy
+
+# The stamp is newer than pyproject.toml once everything that it asks for is installed.
+.venv/.installed: pyproject.toml
+	'$(PYTHON)' -m venv .venv
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,dev]'
+	touch .venv/.installed

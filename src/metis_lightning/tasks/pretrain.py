@@ -1,0 +1,63 @@
+"""Pre-training of stage 1: masked SSL tokens without any condition (Metis, 2502.03128, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from metis_lightning.models.masking import PromptRule, draw_masking
+from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.tasks.base import PartOfBundle, TrainableModule
+from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, masked_scores
+from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.types import SpeechBatch
+from metis_lightning.weights.build import load_tokenizer, plain_config
+from metis_lightning.weights.bundle import bundle_folder
+
+
+class PretrainModule(TrainableModule):
+    """Trains an unconditional stage 1 on the SSL tokens of clean speech.
+
+    Logs `loss`, `acc`, and in validation those of a unigram predictor on the same masked tokens.
+
+    Args:
+        stage1: sizes; `codebook_size` is the semantic codec's.
+        tokenizer: bundle whose front end and semantic codec make the tokens.
+        prompt_rule: prompts and masks.
+        optimizer, lr_scheduler: built over the trainable parameters.
+    """
+
+    def __init__(
+        self,
+        stage1: Stage1Config = Stage1Config(),  # noqa: B008  frozen
+        tokenizer: str = "nano",
+        prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler)
+        self.model = Stage1(stage1)
+        self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
+        self.prompt_rule = prompt_rule
+        self.unigram = UnigramBaseline(stage1.codebook_size)
+
+    def parts(self) -> Mapping[str, PartOfBundle]:
+        """Return stage 1."""
+        return {"stage1": PartOfBundle(plain_config(self.model.config), "model.")}
+
+    def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
+        """Return the loss and accuracy on masked tokens."""
+        tokens, frames = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)
+        masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator)
+        valid = frame_mask(frames, tokens.shape[1])
+        hidden = self.model(tokens, masking.mask, masking.t, valid)
+        # Only masked positions pass through the head: it is the widest map of a small model.
+        targets = tokens[masking.mask]
+        scores = masked_scores(self.model.to_logit(hidden[masking.mask]), targets)
+        if self.training:
+            self.unigram.observe(tokens[valid])
+            return scores
+        return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}

@@ -1,0 +1,137 @@
+"""From the parts of a bundle to models, in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from metis_lightning.errors import UserError
+from metis_lightning.models.condition import GatedAdapter, PlainAdapter
+from metis_lightning.models.lora import add_lora, load_lora_state
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
+from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
+from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
+from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
+from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.weights.bundle import Part, has_part, read_part
+
+ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
+FEATURES: Mapping[str, type[FilterbankFeatures]] = {"filterbank": FilterbankFeatures}
+
+Config = TypeVar("Config")
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Return a frozen configuration as a plain dict that yaml and `weights_only` loading accept."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Return the configuration of a part.
+
+    Raises:
+        UserError: if a name is not one of the configuration's.
+    """
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    if unknown := set(values) - known:
+        raise UserError(f"{cls.__name__}: unknown settings {sorted(unknown)}; this bundle needs another version")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Load all weights of a model, by exactly its own names and shapes.
+
+    Raises:
+        UserError: naming the first tensor that is missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors:
+            raise UserError(f"{what}: the weights lack {name!r}")
+        if name not in own:
+            raise UserError(f"{what}: the weights have an unexpected {name!r}")
+        if own[name].shape != tensors[name].shape:
+            raise UserError(
+                f"{what}: {name!r} has shape {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
+            )
+    model.load_state_dict(dict(tensors))
+
+
+def load_features(folder: Path) -> SSLFeatures:
+    """Return the SSL front end of a bundle."""
+    part = read_part(folder, "ssl_features")
+    kind = part.config.get("kind")
+    if kind not in FEATURES:
+        raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
+    features = FEATURES[kind]()
+    load_weights(features, part.tensors, "ssl_features")
+    return features
+
+
+def load_tokenizer(folder: Path) -> SpeechTokenizer:
+    """Return the frozen front end of a bundle; without its acoustic codec where the bundle has none yet."""
+    semantic = read_part(folder, "semantic_codec")
+    semantic_codec = SemanticCodec(config_from(SemanticCodecConfig, semantic.config))
+    load_weights(semantic_codec, semantic.tensors, "semantic_codec")
+    acoustic_codec = None
+    if has_part(folder, "acoustic_codec"):
+        acoustic = read_part(folder, "acoustic_codec")
+        acoustic_codec = AcousticCodec(config_from(AcousticCodecConfig, acoustic.config))
+        load_weights(acoustic_codec, acoustic.tensors, "acoustic_codec")
+    return SpeechTokenizer(load_features(folder), semantic_codec, acoustic_codec)
+
+
+def load_base(folder: Path) -> tuple[Stage1, str]:
+    """Return the unconditional stage 1 of a bundle and the SHA-256 of its weights."""
+    part = read_part(folder, "stage1")
+    model = Stage1(config_from(Stage1Config, part.config))
+    load_weights(model, part.tensors, "stage1")
+    return model.eval(), part.sha256
+
+
+def load_task(folder: Path, task: str) -> Stage1:
+    """Return stage 1 fine-tuned for a task: the base with the task's LoRA and adapter."""
+    model, digest = load_base(folder)
+    apply_task(model, read_part(folder, task), digest, what=f"bundle {folder}, part {task!r}")
+    return model.eval()
+
+
+def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
+    """Put a task's adapter and LoRA on a base model, in place.
+
+    Raises:
+        UserError: if the LoRA was trained on another base, or does not fit.
+    """
+    if part.config["base_sha256"] != base_sha256:
+        raise UserError(
+            f"{what}: trained on the base with SHA-256 {part.config['base_sha256']}, this base has {base_sha256}"
+        )
+    adapter = ADAPTERS[part.config["adapter"]](part.config["cond_dim"], model.config.hidden_size)
+    prefix = "model.cond_adapter."
+    adapter_tensors = {key.removeprefix(prefix): value for key, value in part.tensors.items() if key.startswith(prefix)}
+    load_weights(adapter, adapter_tensors, f"{what}: adapter")
+    model.cond_adapter = adapter
+    if part.config["lora_rank"]:
+        add_lora(model, part.config["lora_rank"])
+        try:
+            load_lora_state(model, {key: value for key, value in part.tensors.items() if "lora_" in key})
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{what}: {error}") from error
+
+
+def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:
+    """Return the two models of stage 2: of the first layer, and of the others."""
+    first, full = (_load_s2a(folder, name) for name in ("s2a_1layer", "s2a_full"))
+    return first, full
+
+
+def _load_s2a(folder: Path, name: str) -> SemanticToAcoustic:
+    part = read_part(folder, name)
+    model = SemanticToAcoustic(config_from(SemanticToAcousticConfig, part.config))
+    load_weights(model, part.tensors, name)
+    return model.eval()

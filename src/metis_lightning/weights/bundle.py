@@ -1,0 +1,101 @@
+"""Bundles: a folder with `bundle.yaml` and one safetensors file a part.
+
+A part is a name, a plain configuration, and tensors. Nothing in a bundle can run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path, sha256_of
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+INDEX = "bundle.yaml"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One trained piece: what builds it, its tensors in float32, and the SHA-256 of the file it came from."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    sha256: str = ""
+
+
+def bundle_folder(name: str) -> Path:
+    """Return the folder of a bundle: one that ships with the package (`nano`), or a folder on disk.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for folder in (Path(name), ASSETS / name):
+        if (folder / INDEX).is_file():
+            return folder
+    raise UserError(f"bundle {name!r}: no such folder with a {INDEX}; give 'nano' or the path of a bundle")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the content of `bundle.yaml`; an absent file is an empty bundle."""
+    path = folder / INDEX
+    if not path.is_file():
+        return {"format": 1, "parts": {}}
+    index = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(index, dict) or not isinstance(index.get("parts"), dict):
+        raise UserError(f"{path}: not a bundle index (it has no 'parts')")
+    return index
+
+
+def has_part(folder: Path, name: str) -> bool:
+    """Return whether a bundle holds a part."""
+    return name in read_index(folder)["parts"]
+
+
+def read_part(folder: Path, name: str) -> Part:
+    """Return a part of a bundle after checking its SHA-256.
+
+    Raises:
+        UserError: if the bundle lacks the part, or the file is missing or not the one that the index names.
+    """
+    entry = read_index(folder)["parts"].get(name)
+    if entry is None:
+        raise UserError(f"bundle {folder}: it has no part {name!r}")
+    path = folder / _file_name(name)
+    if not path.is_file():
+        raise UserError(f"bundle {folder}: {path.name} is missing")
+    digest = sha256_of(path)
+    if digest != entry["sha256"]:
+        raise UserError(f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed")
+    tensors = {key: value.float() for key, value in load_file(path).items()}
+    return Part(config=entry["config"], tensors=tensors, sha256=digest)
+
+
+def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Add a part to a bundle, or replace it; tensors are stored in `dtype`."""
+    path = folder / _file_name(name)
+    stored = {key: value.detach().to(dtype).contiguous() for key, value in part.tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(stored, temporary)
+    index = read_index(folder)
+    index["parts"][name] = {
+        "config": dict(part.config),
+        "sha256": sha256_of(path),
+        "parameters": sum(value.numel() for value in stored.values()),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    with atomic_path(folder / INDEX) as temporary:
+        temporary.write_text(yaml.safe_dump(index, sort_keys=False), encoding="utf-8")
+
+
+def _file_name(part: str) -> str:
+    if not part.replace("_", "").isalnum():
+        raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")
+    return f"{part}.safetensors"

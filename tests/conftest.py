@@ -1,0 +1,29 @@
+"""What every test runs under: no model hub, one thread, torchaudio importable."""
+
+import os
+from pathlib import Path
+
+# Set before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from tiny import make_tiny_bundle
+
+import metis_lightning
+
+# Processes that tests start find the package too, installed or not.
+SOURCE = str(Path(metis_lightning.__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Keep the workers of pytest-xdist from fighting over the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete bundle of tiny random models; tests must not change it."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")

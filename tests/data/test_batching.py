@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from metis_lightning.data.batching import SecondsBatchSampler, collate
+from metis_lightning.data.recipe import SpeechItem
+from metis_lightning.errors import UserError
+
+
+def lengths(count=101):
+    return [1.0 + 5 * float(x) for x in torch.rand(count, generator=torch.Generator().manual_seed(0))]
+
+
+def on_rank(monkeypatch, rank, world_size):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world_size)
+
+
+def indices(batches):
+    return sorted(index for batch in batches for _, index in batch)
+
+
+def test_collate_pads_with_zeros():
+    items = [SpeechItem(str(n), "s", "t", torch.ones(n), torch.full((n,), 2.0), 480) for n in (3, 5)]
+    batch = collate(items)
+    assert batch.wave.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert batch.mixture.tolist() == [[2, 2, 2, 0, 0], [2, 2, 2, 2, 2]]
+    assert batch.lengths.tolist() == [3, 5]
+    assert batch.prompt_lengths.tolist() == [480, 480]
+    assert (batch.ids, batch.speakers, batch.texts) == (("3", "5"), ("s", "s"), ("t", "t"))
+    assert (batch.lengths.dtype, batch.prompt_lengths.dtype) == (torch.int64, torch.int64)
+
+
+def test_collate_without_mixture_and_with_mixed_items():
+    plain = SpeechItem("a", "s", "t", torch.ones(3))
+    assert collate([plain]).mixture is None
+    assert collate([plain]).prompt_lengths is None
+    with pytest.raises(ValueError, match="1 of 2 items of a batch have a mixture"):
+        collate([plain, SpeechItem("b", "s", "t", torch.ones(3), torch.ones(3))])
+    with pytest.raises(ValueError, match="shape of its wave"):
+        collate([SpeechItem("b", "s", "t", torch.ones(3), torch.ones(4))])
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_item_once_within_the_seconds(shuffle):
+    sampler = SecondsBatchSampler(lengths(), 20.0, shuffle, seed=1)
+    batches = list(sampler)
+    assert indices(batches) == list(range(101))
+    assert max(len(batch) * max(lengths()[i] for _, i in batch) for batch in batches) <= 20.0
+    assert len(batches) == len(sampler)
+    padding = sum(len(b) * max(lengths()[i] for _, i in b) for b in batches) / sum(lengths())
+    assert padding < 1.2
+
+
+def test_fixed_lengths_fill_batches_evenly():
+    assert sorted(map(len, SecondsBatchSampler([0.3] * 100, 3.0, True))) == [10] * 10
+    assert sorted(map(len, SecondsBatchSampler([0.3] * 99, 3.0, True))) == [9] + [10] * 9
+
+
+def test_an_item_longer_than_the_batch_is_alone():
+    assert list(SecondsBatchSampler([5.0, 50.0, 5.0], 10.0, shuffle=False)) == [[(0, 0), (0, 2)], [(0, 1)]]
+
+
+def test_epochs_differ_and_repeat():
+    sampler = SecondsBatchSampler(lengths(), 20.0, True, seed=1)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert {epoch for batch in second for epoch, _ in batch} == {1}
+    assert [[i for _, i in b] for b in first] != [[i for _, i in b] for b in second]
+    assert len(first) == len(second)
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    assert list(SecondsBatchSampler(lengths(), 20.0, True, seed=2)) != first
+
+
+def test_without_shuffle_all_epochs_are_the_first():
+    sampler = SecondsBatchSampler(lengths(), 20.0, shuffle=False)
+    first = list(sampler)
+    sampler.set_epoch(3)
+    assert list(sampler) == first
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("batch_seconds", [1.0, 20.0])
+def test_ranks_share_all_items_equally(monkeypatch, world_size, shuffle, batch_seconds):
+    sampler = SecondsBatchSampler(lengths(), batch_seconds, shuffle, seed=1)
+    shares = []
+    for rank in range(world_size):
+        on_rank(monkeypatch, rank, world_size)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler)
+    assert len({len(share) for share in shares}) == 1
+    assert indices(batch for share in shares for batch in share) == list(range(101))
+    assert all(batch for share in shares for batch in share)
+
+
+def test_impossible_requests_are_the_users_mistake(monkeypatch):
+    with pytest.raises(UserError, match="no utterances"):
+        SecondsBatchSampler([], 10.0, True)
+    on_rank(monkeypatch, 0, 4)
+    with pytest.raises(UserError, match="3 utterances cannot be shared by 4 processes"):
+        list(SecondsBatchSampler([1.0] * 3, 10.0, True))

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.mixing import rms
+from metis_lightning.data.recipe import derived_generator
+from metis_lightning.data.tse import TseRecipe, draw_enrollment, draw_interferer, speech_crop
+from metis_lightning.errors import UserError
+
+
+def snr(item):
+    target = item.wave[item.prompt_length :]
+    return 20 * float(torch.log10(torch.tensor(rms(target) / rms(item.mixture[item.prompt_length :] - target))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prefix_is_the_utterance_itself_with_its_rest_mixed(corpus, seed):
+    item = TseRecipe(snr_range=(-5, 5))(corpus, 2, derived_generator(seed))
+    prompt = item.prompt_length
+    assert prompt % 480 == 0
+    assert 0.1 * 48_000 - 480 < prompt < 0.4 * 48_000
+    assert torch.equal(item.wave, corpus.wave(2))
+    assert torch.equal(item.mixture[:prompt], item.wave[:prompt])
+    assert -5.01 < snr(item) < 5.01
+
+
+def test_snr_is_as_asked(corpus):
+    for enrollment in ("prefix", "utterance"):
+        item = TseRecipe(snr_range=(3.0, 3.0), enrollment=enrollment)(corpus, 0, derived_generator(0))
+        assert snr(item) == pytest.approx(3.0, abs=1e-3)
+
+
+def test_utterance_enrollment_is_another_of_the_speaker(corpus):
+    recipe = TseRecipe(enrollment="utterance", max_prompt_seconds=1.2)
+    item = recipe(corpus, 0, derived_generator(0))
+    assert item.prompt_length == 28_800
+    assert torch.equal(item.wave[28_800:], corpus.wave(0))
+    prompt = item.wave[:28_800]
+    windows = [w for other in (1, 2) for w in corpus.wave(other).unfold(0, 28_800, 1)]
+    assert any(torch.equal(prompt, window) for window in windows)
+    assert recipe.seconds(corpus, 0) == pytest.approx(2.2)
+
+
+def test_a_speaker_of_one_utterance_gets_a_prefix(corpus):
+    few = SpeechCorpus([corpus.utterances[0], *corpus.utterances[3:]])
+    item = TseRecipe(enrollment="utterance")(few, 0, derived_generator(0))
+    assert 0 < item.prompt_length < 24_000
+    assert torch.equal(item.wave, few.wave(0))
+
+
+def test_the_same_generator_gives_the_same_item(corpus):
+    recipe = TseRecipe()
+    first, again, other = (recipe(corpus, 1, derived_generator(seed)) for seed in (7, 7, 8))
+    assert torch.equal(first.mixture, again.mixture)
+    assert first.mixture.shape == other.mixture.shape
+    assert not torch.equal(first.mixture, other.mixture)
+
+
+def test_level_changes_wave_and_mixture_alike_and_never_clips(corpus):
+    plain = TseRecipe()(corpus, 1, derived_generator(3))
+    quiet = TseRecipe(gain_db=(-20, -20))(corpus, 1, derived_generator(3))
+    assert torch.allclose(quiet.wave, plain.wave * 0.1)
+    assert torch.allclose(quiet.mixture, plain.mixture * 0.1)
+    loud = TseRecipe(gain_db=(40, 40))(corpus, 1, derived_generator(3))
+    assert float(loud.mixture.abs().max()) == pytest.approx(0.99, abs=1e-5)
+
+
+def test_interferer_and_enrollment_are_who_they_should_be(corpus):
+    generator = derived_generator(0)
+    assert {draw_interferer(corpus, 4, generator) for _ in range(100)} == {0, 1, 2, 6, 7, 8}
+    assert {draw_enrollment(corpus, 4, generator) for _ in range(30)} == {3, 5}
+    assert draw_enrollment(SpeechCorpus(corpus.utterances[:1]), 0, generator) is None
+    with pytest.raises(UserError, match="at least two speakers"):
+        draw_interferer(SpeechCorpus(corpus.utterances[:3]), 0, generator)
+
+
+def test_an_interferer_crop_is_never_the_pause():
+    wave = torch.zeros(1000)
+    wave[700] = 1.0
+    for seed in range(20):
+        assert speech_crop(wave, 100, derived_generator(seed)).max() == 1.0
+        looped = speech_crop(wave, 2000, derived_generator(seed))
+        assert looped.shape == (1000,)
+        assert looped.max() == 1.0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"snr_range": (5, -5)}, {"gain_db": (1, 0)}, {"prompt_fraction": (0.5, 1.0)}, {"enrollment": "none"}],
+)
+def test_nonsense_is_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        TseRecipe(**arguments)

@@ -1,0 +1,64 @@
+import copy
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics import dnsmos
+from metis_lightning.metrics.dnsmos import Dnsmos, DnsmosScores, windows
+from metis_lightning.metrics.errors import MetricError
+
+SHORT = "if-sara_0069"
+
+
+@pytest.fixture(scope="module")
+def rate() -> Dnsmos:
+    return Dnsmos()
+
+
+@pytest.mark.parametrize("name", [SHORT, "allison_cannot-complete-as-dialed", "noise"])
+def test_equals_the_package(
+    rate: Dnsmos, expected: dict[str, Any], expected_waves: dict[str, np.ndarray], name: str
+) -> None:
+    assert rate(expected_waves[name]) == pytest.approx(expected[name]["dnsmos"], abs=1e-3)
+
+
+def test_the_package_is_not_imported(rate: Dnsmos) -> None:
+    assert "speechmos" not in sys.modules
+    assert "librosa" not in sys.modules
+
+
+def test_short_audio_is_doubled_until_it_fits() -> None:
+    wave = np.arange(40_000, dtype=np.float32)  # 2.5 s, 5 s, 10 s
+    (only,) = windows(wave)
+    np.testing.assert_array_equal(only, np.tile(wave, 4)[:144_160])
+
+
+def test_windows_start_each_second_and_the_tail_is_left_out() -> None:
+    wave = np.arange(12 * 16_000 + 15_999, dtype=np.float32)
+    assert [int(window[0]) for window in windows(wave)] == [0, 16_000, 32_000]
+
+
+def test_windows_that_the_published_rounding_skips_are_skipped() -> None:
+    # From hop 7 to 23, int((hop + 9.01) * 16000) is one sample less than hop * 16000 + int(9.01 * 16000).
+    starts = [int(window[0]) // 16_000 for window in windows(np.arange(18 * 16_000, dtype=np.float32))]
+    assert starts == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_copy_rates_noise_lower(rate: Dnsmos, expected: dict[str, Any], noisy: np.ndarray) -> None:
+    worse, better = copy.deepcopy(rate)(noisy), DnsmosScores(*expected[SHORT]["dnsmos"])
+    assert worse.bak < better.bak - 1.0
+    assert worse.ovrl < better.ovrl - 0.5
+
+
+def test_audio_that_is_not_finite_has_no_rating(rate: Dnsmos) -> None:
+    with pytest.raises(MetricError, match="not finite"):
+        rate(np.full(1000, np.nan))
+
+
+def test_another_model_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dnsmos, "_P835", ("sig_bak_ovr.onnx", "0" * 64))
+    with pytest.raises(UserError, match=r"sig_bak_ovr\.onnx: missing, or not the file expected.*speechmos==0\.0\.1\.1"):
+        Dnsmos()

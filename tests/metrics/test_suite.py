@@ -1,0 +1,113 @@
+import json
+import socket
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.pesq import pesq
+from metis_lightning.metrics.si_sdr import si_sdr
+from metis_lightning.metrics.stoi import stoi
+from metis_lightning.metrics.suite import Suite, Waves
+from metis_lightning.metrics.values import WerValue, row_fields
+
+COLUMNS = [
+    "DNSMOS_SIG",
+    "DNSMOS_BAK",
+    "DNSMOS_OVRL",
+    "DNSMOS_P808",
+    "PESQ",
+    "STOI",
+    "SI_SDR",
+    "SIM_ge2e",
+    "SIM_target_ge2e",
+    "SIM_margin_ge2e",
+    "WER_tiny.en",
+]
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[None]:
+    """Make any connection an error."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a metric tried to reach the network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        yield
+
+
+@pytest.fixture(scope="module")
+def suite(offline: None) -> Suite:
+    return Suite(num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def signals(speech: Callable[[str], np.ndarray], clean: np.ndarray, noisy: np.ndarray) -> dict[str, Tensor]:
+    """A noisy utterance of one speaker, with another voice beside it."""
+    parts = {"generated": noisy, "reference": clean, "interferer": speech("am-michael_0285"), "prompt": clean[:24_000]}
+    return {name: torch.from_numpy(wave) for name, wave in parts.items()}
+
+
+def test_all_columns_have_values(
+    suite: Suite, signals: dict[str, Tensor], clean: np.ndarray, noisy: np.ndarray
+) -> None:
+    scores = suite.score("item", **signals, sample_rate=16_000, text="I have no idea what was said here.")
+    assert list(scores) == COLUMNS
+    assert all(score.error is None for score in scores.values())
+    values = {name: score.value for name, score in scores.items()}
+    assert values["PESQ"] == pesq(noisy, clean)
+    assert values["STOI"] == stoi(noisy, clean)
+    assert values["SI_SDR"] == si_sdr(noisy, clean)
+    assert (values["SIM_margin_ge2e"] or 0.0) > 0.1
+    heard = scores["WER_tiny.en"]
+    assert isinstance(heard, WerValue)
+    assert heard.words == 8
+    assert heard.value == (heard.edits or 0) / 8
+    assert json.loads(json.dumps(row_fields(scores)))["hypothesis"] == heard.hypothesis
+
+
+def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: dict[str, Tensor]) -> None:
+    scores = suite.score("item", signals["generated"], 16_000, text="Bonjour.", language="fr")
+    assert list(scores) == COLUMNS
+    assert row_fields(scores)["error"] == {
+        **dict.fromkeys(["PESQ", "STOI", "SI_SDR", "SIM_target_ge2e", "SIM_margin_ge2e"], "no reference"),
+        "SIM_ge2e": "no prompt",
+        "WER_tiny.en": "tiny.en recognises English only; the language is 'fr'",
+    }
+
+
+def test_broken_audio_is_null_everywhere(suite: Suite, signals: dict[str, Tensor]) -> None:
+    scores = suite.score(
+        "item", **{**signals, "generated": signals["generated"] * torch.nan}, sample_rate=16_000, text="a"
+    )
+    assert {score.error for score in scores.values()} == {"the signal has samples that are not finite"}
+
+
+def test_signals_are_resampled_and_cropped() -> None:
+    waves = Waves({"signal": torch.ones(24_000 - 1200), "reference": torch.ones(24_000)}, sample_rate=24_000)
+    assert [wave.shape for wave in waves.pair()] == [(15_200,), (15_200,)]
+    assert waves["reference"].shape == (16_000,)
+
+
+def test_bugs_are_not_swallowed(suite: Suite) -> None:
+    with pytest.raises(ValueError, match="one utterance") as caught:
+        suite.score("item-7", torch.zeros(1, 16_000), 16_000)
+    assert caught.value.__notes__ == ["while scoring item-7"]
+
+
+def test_fingerprint_is_plain_and_stable(suite: Suite) -> None:
+    fingerprint = suite.fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint == suite.fingerprint()
+    assert set(fingerprint["models"]) == {"dnsmos_p835", "dnsmos_p808", "speaker", "asr"}
+    assert None not in fingerprint["packages"].values()
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(UserError, match="unknown protocol 'papre'.*offline"):
+        Suite("papre")

@@ -1,0 +1,35 @@
+import pytest
+
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.values import MetricValue, WerValue, measure, row_fields
+
+
+def test_a_value_or_a_reason() -> None:
+    with pytest.raises(ValueError, match="either"):
+        MetricValue(None)
+    with pytest.raises(ValueError, match="either"):
+        MetricValue(1.0, "but")
+
+
+def test_measure_turns_a_metric_error_into_a_reason_for_each_column() -> None:
+    def fail() -> tuple[float, ...]:
+        raise MetricError("silent")
+
+    assert measure(("A", "B"), fail) == {"A": MetricValue(None, "silent"), "B": MetricValue(None, "silent")}
+    assert measure(("A",), lambda: (2,)) == {"A": MetricValue(2.0)}
+
+
+def test_measure_lets_bugs_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        measure(("A",), lambda: (1 / 0,))
+
+
+def test_row_fields() -> None:
+    scores = {"PESQ": MetricValue(1.5), "STOI": MetricValue(None, "short"), "WER_x": WerValue(0.5, None, 1, 2, "hi")}
+    assert row_fields(scores) == {
+        "metrics": {"PESQ": 1.5, "STOI": None, "WER_x": 0.5},
+        "error": {"STOI": "short"},
+        "wer": {"edits": 1, "words": 2},
+        "hypothesis": "hi",
+    }
+    assert row_fields({"WER_x": WerValue(None, "French")})["wer"] is None

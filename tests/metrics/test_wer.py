@@ -1,0 +1,48 @@
+import jiwer
+import pytest
+
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.wer import WerMetric, WordErrors, english_normalizer, word_errors
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "edits", "words"),
+    [
+        ("the cat sat", "the cat sat", 0, 3),
+        ("the cat sat", "the hat sat", 1, 3),  # substitution
+        ("the cat sat", "the sat", 1, 3),  # deletion
+        ("the cat sat", "the cat sat down", 1, 3),  # insertion
+        ("the cat sat", "", 3, 3),
+        ("yes", "oh yes oh yes oh yes", 5, 1),  # a loop counts in full
+    ],
+)
+def test_counts(reference: str, hypothesis: str, edits: int, words: int) -> None:
+    errors = word_errors(reference, hypothesis, str.lower)
+    assert errors == WordErrors(edits, words)
+    if hypothesis:
+        assert errors.rate == pytest.approx(jiwer.wer(reference, hypothesis))
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("My neighbour keeps seventeen chickens.", "my neighbor keeps 17 chickens"),
+        ("Press 1 now, isn't it?", "PRESS ONE NOW IS NOT IT"),
+        ("Forty geese flew over - all the way!", "40 geese flew over all the way"),
+    ],
+)
+def test_normaliser_forgives_spelling(reference: str, hypothesis: str) -> None:
+    assert word_errors(reference, hypothesis, english_normalizer()).edits == 0
+
+
+def test_reference_without_words_has_no_rate() -> None:
+    with pytest.raises(MetricError, match="no words"):
+        word_errors(" ... ", "hello", english_normalizer())
+
+
+def test_metric_gives_corpus_rate_mean_and_failures() -> None:
+    metric = WerMetric()
+    metric.update(hypotheses=["a big dog", "no"], references=["a big cat", "yes"])
+    metric.update(hypotheses=["hello"], references=["..."])
+    scores = {name: float(value) for name, value in metric.compute().items()}
+    assert scores == pytest.approx({"WER": 2 / 4, "WER_mean": (1 / 3 + 1) / 2, "WER_failed": 1})

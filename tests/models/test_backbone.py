@@ -1,0 +1,58 @@
+"""The backbone: padding changes nothing, and a row does not see its neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metis_lightning.models.backbone import Attention, Backbone
+from metis_lightning.models.stage1 import Stage1, Stage1Config
+
+CONFIG = Stage1Config(hidden_size=16, num_layers=2, num_heads=2, codebook_size=32, use_phone_cond=True)
+
+
+@pytest.fixture
+def model() -> Stage1:
+    torch.manual_seed(0)
+    stage1 = Stage1(CONFIG).eval()
+    for parameter in stage1.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return stage1
+
+
+@torch.no_grad()
+def test_a_row_of_a_padded_batch_equals_the_row_alone(model: Stage1) -> None:
+    tokens = torch.randint(32, (3, 12), generator=torch.Generator().manual_seed(1))
+    mask, t = tokens % 3 == 0, torch.tensor([0.2, 0.5, 1.0])
+    frames = torch.tensor([12, 7, 9])
+    valid = torch.arange(12) < frames[:, None]
+    together = model(tokens, mask, t, valid)
+    for row, count in enumerate(frames.tolist()):
+        alone = model(tokens[row : row + 1, :count], mask[row : row + 1, :count], t[row : row + 1])
+        torch.testing.assert_close(together[row, :count], alone[0], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_phones_change_nothing_only_at_the_end_of_the_phones(model: Stage1) -> None:
+    tokens, t = torch.arange(8)[None], torch.tensor([0.7])
+    mask = tokens > 3
+    frames = torch.ones(1, 8)
+    phones = torch.tensor([[5, 6, 7]])
+    with_phones = model(tokens, mask, t, frames, phones=phones)
+    assert (with_phones - model(tokens, mask, t, frames)).abs().max() > 1e-3
+    swapped = model(tokens, mask, t, frames, phones=torch.tensor([[7, 6, 5]]))
+    assert (with_phones - swapped).abs().max() > 1e-3
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="num_heads"):
+        Attention(16, 3)
+
+
+def test_the_step_changes_the_output() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(16, 1, 2, cond_mlp=False)
+    torch.nn.init.normal_(backbone.norm.to_weight.weight)
+    x = torch.randn(1, 4, 16)
+    early, late = backbone(x, torch.tensor([0.1])), backbone(x, torch.tensor([0.9]))
+    assert (early - late).abs().max() > 1e-3

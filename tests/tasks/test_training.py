@@ -1,0 +1,175 @@
+"""Each module overfits one batch at width 16; LoRA checkpoints are small, resume, and refuse strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from tiny import ACOUSTIC, SEMANTIC, STAGE1, WIDTH, stage2_config
+from torch.optim.lr_scheduler import ConstantLR
+from torch.utils.data import DataLoader
+
+from metis_lightning.errors import UserError
+from metis_lightning.pipeline import Metis
+from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
+from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.pretrain import PretrainModule
+from metis_lightning.tasks.semantic_codec import SemanticCodecModule
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
+from metis_lightning.tasks.tse import TseModule
+from metis_lightning.types import SpeechBatch
+
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-2)
+SCHEDULE = partial(ConstantLR, factor=1.0)
+
+
+def speech_batch() -> SpeechBatch:
+    """Two rows of tones that change, with a prompt and a mixture."""
+    generator = torch.Generator().manual_seed(0)
+    time = torch.arange(24_000) / 24_000
+    pitches = torch.tensor([[180.0], [240.0]])
+    wave = 0.3 * torch.sin(2 * torch.pi * pitches * time * (1 + time)) + 0.01 * torch.randn(2, 24_000, generator=generator)
+    return SpeechBatch(
+        ids=("a", "b"),
+        speakers=("x", "y"),
+        texts=("", ""),
+        wave=wave,
+        lengths=torch.tensor([24_000, 19_200]),
+        mixture=wave + wave.flip(0),
+        prompt_lengths=torch.tensor([4_800, 9_600]),
+    )
+
+
+class OneBatch(lightning.LightningDataModule):
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader([speech_batch()] * 400, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader([speech_batch()], batch_size=None)
+
+
+def trainer(folder: Path, steps: int) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_steps=steps,
+        limit_train_batches=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def fit(module: TrainableModule, folder: Path, steps: int, ckpt_path: Path | None = None) -> lightning.Trainer:
+    run = trainer(folder, steps)
+    run.fit(module, datamodule=OneBatch(), ckpt_path=ckpt_path, weights_only=True)
+    return run
+
+
+def scores(module: TrainableModule) -> Mapping[str, float]:
+    """The scores of a validation with fixed draws."""
+    module.eval()
+    with torch.no_grad():
+        values = module.losses(speech_batch(), torch.Generator().manual_seed(0))
+    return {name: float(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("make", "steps", "measure", "share"),
+    [
+        (lambda b: AcousticCodecModule(ACOUSTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 40, "mel", 0.8),
+        (lambda b: SemanticCodecModule(SEMANTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 60, "reconstruction", 0.7),
+        (lambda b: PretrainModule(STAGE1, b, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 80, "loss", 0.5),
+        (
+            lambda b: SemanticToAcousticModule(
+                "s2a_full", stage2_config(3, 1), b, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+            ),
+            80,
+            "loss",
+            0.6,
+        ),
+        (lambda b: TseModule(b, lora_rank=2, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 120, "loss", 0.8),
+        (lambda b: TseModule(b, lora_rank=0, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 80, "loss", 0.5),
+    ],
+    ids=["acoustic_codec", "semantic_codec", "pretrain", "s2a", "tse_lora", "tse_full"],
+)
+def test_a_module_overfits_one_batch(make, steps: int, measure: str, share: float, tiny_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = make(str(tiny_bundle))
+    fit(module, tmp_path, 1)
+    before = scores(module)[measure]
+    fit(module, tmp_path, steps)
+    assert scores(module)[measure] < share * before
+
+
+def make_tse(bundle: Path, rank: int = 2) -> TseModule:
+    torch.manual_seed(0)
+    return TseModule(str(bundle), lora_rank=rank, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+
+
+def test_a_lora_checkpoint_holds_the_trained_weights_alone_and_speaks(tiny_bundle: Path, tmp_path: Path) -> None:
+    module = make_tse(tiny_bundle)
+    fit(module, tmp_path, 3).save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert set(state) == module.trained()
+    assert all("lora_" in name or "cond_adapter" in name for name in state)
+    metis = Metis.from_pretrained(str(tmp_path / "a.ckpt"), base=str(tiny_bundle))
+    loaded = metis.stage1["tse"].state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in module.model.state_dict().items())
+
+
+def test_resuming_equals_an_uninterrupted_run(tiny_bundle: Path, tmp_path: Path) -> None:
+    whole = make_tse(tiny_bundle)
+    fit(whole, tmp_path, 3).save_checkpoint(tmp_path / "half.ckpt")
+    middle = {name: value.clone() for name, value in whole.state_dict().items()}
+    resumed = make_tse(tiny_bundle)
+    run = fit(resumed, tmp_path, 3, tmp_path / "half.ckpt")
+    assert run.global_step == 3
+    assert all(torch.equal(value, middle[name]) for name, value in resumed.state_dict().items())
+    assert fit(resumed, tmp_path, 5, tmp_path / "half.ckpt").global_step == 5
+
+
+def test_strange_checkpoints_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    fit(make_tse(tiny_bundle), tmp_path, 1).save_checkpoint(tmp_path / "rank2.ckpt")
+    with pytest.raises(UserError, match=r"lora_A.*shape \(2, \d+\).*needs \(4, \d+\)"):
+        fit(make_tse(tiny_bundle, rank=4), tmp_path, 2, tmp_path / "rank2.ckpt")
+    module = make_tse(tiny_bundle)
+    module.base_sha256 = "another"
+    with pytest.raises(UserError, match="this base has another"):
+        fit(module, tmp_path, 2, tmp_path / "rank2.ckpt")
+
+
+def test_the_base_stays_as_it_was_and_validation_compares_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    module = make_tse(tiny_bundle)
+    base = {name: value.clone() for name, value in module.state_dict().items() if name not in module.trained()}
+    before = scores(module)
+    fit(module, tmp_path, 60)
+    after = scores(module)
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in base.items())
+    assert after["base_loss"] == pytest.approx(before["base_loss"], abs=1e-6)
+    assert after["loss"] < after["base_loss"] - 0.1
+
+
+def test_the_condition_is_what_is_heard(tiny_bundle: Path) -> None:
+    module = make_tse(tiny_bundle)
+    batch = speech_batch()
+    features, _ = module.tokenizer.ssl_features(batch.mixture, batch.lengths)
+    assert torch.equal(module.condition(batch), features)
+    assert features.shape[-1] == 160
+    assert module.model.config.hidden_size == WIDTH
+
+
+def test_unigram_baseline_counts_training_tokens(tiny_bundle: Path, tmp_path: Path) -> None:
+    module = PretrainModule(STAGE1, str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    fit(module, tmp_path, 2)
+    _, frames = module.tokenizer.ssl_tokens(speech_batch().wave, speech_batch().lengths)
+    assert module.unigram.counts.sum() == STAGE1.codebook_size + 2 * frames.sum()
+    values = scores(module)
+    assert values["unigram_loss"] > 0
+    assert 0 <= values["unigram_acc"] <= 1

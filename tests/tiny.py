@@ -1,0 +1,70 @@
+"""A complete bundle of tiny random models, for tests of everything around the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from metis_lightning.models.condition import GatedAdapter
+from metis_lightning.models.lora import add_lora
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
+from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
+from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
+from metis_lightning.tokens.ssl_features import FilterbankFeatures
+from metis_lightning.weights.build import plain_config
+from metis_lightning.weights.bundle import Part, read_part, write_part
+
+WIDTH = 16
+STAGE1 = Stage1Config(hidden_size=WIDTH, num_layers=1, num_heads=2, codebook_size=32)
+SEMANTIC = SemanticCodecConfig(32, 160, 4, vocos_dim=WIDTH, vocos_intermediate_dim=WIDTH, vocos_num_layers=1)
+ACOUSTIC = AcousticCodecConfig(
+    d_model=2,
+    up_ratios=(8, 5, 4, 3),
+    latent_dim=8,
+    num_quantizers=3,
+    codebook_size=32,
+    codebook_dim=4,
+    quantizer_dropout=0.0,
+    vocos_dim=WIDTH,
+    vocos_intermediate_dim=WIDTH,
+    vocos_num_layers=1,
+)
+LORA_RANK = 2
+
+
+def stage2_config(num_quantizers: int, first_layer: int) -> SemanticToAcousticConfig:
+    return SemanticToAcousticConfig(num_quantizers, WIDTH, 1, 2, 32, 32, first_layer)
+
+
+def make_tiny_bundle(folder: Path) -> Path:
+    """Write every part of a bundle with random weights, TSE LoRA among them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _write(folder, "ssl_features", {"kind": "filterbank"}, FilterbankFeatures())
+        _write(folder, "semantic_codec", plain_config(SEMANTIC), SemanticCodec(SEMANTIC))
+        _write(folder, "acoustic_codec", plain_config(ACOUSTIC), AcousticCodec(ACOUSTIC))
+        _write(folder, "stage1", plain_config(STAGE1), Stage1(STAGE1))
+        for name, config in (("s2a_1layer", stage2_config(1, 0)), ("s2a_full", stage2_config(3, 1))):
+            _write(folder, name, plain_config(config), SemanticToAcoustic(config))
+        _write_tse(folder)
+    return folder
+
+
+def _write(folder: Path, name: str, config: dict[str, object], model: nn.Module) -> None:
+    write_part(folder, name, Part(config, model.state_dict()))
+
+
+def _write_tse(folder: Path) -> None:
+    model = Stage1(STAGE1, GatedAdapter(160, WIDTH))
+    add_lora(model, LORA_RANK)
+    trained = {f"model.{k}": v for k, v in model.state_dict().items() if "lora_" in k or k.startswith("cond_adapter.")}
+    config = {
+        "adapter": "gated",
+        "cond_dim": 160,
+        "lora_rank": LORA_RANK,
+        "base_sha256": read_part(folder, "stage1").sha256,
+    }
+    write_part(folder, "tse", Part(config, trained))
