@@ -8,9 +8,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-from tiny import make_tiny_bundle
 
 import metis_lightning
+from tiny import make_tiny_bundle
 
 # Processes that tests start find the package too, installed or not.
 SOURCE = str(Path(metis_lightning.__file__).parents[1])

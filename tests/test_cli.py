@@ -157,19 +157,26 @@ def test_fit_trains_and_resumes_with_weights_only(
     # The config says what is built: the checkpoint's own sizes do not override it.
     status, line = run("fit", "-c", config, "--model.init_args.width", "16", "--ckpt_path", str(checkpoint))
     assert status == 2
-    assert "another shape: extra.weight is [8, 8] there and [8, 16] in the model" in line
+    assert "another shape: extra.weight is [8, 8] there and [16, 16] in the model" in line
 
 
-def test_overlays_are_laid_over_each_other(config: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overlay = write(folder / "overlay.yaml", {"trainer": {"max_steps": 7}, "model": {"init_args": {"height": 3}}})
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["fit", "-c", config, "-c", overlay, "--print_config"])
-    assert stop.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["model"]["init_args"] == {"width": 8, "height": 3, "fail": False}
-    assert printed["trainer"]["max_steps"] == 7
-    assert printed["trainer"]["logger"]["init_args"]["save_dir"] == "runs"
-    assert printed["seed_everything"] == 0
+def test_overlays_and_options_change_what_references_refer_to(
+    config: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = write(folder / "overlay.yaml", {"trainer": {"max_steps": 7}, "model": {"init_args": {"width": 3}}})
+
+    def printed(*args: str) -> dict:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["fit", "-c", config, *args, "--print_config"])
+        assert stop.value.code == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    laid = printed("-c", overlay)
+    assert laid["model"]["init_args"] == {"width": 3, "height": 3, "fail": False}
+    assert laid["trainer"]["max_steps"] == 7
+    assert laid["trainer"]["logger"]["init_args"]["save_dir"] == "runs"
+    assert laid["seed_everything"] == 0
+    assert printed("-c", overlay, "--model.init_args.width", "5")["model"]["init_args"]["height"] == 5
 
 
 def test_print_config_needs_no_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +198,7 @@ MISSPELT = [
     ),
     (("model", "class_path"), "test_cli.Nope", "model: Problem with given class_path 'test_cli.Nope': module "),
     (("model", "init_args", "height"), "wide", "model.height: Expected a <class 'int'>. Got value: wide"),
-    (("model", "init_args", "height"), "${model.init_args.wdth}", "Interpolation key 'model.init_args.wdth' not found"),
+    (("model", "init_args", "height"), "${model.init_args.wdth}", "(resolved to 'fit.model.init_args.wdth')"),
     (("model", "init_args", "fail"), True, "there is no bundle here"),
 ]
 

@@ -23,10 +23,10 @@ def test_missing_and_unexpected_keys_are_named() -> None:
     model = torch.nn.Linear(3, 2)
     lacking = load_error(model, {})
     assert explain_state_dict_error(lacking) == (
-        'the checkpoint is of another model: weight is not in the checkpoint (and 1 more)'
+        "the checkpoint is of another model: weight is not in the checkpoint (and 1 more)"
     )
     beyond = load_error(model, {**model.state_dict(), "scale": torch.zeros(1)})
-    assert explain_state_dict_error(beyond) == 'the checkpoint is of another model: scale is not in the model'
+    assert explain_state_dict_error(beyond) == "the checkpoint is of another model: scale is not in the model"
 
 
 def test_other_errors_are_left_alone() -> None:

@@ -76,5 +76,8 @@ def test_a_bundle_without_the_task_says_so(tiny_bundle: Path) -> None:
 
 
 def test_inference_imports_no_lightning() -> None:
-    code = "import sys, metis_lightning.pipeline; sys.exit(any(m.split('.')[0] in ('lightning', 'pytorch_lightning') for m in sys.modules))"
+    code = (
+        "import sys, metis_lightning.pipeline\n"
+        "sys.exit(any(name.split('.')[0] in ('lightning', 'pytorch_lightning') for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

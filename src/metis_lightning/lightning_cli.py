@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from zipfile import is_zipfile
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
@@ -58,8 +59,8 @@ class MetisCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=OneLineArgumentParser,
-            # `omegaconf` resolves references such as ${model.init_args.dim}.
-            parser_kwargs={"parser_mode": "omegaconf", "prog": "python -m metis_lightning"} | epilogs,
+            # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m metis_lightning"} | epilogs,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
@@ -113,6 +114,8 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
+    # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     # Lightning recommends other products at the start of every run.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()

@@ -28,6 +28,8 @@ from metis_lightning.weights.bundle import bundle_folder, read_index
 from metis_lightning.weights.export import checkpoint_parts
 
 HOP = WAVE_RATE // TOKEN_RATE
+SHORTEST = 5 * HOP
+"""Samples of the shortest input: the SSL front end needs a few frames."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ class Metis:
         else:
             folder = bundle_folder(name)
             if task not in read_index(folder)["parts"]:
-                raise UserError(f"bundle {name!r} has no part for the task {task!r}; fine-tune it and give the checkpoint")
+                raise UserError(
+                    f"bundle {name!r} has no part for the task {task!r}; fine-tune it and give the checkpoint"
+                )
             model = load_task(folder, task)
         first, full = load_stage2(folder)
         return cls(
@@ -125,12 +129,13 @@ class Metis:
             settings: of both stages.
         """
         device = self.device
+        for name, wave in (("enrollment", enrollment), ("mixture", mixture)):
+            if len(wave) < SHORTEST:
+                raise UserError(
+                    f"the {name} lasts {len(wave) / WAVE_RATE:.2f} s; give at least {SHORTEST / WAVE_RATE} s"
+                )
         # Whole frames, so that the mixture starts on a frame of the joined waveform.
         enrollment = enrollment[: len(enrollment) // HOP * HOP]
-        if len(enrollment) < HOP * 5:
-            raise UserError(f"the enrollment lasts {len(enrollment) / WAVE_RATE:.2f} s; give at least 0.1 s of speech")
-        if len(mixture) < HOP * 5:
-            raise UserError(f"the mixture lasts {len(mixture) / WAVE_RATE:.2f} s; give at least 0.1 s of speech")
         joined = torch.cat([enrollment, mixture])[None].to(device)
         condition, frames = self.tokenizer.ssl_features(joined, _length(joined))
         prompt_wave = enrollment[None].to(device)
@@ -147,7 +152,10 @@ class Metis:
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:
-        """Return a waveform (S,) at 24 kHz after a round trip through the acoustic codec: the best that stage 2 could do."""
+        """Return a waveform (S,) at 24 kHz after a round trip through the acoustic codec.
+
+        It is the best that stage 2 could do.
+        """
         tokens = self.tokenizer.acoustic_tokens(wave[None].to(self.device))
         decoded = self.tokenizer.wave(tokens)[0, : len(wave)].cpu()
         return Speech(decoded, WAVE_RATE, torch.empty(0, dtype=torch.long), tokens[0].cpu())

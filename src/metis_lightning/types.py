@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ class SpeechBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """Return the same batch with every tensor on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=non_blocking)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
@@ -84,7 +85,7 @@ class SpeechBatch:
 
     def pin_memory(self) -> SpeechBatch:
         """Return the same batch in page-locked memory, for the DataLoader."""
-        pinned = {
+        pinned: dict[str, Any] = {
             f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **pinned)
@@ -94,7 +95,7 @@ class SpeechBatch:
 class TestItem:
     """One trial of a test list with its audio, all (S,) float32 at 24 kHz.
 
-    `mixture` is target plus scaled interferer; `target` is the clean reference; `interferer` is as scaled in the mixture;
+    `mixture` is target plus interferer; `target` is the clean reference; `interferer` is as loud as in the mixture;
     `enrollment` is the prompt. `text` is the target's transcript in `language`.
     """
 

@@ -13,7 +13,7 @@ from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.stoi import stoi
 from metis_lightning.metrics.suite import Suite, Waves
-from metis_lightning.metrics.values import WerValue, row_fields
+from metis_lightning.metrics.values import WerValue
 
 COLUMNS = [
     "DNSMOS_SIG",
@@ -69,13 +69,13 @@ def test_all_columns_have_values(
     assert isinstance(heard, WerValue)
     assert heard.words == 8
     assert heard.value == (heard.edits or 0) / 8
-    assert json.loads(json.dumps(row_fields(scores)))["hypothesis"] == heard.hypothesis
+    assert heard.hypothesis
 
 
 def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: dict[str, Tensor]) -> None:
     scores = suite.score("item", signals["generated"], 16_000, text="Bonjour.", language="fr")
     assert list(scores) == COLUMNS
-    assert row_fields(scores)["error"] == {
+    assert {name: score.error for name, score in scores.items() if score.value is None} == {
         **dict.fromkeys(["PESQ", "STOI", "SI_SDR", "SIM_target_ge2e", "SIM_margin_ge2e"], "no reference"),
         "SIM_ge2e": "no prompt",
         "WER_tiny.en": "tiny.en recognises English only; the language is 'fr'",

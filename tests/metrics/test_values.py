@@ -1,7 +1,7 @@
 import pytest
 
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.values import MetricValue, WerValue, measure, row_fields
+from metis_lightning.metrics.values import MetricValue, measure
 
 
 def test_a_value_or_a_reason() -> None:
@@ -22,14 +22,3 @@ def test_measure_turns_a_metric_error_into_a_reason_for_each_column() -> None:
 def test_measure_lets_bugs_through() -> None:
     with pytest.raises(ZeroDivisionError):
         measure(("A",), lambda: (1 / 0,))
-
-
-def test_row_fields() -> None:
-    scores = {"PESQ": MetricValue(1.5), "STOI": MetricValue(None, "short"), "WER_x": WerValue(0.5, None, 1, 2, "hi")}
-    assert row_fields(scores) == {
-        "metrics": {"PESQ": 1.5, "STOI": None, "WER_x": 0.5},
-        "error": {"STOI": "short"},
-        "wer": {"edits": 1, "words": 2},
-        "hypothesis": "hi",
-    }
-    assert row_fields({"WER_x": WerValue(None, "French")})["wer"] is None

@@ -73,4 +73,6 @@ def test_the_published_count_of_lora_weights() -> None:
         model = Stage1(Stage1Config())
         add_lora(model, rank=4)
     assert sum(value.numel() for key, value in model.state_dict().items() if "lora_" in key) == 565_248 * 4
-    assert sum(parameter.numel() for parameter in GatedAdapter(1024, 1536).parameters()) == pytest.approx(15.74e6, rel=1e-3)
+    assert sum(parameter.numel() for parameter in GatedAdapter(1024, 1536).parameters()) == pytest.approx(
+        15.74e6, rel=1e-3
+    )

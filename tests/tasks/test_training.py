@@ -9,7 +9,6 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from tiny import ACOUSTIC, SEMANTIC, STAGE1, WIDTH, stage2_config
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
@@ -22,6 +21,7 @@ from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.tse import TseModule
 from metis_lightning.types import SpeechBatch
+from tiny import ACOUSTIC, SEMANTIC, STAGE1, WIDTH, stage2_config
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-2)
 SCHEDULE = partial(ConstantLR, factor=1.0)
@@ -32,7 +32,9 @@ def speech_batch() -> SpeechBatch:
     generator = torch.Generator().manual_seed(0)
     time = torch.arange(24_000) / 24_000
     pitches = torch.tensor([[180.0], [240.0]])
-    wave = 0.3 * torch.sin(2 * torch.pi * pitches * time * (1 + time)) + 0.01 * torch.randn(2, 24_000, generator=generator)
+    wave = 0.3 * torch.sin(2 * torch.pi * pitches * time * (1 + time)) + 0.01 * torch.randn(
+        2, 24_000, generator=generator
+    )
     return SpeechBatch(
         ids=("a", "b"),
         speakers=("x", "y"),
@@ -84,7 +86,12 @@ def scores(module: TrainableModule) -> Mapping[str, float]:
     ("make", "steps", "measure", "share"),
     [
         (lambda b: AcousticCodecModule(ACOUSTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 40, "mel", 0.8),
-        (lambda b: SemanticCodecModule(SEMANTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 60, "reconstruction", 0.7),
+        (
+            lambda b: SemanticCodecModule(SEMANTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE),
+            60,
+            "reconstruction",
+            0.8,
+        ),
         (lambda b: PretrainModule(STAGE1, b, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE), 80, "loss", 0.5),
         (
             lambda b: SemanticToAcousticModule(
@@ -99,7 +106,9 @@ def scores(module: TrainableModule) -> Mapping[str, float]:
     ],
     ids=["acoustic_codec", "semantic_codec", "pretrain", "s2a", "tse_lora", "tse_full"],
 )
-def test_a_module_overfits_one_batch(make, steps: int, measure: str, share: float, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_module_overfits_one_batch(
+    make, steps: int, measure: str, share: float, tiny_bundle: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     module = make(str(tiny_bundle))
     fit(module, tmp_path, 1)
@@ -118,6 +127,7 @@ def test_a_lora_checkpoint_holds_the_trained_weights_alone_and_speaks(tiny_bundl
     fit(module, tmp_path, 3).save_checkpoint(tmp_path / "a.ckpt")
     state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
     assert set(state) == module.trained()
+    assert "model.cond_adapter.gate_scale" in state
     assert all("lora_" in name or "cond_adapter" in name for name in state)
     metis = Metis.from_pretrained(str(tmp_path / "a.ckpt"), base=str(tiny_bundle))
     loaded = metis.stage1["tse"].state_dict()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ACOUSTIC, SEMANTIC
 
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, InverseSTFT
 from metis_lightning.tokens.quantize import ResidualVectorQuantizer, WeightNormConv1d
 from metis_lightning.tokens.semantic_codec import SemanticCodec
+from tiny import ACOUSTIC, SEMANTIC
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import STAGE1
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.weights.build import load_base, load_task, load_weights
 from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_part, write_part
 from metis_lightning.weights.export import checkpoint_parts, export
+from tiny import STAGE1
 
 
 def test_a_part_makes_the_round_trip_in_bfloat16(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import TSE_SETTINGS, Metis
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
@@ -37,7 +38,7 @@ class ExtractionSamples(Callback):
         self.bundle, self.count, self.every = bundle, count, every_n_validations
         self._items: list[tuple[str, Tensor, Tensor, Tensor]] = []
         self._validations = 0
-        self._stage2 = None
+        self._stage2: tuple[SemanticToAcoustic, SemanticToAcoustic] | None = None
 
     def on_validation_batch_end(
         self,

@@ -67,7 +67,9 @@ def _plan(options: Namespace, tests: StarterTests) -> Plan:
     systems = controls + [TASKS[options.task](name, options.num_steps, device) for name in options.system]
     names = [system.name for system in systems]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"--system: several systems would be called {sorted(doubled)}; evaluate them into different --out")
+        raise UserError(
+            f"--system: several systems would be called {sorted(doubled)}; evaluate them into different --out"
+        )
     chosen = options.test_sets or tests.test_sets()
     trials = [(test_set, tests.load_trials(test_set)[: options.limit]) for test_set in chosen]
     return Plan(options.task, trials, systems, options.seed)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from metis_lightning.metrics.errors import MetricError
 
@@ -40,19 +39,3 @@ def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) ->
         return {column: MetricValue(float(value)) for column, value in zip(columns, score(), strict=True)}
     except MetricError as error:
         return {column: MetricValue(None, str(error)) for column in columns}
-
-
-def row_fields(scores: Mapping[str, MetricValue]) -> dict[str, Any]:
-    """Return the parts of a results row that come from `Suite.score`: metrics, error, wer and hypothesis.
-
-    >>> row_fields({"PESQ": MetricValue(None, "the signal is silent")})["error"]
-    {'PESQ': 'the signal is silent'}
-    """
-    heard = next((value for value in scores.values() if isinstance(value, WerValue)), None)
-    counted = heard is not None and heard.value is not None
-    return {
-        "metrics": {name: value.value for name, value in scores.items()},
-        "error": {name: value.error for name, value in scores.items() if value.error is not None},
-        "wer": {"edits": heard.edits, "words": heard.words} if heard is not None and counted else None,
-        "hypothesis": heard.hypothesis if heard is not None else None,
-    }

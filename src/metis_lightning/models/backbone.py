@@ -115,9 +115,7 @@ class Backbone(nn.Module):
 
 
 def _mlp(hidden_size: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
-    )
+    return nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:

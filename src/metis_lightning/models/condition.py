@@ -28,6 +28,4 @@ class PlainAdapter(nn.Sequential):
     """The same MLP without a gate (L2S)."""
 
     def __init__(self, cond_dim: int, hidden_size: int) -> None:
-        super().__init__(
-            nn.Linear(cond_dim, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
-        )
+        super().__init__(nn.Linear(cond_dim, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))

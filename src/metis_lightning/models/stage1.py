@@ -54,7 +54,10 @@ class Stage1(nn.Module):
             nn.init.normal_(embedding.weight, std=0.02)
 
     def embed(self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return embeddings (B, T, H): the mask's where mask (B, T) is True, else the token's, plus the adapted condition."""
+        """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
+
+        The adapted condition (B, T, C) is added to all.
+        """
         embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))
         if condition is None:
             return embeddings

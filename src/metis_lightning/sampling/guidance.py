@@ -9,7 +9,8 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float, rescale: flo
     """Return c + scale · (c - u), pulled towards the deviation of c by `rescale`, row by row.
 
     Args:
-        conditional, unconditional: hidden states (B, T, H), with and without the prompt.
+        conditional: hidden states (B, T, H) with the prompt.
+        unconditional: hidden states (B, T, H) without it.
         scale: guidance scale; 0 gives `conditional`.
         rescale: 1 gives the result c's standard deviation, 0 leaves it.
     """

@@ -49,7 +49,9 @@ def gumbel(generator: torch.Generator) -> Noise:
     return noise
 
 
-def mask_predict(denoise: Denoiser, shape: tuple[int, int], settings: Sampling, noise: Noise, device: torch.device) -> Tensor:
+def mask_predict(
+    denoise: Denoiser, shape: tuple[int, int], settings: Sampling, noise: Noise, device: torch.device
+) -> Tensor:
     """Return tokens (B, T), starting from all masked.
 
     At each step every masked token is drawn; then the least confident are masked again, as many as the schedule says.

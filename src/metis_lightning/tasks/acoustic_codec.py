@@ -1,6 +1,6 @@
 """Training of the acoustic codec on fixed-length crops.
 
-Reconstruction, codebook and commitment terms of MaskGCT (2409.00750, section 3.2.4); the adversarial terms are left out.
+Reconstruction, codebook and commitment terms of MaskGCT (2409.00750, section 3.2.4), without its adversarial ones.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class AcousticCodecModule(TrainableModule):
     Args:
         codec: sizes of the codec.
         mel_weight, spectrum_weight, codebook_weight, commitment_weight: factors of the terms of the loss.
-        continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do not
-            begin with a collapsed codebook.
+        continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
+            not begin with a collapsed codebook.
         compile: compile the codec with torch.compile, for crops of one length.
         optimizer, lr_scheduler: built over the trainable parameters.
     """

@@ -43,7 +43,7 @@ class CodebookRestarts:
         if self.steps >= self.until:
             return
         self.steps += 1
-        size = self.quantizer.quantizers[0].codebook.num_embeddings
+        size = self.quantizer.stages[0].codebook.num_embeddings
         counts = torch.stack([torch.bincount(codes.flatten(), minlength=size) for codes in quantized.codes])
         self.counts_QV = counts if self.counts_QV is None else self.counts_QV + counts
         if self.steps == 1 or self.steps % self.every == 0:
@@ -54,9 +54,7 @@ class CodebookRestarts:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if distributed:
             torch.distributed.all_reduce(counts_QV)
-        for quantizer, counts, encodings in zip(
-            self.quantizer.quantizers, counts_QV, quantized.encodings, strict=True
-        ):
+        for quantizer, counts, encodings in zip(self.quantizer.stages, counts_QV, quantized.encodings, strict=True):
             candidates = encodings.transpose(1, 2).flatten(0, 1)
             chosen = candidates[torch.randint(len(candidates), (len(counts),), device=counts.device)]
             moved = torch.where(counts[:, None] == 0, chosen, quantizer.codebook.weight)

@@ -15,7 +15,6 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import add_lora, lora_disabled
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
-from metis_lightning.models.stage1 import Stage1
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
@@ -64,6 +63,8 @@ class FinetuneModule(TrainableModule):
         self.model.cond_adapter = ADAPTERS[adapter](self.condition_dim, self.model.config.hidden_size)
         if lora_rank:
             add_lora(self.model, lora_rank, dropout=lora_dropout)
+            # peft freezes everything else.
+            self.model.cond_adapter.requires_grad_(True)
             # A LoRA checkpoint has no base weights, by design; `on_load_checkpoint` checks the others.
             self.strict_loading = False
 
@@ -127,15 +128,17 @@ class FinetuneModule(TrainableModule):
             raise UserError(f"the checkpoint holds no {self.task!r} weights; it was made by another module")
         if config["base_sha256"] != self.base_sha256:
             raise UserError(
-                f"the checkpoint belongs to the base with SHA-256 {config['base_sha256']}, this base has {self.base_sha256}"
+                f"the checkpoint belongs to the base with SHA-256 {config['base_sha256']}, "
+                f"this base has {self.base_sha256}"
             )
         own, loaded = self.state_dict(), checkpoint["state_dict"]
         for name in sorted(self.trained() ^ set(loaded)):
-            raise UserError(f"the checkpoint does not fit: {name!r} is on one side only (another lora_rank or adapter?)")
+            raise UserError(
+                f"the checkpoint does not fit: {name!r} is on one side only (another lora_rank or adapter?)"
+            )
         for name, value in loaded.items():
             if own[name].shape != value.shape:
                 raise UserError(
                     f"the checkpoint does not fit: {name!r} has shape {tuple(value.shape)}, the model "
                     f"needs {tuple(own[name].shape)}"
                 )
-

@@ -19,7 +19,7 @@ class WarmupInverseSqrt(LambdaLR):
 
 
 class WarmupCosine(LambdaLR):
-    """Linear warm-up, then half a cosine down to `final` of the rate at `total_steps`: for short runs of known length."""
+    """Linear warm-up, then half a cosine down to `final` of the rate at `total_steps`, for runs of known length."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, final: float = 0.01) -> None:
         def factor(step: int) -> float:

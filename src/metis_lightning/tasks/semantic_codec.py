@@ -52,7 +52,11 @@ class SemanticCodecModule(TrainableModule):
     def on_fit_start(self) -> None:
         """Measure the features' mean and deviation, unless a checkpoint brought them."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if isinstance(self.features, FilterbankFeatures) and datamodule is not None and bool(self.features.std.eq(1).all()):
+        if (
+            isinstance(self.features, FilterbankFeatures)
+            and datamodule is not None
+            and bool(self.features.std.eq(1).all())
+        ):
             frames = []
             for _, batch in zip(range(STATISTICS_BATCHES), datamodule.train_dataloader(), strict=False):
                 batch = batch.to(self.device)

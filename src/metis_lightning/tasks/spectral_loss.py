@@ -27,7 +27,13 @@ class MultiResolutionMelLoss(nn.Module):
         self.floor = floor
         self.mels = nn.ModuleList(
             torchaudio.transforms.MelSpectrogram(
-                sample_rate, n_fft=window, hop_length=window // 4, n_mels=bins, power=1.0, norm="slaney", mel_scale="slaney"
+                sample_rate,
+                n_fft=window,
+                hop_length=window // 4,
+                n_mels=bins,
+                power=1.0,
+                norm="slaney",
+                mel_scale="slaney",
             )
             for window, bins in zip(window_lengths, num_mels, strict=True)
         )

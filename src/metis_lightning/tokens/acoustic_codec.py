@@ -37,7 +37,9 @@ class AcousticCodecConfig:
 
     def __post_init__(self) -> None:
         if math.prod(self.up_ratios) != self.hop_size:
-            raise ValueError(f"up_ratios {self.up_ratios} multiply to {math.prod(self.up_ratios)}, not hop_size {self.hop_size}")
+            raise ValueError(
+                f"up_ratios {self.up_ratios} multiply to {math.prod(self.up_ratios)}, not hop_size {self.hop_size}"
+            )
 
 
 class Snake(nn.Module):

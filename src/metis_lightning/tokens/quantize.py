@@ -7,6 +7,7 @@ Parameter names are those of the published checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,14 @@ class WeightNormConv1d(nn.Module):
     """1-D convolution whose weight is `weight_g * weight_v / ||weight_v||` (Salimans & Kingma, 1602.07868)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         conv = nn.Conv1d(in_channels, out_channels, kernel_size)
@@ -95,16 +103,24 @@ class ResidualVectorQuantizer(nn.Module):
         self.quantizer_dropout = quantizer_dropout
 
     @property
+    def stages(self) -> list[FactorizedVectorQuantizer]:
+        """The quantizers in order."""
+        return [cast(FactorizedVectorQuantizer, quantizer) for quantizer in self.quantizers]
+
+    @property
     def num_quantizers(self) -> int:
         """Number of codebooks Q."""
         return len(self.quantizers)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantise latents (B, D, T); in training a share `quantizer_dropout` of the rows uses a random number of stages."""
-        stages_B = self._stages(latents)
+        """Quantise latents (B, D, T).
+
+        In training a share `quantizer_dropout` of the rows uses a random number of stages.
+        """
+        stages_B = self._draw_stages(latents)
         residual, total = latents, torch.zeros_like(latents)
         parts = []
-        for index, quantizer in enumerate(self.quantizers):
+        for index, quantizer in enumerate(self.stages):
             part = quantizer(residual)
             parts.append(part)
             total = total + part.latents * (index < stages_B)[:, None, None]
@@ -119,10 +135,10 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return latents (B, D, T) of codes (Q', B, T), Q' at most Q."""
-        parts = [quantizer.decode(layer) for quantizer, layer in zip(self.quantizers, codes, strict=False)]
+        parts = [quantizer.decode(layer) for quantizer, layer in zip(self.stages, codes, strict=False)]
         return torch.stack(parts).sum(dim=0)
 
-    def _stages(self, latents: Tensor) -> Tensor:
+    def _draw_stages(self, latents: Tensor) -> Tensor:
         """Draw the number of stages in use for each row, (B,)."""
         batch = latents.shape[0]
         stages = torch.full((batch,), self.num_quantizers, device=latents.device)

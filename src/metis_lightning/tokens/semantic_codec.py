@@ -52,8 +52,6 @@ class SemanticCodec(nn.Module):
 
 def _stack(config: SemanticCodecConfig) -> nn.Sequential:
     return nn.Sequential(
-        ConvNeXtBackbone(
-            config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
-        ),
+        ConvNeXtBackbone(config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers),
         nn.Linear(config.vocos_dim, config.hidden_size),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -23,10 +23,13 @@ from metis_lightning.weights.bundle import Part, has_part, read_part
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
 FEATURES: Mapping[str, type[FilterbankFeatures]] = {"filterbank": FilterbankFeatures}
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
-def plain_config(config: Any) -> dict[str, Any]:
+def plain_config(config: DataclassInstance) -> dict[str, Any]:
     """Return a frozen configuration as a plain dict that yaml and `weights_only` loading accept."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
 
@@ -37,7 +40,7 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
     Raises:
         UserError: if a name is not one of the configuration's.
     """
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(cls)}
     if unknown := set(values) - known:
         raise UserError(f"{cls.__name__}: unknown settings {sorted(unknown)}; this bundle needs another version")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
@@ -65,7 +68,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> 
 def load_features(folder: Path) -> SSLFeatures:
     """Return the SSL front end of a bundle."""
     part = read_part(folder, "ssl_features")
-    kind = part.config.get("kind")
+    kind = str(part.config.get("kind"))
     if kind not in FEATURES:
         raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
     features = FEATURES[kind]()

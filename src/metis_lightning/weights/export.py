@@ -1,6 +1,6 @@
 """From a Lightning checkpoint to parts of a bundle.
 
-    python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt assets/nano
+python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt assets/nano
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: not a checkpoint of plain tensors ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"checkpoint {path}: not a checkpoint of plain tensors ({str(error).splitlines()[0]})"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"checkpoint {path}: it has no 'state_dict'")
     return checkpoint
@@ -49,7 +51,9 @@ def checkpoint_parts(path: Path) -> Mapping[str, Part]:
         name: Part(
             config=part["config"],
             tensors={
-                key.removeprefix(part["prefix"]): value for key, value in state.items() if key.startswith(part["prefix"])
+                key.removeprefix(part["prefix"]): value
+                for key, value in state.items()
+                if key.startswith(part["prefix"])
             },
         )
         for name, part in described.items()
