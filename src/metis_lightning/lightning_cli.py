@@ -51,7 +51,8 @@ class OneLineArgumentParser(LightningArgumentParser):
 class MetisCLI(LightningCLI):
     """LightningCLI with the project's defaults; see the module's text for what differs."""
 
-    def __init__(self, args: ArgsType, examples: dict[str, str]) -> None:
+    def __init__(self, args: ArgsType, examples: dict[str, str], run: bool = True) -> None:
+        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`."""
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
@@ -66,6 +67,7 @@ class MetisCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             args=args,
+            run=run,
         )
 
     @staticmethod
@@ -96,7 +98,8 @@ class MetisCLI(LightningCLI):
 
     def _get_checkpoint(self) -> str | None:
         """Return the value of --ckpt_path."""
-        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        verb = self.config.get("subcommand")
+        path = self.config[verb].get("ckpt_path") if verb else None
         return None if path is None else str(path)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.values import WerValue
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
+CODEC = "nano"
+"""Bundle whose codec makes the control `resynthesis`."""
+
 TASKS = {"tse": tse_system}
 """What makes a system of a bundle or a checkpoint, by task."""
 
@@ -63,7 +66,7 @@ def _plan(options: Namespace, tests: StarterTests) -> Plan:
     if options.task not in TASKS:
         raise UserError(f"--task {options.task}: choose one of {', '.join(TASKS)}")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    controls = [] if options.no_controls else [control(name, "nano", device) for name in CONTROLS]
+    controls = [] if options.no_controls else [control(name, CODEC, device) for name in CONTROLS]
     systems = controls + [TASKS[options.task](name, options.num_steps, device) for name in options.system]
     names = [system.name for system in systems]
     if doubled := {name for name in names if names.count(name) > 1}:

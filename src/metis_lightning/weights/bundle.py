@@ -37,7 +37,7 @@ def bundle_folder(name: str) -> Path:
     Raises:
         UserError: if there is none.
     """
-    for folder in (Path(name), ASSETS / name):
+    for folder in (ASSETS / name, Path(name)):
         if (folder / INDEX).is_file():
             return folder
     raise UserError(f"bundle {name!r}: no such folder with a {INDEX}; give 'nano' or the path of a bundle")

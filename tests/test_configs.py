@@ -1,0 +1,51 @@
+"""Every yaml under configs/ and experiments/ builds what its comment says; the main one trains on two processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import LightningDataModule
+
+from documented import REPOSITORY, config_commands
+from metis_lightning.lightning_cli import MetisCLI
+from metis_lightning.tasks.base import TrainableModule
+
+COMMANDS = config_commands()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "+".join(Path(c).stem for c in command[2::2]))
+def test_a_config_builds_its_module_data_and_trainer(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    cli = MetisCLI([*command[1:], "--trainer.accelerator=cpu", "--trainer.devices=1"], {}, run=False)
+    assert isinstance(cli.model, TrainableModule)
+    assert isinstance(cli.datamodule, LightningDataModule)
+    optimizers = cli.model.configure_optimizers()
+    trained = sum(p.numel() for group in optimizers["optimizer"].param_groups for p in group["params"])
+    assert trained == sum(p.numel() for p in cli.model.parameters() if p.requires_grad) > 0
+    folders = {str(callback.dirpath) for callback in cli.trainer.checkpoint_callbacks}
+    assert folders
+    assert all(folder.endswith(f"runs/{cli.trainer.logger.name}/checkpoints") for folder in folders)
+
+
+def test_two_processes_train_together(tmp_path: Path, tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "metis_lightning", "fit", "-c", "configs/tse_lora.yaml"]
+    command += [f"--model.base={tiny_bundle}", "--model.lora_rank=2", "--data.batch_seconds=15"]
+    command += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_fork"]
+    command += ["--trainer.max_steps=3", "--trainer.limit_val_batches=1", "--trainer.val_check_interval=3"]
+    command += [f"--trainer.logger.save_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+    overlay = tmp_path / "overlay.yaml"
+    callback = "lightning.pytorch.callbacks.ModelCheckpoint"
+    saved = {"dirpath": str(tmp_path / "checkpoints"), "save_last": True, "every_n_train_steps": 3}
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [{"class_path": callback, "init_args": saved}]}}))
+    done = subprocess.run([*command, "-c", str(overlay)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    moved = [v for k, v in checkpoint["state_dict"].items() if "lora_B" in k]
+    assert moved
+    assert all(value.abs().sum() > 0 for value in moved)
