@@ -58,7 +58,11 @@ def run_evaluate(options: Namespace) -> None:
     results.write_summary(summarize(results.rows))
     print(f"rows, summary and protocol: {folder}")
     print(f"audio: {folder / 'wavs'}")
-    for path in write_tables(folder.parent, Path("evaluation/tables"), Path("evaluation/benchmarks")):
+    benchmarks = Path("evaluation/benchmarks")
+    if not benchmarks.is_dir():
+        print(f"no table: {benchmarks} is not here; run `tables` in the repository's folder")
+        return
+    for path in write_tables(folder.parent, Path("evaluation/tables"), benchmarks):
         print(f"table: {path}")
 
 
