@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from documented import PROGRAM, REPOSITORY, readme_commands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from documented import PROGRAM, REPOSITORY, readme_commands
 
 COMMANDS = readme_commands()
 OURS = [command for command in COMMANDS if command.startswith(PROGRAM)]

@@ -34,19 +34,17 @@ class CodebookRestarts:
 
     def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, until: int = 2000) -> None:
         self.quantizer, self.every, self.until = quantizer, every, until
-        self.steps = 0
         self.counts_QV: Tensor | None = None
 
     @torch.no_grad()
-    def observe(self, quantized: Quantized) -> None:
-        """Count the codes of a training step, and every so often move those that stayed at zero."""
-        if self.steps >= self.until:
+    def observe(self, quantized: Quantized, step: int) -> None:
+        """Count the codes of training step `step`, and every so often move those that stayed at zero."""
+        if step >= self.until:
             return
-        self.steps += 1
         size = self.quantizer.stages[0].codebook.num_embeddings
         counts = torch.stack([torch.bincount(codes.flatten(), minlength=size) for codes in quantized.codes])
         self.counts_QV = counts if self.counts_QV is None else self.counts_QV + counts
-        if self.steps == 1 or self.steps % self.every == 0:
+        if step % self.every == 0:
             self._move_unused(quantized, self.counts_QV)
             self.counts_QV = None
 

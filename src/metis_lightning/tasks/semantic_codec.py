@@ -79,7 +79,7 @@ class SemanticCodecModule(TrainableModule):
         features, _ = self.features(self.resample(batch.wave), batch.lengths)
         reconstructed, quantized = self.codec(features)
         if self.training:
-            self.restarts.observe(quantized)
+            self.restarts.observe(quantized, self.global_step)
         valid = self._valid(batch, features.shape[1])
         reconstruction = (reconstructed - features).abs()[valid].mean()
         loss = (

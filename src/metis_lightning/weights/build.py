@@ -76,16 +76,20 @@ def load_features(folder: Path) -> SSLFeatures:
     return features
 
 
+def load_acoustic_codec(folder: Path) -> AcousticCodec:
+    """Return the acoustic codec of a bundle."""
+    part = read_part(folder, "acoustic_codec")
+    codec = AcousticCodec(config_from(AcousticCodecConfig, part.config))
+    load_weights(codec, part.tensors, "acoustic_codec")
+    return codec
+
+
 def load_tokenizer(folder: Path) -> SpeechTokenizer:
     """Return the frozen front end of a bundle; without its acoustic codec where the bundle has none yet."""
     semantic = read_part(folder, "semantic_codec")
     semantic_codec = SemanticCodec(config_from(SemanticCodecConfig, semantic.config))
     load_weights(semantic_codec, semantic.tensors, "semantic_codec")
-    acoustic_codec = None
-    if has_part(folder, "acoustic_codec"):
-        acoustic = read_part(folder, "acoustic_codec")
-        acoustic_codec = AcousticCodec(config_from(AcousticCodecConfig, acoustic.config))
-        load_weights(acoustic_codec, acoustic.tensors, "acoustic_codec")
+    acoustic_codec = load_acoustic_codec(folder) if has_part(folder, "acoustic_codec") else None
     return SpeechTokenizer(load_features(folder), semantic_codec, acoustic_codec)
 
 
