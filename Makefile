@@ -18,7 +18,7 @@ help: ## list the targets
 demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, write the table
 	$(METIS) fit -c configs/tse_lora.yaml -c configs/demo.yaml
 	$(METIS) validate -c configs/tse_lora.yaml -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
-	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 10 --out evaluation/results/demo
+	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 8 --out evaluation/results/demo
 	$(METIS) tables
 	@echo
 	@echo 'checkpoint   runs/demo/checkpoints/last.ckpt'

@@ -56,6 +56,8 @@ def run_evaluate(options: Namespace) -> None:
         for system in plan.systems:
             _run_system(system, plan, tests, suite, results, progress)
     results.write_summary(summarize(results.rows))
+    for system in plan.systems:
+        print(f"{system.name}: real-time factor {real_time_factor(results.rows, system.name):.2f}")
     print(f"rows, summary and protocol: {folder}")
     print(f"audio: {folder / 'wavs'}")
     benchmarks = Path("evaluation/benchmarks")
@@ -106,6 +108,12 @@ def _run_system(
         progress.update()
         if progress.disable and progress.n % 20 == 0:
             print(f"{progress.n}/{progress.total} {system.name}", file=sys.stderr)
+
+
+def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
+    """Return the seconds that a system took for a second of its speech, over all its rows."""
+    own = [row for row in rows if row["system"] == system]
+    return sum(row["seconds"] for row in own) * WAVE_RATE / sum(row["n_samples"] for row in own)
 
 
 def _items(plan: Plan, tests: StarterTests) -> Iterable[TestItem]:
