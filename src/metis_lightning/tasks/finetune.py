@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.condition import GatedAdapter
 from metis_lightning.models.lora import add_lora, lora_disabled
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
@@ -33,6 +34,8 @@ class FinetuneModule(TrainableModule):
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
         lora_rank: rank r, with alpha 2r; 0 trains all of stage 1.
         adapter: `gated` (VC, TSE, SE, Omni) or `plain` (L2S).
+        gate_init: where the gate of a gated adapter starts. The released 0 leaves both the gate and the map behind it with
+            gradients of changing sign at first; a short run learns many times faster from a small positive value.
         lora_dropout: dropout before the LoRA maps.
         prompt_rule: prompts and masks.
         optimizer, lr_scheduler: built over the trainable parameters.
@@ -46,6 +49,7 @@ class FinetuneModule(TrainableModule):
         base: str = "nano",
         lora_rank: int = 32,
         adapter: str = "gated",
+        gate_init: float = 0.0,
         lora_dropout: float = 0.01,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -61,6 +65,8 @@ class FinetuneModule(TrainableModule):
         if lora_rank:
             self.model.requires_grad_(False)
         self.model.cond_adapter = ADAPTERS[adapter](self.condition_dim, self.model.config.hidden_size)
+        if isinstance(self.model.cond_adapter, GatedAdapter):
+            torch.nn.init.constant_(self.model.cond_adapter.gate_scale, gate_init)
         if lora_rank:
             add_lora(self.model, lora_rank, dropout=lora_dropout)
             # peft freezes everything else.
