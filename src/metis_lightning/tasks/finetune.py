@@ -34,8 +34,8 @@ class FinetuneModule(TrainableModule):
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
         lora_rank: rank r, with alpha 2r; 0 trains all of stage 1.
         adapter: `gated` (VC, TSE, SE, Omni) or `plain` (L2S).
-        gate_init: where the gate of a gated adapter starts. The released 0 leaves both the gate and the map behind it with
-            gradients of changing sign at first; a short run learns many times faster from a small positive value.
+        gate_init: where the gate of a gated adapter starts. At the released 0 the gate and the map before it get
+            gradients of changing sign at first; a short run learns sooner from a small positive value.
         lora_dropout: dropout before the LoRA maps.
         prompt_rule: prompts and masks.
         optimizer, lr_scheduler: built over the trainable parameters.
