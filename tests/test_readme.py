@@ -41,6 +41,7 @@ def test_the_readme_has_only_commands_that_are_run_here() -> None:
             assert command in OURS, f"no test runs: {command}"
 
 
+@pytest.mark.timeout(1200)
 def test_the_commands_run_as_written_but_shorter(workspace: Path) -> None:
     """In the README's order: `tables` needs the results of `evaluate`."""
     for command in OURS:
