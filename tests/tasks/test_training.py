@@ -183,12 +183,3 @@ def test_unigram_baseline_counts_training_tokens(tiny_bundle: Path, tmp_path: Pa
     values = scores(module)
     assert values["unigram_loss"] > 0
     assert 0 <= values["unigram_acc"] <= 1
-
-
-def test_training_the_vocoder_alone_keeps_the_tokens(tiny_bundle: Path, tmp_path: Path) -> None:
-    module = AcousticCodecModule(decoder_only=str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
-    wave = speech_batch().wave
-    tokens, before = module.codec.eval().encode(wave), scores(module)["mel"]
-    fit(module, tmp_path, 20)
-    assert torch.equal(module.codec.eval().encode(wave), tokens)
-    assert scores(module)["mel"] < before

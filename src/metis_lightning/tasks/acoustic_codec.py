@@ -17,8 +17,7 @@ from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.spectral_loss import CompressedSpectrumLoss, MultiResolutionMelLoss
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_acoustic_codec, plain_config
-from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.build import plain_config
 
 
 class AcousticCodecModule(TrainableModule):
@@ -29,8 +28,6 @@ class AcousticCodecModule(TrainableModule):
         mel_weight, spectrum_weight, codebook_weight, commitment_weight: factors of the terms of the loss.
         continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
             not begin with a collapsed codebook.
-        decoder_only: a bundle whose acoustic codec is taken up; encoder and quantizer stay as they are, so that its
-            tokens keep their meaning, and only the vocoder is trained. `codec` is then that bundle's.
         compile: compile the codec with torch.compile, for crops of one length.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
@@ -43,15 +40,14 @@ class AcousticCodecModule(TrainableModule):
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
         continuous_steps: int = 0,
-        decoder_only: str | None = None,
         compile: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        self.codec = AcousticCodec(codec) if decoder_only is None else _trained_codec(decoder_only)
+        self.codec = AcousticCodec(codec)
         self.restarts = CodebookRestarts(self.codec.decoder.quantizer)
-        self.continuous_steps, self.decoder_only = continuous_steps, decoder_only is not None
+        self.continuous_steps = continuous_steps
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
@@ -71,11 +67,11 @@ class AcousticCodecModule(TrainableModule):
         """Return the weighted sum and its terms, and the perplexity of the first codebook."""
         hop = self.codec.config.hop_size
         wave = batch.wave[:, : batch.wave.shape[1] // hop * hop]
-        if self.training and self.global_step < self.continuous_steps and not self.decoder_only:
+        if self.training and self.global_step < self.continuous_steps:
             reconstructed = self.codec.decoder.model(self.codec.encoder(wave[:, None]))
             return self._weighted(self._reconstruction(reconstructed, wave))
         reconstructed, quantized = self.codec(wave)
-        if self.training and not self.decoder_only:
+        if self.training:
             self.restarts.observe(quantized, self.global_step)
         terms = {
             **self._reconstruction(reconstructed, wave),
@@ -92,10 +88,3 @@ class AcousticCodecModule(TrainableModule):
     def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return {"loss": loss, **terms}
-
-
-def _trained_codec(bundle: str) -> AcousticCodec:
-    """Return a bundle's codec with everything frozen but its vocoder."""
-    codec = load_acoustic_codec(bundle_folder(bundle)).requires_grad_(False)
-    codec.decoder.model.requires_grad_(True)
-    return codec
