@@ -106,8 +106,9 @@ def _run_system(
             write_wav(results.folder / "wavs" / system.name / f"{item.id}.wav", generated.wave, WAVE_RATE)
             results.append(score(suite, plan.task, system.name, item, generated))
         progress.update()
-        if progress.disable and progress.n % 20 == 0:
-            print(f"{progress.n}/{progress.total} {system.name}", file=sys.stderr)
+        # A bar that is off, away from a terminal, does not count either.
+        if progress.disable and len(results.rows) % 20 == 0:
+            print(f"{len(results.rows)}/{progress.total} utterances, now {system.name}", file=sys.stderr)
 
 
 def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
