@@ -18,10 +18,11 @@ help: ## list the targets
 demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, write the table
 	$(METIS) fit -c configs/tse_lora.yaml -c configs/demo.yaml
 	$(METIS) validate -c configs/tse_lora.yaml -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
+	$(VENV_PYTHON) -m metis_lightning.weights.export runs/demo/checkpoints/last.ckpt runs/demo/lora
 	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 8 --out evaluation/results/demo
 	$(METIS) tables
 	@echo
-	@echo 'checkpoint   runs/demo/checkpoints/last.ckpt'
+	@echo 'LoRA         runs/demo/lora (to resume: runs/demo/checkpoints/last.ckpt)'
 	@echo 'TensorBoard  $(VENV_PYTHON) -m tensorboard.main --logdir runs'
 	@echo 'results      evaluation/results/demo (utterances.jsonl, summary.json, protocol.json)'
 	@echo 'table        evaluation/tables/table_03.md'

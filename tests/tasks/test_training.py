@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_lora_checkpoint_holds_the_trained_weights_alone_and_speaks(tiny_bundl
     module = make_tse(tiny_bundle)
     fit(module, tmp_path, 3).save_checkpoint(tmp_path / "a.ckpt")
     state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
-    assert set(state) == module.trained()
+    assert set(state) == module.kept()
     assert "model.cond_adapter.gate_scale" in state
     assert all("lora_" in name or "cond_adapter" in name for name in state)
     metis = Metis.from_pretrained(str(tmp_path / "a.ckpt"), base=str(tiny_bundle))
@@ -157,7 +158,7 @@ def test_strange_checkpoints_are_refused(tiny_bundle: Path, tmp_path: Path) -> N
 
 def test_the_base_stays_as_it_was_and_validation_compares_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
     module = make_tse(tiny_bundle)
-    base = {name: value.clone() for name, value in module.state_dict().items() if name not in module.trained()}
+    base = {name: value.clone() for name, value in module.state_dict().items() if name not in module.kept()}
     before = scores(module)
     fit(module, tmp_path, 60)
     after = scores(module)
@@ -183,3 +184,19 @@ def test_unigram_baseline_counts_training_tokens(tiny_bundle: Path, tmp_path: Pa
     values = scores(module)
     assert values["unigram_loss"] > 0
     assert 0 <= values["unigram_acc"] <= 1
+
+
+def test_a_checkpoint_outlives_a_change_of_the_front_end(tiny_bundle: Path, tmp_path: Path) -> None:
+    module = PretrainModule(STAGE1, str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    fit(module, tmp_path, 1).save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert not any(name.startswith("tokenizer.") for name in state)
+    again = PretrainModule(STAGE1, str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    again.tokenizer.acoustic_codec = None
+    fit(again, tmp_path, 1, tmp_path / "a.ckpt")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in state.items())
+    wider = PretrainModule(
+        replace(STAGE1, hidden_size=32), str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+    )
+    with pytest.raises(UserError, match=r"has shape .*16.*needs .*32"):
+        fit(wider, tmp_path, 2, tmp_path / "a.ckpt")

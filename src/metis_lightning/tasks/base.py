@@ -12,8 +12,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from metis_lightning.errors import UserError
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.types import SpeechBatch
+
+FRONT_END = "tokenizer."
+"""Prefix of the frozen front end's weights in a module's state."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class TrainableModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        # A checkpoint lacks what `kept` leaves out, by design; `on_load_checkpoint` checks the rest.
+        self.strict_loading = False
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return named scalars of one batch, `loss` among them; `generator` fixes every draw (validation)."""
@@ -47,11 +53,37 @@ class TrainableModule(lightning.LightningModule):
         """Return the parts of a bundle that this module trains, by name."""
         raise NotImplementedError
 
+    def kept(self) -> set[str]:
+        """Return the names of the weights that a checkpoint holds: all but the frozen front end of a bundle."""
+        return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note in the checkpoint which of its weights make which part of a bundle."""
+        """Keep the module's own weights, and note which of them make which part of a bundle."""
+        kept = self.kept()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
         checkpoint["bundle_parts"] = {
             name: {"config": dict(part.config), "prefix": part.prefix} for name, part in self.parts().items()
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose weights are not this module's.
+
+        Raises:
+            UserError: naming the first weight that is on one side only, or of another shape.
+        """
+        own = self.state_dict()
+        loaded = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(FRONT_END)}
+        for name in sorted(self.kept() ^ set(loaded)):
+            raise UserError(
+                f"the checkpoint does not fit: {name!r} is on one side only; compare with the config of its run"
+            )
+        for name, value in loaded.items():
+            if own[name].shape != value.shape:
+                raise UserError(
+                    f"the checkpoint does not fit: {name!r} has shape {tuple(value.shape)}, the model "
+                    f"needs {tuple(own[name].shape)}"
+                )
+        checkpoint["state_dict"] = loaded
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and log all its scalars under `train/`."""

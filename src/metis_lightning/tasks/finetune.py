@@ -71,8 +71,6 @@ class FinetuneModule(TrainableModule):
             add_lora(self.model, lora_rank, dropout=lora_dropout)
             # peft freezes everything else.
             self.model.cond_adapter.requires_grad_(True)
-            # A LoRA checkpoint has no base weights, by design; `on_load_checkpoint` checks the others.
-            self.strict_loading = False
 
     @property
     def condition_dim(self) -> int:
@@ -113,18 +111,12 @@ class FinetuneModule(TrainableModule):
         hidden = self.model(tokens, masking.mask, masking.t, valid, condition)
         return masked_scores(self.model.to_logit(hidden[masking.mask]), tokens[masking.mask])
 
-    def trained(self) -> set[str]:
+    def kept(self) -> set[str]:
         """Return the names of the trained weights, which are what a checkpoint holds."""
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights alone."""
-        super().on_save_checkpoint(checkpoint)
-        trained = self.trained()
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another base, or one whose weights are not this module's.
+        """Refuse a checkpoint of another task or base, or one whose weights are not this module's.
 
         Raises:
             UserError: saying what differs.
@@ -137,14 +129,4 @@ class FinetuneModule(TrainableModule):
                 f"the checkpoint belongs to the base with SHA-256 {config['base_sha256']}, "
                 f"this base has {self.base_sha256}"
             )
-        own, loaded = self.state_dict(), checkpoint["state_dict"]
-        for name in sorted(self.trained() ^ set(loaded)):
-            raise UserError(
-                f"the checkpoint does not fit: {name!r} is on one side only (another lora_rank or adapter?)"
-            )
-        for name, value in loaded.items():
-            if own[name].shape != value.shape:
-                raise UserError(
-                    f"the checkpoint does not fit: {name!r} has shape {tuple(value.shape)}, the model "
-                    f"needs {tuple(own[name].shape)}"
-                )
+        super().on_load_checkpoint(checkpoint)
