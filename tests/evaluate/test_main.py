@@ -89,11 +89,6 @@ def test_a_cut_off_run_goes_on_and_gives_the_same_rows(options: Namespace, monke
     assert strip == [{k: v for k, v in row.items() if k not in drop} for row in whole]
 
 
-def test_real_time_factor_is_seconds_over_seconds() -> None:
-    rows = [{"system": "a", "seconds": 1.0, "n_samples": 48_000}, {"system": "a", "seconds": 2.0, "n_samples": 24_000}]
-    assert main.real_time_factor([*rows, {"system": "b", "seconds": 9.0, "n_samples": 1}], "a") == pytest.approx(1.0)
-
-
 def test_another_protocol_needs_another_folder(options: Namespace) -> None:
     options.no_controls = True
     main.run_evaluate(options)

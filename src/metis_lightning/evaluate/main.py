@@ -15,6 +15,7 @@ from tqdm import tqdm
 from metis_lightning.data.audio import write_wav
 from metis_lightning.data.starter import StarterTests
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.report import report
 from metis_lightning.evaluate.results import Results
 from metis_lightning.evaluate.stats import summarize
 from metis_lightning.evaluate.systems import CONTROLS, Generated, System, control, generate, tse_system
@@ -56,8 +57,7 @@ def run_evaluate(options: Namespace) -> None:
         for system in plan.systems:
             _run_system(system, plan, tests, suite, results, progress)
     results.write_summary(summarize(results.rows))
-    for system in plan.systems:
-        print(f"{system.name}: real-time factor {real_time_factor(results.rows, system.name):.2f}")
+    print(*report(results.rows, [system.name for system in plan.systems]), sep="\n")
     print(f"rows, summary and protocol: {folder}")
     print(f"audio: {folder / 'wavs'}")
     benchmarks = Path("evaluation/benchmarks")
@@ -109,12 +109,6 @@ def _run_system(
         # A bar that is off, away from a terminal, does not count either.
         if progress.disable and len(results.rows) % 20 == 0:
             print(f"{len(results.rows)}/{progress.total} utterances, now {system.name}", file=sys.stderr)
-
-
-def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
-    """Return the seconds that a system took for a second of its speech, over all its rows."""
-    own = [row for row in rows if row["system"] == system]
-    return sum(row["seconds"] for row in own) * WAVE_RATE / sum(row["n_samples"] for row in own)
 
 
 def _items(plan: Plan, tests: StarterTests) -> Iterable[TestItem]:

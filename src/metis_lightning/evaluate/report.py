@@ -1,0 +1,41 @@
+"""What `evaluate` says at its end, beside the tables: speed, and whether a system beats doing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from metis_lightning.evaluate.stats import paired_difference
+from metis_lightning.types import WAVE_RATE
+
+MARGIN = "SIM_margin_"
+"""Start of the columns that hold the similarity to the target minus that to the interferer."""
+
+
+def report(rows: Sequence[dict[str, Any]], systems: Sequence[str]) -> list[str]:
+    """Return lines on each system: its speed, and its similarity margin against that of `input`."""
+    lines = [f"{system}: real-time factor {real_time_factor(rows, system):.2f}" for system in systems]
+    for test_set in dict.fromkeys(row["test_set"] for row in rows):
+        part = [row for row in rows if row["test_set"] == test_set]
+        if any(row["system"] == "input" for row in part):
+            lines += [margin_gain(part, system) for system in systems if system not in ("input", "target")]
+    return lines
+
+
+def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
+    """Return the seconds that a system took for a second of its speech, over all its rows."""
+    own = [row for row in rows if row["system"] == system]
+    return sum(row["seconds"] for row in own) * WAVE_RATE / sum(row["n_samples"] for row in own)
+
+
+def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:
+    """Return a line on how much further than `input` a system is from the interferer and towards the target."""
+    metric = next((name for name in rows[0]["metrics"] if name.startswith(MARGIN)), None)
+    if metric is None:
+        return f"{system} - input: no {MARGIN}* was measured"
+    gain = paired_difference(rows, metric, system, "input")
+    where = f"{system} - input on {rows[0]['test_set']}, {metric}"
+    if gain["mean"] is None:
+        return f"{where}: no utterance has both"
+    interval = "" if gain["ci95_low"] is None else f" (95% {gain['ci95_low']:+.3f} to {gain['ci95_high']:+.3f})"
+    return f"{where}: {gain['mean']:+.3f}{interval}, n {gain['n']}"
