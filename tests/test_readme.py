@@ -16,7 +16,7 @@ COMMANDS = readme_commands()
 OURS = [command for command in COMMANDS if command.startswith(PROGRAM)]
 SHORTER = {
     "fit": "--trainer.max_steps=2 --trainer.limit_val_batches=1 --trainer.val_check_interval=2 --data.batch_seconds=15 "
-    "--trainer.enable_progress_bar=false",
+    "--trainer.log_every_n_steps=1 --trainer.enable_progress_bar=false",
     "evaluate": "--limit=1 --num-steps=2",
     "tables": "",
 }
