@@ -105,10 +105,10 @@ def _run_system(
             generated = generate(run, item, plan.seed)
             write_wav(results.folder / "wavs" / system.name / f"{item.id}.wav", generated.wave, WAVE_RATE)
             results.append(score(suite, plan.task, system.name, item, generated))
+            # A bar that is off, away from a terminal, does not count either.
+            if progress.disable and len(results.rows) % 20 == 0:
+                print(f"{len(results.rows)}/{progress.total} utterances, now {system.name}", file=sys.stderr)
         progress.update()
-        # A bar that is off, away from a terminal, does not count either.
-        if progress.disable and len(results.rows) % 20 == 0:
-            print(f"{len(results.rows)}/{progress.total} utterances, now {system.name}", file=sys.stderr)
 
 
 def _items(plan: Plan, tests: StarterTests) -> Iterable[TestItem]:
