@@ -160,14 +160,6 @@ class Metis:
         decoded = self.tokenizer.wave(tokens)[0, : len(wave)].cpu()
         return Speech(decoded, WAVE_RATE, torch.empty(0, dtype=torch.long), tokens[0].cpu())
 
-    @torch.no_grad()
-    def revoice(self, wave: Tensor, seed: int = 0, settings: Settings = TSE_SETTINGS) -> Speech:
-        """Return a waveform (S,) at 24 kHz as stage 2 speaks its SSL tokens, without a prompt."""
-        whole = wave[None].to(self.device)
-        tokens, _ = self.tokenizer.ssl_tokens(whole, _length(whole))
-        prompt = self.tokenizer.acoustic_tokens(whole)[:, :0]
-        return self._speak(tokens, prompt, settings, gumbel(torch.Generator().manual_seed(seed)))
-
     @property
     def device(self) -> torch.device:
         """Where the models run."""

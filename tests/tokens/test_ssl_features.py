@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchaudio.compliance.kaldi import fbank
 
-from metis_lightning.tokens.ssl_features import FilterbankFeatures, frames_of_seconds
+from metis_lightning.tokens.ssl_features import FilterbankFeatures
 
 
 def speech() -> torch.Tensor:
@@ -42,7 +42,3 @@ def test_statistics_normalise() -> None:
     features.std.copy_(raw.std(dim=(0, 1)))
     normalised, _ = features(speech()[None], torch.tensor([48_000]))
     torch.testing.assert_close(normalised.mean(dim=(0, 1)), torch.zeros(160), rtol=0, atol=1e-4)
-
-
-def test_frames_of_seconds_rounds_up() -> None:
-    assert [frames_of_seconds(s) for s in (1.0, 1.01, 0.02)] == [50, 51, 1]

@@ -6,7 +6,6 @@ Shape letters: B batch, S samples, T frames, C feature width.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -87,12 +86,3 @@ def kaldi_mel_bank(num_mels: int, n_fft: int, sample_rate: int, low_hz: float) -
 def hz_to_mel(hz: Tensor) -> Tensor:
     """Return HTK mels: 1127 ln(1 + hz / 700)."""
     return 1127.0 * torch.log1p(hz / 700.0)
-
-
-def frames_of_seconds(seconds: float, frame_rate: int = 50) -> int:
-    """Return the number of frames that cover `seconds`.
-
-    >>> frames_of_seconds(1.01)
-    51
-    """
-    return math.ceil(round(seconds * frame_rate, 6))
