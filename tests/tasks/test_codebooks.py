@@ -20,7 +20,7 @@ def test_unused_codes_move_onto_encodings_and_used_ones_stay() -> None:
     latents = torch.randn(2, 8, 40)
     quantized = rvq(latents)
     before = [stage.codebook.weight.clone() for stage in rvq.stages]
-    restarts = CodebookRestarts(rvq, every=10, until=100)
+    restarts = CodebookRestarts(rvq, every=10, duration=100)
     restarts.observe(quantized, step=3)
     assert all(torch.equal(stage.codebook.weight, old) for stage, old in zip(rvq.stages, before, strict=True))
     restarts.observe(quantized, step=10)
@@ -36,5 +36,5 @@ def test_unused_codes_move_onto_encodings_and_used_ones_stay() -> None:
 def test_nothing_moves_once_the_codebooks_are_to_settle() -> None:
     rvq = ResidualVectorQuantizer(8, 1, 64, 4)
     before = rvq.stages[0].codebook.weight.clone()
-    CodebookRestarts(rvq, every=10, until=100).observe(rvq(torch.randn(1, 8, 5)), step=100)
+    CodebookRestarts(rvq, every=10, duration=100).observe(rvq(torch.randn(1, 8, 5)), step=100)
     assert torch.equal(rvq.stages[0].codebook.weight, before)

@@ -1,6 +1,8 @@
 """Training of the acoustic codec on fixed-length crops.
 
 Reconstruction, codebook and commitment terms of MaskGCT (2409.00750, section 3.2.4), without its adversarial ones.
+For short runs there are two helps of our own: gains of the encoder from data, and a linear map that reads a mel
+spectrogram off the latents, which teaches the encoder sooner than the way through the decoder does.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from torch import Tensor
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
-from metis_lightning.tasks.spectral_loss import CompressedSpectrumLoss, MultiResolutionMelLoss
+from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
+from metis_lightning.tasks.weight_norm_init import init_from_data
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import plain_config
@@ -25,7 +28,11 @@ class AcousticCodecModule(TrainableModule):
 
     Args:
         codec: sizes of the codec.
-        mel_weight, spectrum_weight, codebook_weight, commitment_weight: factors of the terms of the loss.
+        mel_weight, loudness_weight: factors of the distances of mel spectrograms, see `MelDistances`.
+        codebook_weight, commitment_weight: factors of the quantizer's terms.
+        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0 leaves
+            it out. The map is not a part of the codec.
+        init_from_data: set the encoder's gains on the first training batch.
         continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
             not begin with a collapsed codebook.
         compile: compile the codec with torch.compile, for crops of one length.
@@ -36,9 +43,11 @@ class AcousticCodecModule(TrainableModule):
         self,
         codec: AcousticCodecConfig = AcousticCodecConfig(),  # noqa: B008  frozen
         mel_weight: float = 10.0,
-        spectrum_weight: float = 10.0,
+        loudness_weight: float = 0.0,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
+        latent_mel_weight: float = 0.0,
+        init_from_data: bool = False,
         continuous_steps: int = 0,
         compile: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -46,18 +55,27 @@ class AcousticCodecModule(TrainableModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.codec = AcousticCodec(codec)
-        self.restarts = CodebookRestarts(self.codec.decoder.quantizer)
-        self.continuous_steps = continuous_steps
+        self.restarts = CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
+        self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
+        self.init_from_data, self.continuous_steps = init_from_data, continuous_steps
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
-        self.mel_loss, self.spectrum_loss = MultiResolutionMelLoss(), CompressedSpectrumLoss()
+        self.distances = MelDistances()
         self.weights = {
             "mel": mel_weight,
-            "spectrum": spectrum_weight,
+            "loudness": loudness_weight,
             "codebook": codebook_weight,
             "commitment": commitment_weight,
+            "latent_mel": latent_mel_weight,
         }
+
+    def on_fit_start(self) -> None:
+        """Set the encoder's gains, unless a checkpoint brought them."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if self.init_from_data and datamodule is not None and self.trainer.global_step == 0:
+            batch = next(iter(datamodule.train_dataloader())).to(self.device)
+            init_from_data(self.codec.encoder, self._whole_frames(batch)[:, None])
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""
@@ -65,16 +83,15 @@ class AcousticCodecModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum and its terms, and the perplexity of the first codebook."""
-        hop = self.codec.config.hop_size
-        wave = batch.wave[:, : batch.wave.shape[1] // hop * hop]
+        wave = self._whole_frames(batch)
+        latents = self.codec.encoder(wave[:, None])
         if self.training and self.global_step < self.continuous_steps:
-            reconstructed = self.codec.decoder.model(self.codec.encoder(wave[:, None]))
-            return self._weighted(self._reconstruction(reconstructed, wave))
-        reconstructed, quantized = self.codec(wave)
+            return self._weighted(self._reconstruction(latents, wave))
+        quantized = self.codec.decoder.quantizer(latents)
         if self.training:
             self.restarts.observe(quantized, self.global_step)
         terms = {
-            **self._reconstruction(reconstructed, wave),
+            **self._reconstruction(quantized.latents, wave),
             "codebook": quantized.codebook_loss,
             "commitment": quantized.commitment_loss,
         }
@@ -82,8 +99,14 @@ class AcousticCodecModule(TrainableModule):
         used = {f"perplexity_{name}": perplexity(quantized.codes[i], size) for name, i in (("first", 0), ("last", -1))}
         return {**self._weighted(terms), **used}
 
-    def _reconstruction(self, reconstructed: Tensor, wave: Tensor) -> dict[str, Tensor]:
-        return {"mel": self.mel_loss(reconstructed, wave), "spectrum": self.spectrum_loss(reconstructed, wave)}
+    def _whole_frames(self, batch: SpeechBatch) -> Tensor:
+        hop = self.codec.config.hop_size
+        return batch.wave[:, : batch.wave.shape[1] // hop * hop]
+
+    def _reconstruction(self, latents: Tensor, wave: Tensor) -> dict[str, Tensor]:
+        reconstructed = self.codec.decoder.model(latents)
+        terms = self.distances(reconstructed, wave)
+        return terms if self.latent_mel is None else {**terms, "latent_mel": self.latent_mel(latents, wave)}
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()

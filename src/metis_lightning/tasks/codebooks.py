@@ -29,11 +29,14 @@ class CodebookRestarts:
     Args:
         quantizer: whose codebooks are looked after.
         every: steps over which use is counted.
-        until: no code is moved after this many steps, so that the codebooks can settle.
+        since: training step at which the quantizer comes into use.
+        duration: no code is moved after this many steps from then on, so that the codebooks can settle.
     """
 
-    def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, until: int = 2000) -> None:
-        self.quantizer, self.every, self.until = quantizer, every, until
+    def __init__(
+        self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, duration: int = 2000
+    ) -> None:
+        self.quantizer, self.every, self.until = quantizer, every, since + duration
         self.counts_QV: Tensor | None = None
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Spectral distances between waveforms, for codec training.
 
-Shape letters: B batch, S samples, F frequency bins, T frames.
+Shape letters: B batch, S samples, D latent width, T latent frames.
 """
 
 from __future__ import annotations
@@ -12,62 +12,67 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FLOOR = 1e-5
+LOUDNESS_EXPONENT = 0.3
+"""Stevens' law, roughly: loudness grows with this power of the pressure."""
 
-class MultiResolutionMelLoss(nn.Module):
-    """Mean L1 distance of natural-log mel spectrograms over several window lengths (DAC, 2306.06546, section 3.4)."""
+
+class MelDistances(nn.Module):
+    """Mean absolute distances of mel spectrograms over several window lengths, on two scales.
+
+    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes to
+    the power 0.3; the harmonics' peaks, which are what is heard, count more.
+    """
 
     def __init__(
         self,
         sample_rate: int = 24_000,
         window_lengths: Sequence[int] = (256, 512, 1024, 2048),
         num_mels: Sequence[int] = (20, 40, 80, 128),
-        floor: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.floor = floor
         self.mels = nn.ModuleList(
-            torchaudio.transforms.MelSpectrogram(
-                sample_rate,
-                n_fft=window,
-                hop_length=window // 4,
-                n_mels=bins,
-                power=1.0,
-                norm="slaney",
-                mel_scale="slaney",
-            )
+            mel_spectrogram(sample_rate, window, window // 4, bins)
             for window, bins in zip(window_lengths, num_mels, strict=True)
         )
 
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar distance of two waveforms (B, S)."""
-        distances = [F.l1_loss(self._log(mel(predicted)), self._log(mel(target))) for mel in self.mels]
-        return torch.stack(distances).mean()
+    def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the scalars `mel` and `loudness` of two waveforms (B, S)."""
+        pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
+        return {
+            "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
+            "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
+        }
 
-    def _log(self, mel: Tensor) -> Tensor:
-        return mel.clamp(min=self.floor).log()
 
+class LatentMel(nn.Module):
+    """A linear map from codec latents to mel frames on the loudness scale, and its mean absolute error.
 
-class CompressedSpectrumLoss(nn.Module):
-    """L1 distance of complex spectra whose magnitude is compressed by a power: it sees phase, which mel does not.
-
-    The compression is the one common in speech enhancement (Ephrat et al., 1804.03619: power 0.3).
+    Args:
+        latent_dim: width D of the latents.
+        hop_size: samples a latent; two mel frames are read off each.
     """
 
-    def __init__(self, window_lengths: Sequence[int] = (512, 1024, 2048), power: float = 0.3) -> None:
+    def __init__(self, latent_dim: int, hop_size: int, sample_rate: int = 24_000, num_mels: int = 100) -> None:
         super().__init__()
-        self.window_lengths, self.power = tuple(window_lengths), power
+        self.mel = mel_spectrogram(sample_rate, 2 * hop_size, hop_size // 2, num_mels)
+        self.read = nn.Conv1d(latent_dim, 2 * num_mels, 1)
 
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar distance of two waveforms (B, S)."""
-        distances = [
-            F.l1_loss(self._compressed(predicted, window), self._compressed(target, window))
-            for window in self.window_lengths
-        ]
-        return torch.stack(distances).mean()
+    def forward(self, latents: Tensor, wave: Tensor) -> Tensor:
+        """Return the scalar error of latents (B, D, T) against wave (B, S)."""
+        target = loudness(self.mel(wave)[..., : 2 * latents.shape[-1]].clamp(min=FLOOR))
+        return F.l1_loss(self.read(latents), target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
 
-    def _compressed(self, wave: Tensor, window_length: int) -> Tensor:
-        window = torch.hann_window(window_length, device=wave.device)
-        spectrum = torch.stft(wave, window_length, window_length // 4, window=window, return_complex=True)
-        parts = torch.view_as_real(spectrum)
-        magnitude = parts.square().sum(dim=-1, keepdim=True).add(1e-8).sqrt()
-        return parts * magnitude.pow(self.power - 1)
+
+def mel_spectrogram(
+    sample_rate: int, window: int, hop: int, num_mels: int
+) -> torchaudio.transforms.MelSpectrogram:
+    """Return a transform to mel magnitudes (Slaney's scale and norm)."""
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate, n_fft=window, hop_length=hop, n_mels=num_mels, power=1.0, norm="slaney", mel_scale="slaney"
+    )
+
+
+def loudness(magnitude: Tensor) -> Tensor:
+    """Return positive magnitudes to the power 0.3."""
+    return magnitude.pow(LOUDNESS_EXPONENT)

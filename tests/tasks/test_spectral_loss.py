@@ -1,0 +1,72 @@
+"""Distances of known pairs, the map from latents to mel frames, and gains from data."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from metis_lightning.tasks.spectral_loss import FLOOR, LatentMel, MelDistances, loudness
+from metis_lightning.tasks.weight_norm_init import RESIDUAL_DEVIATION, init_from_data
+from metis_lightning.tokens.acoustic_codec import AcousticEncoder, ResidualUnit
+from metis_lightning.tokens.quantize import WeightNormConv1d
+from tiny import ACOUSTIC
+
+
+def noise(seed: int) -> torch.Tensor:
+    return torch.randn(2, 9_600, generator=torch.Generator().manual_seed(seed))
+
+
+def test_distances_of_a_gain_are_its_logarithm_and_its_loudness() -> None:
+    distances = MelDistances()
+    target = noise(0)
+    halved = distances(0.5 * target, target)
+    assert float(halved["mel"]) == pytest.approx(math.log(2), rel=1e-4)
+    mean = torch.stack([loudness(mel(target)).mean() for mel in distances.mels]).mean()
+    assert float(halved["loudness"]) == pytest.approx(float((1 - 0.5**0.3) * mean), rel=1e-3)
+    assert all(float(value) == 0 for value in distances(target, target).values())
+
+
+def test_loudness_weighs_peaks_and_the_logarithm_does_not() -> None:
+    distances = MelDistances()
+    quiet, loud = 1e-2 * noise(0), noise(1)
+    both = torch.cat([quiet, loud], dim=-1)
+    wrong_quiet = distances(torch.cat([0.5 * quiet, loud], dim=-1), both)
+    wrong_loud = distances(torch.cat([quiet, 0.5 * loud], dim=-1), both)
+    assert float(wrong_loud["mel"]) == pytest.approx(float(wrong_quiet["mel"]), rel=0.15)
+    assert wrong_loud["loudness"] > 4 * wrong_quiet["loudness"]
+
+
+def test_latents_that_hold_the_frames_have_no_error() -> None:
+    wave = noise(0)
+    latent_mel = LatentMel(latent_dim=200, hop_size=480)
+    frames = loudness(latent_mel.mel(wave)[..., :40].clamp(min=FLOOR))
+    with torch.no_grad():
+        latent_mel.read.weight.copy_(torch.eye(200)[..., None])
+        latent_mel.read.bias.zero_()
+    # Bin m of frame 2t + k of the spectrogram is value 2m + k of latent t.
+    latents = torch.stack([frames[..., 0::2], frames[..., 1::2]], dim=2).flatten(1, 2)
+    with torch.no_grad():
+        assert float(latent_mel(latents, wave)) == pytest.approx(0, abs=1e-6)
+        assert float(latent_mel(latents.flip(-1), wave)) > 0.01
+
+
+def test_gains_from_data_give_unit_deviation_and_leave_the_map_weight_normalised() -> None:
+    torch.manual_seed(0)
+    encoder = AcousticEncoder(ACOUSTIC)
+    wave = 0.03 * noise(0)[:, None]
+    init_from_data(encoder, wave)
+    deviations = {}
+
+    def note(conv: torch.nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        deviations[conv] = float(output.std())
+
+    for module in encoder.modules():
+        if isinstance(module, WeightNormConv1d):
+            module.register_forward_hook(note)
+    encoder(wave)
+    branches = {unit.block[-1] for unit in encoder.modules() if isinstance(unit, ResidualUnit)}
+    for conv, deviation in deviations.items():
+        assert deviation == pytest.approx(RESIDUAL_DEVIATION if conv in branches else 1.0, rel=1e-3)
+    assert len(deviations) > len(branches) > 0
