@@ -63,9 +63,9 @@ def test_resynthesis_keeps_the_length(metis: Metis) -> None:
 
 
 def test_too_short_input_is_the_users_mistake(metis: Metis) -> None:
-    with pytest.raises(UserError, match="enrollment lasts 0.01 s"):
+    with pytest.raises(UserError, match="prompt lasts 0.01 s"):
         metis.extract(noise(24_000), noise(240))
-    with pytest.raises(UserError, match="mixture lasts 0.01 s"):
+    with pytest.raises(UserError, match="source lasts 0.01 s"):
         metis.extract(noise(240), noise(24_000))
 
 
