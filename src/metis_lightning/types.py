@@ -65,8 +65,8 @@ class SpeechBatch:
 
     wave: (B, S) float32 at 24 kHz, what the model should say: the prompt followed by the target.
     lengths: (B,) int64, samples of `wave` that are not padding.
-    source: (B, S) float32 or None, what is heard: the prompt followed by the target mixed with another voice (TSE), noisy
-        (SE), or in another timbre (VC).
+    source: (B, S) float32 or None, what is heard: the prompt followed by the target mixed with another voice (TSE),
+        noisy (SE), or in another timbre (VC).
     prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the prompt.
     ids, speakers, texts: one a row.
     applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.

@@ -17,8 +17,8 @@ from metis_lightning.files import atomic_path
 def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tensor:
     """Read an audio file as mono at `sample_rate`.
 
-    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept: samples may
-    exceed 1 a little where a lossy codec overshoots.
+    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
+    samples may exceed 1 a little where a lossy codec overshoots.
 
     Args:
         path: any format that soundfile reads (wav, flac, mp3, ogg, opus).

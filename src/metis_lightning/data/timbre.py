@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -62,8 +63,8 @@ class VoiceChange:
 class PraatConverter(TimbreConverter):
     """Signal processing instead of a model: formants, pitch and spectral slope, by Praat's PSOLA.
 
-    The paper converts to the timbre of a random prompt with OpenVoice. This needs no weights, and takes a fiftieth of the
-    speech's time. Formants and pitch move the same way, as from a larger speaker to a smaller one or back.
+    The paper converts to the timbre of a random prompt with OpenVoice. This needs no weights, and takes a fiftieth of
+    the speech's time. Formants and pitch move the same way, as from a larger speaker to a smaller one or back.
     """
 
     needs_reference = False
@@ -134,6 +135,9 @@ def change_voice(wave: Tensor, change: VoiceChange, seed: int) -> Tensor:
     # A new median of 0 keeps the old one.
     new_median = 0.0 if math.isnan(median) else median * change.pitch_ratio
     arguments = (change.formant_ratio, new_median, change.pitch_range, 1.0)
-    changed = praat.call([sound, pitch], "Change gender", *arguments)
+    with warnings.catch_warnings():
+        # Praat warns where nothing is voiced.
+        warnings.simplefilter("ignore", parselmouth.PraatWarning)
+        changed = praat.call([sound, pitch], "Change gender", *arguments)
     tilted = tilt(torch.from_numpy(changed.values[0]).to(wave), change.tilt_db, WAVE_RATE)
     return fit_length(tilted, wave.numel()) * (rms(wave) / max(rms(tilted), 1e-8))

@@ -31,7 +31,9 @@ class TseRecipe(Recipe):
 
         Args:
             snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt.
-            enrollment, prompt_fraction, max_prompt_seconds: see `Prompts`.
+            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
+            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+            max_prompt_seconds: no prompt is longer.
             gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of clipping.
 
         Raises:

@@ -29,7 +29,9 @@ class VcRecipe(Recipe):
 
         Args:
             converter: makes the other timbre; None takes `PraatConverter()`.
-            enrollment, prompt_fraction, max_prompt_seconds: see `Prompts`.
+            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
+            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+            max_prompt_seconds: no prompt is longer.
             perturb_prompt: whether the prompt, too, is heard in the other timbre. False is what the released code is
                 given at inference; the paper's text, read literally, converts the whole utterance.
 
