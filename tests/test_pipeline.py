@@ -12,6 +12,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis
+from metis_lightning.sampling.stages import sample_ssl_tokens
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
 
@@ -31,6 +32,43 @@ def test_extracted_speech_is_as_long_as_the_mixture(metis: Metis, samples: int) 
     assert speech.wave.shape == (samples,)
     assert torch.isfinite(speech.wave).all()
     assert speech.acoustic_tokens.shape[1] == 3
+
+
+@pytest.fixture(scope="module")
+def all_tasks(metis: Metis) -> Metis:
+    """The TSE model in every task's place: shapes and prompts do not depend on what it learned."""
+    return Metis(metis.tokenizer, dict.fromkeys(("tse", "se", "vc"), metis.stage1["tse"]), metis.stage2)
+
+
+def test_enhanced_and_converted_speech_is_as_long_as_the_source(all_tasks: Metis) -> None:
+    for samples in (24_000, 30_479):
+        assert all_tasks.enhance(noise(samples), settings=FAST).wave.shape == (samples,)
+        assert all_tasks.convert(noise(samples), noise(24_300, 1), settings=FAST).wave.shape == (samples,)
+
+
+def test_extract_and_convert_share_their_path_and_enhance_has_no_prompt(
+    all_tasks: Metis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, prompt = noise(24_000), noise(24_000, 1)
+    converted = all_tasks.convert(source, prompt, settings=FAST)
+    assert torch.equal(converted.wave, all_tasks.extract(source, prompt, settings=FAST).wave)
+    requests = []
+
+    def spy(model, request, *rest):
+        requests.append(request)
+        return sample_ssl_tokens(model, request, *rest)
+
+    monkeypatch.setattr("metis_lightning.pipeline.sample_ssl_tokens", spy)
+    enhanced = all_tasks.enhance(source, settings=FAST)
+    assert requests[0].prompt.shape == (1, 0)
+    features, frames = all_tasks.tokenizer.ssl_features(source[None], torch.tensor([24_000]))
+    assert torch.equal(requests[0].condition, features)
+    assert enhanced.ssl_tokens.shape == (int(frames),)
+
+
+def test_the_wrong_task_is_the_users_mistake(metis: Metis) -> None:
+    with pytest.raises(UserError, match="loaded for tse; load it with task='se'"):
+        metis.enhance(noise(24_000))
 
 
 def test_seeds_decide(metis: Metis) -> None:
@@ -63,9 +101,9 @@ def test_resynthesis_keeps_the_length(metis: Metis) -> None:
 
 
 def test_too_short_input_is_the_users_mistake(metis: Metis) -> None:
-    with pytest.raises(UserError, match="enrollment lasts 0.01 s"):
+    with pytest.raises(UserError, match="prompt lasts 0.01 s"):
         metis.extract(noise(24_000), noise(240))
-    with pytest.raises(UserError, match="mixture lasts 0.01 s"):
+    with pytest.raises(UserError, match="source lasts 0.01 s"):
         metis.extract(noise(240), noise(24_000))
 
 

@@ -59,7 +59,7 @@ def test_the_commands_run_as_written_but_shorter(workspace: Path) -> None:
     tags = events.Tags()
     for kind, suffix in (("audio", ""), ("images", "_mel")):
         shown = {tag.rsplit("/", 1)[1] for tag in tags[kind]}
-        assert shown == {f"{name}{suffix}" for name in ("mixture", "target", "extracted")}
+        assert shown == {f"{name}{suffix}" for name in ("source", "target", "generated")}
     assert {"train/loss", "train/acc", "val/loss", "val/acc", "val/base_acc"} <= set(tags["scalars"])
 
     table = (workspace / "evaluation/tables/table_03.md").read_text()

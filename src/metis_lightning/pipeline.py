@@ -1,7 +1,9 @@
 """Metis, the public Python API: two-stage inference over a bundle.
 
     >>> metis = Metis.from_pretrained("nano")                          # doctest: +SKIP
-    >>> clean = metis.extract(mixture, enrollment, seed=0).wave        # doctest: +SKIP
+    >>> alone = metis.extract(mixture, enrollment, seed=0).wave        # doctest: +SKIP
+    >>> metis = Metis.from_pretrained("runs/se_lora/checkpoints/last.ckpt", task="se")    # doctest: +SKIP
+    >>> clean = metis.enhance(noisy).wave                              # doctest: +SKIP
 
 Shape letters: S samples at 24 kHz, T frames at 50 Hz, P prompt frames, Q quantizers, C feature width.
 """
@@ -52,6 +54,11 @@ class Settings:
 
 
 TSE_SETTINGS = Settings(stage1=Sampling(num_steps=10, guidance_scale=0.0))
+SE_SETTINGS = Settings(stage1=Sampling(num_steps=10, guidance_scale=0.0))
+# The paper's table 2 has a guidance of 0 and of 2.
+VC_SETTINGS = Settings(stage1=Sampling(num_steps=20, guidance_scale=1.0))
+SETTINGS = {"tse": TSE_SETTINGS, "se": SE_SETTINGS, "vc": VC_SETTINGS}
+"""The released settings of each task that has a source."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,6 @@ class Metis:
         """Load only the front end and the codecs of a bundle, for `resynthesize`."""
         return cls(load_tokenizer(bundle_folder(name)).to(device), {}, None)
 
-    @torch.no_grad()
     def extract(self, mixture: Tensor, enrollment: Tensor, seed: int = 0, settings: Settings = TSE_SETTINGS) -> Speech:
         """Return the enrolled speaker's part of a mixture (target speaker extraction).
 
@@ -128,27 +134,74 @@ class Metis:
             seed: of the sampler.
             settings: of both stages.
         """
-        device = self.device
-        for name, wave in (("enrollment", enrollment), ("mixture", mixture)):
-            if len(wave) < SHORTEST:
+        return self.respond("tse", mixture, enrollment, seed, settings)
+
+    def enhance(self, noisy: Tensor, seed: int = 0, settings: Settings = SE_SETTINGS) -> Speech:
+        """Return clean speech from noisy, reverberant or narrow-band speech (speech enhancement).
+
+        Args:
+            noisy: (S,) float32 at 24 kHz.
+            seed: of the sampler.
+            settings: of both stages.
+        """
+        return self.respond("se", noisy, None, seed, settings)
+
+    def convert(self, source: Tensor, prompt: Tensor, seed: int = 0, settings: Settings = VC_SETTINGS) -> Speech:
+        """Return the words of one voice, when it says them, in another (voice conversion).
+
+        Args:
+            source: (S,) float32 at 24 kHz, whose words are wanted.
+            prompt: (S',) float32 at 24 kHz, whose voice is wanted; a few seconds.
+            seed: of the sampler.
+            settings: of both stages.
+        """
+        return self.respond("vc", source, prompt, seed, settings)
+
+    @torch.no_grad()
+    def respond(self, task: str, source: Tensor, prompt: Tensor | None, seed: int, settings: Settings) -> Speech:
+        """Return what a task makes of a source, as long as the source; `extract`, `enhance` and `convert` in one.
+
+        The condition is the prompt followed by the source. Without a prompt neither stage is given one.
+
+        Raises:
+            UserError: if the pipeline was not loaded for the task, or an input is too short.
+        """
+        if task not in self.stage1:
+            raise UserError(
+                f"this pipeline was loaded for {', '.join(self.stage1) or 'no task'}; load it with task={task!r}"
+            )
+        for name, wave in (("prompt", prompt), ("source", source)):
+            if wave is not None and len(wave) < SHORTEST:
                 raise UserError(
                     f"the {name} lasts {len(wave) / WAVE_RATE:.2f} s; give at least {SHORTEST / WAVE_RATE} s"
                 )
-        # Whole frames, so that the mixture starts on a frame of the joined waveform.
-        enrollment = enrollment[: len(enrollment) // HOP * HOP]
-        joined = torch.cat([enrollment, mixture])[None].to(device)
+        # Whole frames, so that the source starts on a frame of the joined waveform.
+        given = source[:0] if prompt is None else prompt[: len(prompt) // HOP * HOP]
+        joined = torch.cat([given, source])[None].to(self.device)
         condition, frames = self.tokenizer.ssl_features(joined, _length(joined))
-        prompt_wave = enrollment[None].to(device)
-        prompt, _ = self.tokenizer.ssl_tokens(prompt_wave, _length(prompt_wave))
+        ssl_prompt, acoustic_prompt = self._prompt(given)
         noise = gumbel(torch.Generator().manual_seed(seed))
-        request = Stage1Request(prompt=prompt, length=int(frames) - prompt.shape[1], condition=condition)
-        tokens = sample_ssl_tokens(self.stage1["tse"], request, settings.stage1, noise)
-        acoustic_prompt = self.tokenizer.acoustic_tokens(prompt_wave)
-        speech = self._speak(torch.cat([prompt, tokens], dim=1), acoustic_prompt[:, : prompt.shape[1]], settings, noise)
-        # The last frame of the prompt needs samples of the mixture, so the generated part starts before the mixture.
-        early = len(enrollment) - prompt.shape[1] * HOP
-        wave = pad(speech.wave[early:], (0, max(0, len(mixture) - len(speech.wave) + early)))
-        return replace(speech, wave=wave[: len(mixture)], ssl_tokens=tokens[0].cpu())
+        request = Stage1Request(prompt=ssl_prompt, length=int(frames) - ssl_prompt.shape[1], condition=condition)
+        tokens = sample_ssl_tokens(self.stage1[task], request, settings.stage1, noise)
+        speech = self._speak(torch.cat([ssl_prompt, tokens], dim=1), acoustic_prompt, settings, noise)
+        # The last frame of the prompt needs samples of the source, so the generated part starts before the source.
+        early = len(given) - ssl_prompt.shape[1] * HOP
+        wave = pad(speech.wave[early:], (0, max(0, len(source) - len(speech.wave) + early)))
+        return replace(speech, wave=wave[: len(source)], ssl_tokens=tokens[0].cpu())
+
+    def _prompt(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the SSL tokens (1, P) and acoustic tokens (1, P, Q) of a prompt (S,), which may be empty."""
+        if not len(wave):
+            nothing = torch.zeros(1, 0, dtype=torch.long, device=self.device)
+            return nothing, nothing[..., None].expand(-1, -1, self._num_quantizers())
+        batch = wave[None].to(self.device)
+        tokens, _ = self.tokenizer.ssl_tokens(batch, _length(batch))
+        return tokens, self.tokenizer.acoustic_tokens(batch)[:, : tokens.shape[1]]
+
+    def _num_quantizers(self) -> int:
+        if self.stage2 is None:
+            raise ValueError("this pipeline was built without stage 2")
+        return self.stage2[1].config.num_quantizers
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:

@@ -5,6 +5,7 @@ Shape letters: B batch, S samples, T token frames (50 a second), Q quantizers, C
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ TOKEN_RATE = 50
 
 WAVE_RATE = 24_000
 """Sample rate in Hz of every waveform in a batch; front ends resample from it."""
+
+Applied = Mapping[str, float | str]
+"""What was done to a sample: the names and values of its draws, such as `snr_db`."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ class SpeechBatch:
 
     wave: (B, S) float32 at 24 kHz, what the model should say: the prompt followed by the target.
     lengths: (B,) int64, samples of `wave` that are not padding.
-    mixture: (B, S) float32 or None, what is heard: the prompt followed by target plus interferer.
-    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the enrollment.
+    source: (B, S) float32 or None, what is heard: the prompt followed by the target mixed with another voice (TSE),
+        noisy (SE), or in another timbre (VC).
+    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the prompt.
     ids, speakers, texts: one a row.
+    applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.
     """
 
     ids: tuple[str, ...]
@@ -71,8 +77,9 @@ class SpeechBatch:
     texts: tuple[str, ...]
     wave: Tensor
     lengths: Tensor
-    mixture: Tensor | None = None
+    source: Tensor | None = None
     prompt_lengths: Tensor | None = None
+    applied: tuple[Applied, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """Return the same batch with every tensor on `device`."""

@@ -24,18 +24,18 @@ def test_collate_pads_with_zeros():
     items = [SpeechItem(str(n), "s", "t", torch.ones(n), torch.full((n,), 2.0), 480) for n in (3, 5)]
     batch = collate(items)
     assert batch.wave.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch.mixture.tolist() == [[2, 2, 2, 0, 0], [2, 2, 2, 2, 2]]
+    assert batch.source.tolist() == [[2, 2, 2, 0, 0], [2, 2, 2, 2, 2]]
     assert batch.lengths.tolist() == [3, 5]
     assert batch.prompt_lengths.tolist() == [480, 480]
     assert (batch.ids, batch.speakers, batch.texts) == (("3", "5"), ("s", "s"), ("t", "t"))
     assert (batch.lengths.dtype, batch.prompt_lengths.dtype) == (torch.int64, torch.int64)
 
 
-def test_collate_without_mixture_and_with_mixed_items():
+def test_collate_without_source_and_with_mixed_items():
     plain = SpeechItem("a", "s", "t", torch.ones(3))
-    assert collate([plain]).mixture is None
+    assert collate([plain]).source is None
     assert collate([plain]).prompt_lengths is None
-    with pytest.raises(ValueError, match="1 of 2 items of a batch have a mixture"):
+    with pytest.raises(ValueError, match="1 of 2 items of a batch have a source"):
         collate([plain, SpeechItem("b", "s", "t", torch.ones(3), torch.ones(3))])
     with pytest.raises(ValueError, match="shape of its wave"):
         collate([SpeechItem("b", "s", "t", torch.ones(3), torch.ones(4))])

@@ -15,7 +15,7 @@ def test_whole_utterance(corpus):
     item = PlainRecipe()(corpus, 1, derived_generator(0))
     assert torch.equal(item.wave, corpus.wave(1))
     assert (item.id, item.speaker, item.text) == ("ada_1", "ada", "ada says number 1")
-    assert (item.mixture, item.prompt_length) == (None, None)
+    assert (item.source, item.prompt_length) == (None, None)
     assert PlainRecipe().seconds(corpus, 1) == 1.5
 
 

@@ -46,7 +46,7 @@ def test_workers_change_nothing_and_follow_the_epoch(tones):
 def test_the_dataset_can_be_sent_to_a_spawned_worker(tones):
     dataset = StarterDataModule(TseRecipe(), root=tones).train_dataloader().dataset
     sent = pickle.loads(pickle.dumps(dataset))
-    assert torch.equal(sent[(0, 1)].mixture, dataset[(0, 1)].mixture)
+    assert torch.equal(sent[(0, 1)].source, dataset[(0, 1)].source)
 
 
 def test_long_utterances_are_left_out_and_none_is_an_error(tones):

@@ -5,7 +5,7 @@ import pytest
 from metis_lightning.data.manifest import read_manifest, read_speaker_sex, read_trials
 from metis_lightning.data.starter import STARTER_ROOT, make_starter_trials
 from metis_lightning.data.trials import SNRS_DB, TrialPlan, make_trials, write_trials
-from metis_lightning.data.tse import same_words
+from metis_lightning.data.voices import same_words
 
 TRIALS = STARTER_ROOT / "tse_trials.jsonl"
 

@@ -4,13 +4,14 @@ import torch
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.mixing import rms
 from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.tse import TseRecipe, draw_enrollment, draw_interferer, speech_crop
+from metis_lightning.data.tse import TseRecipe
+from metis_lightning.data.voices import draw_enrollment, draw_interferer, speech_crop
 from metis_lightning.errors import UserError
 
 
 def snr(item):
     target = item.wave[item.prompt_length :]
-    return 20 * float(torch.log10(torch.tensor(rms(target) / rms(item.mixture[item.prompt_length :] - target))))
+    return 20 * float(torch.log10(torch.tensor(rms(target) / rms(item.source[item.prompt_length :] - target))))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -20,7 +21,7 @@ def test_prefix_is_the_utterance_itself_with_its_rest_mixed(corpus, seed):
     assert prompt % 480 == 0
     assert 0.1 * 48_000 - 480 < prompt < 0.4 * 48_000
     assert torch.equal(item.wave, corpus.wave(2))
-    assert torch.equal(item.mixture[:prompt], item.wave[:prompt])
+    assert torch.equal(item.source[:prompt], item.wave[:prompt])
     assert -5.01 < snr(item) < 5.01
 
 
@@ -51,18 +52,18 @@ def test_a_speaker_of_one_utterance_gets_a_prefix(corpus):
 def test_the_same_generator_gives_the_same_item(corpus):
     recipe = TseRecipe()
     first, again, other = (recipe(corpus, 1, derived_generator(seed)) for seed in (7, 7, 8))
-    assert torch.equal(first.mixture, again.mixture)
-    assert first.mixture.shape == other.mixture.shape
-    assert not torch.equal(first.mixture, other.mixture)
+    assert torch.equal(first.source, again.source)
+    assert first.source.shape == other.source.shape
+    assert not torch.equal(first.source, other.source)
 
 
-def test_level_changes_wave_and_mixture_alike_and_never_clips(corpus):
+def test_level_changes_wave_and_source_alike_and_never_clips(corpus):
     plain = TseRecipe()(corpus, 1, derived_generator(3))
     quiet = TseRecipe(gain_db=(-20, -20))(corpus, 1, derived_generator(3))
     assert torch.allclose(quiet.wave, plain.wave * 0.1)
-    assert torch.allclose(quiet.mixture, plain.mixture * 0.1)
+    assert torch.allclose(quiet.source, plain.source * 0.1)
     loud = TseRecipe(gain_db=(40, 40))(corpus, 1, derived_generator(3))
-    assert float(loud.mixture.abs().max()) == pytest.approx(0.99, abs=1e-5)
+    assert float(loud.source.abs().max()) == pytest.approx(0.99, abs=1e-5)
 
 
 def test_interferer_and_enrollment_are_who_they_should_be(corpus):

@@ -29,7 +29,7 @@ SCHEDULE = partial(ConstantLR, factor=1.0)
 
 
 def speech_batch() -> SpeechBatch:
-    """Two rows of tones that change, with a prompt and a mixture."""
+    """Two rows of tones that change, with a prompt and a source."""
     generator = torch.Generator().manual_seed(0)
     time = torch.arange(24_000) / 24_000
     pitches = torch.tensor([[180.0], [240.0]])
@@ -42,7 +42,7 @@ def speech_batch() -> SpeechBatch:
         texts=("", ""),
         wave=wave,
         lengths=torch.tensor([24_000, 19_200]),
-        mixture=wave + wave.flip(0),
+        source=wave + wave.flip(0),
         prompt_lengths=torch.tensor([4_800, 9_600]),
     )
 
@@ -170,7 +170,7 @@ def test_the_base_stays_as_it_was_and_validation_compares_with_it(tiny_bundle: P
 def test_the_condition_is_what_is_heard(tiny_bundle: Path) -> None:
     module = make_tse(tiny_bundle)
     batch = speech_batch()
-    features, _ = module.tokenizer.ssl_features(batch.mixture, batch.lengths)
+    features, _ = module.tokenizer.ssl_features(batch.source, batch.lengths)
     assert torch.equal(module.condition(batch), features)
     assert features.shape[-1] == 160
     assert module.model.config.hidden_size == WIDTH

@@ -1,4 +1,4 @@
-"""Audio players and mel images of fixed validation mixtures in TensorBoard."""
+"""Audio players and mel images of fixed validation items in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.pipeline import TSE_SETTINGS, Metis
+from metis_lightning.pipeline import SETTINGS, Metis
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import load_stage2
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class ExtractionSamples(Callback):
-    """After a validation, logs mixture, target and extracted speech of its first mixtures.
+class SpeechSamples(Callback):
+    """After a validation, logs source, target and generated speech of its first items, for tasks with a source.
 
-    Mixture and target are logged once. The module must have a `tokenizer` and a stage-1 `model`.
+    Source and target are logged once. The module must have a `task`, a `tokenizer` and a stage-1 `model`.
 
     Args:
         bundle: where stage 2 comes from.
-        count: mixtures.
+        count: items.
         every_n_validations: how often.
     """
 
@@ -49,8 +49,8 @@ class ExtractionSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first mixtures of the first validation."""
-        if self._validations or batch.mixture is None or batch.prompt_lengths is None:
+        """Keep the first items of the first validation."""
+        if self._validations or batch.source is None or batch.prompt_lengths is None:
             return
         for row in range(min(self.count - len(self._items), len(batch.ids))):
             start, end = int(batch.prompt_lengths[row]), int(batch.lengths[row])
@@ -58,33 +58,39 @@ class ExtractionSamples(Callback):
                 (
                     batch.ids[row],
                     batch.wave[row, :start].cpu(),
-                    batch.mixture[row, start:end].cpu(),
+                    batch.source[row, start:end].cpu(),
                     batch.wave[row, start:end].cpu(),
                 )
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Extract and log, on the first process."""
+        """Generate and log, on the first process."""
         self._validations += 1
         logger = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
         if logger is None or not trainer.is_global_zero or (self._validations - 1) % self.every:
             return
         writer, step = logger.experiment, trainer.global_step
         metis = self._pipeline(pl_module)
-        for name, prompt, mixture, target in self._items:
+        (task,) = metis.stage1
+        for name, prompt, source, target in self._items:
             if self._validations == 1:
-                log_speech(writer, f"{name}/mixture", mixture, step)
+                log_speech(writer, f"{name}/source", source, step)
                 log_speech(writer, f"{name}/target", target, step)
-            log_speech(writer, f"{name}/extracted", metis.extract(mixture, prompt, 0, TSE_SETTINGS).wave, step)
+            generated = metis.respond(task, source, prompt if len(prompt) else None, 0, SETTINGS[task])
+            log_speech(writer, f"{name}/generated", generated.wave, step)
 
     def _pipeline(self, module: LightningModule) -> Metis:
         model, tokenizer = getattr(module, "model", None), getattr(module, "tokenizer", None)
-        if not isinstance(model, Stage1) or not isinstance(tokenizer, SpeechTokenizer):
-            raise UserError(f"ExtractionSamples: {type(module).__name__} has no stage-1 `model` and `tokenizer`")
+        task = getattr(module, "task", None)
+        if task not in SETTINGS or not isinstance(model, Stage1) or not isinstance(tokenizer, SpeechTokenizer):
+            raise UserError(
+                f"SpeechSamples: {type(module).__name__} has no stage-1 `model` with a `tokenizer` for one of the "
+                f"tasks {', '.join(SETTINGS)}"
+            )
         if self._stage2 is None:
             self._stage2 = load_stage2(bundle_folder(self.bundle))
         first, full = (stage.to(module.device) for stage in self._stage2)
-        return Metis(tokenizer, {"tse": model}, (first, full))
+        return Metis(tokenizer, {task: model}, (first, full))
 
 
 def log_speech(writer: SummaryWriter, tag: str, wave: Tensor, step: int) -> None:

@@ -14,15 +14,16 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 
 
-def read_audio(path: Path, sample_rate: int) -> Tensor:
+def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tensor:
     """Read an audio file as mono at `sample_rate`.
 
-    Channels are averaged and the rate is converted by soxr at its HQ setting. The scale is kept: samples may
-    exceed 1 a little where a lossy codec overshoots.
+    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
+    samples may exceed 1 a little where a lossy codec overshoots.
 
     Args:
         path: any format that soundfile reads (wav, flac, mp3, ogg, opus).
         sample_rate: of the result, in Hz.
+        channel: take this one alone; averaged microphones of one room would cancel each other.
 
     Returns:
         (S,) float32.
@@ -31,7 +32,7 @@ def read_audio(path: Path, sample_rate: int) -> Tensor:
         UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
     """
     frames, file_rate = _read_frames(path)
-    wave = frames.mean(axis=1)
+    wave = frames.mean(axis=1) if channel is None else frames[:, channel]
     if wave.size == 0:
         raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
     if not np.isfinite(wave).all():

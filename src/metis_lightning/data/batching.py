@@ -29,21 +29,22 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     """Pad items with zeros at the end and stack them.
 
     Raises:
-        ValueError: if some items have a mixture or a prompt and others have none, or a mixture differs in length.
+        ValueError: if some items have a source or a prompt and others have none, or a source differs in length.
     """
     lengths = [item.wave.numel() for item in items]
-    if any(i.mixture is not None and i.mixture.shape != i.wave.shape for i in items):
-        raise ValueError("a mixture must have the shape of its wave")
+    if any(i.source is not None and i.source.shape != i.wave.shape for i in items):
+        raise ValueError("a source must have the shape of its wave")
     prompts = _all_or_none([item.prompt_length for item in items], "prompt_length")
-    mixtures = _all_or_none([item.mixture for item in items], "mixture")
+    sources = _all_or_none([item.source for item in items], "source")
     return SpeechBatch(
         ids=tuple(item.id for item in items),
         speakers=tuple(item.speaker for item in items),
         texts=tuple(item.text for item in items),
         wave=_stack([item.wave for item in items]),
         lengths=torch.tensor(lengths, dtype=torch.int64),
-        mixture=None if mixtures is None else _stack(mixtures),
+        source=None if sources is None else _stack(sources),
         prompt_lengths=None if prompts is None else torch.tensor(prompts, dtype=torch.int64),
+        applied=() if sources is None else tuple(item.applied for item in items),
     )
 
 

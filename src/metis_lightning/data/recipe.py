@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.types import TOKEN_RATE, WAVE_RATE
+from metis_lightning.types import TOKEN_RATE, WAVE_RATE, Applied
 
 FRAME = WAVE_RATE // TOKEN_RATE
 """Samples of one token frame at 24 kHz: 480."""
@@ -25,16 +25,18 @@ class SpeechItem:
     """One row of a batch before padding; the fields are those of `SpeechBatch`.
 
     wave: (S,) float32 at 24 kHz, the prompt followed by the target.
-    mixture: (S,) or None, the prompt followed by target plus interferer.
-    prompt_length: samples at the start of `wave` that are the enrollment, or None.
+    source: (S,) or None, what is heard: the prompt followed by the corrupted target.
+    prompt_length: samples at the start of `wave` that are the prompt, or None if the task leaves that to the model.
+    applied: what was done to the target to make `source`.
     """
 
     id: str
     speaker: str
     text: str
     wave: Tensor
-    mixture: Tensor | None = None
+    source: Tensor | None = None
     prompt_length: int | None = None
+    applied: Applied = field(default_factory=dict)
 
 
 class Recipe(ABC):
@@ -117,6 +119,11 @@ def draw_int(stop: int, generator: torch.Generator) -> int:
 def draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
     """Draw a float from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def draw_coin(chance: float, generator: torch.Generator) -> bool:
+    """Draw True with probability `chance`."""
+    return float(torch.rand((), generator=generator)) < chance
 
 
 def derived_generator(*parts: int | str) -> torch.Generator:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from metis_lightning.data.tse import same_words
+from metis_lightning.data.voices import same_words
 from metis_lightning.files import atomic_path
 from metis_lightning.types import Trial, Utterance
 

@@ -1,24 +1,12 @@
-"""Fine-tuning for target speaker extraction (Metis, 2502.03128, sections 3.5 and 4.2).
-
-Shape letters: B batch, T frames, C condition width.
-"""
+"""Fine-tuning for target speaker extraction."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from metis_lightning.errors import UserError
-from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.types import SpeechBatch
+from metis_lightning.tasks.heard import HeardModule
 
 
-class TseModule(FinetuneModule):
-    """Target speaker extraction: the condition is the enrollment followed by the mixture, as SSL features."""
+class TseModule(HeardModule):
+    """Target speaker extraction: the prompt is the wanted speaker, the source that speaker and another at once."""
 
     task = "tse"
-
-    def condition(self, batch: SpeechBatch) -> Tensor:
-        """Return the features (B, T, C) of what is heard."""
-        if batch.mixture is None:
-            raise UserError("TSE needs mixtures: give the data module the recipe metis_lightning.data.tse.TseRecipe")
-        return self.tokenizer.ssl_features(batch.mixture, batch.lengths)[0]
+    recipe = "metis_lightning.data.tse.TseRecipe"

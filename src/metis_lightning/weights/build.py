@@ -109,26 +109,30 @@ def load_task(folder: Path, task: str) -> Stage1:
 
 
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
-    """Put a task's adapter and LoRA on a base model, in place.
+    """Make a base model a task's, in place: its adapter with its LoRA, or with all of stage 1 trained anew.
 
     Raises:
-        UserError: if the LoRA was trained on another base, or does not fit.
+        UserError: if the task was trained on another base, or does not fit.
     """
     if part.config["base_sha256"] != base_sha256:
         raise UserError(
             f"{what}: trained on the base with SHA-256 {part.config['base_sha256']}, this base has {base_sha256}"
         )
     adapter = ADAPTERS[part.config["adapter"]](part.config["cond_dim"], model.config.hidden_size)
-    prefix = "model.cond_adapter."
-    adapter_tensors = {key.removeprefix(prefix): value for key, value in part.tensors.items() if key.startswith(prefix)}
-    load_weights(adapter, adapter_tensors, f"{what}: adapter")
     model.cond_adapter = adapter
-    if part.config["lora_rank"]:
-        add_lora(model, part.config["lora_rank"])
-        try:
-            load_lora_state(model, {key: value for key, value in part.tensors.items() if "lora_" in key})
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{what}: {error}") from error
+    if not part.config["lora_rank"]:
+        load_weights(model, _under("model.", part.tensors), what)
+        return
+    load_weights(adapter, _under("model.cond_adapter.", part.tensors), f"{what}: adapter")
+    add_lora(model, part.config["lora_rank"])
+    try:
+        load_lora_state(model, {key: value for key, value in part.tensors.items() if "lora_" in key})
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:

@@ -1,0 +1,48 @@
+"""Folders of the user's recordings: noises and room responses, drawn one at a time."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.audio import read_audio
+from metis_lightning.data.recipe import draw_int
+from metis_lightning.errors import UserError
+from metis_lightning.types import WAVE_RATE
+
+SUFFIXES = (".wav", ".flac")
+
+
+class Recordings:
+    """Every wav and flac file below a folder.
+
+    The folder is listed at the first draw, so that a config can be read on a machine that lacks it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; it may be a link, and it is searched at any depth."""
+        self.root = Path(root)
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The files in order of their names.
+
+        Raises:
+            UserError: if there is no such folder or no such file in it.
+        """
+        if not self.root.is_dir():
+            raise UserError(
+                f"{self.root}: no such folder; give the folder of the recordings, or none for synthetic ones"
+            )
+        found = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UserError(f"{self.root}: no {' or '.join(SUFFIXES)} file in it or below it")
+        return found
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, str]:
+        """Return the first channel (S,) at 24 kHz of a file, each equally likely, and its path below the folder."""
+        path = self.paths[draw_int(len(self.paths), generator)]
+        return read_audio(path, WAVE_RATE, channel=0), path.relative_to(self.root).as_posix()

@@ -1,0 +1,56 @@
+"""Draws of utterances by who speaks and what is said, and crops that hold speech."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.recipe import draw_int
+from metis_lightning.errors import UserError
+
+_TRIES = 1000
+
+
+def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
+    """Draw an utterance of another speaker, saying something else, uniformly over utterances.
+
+    Raises:
+        UserError: if the corpus has none (or hardly any).
+    """
+    target = corpus.utterances[index]
+    for _ in range(_TRIES if len(corpus.by_speaker) > 1 else 0):
+        drawn = draw_int(len(corpus), generator)
+        other = corpus.utterances[drawn]
+        if other.speaker != target.speaker and not same_words(other.text, target.text):
+            return drawn
+    raise UserError(f"no interferer for utterance {target.id!r}: mixtures need utterances of at least two speakers")
+
+
+def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:
+    """Draw another utterance of the speaker, with other words where there is one; None if this is the only one."""
+    target = corpus.utterances[index]
+    others = [i for i in corpus.by_speaker[target.speaker] if i != index]
+    different = [i for i in others if not same_words(corpus.utterances[i].text, target.text)]
+    choice = different or others
+    return choice[draw_int(len(choice), generator)] if choice else None
+
+
+def same_words(first: str, second: str) -> bool:
+    """Tell whether two transcripts are known and equal but for case and outer space."""
+    return first.strip().lower() == second.strip().lower() != ""
+
+
+def speech_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Return `samples` consecutive samples of a (S,) wave, or all of a shorter one, turned as a loop.
+
+    The place is random but includes the loudest sample: a crop that fell into a pause would, scaled to an SNR,
+    become loud noise.
+    """
+    spare = wave.numel() - samples
+    if spare <= 0:
+        return torch.roll(wave, draw_int(wave.numel(), generator))
+    loudest = int(wave.abs().argmax())
+    first, last = max(0, loudest - samples + 1), min(loudest, spare)
+    start = first + draw_int(last - first + 1, generator)
+    return wave[start : start + samples]

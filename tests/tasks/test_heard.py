@@ -1,0 +1,125 @@
+"""TSE, SE and VC: each learns one batch by heart, trains on the starter corpus, and speaks from its checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch.optim.lr_scheduler import ConstantLR
+from torch.utils.data import DataLoader
+
+from metis_lightning.data.recipe import Recipe
+from metis_lightning.data.se import SeRecipe
+from metis_lightning.data.starter import StarterDataModule
+from metis_lightning.data.tse import TseRecipe
+from metis_lightning.data.vc import VcRecipe
+from metis_lightning.errors import UserError
+from metis_lightning.pipeline import SETTINGS, Metis, Settings
+from metis_lightning.sampling.mask_predict import Sampling
+from metis_lightning.tasks.heard import HeardModule
+from metis_lightning.tasks.se import SeModule
+from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tasks.vc import VcModule
+from metis_lightning.types import SpeechBatch
+
+TASKS = pytest.mark.parametrize(
+    ("cls", "recipe"), [(TseModule, TseRecipe), (SeModule, SeRecipe), (VcModule, VcRecipe)], ids=["tse", "se", "vc"]
+)
+FAST = Settings(stage1=Sampling(num_steps=2), stage2_steps=(2, 1, 1))
+
+
+def changing_batch() -> SpeechBatch:
+    """Two rows of noise whose bands change every 83 ms; the source is both, one of them faint."""
+    generator = torch.Generator().manual_seed(0)
+    spectra = torch.fft.rfft(torch.randn(2, 12, 2000, generator=generator))
+    bands = (torch.rand(2, 12, 7, generator=generator) < 0.5).float().repeat_interleave(143, dim=-1)
+    wave = 0.2 * torch.fft.irfft(spectra * bands, n=2000).flatten(1)
+    return SpeechBatch(
+        ids=("a", "b"),
+        speakers=("x", "y"),
+        texts=("", ""),
+        wave=wave,
+        lengths=torch.tensor([24_000, 19_200]),
+        source=wave + 0.3 * wave.flip(0),
+        prompt_lengths=torch.tensor([4_800, 0]),
+    )
+
+
+def make(cls: type[HeardModule], bundle: Path, rank: int, **options: object) -> HeardModule:
+    torch.manual_seed(0)
+    optimizer, schedule = partial(torch.optim.AdamW, lr=1e-2), partial(ConstantLR, factor=1.0)
+    return cls(str(bundle), lora_rank=rank, optimizer=optimizer, lr_scheduler=schedule, **options)
+
+
+def normalise(module: HeardModule, batch: SpeechBatch) -> None:
+    """Centre the features of a batch; a random codec gives nearly all others the same token."""
+    features = module.tokenizer.features
+    raw = features.unnormalised(module.tokenizer.resample(batch.wave)).flatten(0, 1)
+    features.mean, features.std = raw.mean(dim=0), raw.std(dim=0)
+
+
+def trainer(folder: Path, steps: int) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_steps=steps,
+        limit_val_batches=1,
+        val_check_interval=steps,
+        check_val_every_n_epoch=None,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+@pytest.mark.parametrize(("cls", "rank"), [(TseModule, 16), (SeModule, 0), (VcModule, 16)], ids=["tse", "se", "vc"])
+def test_a_module_learns_one_batch_by_heart(
+    cls: type[HeardModule], rank: int, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Masked-token accuracy above 0.95, over masks drawn anew."""
+    batch, module = changing_batch(), make(cls, tiny_bundle, rank, gate_init=1.0)
+    normalise(module, batch)
+    tokens, frames = module.tokenizer.ssl_tokens(batch.wave, batch.lengths)
+    assert all(len(set(row[:count].tolist())) >= 8 for row, count in zip(tokens, frames, strict=True))
+    trainer(tmp_path, 300).fit(module, DataLoader([batch] * 300, batch_size=None))
+    module.eval()
+    with torch.no_grad():
+        accuracies = [float(module.losses(batch, torch.Generator().manual_seed(seed))["acc"]) for seed in range(8)]
+    assert sum(accuracies) / 8 > 0.95
+
+
+@TASKS
+@pytest.mark.parametrize("rank", [2, 0], ids=["lora", "full"])
+def test_a_run_on_the_starter_corpus_speaks_from_its_checkpoint(
+    cls: type[HeardModule], recipe: type[Recipe], rank: int, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    module, task = make(cls, tiny_bundle, rank), cls.task
+    run = trainer(tmp_path, 2)
+    run.fit(module, datamodule=StarterDataModule(recipe(), batch_seconds=6.0, max_seconds=3.5))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    metis = Metis.from_pretrained(str(tmp_path / "last.ckpt"), task=task, base=str(tiny_bundle))
+    loaded, trained = metis.stage1[task].state_dict(), module.model.state_dict()
+    assert loaded.keys() == trained.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+    source, prompt = 0.1 * torch.randn(2, 24_001, generator=torch.Generator().manual_seed(0))
+    says = {"tse": metis.extract, "se": lambda wave, _, settings: metis.enhance(wave, settings=settings)}
+    speech = says.get(task, metis.convert)(source, prompt, settings=FAST)
+    assert speech.wave.shape == source.shape
+    assert torch.isfinite(speech.wave).all()
+
+
+def test_a_batch_without_sources_is_the_users_mistake(tiny_bundle: Path) -> None:
+    batch = changing_batch()
+    plain = SpeechBatch(batch.ids, batch.speakers, batch.texts, batch.wave, batch.lengths)
+    with pytest.raises(UserError, match=r"SeModule needs sources: .* metis_lightning\.data\.se\.SeRecipe"):
+        make(SeModule, tiny_bundle, 2).losses(plain)
+
+
+def test_every_task_with_a_source_has_settings() -> None:
+    assert {cls.task for cls in (TseModule, SeModule, VcModule)} == set(SETTINGS)
