@@ -24,8 +24,10 @@ def test_a_config_builds_its_module_data_and_trainer(command: list[str], monkeyp
     cli = MetisCLI([*command[1:], "--trainer.accelerator=cpu", "--trainer.devices=1"], {}, run=False)
     assert isinstance(cli.model, TrainableModule)
     assert isinstance(cli.datamodule, LightningDataModule)
-    optimizers = cli.model.configure_optimizers()
-    trained = sum(p.numel() for group in optimizers["optimizer"].param_groups for p in group["params"])
+    configured = cli.model.configure_optimizers()
+    # Adversarial training has two, beside their schedules.
+    optimizers = [configured["optimizer"]] if isinstance(configured, dict) else configured[0]
+    trained = sum(p.numel() for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
     assert trained == sum(p.numel() for p in cli.model.parameters() if p.requires_grad) > 0
     folders = {str(callback.dirpath) for callback in cli.trainer.checkpoint_callbacks}
     assert folders

@@ -1,18 +1,23 @@
 """Training of the acoustic codec on fixed-length crops.
 
-Reconstruction, codebook and commitment terms of MaskGCT (2409.00750, section 3.2.4), without its adversarial ones.
-For short runs there are two helps of our own: gains of the encoder from data, and a linear map that reads a mel
-spectrogram off the latents, which teaches the encoder sooner than the way through the decoder does.
+Reconstruction, codebook, commitment and, where wanted, adversarial and feature-matching terms of MaskGCT (2409.00750,
+section 3.2.4). For short runs there are two helps of our own: gains of the encoder from data, and a linear map that
+reads a mel spectrogram off the latents, which teaches the encoder sooner than the way through the decoder does.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from metis_lightning.errors import UserError
+from metis_lightning.tasks.adversary import AdversarialConfig, Adversary
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
@@ -20,18 +25,33 @@ from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
 from metis_lightning.tasks.weight_norm_init import init_from_data
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import plain_config
+from metis_lightning.weights.build import load_weights, plain_config
+from metis_lightning.weights.export import bundle_or_checkpoint_part
+
+ADVERSARY = "adversary."
+"""Prefix of the discriminators' weights in the module's state."""
 
 
 class AcousticCodecModule(TrainableModule):
-    """Trains `AcousticCodec` by reconstruction.
+    """Trains `AcousticCodec` by reconstruction, and against discriminators if `adversarial` is given.
+
+    With discriminators there are two optimizers, so the optimization is manual, for which see `AdversarialConfig`;
+    steps (`max_steps`, checkpoint intervals, `global_step`) are the codec's all the same. Validation is of the
+    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16. On
+    several devices, parts that rest in some steps (`continuous_steps`, `from_step`) need the strategy
+    `ddp_find_unused_parameters_true`.
 
     Args:
         codec: sizes of the codec.
+        start_from: a bundle, or a checkpoint of this module, whose codec is where training starts; its sizes are those
+            of `codec`. In this way a run without discriminators is continued with them.
+        decoder_only: train what comes after the quantizer alone, so that tokens keep their meaning for models that are
+            trained on them already.
+        adversarial: the discriminators and their part in the loss; None trains without.
         mel_weight, loudness_weight: factors of the distances of mel spectrograms, see `MelDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
-        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0 leaves
-            it out. The map is not a part of the codec.
+        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0
+            leaves it out. The map is not a part of the codec.
         init_from_data: set the encoder's gains on the first training batch.
         continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
             not begin with a collapsed codebook.
@@ -42,6 +62,9 @@ class AcousticCodecModule(TrainableModule):
     def __init__(
         self,
         codec: AcousticCodecConfig = AcousticCodecConfig(),  # noqa: B008  frozen
+        start_from: str | None = None,
+        decoder_only: bool = False,
+        adversarial: AdversarialConfig | None = None,
         mel_weight: float = 10.0,
         loudness_weight: float = 0.0,
         codebook_weight: float = 1.0,
@@ -55,9 +78,17 @@ class AcousticCodecModule(TrainableModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.codec = AcousticCodec(codec)
+        if start_from is not None:
+            load_weights(self.codec, bundle_or_checkpoint_part(start_from, "acoustic_codec").tensors, start_from)
+        self.decoder_only = decoder_only
+        if decoder_only:
+            self.codec.encoder.requires_grad_(False)
+            self.codec.decoder.quantizer.requires_grad_(False)
+        self.adversary = Adversary(adversarial) if adversarial is not None and adversarial.is_on else None
+        self.automatic_optimization = self.adversary is None
         self.restarts = CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
-        self.init_from_data, self.continuous_steps = init_from_data, continuous_steps
+        self.init_from_data, self.continuous_steps = init_from_data and start_from is None, continuous_steps
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
@@ -69,13 +100,58 @@ class AcousticCodecModule(TrainableModule):
             "commitment": commitment_weight,
             "latent_mel": latent_mel_weight,
         }
+        if self.adversary is not None:
+            self.weights |= self.adversary.weights
 
     def on_fit_start(self) -> None:
         """Set the encoder's gains, unless a checkpoint brought them."""
+        # Lightning asks for copies of the weights from before each step, which nobody needs.
+        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
         datamodule = getattr(self.trainer, "datamodule", None)
-        if self.init_from_data and datamodule is not None and self.trainer.global_step == 0:
-            batch = next(iter(datamodule.train_dataloader())).to(self.device)
-            init_from_data(self.codec.encoder, self._whole_frames(batch)[:, None])
+        if self.init_from_data and datamodule is not None:
+            # Every process has batches of its own: all take the first one's, or their weights would differ.
+            wave = self.trainer.strategy.broadcast(self._whole_frames(next(iter(datamodule.train_dataloader()))))
+            init_from_data(self.codec.encoder, wave[:, None].to(self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how often codes were used since unused ones were last moved."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["code_counts"] = self.restarts.counts_QV
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another codec, or of a run with discriminators where this one has none, or vice versa.
+
+        Raises:
+            UserError: saying what differs.
+        """
+        if any(name.startswith(ADVERSARY) for name in checkpoint["state_dict"]) == self.automatic_optimization:
+            raise UserError(
+                "the checkpoint is of a run with discriminators or this run has them, but not both; to take the codec "
+                "alone from it, give its path as --model.start_from instead of --ckpt_path"
+            )
+        super().on_load_checkpoint(checkpoint)
+        self.init_from_data = False
+        self.restarts.counts_QV = checkpoint.get("code_counts")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the injected optimizers and schedules: the codec's, and the discriminators' if there are any."""
+        if self.adversary is None:
+            return super().configure_optimizers()
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        other = self.adversary.config
+        optimizers = [
+            self._optimizer([p for name, p in named if not name.startswith(ADVERSARY)]),
+            other.optimizer([p for name, p in named if name.startswith(ADVERSARY)]),
+        ]
+        return optimizers, [self._lr_scheduler(optimizers[0]), other.lr_scheduler(optimizers[1])]
+
+    def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
+        """Return the codec's loss of a batch and log all scalars; with discriminators, take the step too."""
+        scalars = self.losses(batch)
+        self._log_all("train", scalars, batch)
+        if self.adversary is not None:
+            self.adversary.update(self, scalars["loss"], scalars.get("discriminator"))
+        return scalars["loss"]
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""
@@ -88,7 +164,7 @@ class AcousticCodecModule(TrainableModule):
         if self.training and self.global_step < self.continuous_steps:
             return self._weighted(self._reconstruction(latents, wave))
         quantized = self.codec.decoder.quantizer(latents)
-        if self.training:
+        if self.training and not self.decoder_only:
             self.restarts.observe(quantized, self.global_step)
         terms = {
             **self._reconstruction(quantized.latents, wave),
@@ -106,8 +182,12 @@ class AcousticCodecModule(TrainableModule):
     def _reconstruction(self, latents: Tensor, wave: Tensor) -> dict[str, Tensor]:
         reconstructed = self.codec.decoder.model(latents)
         terms = self.distances(reconstructed, wave)
-        return terms if self.latent_mel is None else {**terms, "latent_mel": self.latent_mel(latents, wave)}
+        if self.latent_mel is not None:
+            terms["latent_mel"] = self.latent_mel(latents, wave)
+        if self.training and self.adversary is not None and self.global_step >= self.adversary.config.from_step:
+            terms |= self.adversary(reconstructed, wave)
+        return terms
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        loss = torch.stack([weight * terms[name] for name, weight in self.weights.items() if name in terms]).sum()
         return {"loss": loss, **terms}

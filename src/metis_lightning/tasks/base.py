@@ -111,4 +111,4 @@ class TrainableModule(lightning.LightningModule):
             sync_dist=stage != "train",
         )
         if stage == "train":
-            self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])

@@ -46,18 +46,19 @@ class CodebookRestarts:
             return
         size = self.quantizer.stages[0].codebook.num_embeddings
         counts = torch.stack([torch.bincount(codes.flatten(), minlength=size) for codes in quantized.codes])
-        self.counts_QV = counts if self.counts_QV is None else self.counts_QV + counts
+        self.counts_QV = counts if self.counts_QV is None else self.counts_QV.to(counts.device) + counts
         if step % self.every == 0:
-            self._move_unused(quantized, self.counts_QV)
+            # Drawn from the step, so that a resumed run moves the same codes to the same places.
+            self._move_unused(quantized, self.counts_QV, torch.Generator().manual_seed(step))
             self.counts_QV = None
 
-    def _move_unused(self, quantized: Quantized, counts_QV: Tensor) -> None:
+    def _move_unused(self, quantized: Quantized, counts_QV: Tensor, generator: torch.Generator) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if distributed:
             torch.distributed.all_reduce(counts_QV)
         for quantizer, counts, encodings in zip(self.quantizer.stages, counts_QV, quantized.encodings, strict=True):
             candidates = encodings.transpose(1, 2).flatten(0, 1)
-            chosen = candidates[torch.randint(len(candidates), (len(counts),), device=counts.device)]
+            chosen = candidates[torch.randint(len(candidates), (len(counts),), generator=generator).to(counts.device)]
             moved = torch.where(counts[:, None] == 0, chosen, quantizer.codebook.weight)
             if distributed:
                 torch.distributed.broadcast(moved, src=0)

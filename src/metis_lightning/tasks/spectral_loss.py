@@ -20,8 +20,8 @@ LOUDNESS_EXPONENT = 0.3
 class MelDistances(nn.Module):
     """Mean absolute distances of mel spectrograms over several window lengths, on two scales.
 
-    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes to
-    the power 0.3; the harmonics' peaks, which are what is heard, count more.
+    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes
+    to the power 0.3; the harmonics' peaks, which are what is heard, count more.
     """
 
     def __init__(

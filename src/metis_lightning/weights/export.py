@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.weights.bundle import Part, write_part
+from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,6 +58,20 @@ def checkpoint_parts(path: Path) -> Mapping[str, Part]:
         )
         for name, part in described.items()
     }
+
+
+def bundle_or_checkpoint_part(source: str, name: str) -> Part:
+    """Return a part of a bundle, or of a checkpoint file (`.ckpt`).
+
+    Raises:
+        UserError: if there is no such bundle or file, or it lacks the part.
+    """
+    if not source.endswith(".ckpt"):
+        return read_part(bundle_folder(source), name)
+    parts = checkpoint_parts(Path(source))
+    if name not in parts:
+        raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
+    return parts[name]
 
 
 def export(checkpoint: Path, bundle: Path) -> list[str]:
