@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures, stacked
@@ -56,7 +56,8 @@ class W2vBertFeatures(SSLFeatures):
         lengths = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
         frames = stacked(self._normalised_mel(wave, lengths))
         valid = torch.arange(frames.shape[1], device=wave.device) < self.num_frames(lengths)[:, None]
-        encoder = self._loaded().to(wave.device)
+        encoder = self._loaded()
+        nn.Module.to(encoder, wave.device)
         return encoder(input_features=frames, attention_mask=valid.long()).last_hidden_state
 
     def _normalised_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
 
     class FirstLayers(Wav2Vec2BertModel):
         # The layers above are left out on purpose: no report of their weights.
-        _keys_to_ignore_on_load_unexpected = (r"encoder\.layers\.",)
+        _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\."]
 
     try:
         return FirstLayers.from_pretrained(source, num_hidden_layers=layers)
