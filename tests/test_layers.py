@@ -26,7 +26,7 @@ LAYERS = (
     {"callbacks"},
     {"tasks"},
     {"evaluate"},
-    {"explain"},
+    {"explain", "overlays"},
     {"lightning_cli"},
     {"cli"},
     {"__main__"},

@@ -7,6 +7,7 @@ the hyper-parameters it carries do not override the config, which alone says wha
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
+from metis_lightning.overlays import resolve_overlays
 
 # Values of --ckpt_path that Lightning resolves to a path by itself.
 _SPECIAL_CHECKPOINTS = ("last", "best", "hpc")
@@ -119,13 +121,15 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     """
     # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
     # Lightning recommends other products at the start of every run.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
     try:
+        resolved = resolve_overlays(args)
         # LightningCLI warns when it is handed arguments that the process has too.
-        MetisCLI(None if args == argv[1:] else args, examples)
+        MetisCLI(None if resolved == argv[1:] else resolved, examples)
     except Exception as error:
         mistake = _find_mistake(error)
         if mistake is None:
@@ -178,4 +182,5 @@ def config_files(args: Sequence[str]) -> list[Path]:
     """
     values = [value for option, value in zip(args, args[1:], strict=False) if option in ("-c", "--config")]
     values += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
-    return [path for path in map(Path, values) if path.is_file()]
+    # A resolved overlay stands in the arguments as text.
+    return [path for path in map(Path, (value for value in values if "\n" not in value)) if path.is_file()]

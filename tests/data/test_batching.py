@@ -102,3 +102,15 @@ def test_impossible_requests_are_the_users_mistake(monkeypatch):
     on_rank(monkeypatch, 0, 4)
     with pytest.raises(UserError, match="3 utterances cannot be shared by 4 processes"):
         list(SecondsBatchSampler([1.0] * 3, 10.0, True))
+
+
+def test_a_resumed_epoch_goes_on_after_the_batches_that_were_done() -> None:
+    lengths = [1.0 + i / 10 for i in range(30)]
+    whole, resumed = (SecondsBatchSampler(lengths, 6.0, shuffle=True, seed=3) for _ in range(2))
+    whole.set_epoch(2)
+    resumed.resume(epoch=2, batches=4)
+    assert list(resumed) == list(whole)[4:]
+    assert len(resumed) == len(whole)
+    for sampler in (whole, resumed):
+        sampler.set_epoch(3)
+    assert list(resumed) == list(whole)

@@ -56,3 +56,18 @@ def test_the_step_changes_the_output() -> None:
     x = torch.randn(1, 4, 16)
     early, late = backbone(x, torch.tensor([0.1])), backbone(x, torch.tensor([0.9]))
     assert (early - late).abs().max() > 1e-3
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    backbone, x, t = Backbone(16, 2, 2, cond_mlp=False), torch.randn(2, 6, 16), torch.tensor([0.3, 0.8])
+
+    def gradients() -> list[torch.Tensor]:
+        backbone.zero_grad()
+        backbone(x, t).square().sum().backward()
+        return [parameter.grad.clone() for parameter in backbone.parameters()]
+
+    kept = gradients()
+    backbone.checkpoint_activations = True
+    assert all(torch.equal(first, second) for first, second in zip(kept, gradients(), strict=True))
+    assert any(gradient.abs().sum() > 0 for gradient in kept)

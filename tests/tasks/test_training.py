@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
-from torch.optim.lr_scheduler import ConstantLR
-from torch.utils.data import DataLoader
 
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import Metis
@@ -21,58 +17,8 @@ from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.tse import TseModule
-from metis_lightning.types import SpeechBatch
+from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse, speech_batch
 from tiny import ACOUSTIC, SEMANTIC, STAGE1, WIDTH, stage2_config
-
-OPTIMIZER = partial(torch.optim.AdamW, lr=1e-2)
-SCHEDULE = partial(ConstantLR, factor=1.0)
-
-
-def speech_batch() -> SpeechBatch:
-    """Two rows of tones that change, with a prompt and a source."""
-    generator = torch.Generator().manual_seed(0)
-    time = torch.arange(24_000) / 24_000
-    pitches = torch.tensor([[180.0], [240.0]])
-    wave = 0.3 * torch.sin(2 * torch.pi * pitches * time * (1 + time)) + 0.01 * torch.randn(
-        2, 24_000, generator=generator
-    )
-    return SpeechBatch(
-        ids=("a", "b"),
-        speakers=("x", "y"),
-        texts=("", ""),
-        wave=wave,
-        lengths=torch.tensor([24_000, 19_200]),
-        source=wave + wave.flip(0),
-        prompt_lengths=torch.tensor([4_800, 9_600]),
-    )
-
-
-class OneBatch(lightning.LightningDataModule):
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader([speech_batch()] * 400, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader([speech_batch()], batch_size=None)
-
-
-def trainer(folder: Path, steps: int) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_steps=steps,
-        limit_train_batches=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
-
-
-def fit(module: TrainableModule, folder: Path, steps: int, ckpt_path: Path | None = None) -> lightning.Trainer:
-    run = trainer(folder, steps)
-    run.fit(module, datamodule=OneBatch(), ckpt_path=ckpt_path, weights_only=True)
-    return run
 
 
 def scores(module: TrainableModule) -> Mapping[str, float]:
@@ -116,11 +62,6 @@ def test_a_module_overfits_one_batch(
     before = scores(module)[measure]
     fit(module, tmp_path, steps)
     assert scores(module)[measure] < share * before
-
-
-def make_tse(bundle: Path, rank: int = 2) -> TseModule:
-    torch.manual_seed(0)
-    return TseModule(str(bundle), lora_rank=rank, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
 
 
 def test_a_lora_checkpoint_holds_the_trained_weights_alone_and_speaks(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.weights.build import load_base, load_task, load_weights
 from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_part, write_part
-from metis_lightning.weights.export import checkpoint_parts, export
-from tiny import STAGE1
+from metis_lightning.weights.difference import difference
+from metis_lightning.weights.export import checkpoint_parts, export, main
+from tiny import STAGE1, WIDTH
 
 
 def test_a_part_makes_the_round_trip_in_bfloat16(tmp_path: Path) -> None:
@@ -100,3 +101,56 @@ def test_export_writes_the_parts_that_a_checkpoint_names(tmp_path: Path) -> None
     torch.save({"state_dict": state}, tmp_path / "b.ckpt")
     with pytest.raises(UserError, match="names no parts"):
         export(tmp_path / "b.ckpt", tmp_path / "bundle")
+
+
+def test_a_difference_names_every_weight_and_layers_once() -> None:
+    needed = {f"layers.{i}.w": torch.zeros(4) for i in range(3)} | {"head": torch.zeros(2), "same": torch.zeros(1)}
+    given = {f"layers.{i}.w": torch.zeros(2) for i in range(3)} | {"tail": torch.zeros(2), "same": torch.zeros(1)}
+    assert difference(needed, given) == (
+        "they lack 'head'; 'layers.*.w' (3 such) has shape (2,), the model needs (4,); unexpected 'tail'"
+    )
+    assert difference(needed, needed) == ""
+
+
+def tse_checkpoint(bundle: Path, path: Path) -> Stage1:
+    """Write a checkpoint with raw and averaged weights of a TSE LoRA; return the raw model."""
+    model = load_task(bundle, "tse")
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "cond_adapter" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    part = read_part(bundle, "tse")
+    state = {name: model.state_dict()[name.removeprefix("model.")].clone() for name in part.tensors}
+    ema = {"weights": {name: value / 2 for name, value in state.items()}, "validate_with": "ema", "updates": 1}
+    described = {"tse": {"config": dict(part.config), "prefix": ""}}
+    torch.save({"state_dict": state, "bundle_parts": described, "ema": ema}, path)
+    return model
+
+
+def test_merged_weights_compute_what_unmerged_ones_do_and_need_no_base(tiny_bundle: Path, tmp_path: Path) -> None:
+    unmerged = tse_checkpoint(tiny_bundle, tmp_path / "a.ckpt")
+    line = [str(tmp_path / "a.ckpt"), str(tmp_path / "bundle"), "--weights=raw", "--merge", f"--base={tiny_bundle}"]
+    assert main(line) == 0
+    merged = load_task(tmp_path / "bundle", "tse")
+    assert not any("lora" in name for name in merged.state_dict())
+    tokens, condition = torch.arange(12)[None], torch.randn(1, 12, 160)
+    inputs = (tokens, tokens % 2 == 0, torch.tensor([0.4]), None, condition)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(*inputs), unmerged(*inputs), rtol=0, atol=1e-5)
+    assert merged.config.hidden_size == WIDTH
+
+
+def test_which_weights_are_exported_is_a_choice_that_defaults_to_validations(tiny_bundle: Path, tmp_path: Path) -> None:
+    tse_checkpoint(tiny_bundle, tmp_path / "a.ckpt")
+    raw, ema, default = (
+        checkpoint_parts(tmp_path / "a.ckpt", choice)["tse"].tensors for choice in ("raw", "ema", None)
+    )
+    assert all(torch.equal(ema[name], value / 2) for name, value in raw.items())
+    assert all(torch.equal(default[name], value) for name, value in ema.items())
+
+
+def test_an_average_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {}, "bundle_parts": {"stage1": {"config": {}, "prefix": ""}}}, tmp_path / "a.ckpt")
+    assert main([str(tmp_path / "a.ckpt"), str(tmp_path / "b"), "--weights=ema"]) == 2
+    assert "holds no EMA weights" in capsys.readouterr().err
+    assert main([str(tmp_path / "a.ckpt"), str(tmp_path / "b"), "--merge"]) == 2
+    assert "no LoRA to merge" in capsys.readouterr().err

@@ -83,7 +83,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         if not lengths:
             raise UserError("no utterances to make batches from; check the data root, the split and max_seconds")
         self.lengths, self.batch_seconds, self.shuffle, self.seed = tuple(lengths), batch_seconds, shuffle, seed
-        self.epoch = 0
+        self.epoch, self._begun, self._done = 0, 0, 0
         self._buckets = self._plan()
 
     @property
@@ -92,8 +92,13 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws; ignored without `shuffle`."""
-        self.epoch = epoch if self.shuffle else 0
+        """Choose the epoch that the next iteration draws; not one before `resume`'s, and only with `shuffle`."""
+        self.epoch = max(epoch, self._begun) if self.shuffle else 0
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Go on in `epoch` after its first `batches` batches on this process; `len` stays that of a whole epoch."""
+        self._begun, self._done = epoch, batches
+        self.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Return the number of batches on this process."""
@@ -102,7 +107,8 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
     def __iter__(self) -> Iterator[list[ItemKey]]:
         """Yield this process's batches as (epoch, index) pairs."""
         epoch = self.epoch
-        for batch in self._epoch_batches()[_rank() :: _world_size()]:
+        done = self._done if self.shuffle and epoch == self._begun else 0
+        for batch in self._epoch_batches()[_rank() :: _world_size()][done:]:
             yield [(epoch, index) for index in batch]
 
     def _plan(self) -> list[list[int]]:

@@ -74,6 +74,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.root, self.seed, self.max_seconds, self.cache = root, seed, max_seconds, cache
         self.batch_seconds, self.num_workers = batch_seconds, num_workers
         self._corpora: dict[str, SpeechCorpus] = {}
+        self._resume = {"epoch": 0, "batches": 0}
 
     @abstractmethod
     def utterances(self) -> list[Utterance]:
@@ -87,9 +88,23 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         for split in (self.train_split, self.val_split):
             self._corpora[split] = SpeechCorpus((u for u in kept if u.split == split), cache=self.cache)
 
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches are done, for the checkpoint."""
+        if self.trainer is None:
+            return dict(self._resume)
+        done, epoch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready, self.trainer.current_epoch
+        whole = done >= self.trainer.num_training_batches
+        return {"epoch": epoch + 1, "batches": 0} if whole else {"epoch": epoch, "batches": done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where a checkpoint was made: its epoch's first batches are not drawn again."""
+        self._resume = dict(state_dict)
+
     def train_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of shuffled training batches."""
-        return self._loader(self.train_split, self.recipe, shuffle=True)
+        loader = self._loader(self.train_split, self.recipe, shuffle=True)
+        loader.batch_sampler.resume(**self._resume)  # type: ignore[union-attr]
+        return loader
 
     def val_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of fixed validation batches, shortest first."""

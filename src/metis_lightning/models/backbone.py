@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class AdaptiveRMSNorm(nn.Module):
@@ -97,6 +98,8 @@ class Backbone(nn.Module):
         self.norm = AdaptiveRMSNorm(hidden_size)
         self.diff_step_mlp = _mlp(hidden_size)
         self.cond_mlp = _mlp(hidden_size) if cond_mlp else None
+        self.checkpoint_activations = False
+        """Whether training keeps each layer's input only and computes the rest again for the gradients."""
 
     def forward(self, x: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H).
@@ -109,8 +112,12 @@ class Backbone(nn.Module):
         step_BH = self.diff_step_mlp(sinusoidal_embedding(t, self.hidden_size).to(x.dtype))
         rotation = rotary_embedding(x.shape[1], self.head_dim, x)
         mask = None if x_mask is None else x_mask.bool()[:, None, None]
+        recompute = self.checkpoint_activations and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, step_BH, rotation, mask)
+            if recompute:
+                x = checkpoint(layer, x, step_BH, rotation, mask, use_reentrant=False)
+            else:
+                x = layer(x, step_BH, rotation, mask)
         return self.norm(x, step_BH)
 
 

@@ -40,6 +40,15 @@ def load_lora_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict({key.removeprefix(PUBLISHED_PREFIX): value for key, value in state.items()}, strict=False)
 
 
+def merge_lora(model: nn.Module) -> None:
+    """Add each LoRA map to the weights that it adapts, W + 2BA, in place; the model is a plain one afterwards."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.base_layer)
+
+
 @contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[None]:
     """Within the block the model computes as its base does."""

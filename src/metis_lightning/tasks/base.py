@@ -12,9 +12,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from metis_lightning.data.recipe import derived_generator
 from metis_lightning.errors import UserError
+from metis_lightning.tasks.masked_tokens import MaskRatioCurve
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.types import SpeechBatch
+from metis_lightning.weights.difference import difference
 
 FRONT_END = "tokenizer."
 """Prefix of the frozen front end's weights in a module's state."""
@@ -31,8 +34,9 @@ class PartOfBundle:
 class TrainableModule(lightning.LightningModule):
     """A LightningModule whose optimizer and schedule are given from outside.
 
-    Subclasses implement `losses`, which returns named scalars (`loss` is the one that is minimised), and `parts`, which
-    says what of the module goes into a bundle; every checkpoint carries that as plain data.
+    Subclasses implement `losses`, which returns named scalars (`loss` is the one that is minimised; where it is a mean
+    over masked tokens, `masked_tokens` counts them), and `parts`, which says what of the module goes into a bundle;
+    every checkpoint carries that as plain data.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class TrainableModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._seed = torch.initial_seed()
+        self.by_mask_ratio = MaskRatioCurve()
         # A checkpoint lacks what `kept` leaves out, by design; `on_load_checkpoint` checks the rest.
         self.strict_loading = False
 
@@ -69,32 +75,52 @@ class TrainableModule(lightning.LightningModule):
         """Refuse a checkpoint whose weights are not this module's.
 
         Raises:
-            UserError: naming the first weight that is on one side only, or of another shape.
+            UserError: naming every weight that is on one side only, or of another shape.
         """
-        own = self.state_dict()
+        kept = self.kept()
+        own = {name: value for name, value in self.state_dict().items() if name in kept}
         loaded = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(FRONT_END)}
-        for name in sorted(self.kept() ^ set(loaded)):
-            raise UserError(
-                f"the checkpoint does not fit: {name!r} is on one side only; compare with the config of its run"
-            )
-        for name, value in loaded.items():
-            if own[name].shape != value.shape:
-                raise UserError(
-                    f"the checkpoint does not fit: {name!r} has shape {tuple(value.shape)}, the model "
-                    f"needs {tuple(own[name].shape)}"
-                )
+        if text := difference(own, loaded):
+            raise UserError(f"the checkpoint's weights do not fit: {text}; compare with the config of its run")
         checkpoint["state_dict"] = loaded
+
+    def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:
+        """Seed all draws of a step, dropout's too, by its place in training and the process.
+
+        So a resumed run draws what an uninterrupted one does, and no two processes draw the same.
+        """
+        place = (self._seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(derived_generator("step", *place).initial_seed())
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and log all its scalars under `train/`."""
         scalars = self.losses(batch)
         self._log_all("train", scalars, batch)
-        return scalars["loss"]
+        return scalars["loss"] * self._share(scalars.get("masked_tokens"))
+
+    def _share(self, tokens: Tensor | None) -> Tensor | float:
+        """Return this process's tokens over the mean of all processes; 1 where losses are not means over tokens.
+
+        DDP averages gradients over processes: so weighted, they are those of the mean over the tokens of all.
+        """
+        if tokens is None or self.trainer.world_size == 1:
+            return 1.0
+        return tokens / self.trainer.strategy.reduce(tokens.clone(), reduce_op="mean")
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Log a batch's scalars under `val/`, with the same draws at every validation."""
         generator = torch.Generator(device=self.device).manual_seed(batch_idx)
         self._log_all("val", self.losses(batch, generator), batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the curve by mask ratio anew."""
+        self.by_mask_ratio.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy by how much was masked, for modules that note it."""
+        if self.by_mask_ratio.update_called:
+            curve = {f"val/{name}": value for name, value in self.by_mask_ratio.compute().items()}
+            self.log_dict(curve, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizer over the trainable parameters, and its schedule, stepped every update."""

@@ -20,7 +20,7 @@ from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import ADAPTERS, load_base, load_tokenizer
+from metis_lightning.weights.build import ADAPTERS, load_base, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -83,12 +83,14 @@ class FinetuneModule(TrainableModule):
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the task's weights; their names in the state are the published ones."""
-        config = {
+        config: dict[str, Any] = {
             "adapter": self.adapter,
             "cond_dim": self.condition_dim,
             "lora_rank": self.lora_rank,
             "base_sha256": self.base_sha256,
         }
+        if not self.lora_rank:
+            config["stage1"] = plain_config(self.model.config)
         return {self.task: PartOfBundle(config, "")}
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
@@ -98,18 +100,21 @@ class FinetuneModule(TrainableModule):
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator, prompts)
         valid = frame_mask(frames, tokens.shape[1])
         condition = self.condition(batch)[:, : tokens.shape[1]]
-        scores = self._scores(tokens, masking, valid, condition)
-        if self.training or not self.lora_rank:
+        logits, targets = self._logits(tokens, masking, valid, condition), tokens[masking.mask]
+        scores = masked_scores(logits, targets)
+        if self.training:
+            return {**scores, "masked_tokens": masking.mask.sum().float()}
+        self.by_mask_ratio.update(logits, targets, masking)
+        if not self.lora_rank:
             return scores
         with lora_disabled(self.model):
-            base = self._scores(tokens, masking, valid, None)
+            base = masked_scores(self._logits(tokens, masking, valid, None), targets)
         return {**scores, **{f"base_{name}": value for name, value in base.items()}}
 
-    def _scores(
-        self, tokens: Tensor, masking: Masking, valid: Tensor, condition: Tensor | None
-    ) -> Mapping[str, Tensor]:
+    def _logits(self, tokens: Tensor, masking: Masking, valid: Tensor, condition: Tensor | None) -> Tensor:
+        """Return logits (M, V) of the masked positions; only they pass through the head."""
         hidden = self.model(tokens, masking.mask, masking.t, valid, condition)
-        return masked_scores(self.model.to_logit(hidden[masking.mask]), tokens[masking.mask])
+        return self.model.to_logit(hidden[masking.mask])
 
     def kept(self) -> set[str]:
         """Return the names of the trained weights, which are what a checkpoint holds."""

@@ -10,6 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import Metric
+
+from metis_lightning.models.masking import Masking, mask_ratio
+
+BINS = 5
+"""Of the mask ratio, equally wide."""
 
 
 def masked_scores(logits_MV: Tensor, targets_M: Tensor) -> Mapping[str, Tensor]:
@@ -18,6 +24,39 @@ def masked_scores(logits_MV: Tensor, targets_M: Tensor) -> Mapping[str, Tensor]:
         "loss": F.cross_entropy(logits_MV, targets_M),
         "acc": (logits_MV.argmax(dim=-1) == targets_M).float().mean(),
     }
+
+
+class MaskRatioCurve(Metric):
+    """Loss and accuracy on masked tokens by the mask ratio γ(t) of their rows, over a whole validation.
+
+    A model is easy to compare with another by this curve: the mean over all tokens hides how much was masked.
+    """
+
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Sums of the cross-entropy and of right guesses, and the number of tokens.
+        self.add_state("totals", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> None:
+        """Count the masked tokens of a batch, in the order of `masking.mask`."""
+        ratio_M = mask_ratio(masking.t)[:, None].expand(masking.mask.shape)[masking.mask]
+        bins_M = (ratio_M * BINS).long().clamp(max=BINS - 1)
+        right = logits_MV.argmax(dim=-1) == targets_M
+        values = torch.stack(
+            [F.cross_entropy(logits_MV.float(), targets_M, reduction="none"), right, torch.ones_like(right)]
+        )
+        self.totals.index_add_(1, bins_M, values.to(self.totals.dtype))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return `loss_mask_00-20`, `acc_mask_00-20`, … (percent), without the bins that have no token."""
+        losses, right, counts = self.totals
+        names = [f"mask_{100 * i // BINS:02}-{100 * (i + 1) // BINS}" for i in range(BINS)]
+        filled = [(i, name) for i, name in enumerate(names) if counts[i]]
+        kinds = (("loss", losses), ("acc", right))
+        return {f"{kind}_{name}": (sums[i] / counts[i]).float() for kind, sums in kinds for i, name in filled}
 
 
 def frame_mask(frames: Tensor, length: int) -> Tensor:

@@ -56,8 +56,10 @@ class PretrainModule(TrainableModule):
         hidden = self.model(tokens, masking.mask, masking.t, valid)
         # Only masked positions pass through the head: it is the widest map of a small model.
         targets = tokens[masking.mask]
-        scores = masked_scores(self.model.to_logit(hidden[masking.mask]), targets)
+        logits = self.model.to_logit(hidden[masking.mask])
+        scores = masked_scores(logits, targets)
         if self.training:
             self.unigram.observe(tokens[valid])
-            return scores
+            return {**scores, "masked_tokens": masking.mask.sum().float()}
+        self.by_mask_ratio.update(logits, targets, masking)
         return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}

@@ -14,7 +14,7 @@ from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
-from metis_lightning.tokens.tokenizer import resampled_length
+from metis_lightning.tokens.tokenizer import frozen, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import FEATURES, plain_config
 
@@ -52,15 +52,12 @@ class SemanticCodecModule(TrainableModule):
     def on_fit_start(self) -> None:
         """Measure the features' mean and deviation, unless a checkpoint brought them."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if (
-            isinstance(self.features, FilterbankFeatures)
-            and datamodule is not None
-            and bool(self.features.std.eq(1).all())
-        ):
+        if datamodule is not None and bool(self.features.std.eq(1).all()):
             frames = []
             for _, batch in zip(range(STATISTICS_BATCHES), datamodule.train_dataloader(), strict=False):
                 batch = batch.to(self.device)
-                values = self.features.unnormalised(self.resample(batch.wave))
+                lengths = resampled_length(batch.lengths, self.features.sample_rate)
+                values = self.features.unnormalised(self.resample(batch.wave), lengths)
                 frames.append(values[self._valid(batch, values.shape[1])])
             std, mean = torch.std_mean(torch.cat(frames), dim=0)
             self.features.std.copy_(std)
@@ -71,12 +68,14 @@ class SemanticCodecModule(TrainableModule):
         kind = next(name for name, cls in FEATURES.items() if isinstance(self.features, cls))
         return {
             "semantic_codec": PartOfBundle(plain_config(self.codec.config), "codec."),
-            "ssl_features": PartOfBundle({"kind": kind}, "features."),
+            "ssl_features": PartOfBundle({"kind": kind, **self.features.config()}, "features."),
         }
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum, its terms over valid frames, and the codebook's perplexity."""
-        features, _ = self.features(self.resample(batch.wave), batch.lengths)
+        with frozen(batch.wave):
+            lengths = resampled_length(batch.lengths, self.features.sample_rate)
+            features, _ = self.features(self.resample(batch.wave), lengths)
         reconstructed, quantized = self.codec(features)
         if self.training:
             self.restarts.observe(quantized, self.global_step)

@@ -61,10 +61,18 @@ class SemanticToAcousticModule(TrainableModule):
         x = self.model.embed(acoustic, masking.mask, layer, masking.prompt)
         valid = frame_mask(frames, ssl.shape[1])
         hidden = self.model.hidden(x, self.model.condition(ssl, layer), masking.t, valid)
-        scores = masked_scores(self.model.to_logits[layer](hidden[masking.mask]), acoustic[..., layer][masking.mask])
-        return {**scores, f"loss_layer{layer}": scores["loss"]} if self.training else scores
+        logits, targets = self.model.to_logits[layer](hidden[masking.mask]), acoustic[..., layer][masking.mask]
+        scores = masked_scores(logits, targets)
+        if self.training:
+            return {**scores, f"loss_layer{layer}": scores["loss"], "masked_tokens": masking.mask.sum().float()}
+        self.by_mask_ratio.update(logits, targets, masking)
+        return scores
 
     def _draw_layer(self, generator: torch.Generator | None) -> int:
         uniform = torch.rand((), generator=generator, device=None if generator is None else generator.device)
         edges = self.model.config.layer_weights().cumsum(0)[:-1]
         return int(torch.searchsorted(edges, uniform.cpu(), right=True))
+
+
+class FirstLayerModule(SemanticToAcousticModule):
+    """The same for the model of the first quantizer layer: a class of its own, to which a scale says its own sizes."""

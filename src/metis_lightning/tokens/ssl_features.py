@@ -7,21 +7,32 @@ Shape letters: B batch, S samples, T frames, C feature width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class SSLFeatures(nn.Module, ABC):
-    """The interface of every extractor: frozen, 16 kHz in, 50 Hz out."""
+    """The interface of every extractor: frozen, 16 kHz in, 50 Hz out, normalised by a stored mean and deviation."""
 
     sample_rate: int = 16_000
     frame_rate: int = 50
     dim: int
+    mean: Tensor
+    std: Tensor
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as a bundle notes them."""
+        return {}
 
     @abstractmethod
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, T, C) and their frame counts (B,) of wave (B, S) with `lengths` (B,) samples."""
+
+    @abstractmethod
+    def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return features (B, T, C) before the stored statistics; without `lengths` all of wave (B, S) is signal."""
 
     @abstractmethod
     def num_frames(self, num_samples: Tensor) -> Tensor:
@@ -37,8 +48,6 @@ class FilterbankFeatures(SSLFeatures):
     """
 
     dim = 160
-    mean: Tensor
-    std: Tensor
     mel_bank: Tensor
     window: Tensor
 
@@ -56,18 +65,24 @@ class FilterbankFeatures(SSLFeatures):
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised features (B, T, 160) and their frame counts."""
-        stacked = self.unnormalised(wave)
-        return (stacked - self.mean) / self.std, self.num_frames(lengths)
+        return (self.unnormalised(wave) - self.mean) / self.std, self.num_frames(lengths)
 
-    def unnormalised(self, wave: Tensor) -> Tensor:
+    def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return log-mel frames (B, T, 160) of wave (B, S) in [-1, 1]."""
+        return stacked(self.log_mel(wave))
+
+    def log_mel(self, wave: Tensor) -> Tensor:
+        """Return single frames (B, 2T, 80), one every 10 ms, the odd one at the end among them."""
         frames = (wave * 2**15).unfold(-1, 400, 160)
         frames = frames - frames.mean(dim=-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
         spectrum = torch.fft.rfft((frames - 0.97 * previous) * self.window, n=512).abs().square()
-        log_mel = (spectrum @ self.mel_bank).clamp(min=1.192092955078125e-07).log()
-        even = log_mel[:, : log_mel.shape[1] // 2 * 2]
-        return even.reshape(even.shape[0], -1, self.dim)
+        return (spectrum @ self.mel_bank).clamp(min=1.192092955078125e-07).log()
+
+
+def stacked(frames: Tensor) -> Tensor:
+    """Return pairs of neighbouring frames (B, 2T, C) side by side, as (B, T, 2C)."""
+    return frames[:, : frames.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
 
 
 def kaldi_mel_bank(num_mels: int, n_fft: int, sample_rate: int, low_hz: float) -> Tensor:

@@ -5,6 +5,9 @@ Shape letters: B batch, S samples, T frames at 50 Hz, C feature width, Q quantiz
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -35,31 +38,38 @@ class SpeechTokenizer(nn.Module):
         """Return the SSL frames (B,) of `lengths` (B,) samples at 24 kHz."""
         return self.features.num_frames(resampled_length(lengths, self.features.sample_rate))
 
-    @torch.no_grad()
     def ssl_features(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised features (B, T, C) and frame counts (B,) of wave (B, S) at 24 kHz."""
-        return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
+        with frozen(wave):
+            return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
 
-    @torch.no_grad()
     def ssl_tokens(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz."""
-        features, frames = self.ssl_features(wave, lengths)
-        return self.semantic_codec.quantize(features)[0], frames
+        with frozen(wave):
+            features, frames = self.ssl_features(wave, lengths)
+            return self.semantic_codec.quantize(features)[0], frames
 
-    @torch.no_grad()
     def acoustic_tokens(self, wave: Tensor) -> Tensor:
         """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz."""
-        return self._codec().encode(wave)
+        with frozen(wave):
+            return self._codec().encode(wave)
 
-    @torch.no_grad()
     def wave(self, acoustic_tokens: Tensor) -> Tensor:
         """Return a waveform (B, T · 480) at 24 kHz of acoustic tokens (B, T, Q)."""
-        return self._codec().decode(acoustic_tokens)
+        with frozen(acoustic_tokens):
+            return self._codec().decode(acoustic_tokens)
 
     def _codec(self) -> AcousticCodec:
         if self.acoustic_codec is None:
             raise ValueError("this tokenizer was built without an acoustic codec")
         return self.acoustic_codec
+
+
+@contextmanager
+def frozen(like: Tensor) -> Iterator[None]:
+    """Within the block there are no gradients and no mixed precision, on which tokens must not depend."""
+    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield
 
 
 def resampled_length(lengths: Tensor, sample_rate: int) -> Tensor:

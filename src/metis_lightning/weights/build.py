@@ -11,17 +11,22 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
-from metis_lightning.models.lora import add_lora, load_lora_state
+from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.w2v_bert import W2vBertFeatures
 from metis_lightning.weights.bundle import Part, has_part, read_part
+from metis_lightning.weights.difference import difference
 
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
-FEATURES: Mapping[str, type[FilterbankFeatures]] = {"filterbank": FilterbankFeatures}
+FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures]] = {
+    "filterbank": FilterbankFeatures,
+    "w2v_bert": W2vBertFeatures,
+}
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -49,19 +54,15 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Load all weights of a model, by exactly its own names and shapes.
 
+    A model on the meta device takes none from a bundle that gives sizes only.
+
     Raises:
-        UserError: naming the first tensor that is missing, unexpected or of another shape.
+        UserError: naming every tensor that is missing, unexpected or of another shape.
     """
-    own = model.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors:
-            raise UserError(f"{what}: the weights lack {name!r}")
-        if name not in own:
-            raise UserError(f"{what}: the weights have an unexpected {name!r}")
-        if own[name].shape != tensors[name].shape:
-            raise UserError(
-                f"{what}: {name!r} has shape {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
-            )
+    if not tensors and all(parameter.is_meta for parameter in model.parameters()):
+        return
+    if text := difference(model.state_dict(), tensors):
+        raise UserError(f"{what}: the weights do not fit: {text}")
     model.load_state_dict(dict(tensors))
 
 
@@ -71,7 +72,7 @@ def load_features(folder: Path) -> SSLFeatures:
     kind = str(part.config.get("kind"))
     if kind not in FEATURES:
         raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
-    features = FEATURES[kind]()
+    features = FEATURES[kind](**{key: value for key, value in part.config.items() if key != "kind"})
     load_weights(features, part.tensors, "ssl_features")
     return features
 
@@ -102,37 +103,36 @@ def load_base(folder: Path) -> tuple[Stage1, str]:
 
 
 def load_task(folder: Path, task: str) -> Stage1:
-    """Return stage 1 fine-tuned for a task: the base with the task's LoRA and adapter."""
-    model, digest = load_base(folder)
-    apply_task(model, read_part(folder, task), digest, what=f"bundle {folder}, part {task!r}")
+    """Return stage 1 fine-tuned for a task: the base with the task's LoRA and adapter, or all of the task's own."""
+    part = read_part(folder, task)
+    if "stage1" in part.config:
+        model, digest = Stage1(config_from(Stage1Config, part.config["stage1"])), part.config["base_sha256"]
+    else:
+        model, digest = load_base(folder)
+    apply_task(model, part, digest, what=f"bundle {folder}, part {task!r}")
     return model.eval()
 
 
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
-    """Make a base model a task's, in place: its adapter with its LoRA, or with all of stage 1 trained anew.
+    """Put a task's adapter, and its LoRA or its whole stage 1, on a base model, in place.
 
     Raises:
-        UserError: if the task was trained on another base, or does not fit.
+        UserError: if they were trained on another base, or do not fit.
     """
     if part.config["base_sha256"] != base_sha256:
         raise UserError(
             f"{what}: trained on the base with SHA-256 {part.config['base_sha256']}, this base has {base_sha256}"
         )
-    adapter = ADAPTERS[part.config["adapter"]](part.config["cond_dim"], model.config.hidden_size)
-    model.cond_adapter = adapter
+    model.cond_adapter = ADAPTERS[part.config["adapter"]](part.config["cond_dim"], model.config.hidden_size)
+    tensors = {name.removeprefix("model."): value for name, value in part.tensors.items()}
     if not part.config["lora_rank"]:
-        load_weights(model, _under("model.", part.tensors), what)
+        load_weights(model, tensors, what)
         return
-    load_weights(adapter, _under("model.cond_adapter.", part.tensors), f"{what}: adapter")
     add_lora(model, part.config["lora_rank"])
-    try:
-        load_lora_state(model, {key: value for key, value in part.tensors.items() if "lora_" in key})
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{what}: {error}") from error
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    trained = {name: v for name, v in model.state_dict().items() if "lora_" in name or name.startswith("cond_adapter.")}
+    if text := difference(trained, tensors):
+        raise UserError(f"{what}: the weights do not fit: {text}")
+    model.load_state_dict(tensors, strict=False)
 
 
 def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:

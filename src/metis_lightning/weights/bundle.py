@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
@@ -32,7 +32,7 @@ class Part:
 
 
 def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle: one that ships with the package (`nano`), or a folder on disk.
+    """Return the folder of a bundle: one that ships with the package (`nano`, `paper`), or a folder on disk.
 
     Raises:
         UserError: if there is none.
@@ -60,14 +60,21 @@ def has_part(folder: Path, name: str) -> bool:
 
 
 def read_part(folder: Path, name: str) -> Part:
-    """Return a part of a bundle after checking its SHA-256.
+    """Return a part of a bundle after checking its SHA-256; without tensors if the index gives its sizes only.
 
     Raises:
-        UserError: if the bundle lacks the part, or the file is missing or not the one that the index names.
+        UserError: if the bundle lacks the part or its weights, or the file is missing or not what the index names.
     """
     entry = read_index(folder)["parts"].get(name)
     if entry is None:
         raise UserError(f"bundle {folder}: it has no part {name!r}")
+    if "sha256" not in entry:
+        # Enough for models on the meta device, which have no weights either.
+        if not nn.Linear(1, 1).weight.is_meta:
+            raise UserError(
+                f"bundle {folder}: it gives sizes only, no weights of {name!r}; name a bundle that has them"
+            )
+        return Part(config=entry["config"], tensors={})
     path = folder / _file_name(name)
     if not path.is_file():
         raise UserError(f"bundle {folder}: {path.name} is missing")

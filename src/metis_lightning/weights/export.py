@@ -1,19 +1,24 @@
 """From a Lightning checkpoint to parts of a bundle.
 
-python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt assets/nano
+python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt my_bundle
+python -m metis_lightning.weights.export runs/tse_lora/checkpoints/last.ckpt my_bundle --weights ema --merge --base nano
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.lora import merge_lora
+from metis_lightning.weights.build import apply_task, load_base, plain_config
 from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
 
 
@@ -36,8 +41,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def checkpoint_parts(path: Path) -> Mapping[str, Part]:
-    """Return the parts of a bundle that a checkpoint holds.
+def chosen_state(checkpoint: Mapping[str, Any], weights: str | None = None) -> dict[str, Tensor]:
+    """Return a checkpoint's weights: `raw`, as the optimizer left them, or `ema`, their moving average.
+
+    None takes those that the run was validated with.
+
+    Raises:
+        UserError: if the average is asked for and there is none.
+    """
+    state, ema = checkpoint["state_dict"], checkpoint.get("ema")
+    if (weights or (ema or {}).get("validate_with", "raw")) == "raw":
+        return dict(state)
+    if not ema:
+        raise UserError(
+            "the checkpoint holds no EMA weights; train with the callback metis_lightning.callbacks.ema.EMA"
+        )
+    return {**state, **ema["weights"]}
+
+
+def checkpoint_parts(path: Path, weights: str | None = None) -> Mapping[str, Part]:
+    """Return the parts of a bundle that a checkpoint holds, of its raw weights or their average, see `chosen_state`.
 
     Raises:
         UserError: if it holds none.
@@ -46,7 +69,7 @@ def checkpoint_parts(path: Path) -> Mapping[str, Part]:
     described = checkpoint.get("bundle_parts")
     if not described:
         raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
-    state = checkpoint["state_dict"]
+    state = chosen_state(checkpoint, weights)
     return {
         name: Part(
             config=part["config"],
@@ -74,22 +97,63 @@ def bundle_or_checkpoint_part(source: str, name: str) -> Part:
     return parts[name]
 
 
-def export(checkpoint: Path, bundle: Path) -> list[str]:
-    """Write the parts of a checkpoint into a bundle, which is made if need be; return their names."""
-    parts = checkpoint_parts(checkpoint)
+def merged(part: Part, base: Path, what: str) -> Part:
+    """Return a task's part with its LoRA added to the base: all of stage 1, which loads without base and peft.
+
+    Raises:
+        UserError: if the part is not a task's LoRA, or belongs to another base.
+    """
+    if not part.config.get("lora_rank"):
+        raise UserError(f"{what}: it has no LoRA to merge")
+    model, digest = load_base(base)
+    apply_task(model, part, digest, what)
+    merge_lora(model)
+    config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
+    return Part(config, {f"model.{name}": value for name, value in model.state_dict().items()})
+
+
+def export(checkpoint: Path, bundle: Path, weights: str | None = None, merge_with: Path | None = None) -> list[str]:
+    """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
+
+    Merged weights are stored in float32: in bfloat16 most of a LoRA's change would be rounded away.
+
+    Args:
+        checkpoint: of a run.
+        bundle: folder.
+        weights: `raw`, `ema`, or None for those that the run was validated with.
+        merge_with: folder of the base that the LoRA is merged with; None leaves it apart.
+    """
+    parts = checkpoint_parts(checkpoint, weights)
     for name, part in parts.items():
-        write_part(bundle, name, part)
+        if merge_with is None:
+            write_part(bundle, name, part)
+        else:
+            write_part(bundle, name, merged(part, merge_with, f"checkpoint {checkpoint}"), torch.float32)
     return list(parts)
 
 
-def main() -> None:
-    """Run `export` on the arguments of the command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `export` on the arguments of the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Write the parts of a checkpoint into a bundle.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("bundle", type=Path)
-    options = parser.parse_args()
-    print(f"{options.bundle}: wrote {', '.join(export(options.checkpoint, options.bundle))}")
+    parser.add_argument(
+        "--weights",
+        choices=("raw", "ema"),
+        help="as the optimizer left them, or averaged (default: those that the run was validated with)",
+    )
+    parser.add_argument("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
+    parser.add_argument("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
+    options = parser.parse_args(argv)
+    try:
+        merge_with = bundle_folder(options.base) if options.merge else None
+        names = export(options.checkpoint, options.bundle, options.weights, merge_with)
+    except UserError as error:
+        print(f"metis-lightning: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.bundle}: wrote {', '.join(names)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""A moving average of the trainable weights, beside them in the checkpoint.
+
+Lightning's own averaging copies the whole module, frozen parts and all, and writes the copy in full; a LoRA run needs
+its few megabytes only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.weights.difference import difference
+from metis_lightning.weights.export import read_checkpoint
+
+
+class EMA(Callback):
+    """Averages the trainable weights, θ' ← d·θ' + (1 - d)·θ after each update with d = min(decay, (1 + n)/(10 + n)).
+
+    `state_dict` of the checkpoint stays the raw weights; the average is under `ema`. List this callback after those
+    that use the model when a validation ends, so that they see what validation saw.
+
+    Args:
+        decay: d, once n, the number of updates, is large.
+        validate_with: which weights validation uses; export and inference take the same unless told otherwise.
+    """
+
+    def __init__(self, decay: float = 0.999, validate_with: Literal["ema", "raw"] = "ema") -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"EMA: decay {decay} must lie in [0, 1)")
+        if validate_with not in ("ema", "raw"):
+            raise UserError(f"EMA: validate_with {validate_with!r}: choose 'ema' or 'raw'")
+        self.decay, self.validate_with = decay, validate_with
+        self._average: dict[str, Tensor] = {}
+        self._raw: dict[str, Tensor] = {}
+        self._updates = self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the average at the weights, unless a checkpoint brought one."""
+        trained = _trained(pl_module)
+        self._average = {
+            name: self._average.get(name, value).to(value.device).clone() for name, value in trained.items()
+        }
+        self._step = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Move the average, if the weights were updated."""
+        if trainer.global_step == self._step:
+            return
+        decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
+        for name, value in _trained(pl_module).items():
+            self._average[name].lerp_(value, 1 - decay)
+        self._step, self._updates = trainer.global_step, self._updates + 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in the weights' place."""
+        if self.validate_with == "ema" and trainer.state.fn != TrainerFn.FITTING:
+            self._read(trainer, pl_module)
+        if self.validate_with == "ema" and self._average:
+            self._raw = {name: value.clone() for name, value in _trained(pl_module).items()}
+            _put(pl_module, self._average)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the weights back."""
+        _put(pl_module, self._raw)
+        self._raw = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the weights back, before anything saves them."""
+        self.on_validation_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the average, and which weights validation uses."""
+        if self._average:
+            average = {name: value.clone() for name, value in self._average.items()}
+            checkpoint["ema"] = {"weights": average, "updates": self._updates, "validate_with": self.validate_with}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with a checkpoint's average; without one, a new average starts at the checkpoint's weights.
+
+        Raises:
+            UserError: if the average is of other weights than these.
+        """
+        if ema := checkpoint.get("ema"):
+            if text := difference(_trained(pl_module), ema["weights"]):
+                raise UserError(f"the checkpoint's EMA weights do not fit: {text}")
+            self._average, self._updates = dict(ema["weights"]), ema["updates"]
+
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the average of the checkpoint that is being validated: Lightning hands it to callbacks in `fit` only."""
+        if trainer.ckpt_path is None:
+            return
+        checkpoint = read_checkpoint(Path(trainer.ckpt_path))
+        if not checkpoint.get("ema"):
+            raise UserError(f"checkpoint {trainer.ckpt_path}: it holds no EMA weights; set validate_with: raw")
+        self.on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def _trained(module: LightningModule) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
+
+
+def _put(module: LightningModule, values: dict[str, Tensor]) -> None:
+    parameters = dict(module.named_parameters())
+    for name, value in values.items():
+        parameters[name].data.copy_(value)

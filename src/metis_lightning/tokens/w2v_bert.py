@@ -1,0 +1,97 @@
+"""w2v-BERT 2.0 features, the SSL front end of the paper's scale.
+
+Shape letters: B batch, S samples at 16 kHz, T frames at 50 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from metis_lightning.errors import UserError
+from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures, stacked
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2BertModel
+
+
+class W2vBertFeatures(SSLFeatures):
+    """Hidden state 17 of w2v-BERT 2.0, normalised by a stored mean and deviation (MaskGCT, 2409.00750, section 3.2.1).
+
+    The encoder is loaded when it is first used and is no part of this module's weights, which are the statistics alone.
+    Hidden state k is what a model of k layers gives, so the layers above are not loaded.
+
+    Args:
+        encoder: folder with the encoder, or its name on the model hub (which needs HF_HUB_OFFLINE=0).
+        layer: which hidden state.
+        dim: its width.
+    """
+
+    def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:
+        super().__init__()
+        self.source, self.layer, self.dim = encoder, layer, dim
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        # In lists, so that neither becomes a part of the weights.
+        self._filterbank = [FilterbankFeatures()]
+        self._encoder: list[Wav2Vec2BertModel] = []
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"encoder": self.source, "layer": self.layer, "dim": self.dim}
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        """Return the number of whole stacked filter-bank frames."""
+        return self._filterbank[0].num_frames(num_samples)
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised features (B, T, C) and their frame counts."""
+        return (self.unnormalised(wave, lengths) - self.mean) / self.std, self.num_frames(lengths)
+
+    @torch.no_grad()
+    def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the encoder's hidden states (B, T, C); frames of padding hold no meaning."""
+        lengths = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
+        frames = stacked(self._normalised_mel(wave, lengths))
+        valid = torch.arange(frames.shape[1], device=wave.device) < self.num_frames(lengths)[:, None]
+        encoder = self._loaded()
+        nn.Module.to(encoder, wave.device)
+        return encoder(input_features=frames, attention_mask=valid.long()).last_hidden_state
+
+    def _normalised_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
+        """Return log-mel frames (B, 2T, 80), each bin with mean 0 and deviation 1 over its utterance."""
+        mel = self._filterbank[0].to(wave.device).log_mel(wave)
+        counts = ((lengths - 400).div(160, rounding_mode="floor") + 1).clamp(min=2)[:, None, None]
+        valid = torch.arange(mel.shape[1], device=wave.device)[:, None] < counts
+        mean = (mel * valid).sum(dim=1, keepdim=True) / counts
+        variance = ((mel - mean).square() * valid).sum(dim=1, keepdim=True) / (counts - 1)
+        return (mel - mean) / (variance + 1e-7).sqrt() * valid
+
+    def _loaded(self) -> Wav2Vec2BertModel:
+        if not self._encoder:
+            self._encoder.append(load_encoder(self.source, self.layer).eval().requires_grad_(False))
+        return self._encoder[0]
+
+
+def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
+    """Return the first layers of a w2v-BERT encoder.
+
+    Raises:
+        UserError: if transformers is not installed, or there is no such encoder.
+    """
+    try:
+        from transformers import Wav2Vec2BertModel
+    except ImportError as error:
+        raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
+
+    class FirstLayers(Wav2Vec2BertModel):
+        # The layers above are left out on purpose: no report of their weights.
+        _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\."]
+
+    try:
+        return FirstLayers.from_pretrained(source, num_hidden_layers=layers)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"w2v-BERT encoder {source!r}: neither a folder nor on the model hub ({reason})") from error
