@@ -27,6 +27,8 @@ class SpeechItem:
     wave: (S,) float32 at 24 kHz, the prompt followed by the target.
     mixture: (S,) or None, the prompt followed by target plus interferer.
     prompt_length: samples at the start of `wave` that are the enrollment, or None.
+    script: the text that the model is given to speak, in `language`; empty if there is none.
+    features: (F, C) float32 or None, frames of a condition that is not audio.
     """
 
     id: str
@@ -35,6 +37,9 @@ class SpeechItem:
     wave: Tensor
     mixture: Tensor | None = None
     prompt_length: int | None = None
+    language: str = ""
+    script: str = ""
+    features: Tensor | None = None
 
 
 class Recipe(ABC):

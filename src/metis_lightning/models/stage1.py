@@ -6,12 +6,12 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from metis_lightning.models.backbone import Backbone
+from metis_lightning.models.backbone import Backbone, condition_mlp
 
 PHONE_VOCABULARY = 1024
 """Rows of the published phone embedding."""
@@ -52,6 +52,14 @@ class Stage1(nn.Module):
         )
         for embedding in (self.mask_emb, self.cond_emb):
             nn.init.normal_(embedding.weight, std=0.02)
+
+    def add_phones(self) -> None:
+        """Give a model that was built without them a phone embedding and its MLP, freshly initialised."""
+        if self.phone_emb is not None:
+            return
+        self.config = replace(self.config, use_phone_cond=True)
+        self.phone_emb = nn.Embedding(PHONE_VOCABULARY, self.config.hidden_size)
+        self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
 
     def embed(self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
