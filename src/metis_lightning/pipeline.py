@@ -123,7 +123,7 @@ class Metis:
             UserError: if something is missing or does not belong together.
         """
         folder = bundle_folder(base if name.endswith(".ckpt") else name)
-        part = _checkpoint_part(name, task) if name.endswith(".ckpt") else _bundle_part(folder, name, task)
+        trained, part = _checkpoint_part(name, task) if name.endswith(".ckpt") else _bundle_part(folder, name, task)
         model, digest = load_base(folder)
         apply_task(model, part, digest, what=f"{name}, task {task!r}")
         model = model.eval().to(device)
@@ -131,7 +131,7 @@ class Metis:
         first, full = load_stage2(folder)
         return cls(
             load_tokenizer(folder).to(device),
-            {answered: model for answered in {task, *part.config.get("answers", ())}},
+            dict.fromkeys((trained, *part.config.get("answers", ())), model),
             (first.to(device), full.to(device)),
             None if text is None else text_front_end(text),
         )
@@ -327,19 +327,21 @@ def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:
     return prompt_seconds * len(text.strip().encode()) / len(prompt_text.strip().encode())
 
 
-def _checkpoint_part(name: str, task: str) -> Part:
+def _checkpoint_part(name: str, task: str) -> tuple[str, Part]:
+    """Return the part of a checkpoint that answers a task, and its name."""
     parts = checkpoint_parts(Path(name))
     found = part_for({key: part.config for key, part in parts.items()}, task)
     if found is None:
         raise UserError(f"checkpoint {name}: it holds no weights for the task {task!r}")
-    return parts[found]
+    return found, parts[found]
 
 
-def _bundle_part(folder: Path, name: str, task: str) -> Part:
+def _bundle_part(folder: Path, name: str, task: str) -> tuple[str, Part]:
+    """Return the part of a bundle that answers a task, and its name."""
     found = part_for({key: part["config"] for key, part in read_index(folder)["parts"].items()}, task)
     if found is None:
         raise UserError(f"bundle {name!r} has no part for the task {task!r}; fine-tune it and give the checkpoint")
-    return read_part(folder, found)
+    return found, read_part(folder, found)
 
 
 def _check_length(name: str, wave: Tensor) -> None:

@@ -46,7 +46,8 @@ def test_collate_without_mixture_and_with_mixed_items():
 
 def test_collate_pads_features_and_keeps_scripts():
     items = [
-        SpeechItem(str(n), "s", "t", torch.ones(n), language="en", script="hi", features=torch.ones(n, 2)) for n in (1, 2)
+        SpeechItem(str(n), "s", "t", torch.ones(n), language="en", script="hi", features=torch.ones(n, 2))
+        for n in (1, 2)
     ]
     batch = collate(items)
     assert (batch.scripts, batch.languages) == (("hi", "hi"), ("en", "en"))

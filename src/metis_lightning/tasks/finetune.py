@@ -90,11 +90,13 @@ class FinetuneModule(TrainableModule):
         return None
 
     def phones(self, batch: SpeechBatch) -> Tensor | None:
-        """Return the phones (B, P) of a batch's scripts, padding at the start; None if there are none."""
+        """Return the phones (B, P) of a batch's scripts, padding at the start; None if the task takes no text."""
         if self.text is None:
             return None
         pairs = zip(batch.scripts, batch.languages, strict=True)
-        return stack_phones([self.text(pair) if pair[0] else [] for pair in pairs], batch.wave.device)
+        phones = stack_phones([self.text(pair) if pair[0] else [] for pair in pairs], batch.wave.device)
+        # Padding alone keeps the phone embedding in the graph: DDP expects every trained weight in every step.
+        return torch.full_like(batch.lengths, PADDING)[:, None] if phones is None else phones
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the task's weights; their names in the state are the published ones."""

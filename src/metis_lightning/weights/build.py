@@ -22,8 +22,6 @@ from metis_lightning.weights.bundle import Part, has_part, read_part
 
 # By these names a part says what was trained; a class path would let a bundle choose what is imported.
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
-# Where the layers lie that a LoRA run trains beside the LoRA weights.
-_NEW = ("cond_adapter.", "phone_emb.", "diff_estimator.cond_mlp.")
 FEATURES: Mapping[str, type[FilterbankFeatures]] = {"filterbank": FilterbankFeatures}
 
 if TYPE_CHECKING:
@@ -134,16 +132,19 @@ def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> fr
     Raises:
         UserError: if there is no such kind of adapter.
     """
+    new: list[str] = []
     if extension.adapter is not None:
         if extension.adapter not in ADAPTERS:
             raise UserError(f"adapter {extension.adapter!r}: choose one of {', '.join(ADAPTERS)}")
         model.cond_adapter = ADAPTERS[extension.adapter](extension.cond_dim, model.config.hidden_size)
+        new += ["cond_adapter."]
     if extension.phones:
         model.add_phones()
+        new += ["phone_emb.", "diff_estimator.cond_mlp."]
     if not extension.lora_rank:
         return frozenset(name for name, _ in model.named_parameters())
     add_lora(model, extension.lora_rank, dropout=lora_dropout)
-    return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(_NEW))
+    return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(tuple(new)))
 
 
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
