@@ -15,7 +15,7 @@ from documented import REPOSITORY
 from metis_lightning import cli, pipeline
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis, Request
-from metis_lightning.sampling.stages import Stage1Request, sample_ssl_tokens
+from metis_lightning.sampling.stages import Stage1Request
 from metis_lightning.weights.export import export
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
@@ -96,7 +96,8 @@ def test_omni_answers_every_kind_of_request(tiny_bundle: Path, tmp_path: Path, m
     metis = Metis.from_pretrained(str(checkpoint), task="se", base=str(tiny_bundle))
     assert set(metis.stage1) == {"omni", "tts", "vc", "tse", "se"}
     asked: list[Stage1Request] = []
-    monkeypatch.setattr(pipeline, "sample_ssl_tokens", lambda *args: (asked.append(args[1]), sample_ssl_tokens(*args))[1])
+    sample = pipeline.sample_ssl_tokens
+    monkeypatch.setattr(pipeline, "sample_ssl_tokens", lambda *args: (asked.append(args[1]), sample(*args))[1])
     voice, heard = noise(12_000), noise(14_000, 1)
     answers = {
         "tts": metis.synthesize("Hello there.", voice, "Good morning.", seconds=14_400 / 24_000, settings=GUIDED),
