@@ -24,8 +24,8 @@ from metis_lightning.errors import UserError
 PADDING = -1
 UNKNOWN = 0
 
-LANGUAGES = ("en", "zh", "de", "fr", "ja", "ko")
-"""The languages of the paper; the tag of the n-th is the id n + 1."""
+LANGUAGES = ("en", "zh", "de", "fr", "ja", "ko", "it", "ru")
+"""The six languages of the paper and the starter corpus's other two; the tag of the n-th is the id n + 1."""
 
 _FIRST_SYMBOL = 16
 _CACHED_TEXTS = 65_536
@@ -140,7 +140,8 @@ def text_front_end(name: str) -> TextFrontEnd:
     Raises:
         UserError: if there is none of this name, or what it needs is not installed.
     """
-    for kind in (Utf8Bytes, EspeakPhones):
+    kinds: tuple[type[TextFrontEnd], ...] = (Utf8Bytes, EspeakPhones)
+    for kind in kinds:
         if kind.name == name:
             return kind()
     raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
@@ -161,7 +162,7 @@ def stack_phones(rows: Sequence[Sequence[int]], device: torch.device | str = "cp
     return torch.tensor([[PADDING] * (longest - len(row)) + list(row) for row in rows], device=device)
 
 
-_VOICES = {"en": "en-us", "zh": "cmn", "de": "de", "fr": "fr-fr", "ko": "ko"}
+_VOICES = {"en": "en-us", "zh": "cmn", "de": "de", "fr": "fr-fr", "ko": "ko", "it": "it", "ru": "ru"}
 
 # Unicode blocks that hold all of the phonetic alphabet: ASCII, Latin with diacritics, IPA letters, modifiers, combining
 # marks and Greek, phonetic extensions, punctuation. Their size leaves the ids below 1024.
