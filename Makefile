@@ -40,5 +40,5 @@ types: .venv/.installed ## check types with mypy
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 .venv/.installed: pyproject.toml
 	'$(PYTHON)' -m venv .venv
-	$(VENV_PYTHON) -m pip install -e '.[eval,offline,vc,dev]'
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,dev]'
 	touch .venv/.installed

@@ -67,9 +67,15 @@ class SpeechBatch:
     lengths: (B,) int64, samples of `wave` that are not padding.
     source: (B, S) float32 or None, what is heard: the prompt followed by the target mixed with another voice (TSE),
         noisy (SE), or in another timbre (VC).
-    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the prompt.
+    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the prompt; -1 in rows whose prompt is
+        left to chance.
     ids, speakers, texts: one a row.
     applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.
+    languages: of the texts (ISO 639-1), one a row; empty where a recipe gives none.
+    scripts: the text that the model is given to speak, one a row; empty in rows without one.
+    heard: (B,) bool or None, the rows that have a source, which is zeros in the others; None if all have one.
+    features: (B, F, C) float32 or None, frames of a condition that is not audio, such as lips, at the recipe's rate.
+    feature_lengths: (B,) int64 or None, frames of `features` that are not padding.
     """
 
     ids: tuple[str, ...]
@@ -80,6 +86,11 @@ class SpeechBatch:
     source: Tensor | None = None
     prompt_lengths: Tensor | None = None
     applied: tuple[Applied, ...] = ()
+    languages: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
+    heard: Tensor | None = None
+    features: Tensor | None = None
+    feature_lengths: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """Return the same batch with every tensor on `device`."""

@@ -35,10 +35,27 @@ def test_collate_without_source_and_with_mixed_items():
     plain = SpeechItem("a", "s", "t", torch.ones(3))
     assert collate([plain]).source is None
     assert collate([plain]).prompt_lengths is None
-    with pytest.raises(ValueError, match="1 of 2 items of a batch have a source"):
-        collate([plain, SpeechItem("b", "s", "t", torch.ones(3), torch.ones(3))])
+    assert collate([plain]).heard is None
+    mixed = collate([plain, SpeechItem("b", "s", "t", torch.ones(2), torch.full((2,), 2.0), 1)])
+    assert mixed.source.tolist() == [[0, 0, 0], [2, 2, 0]]
+    assert mixed.heard.tolist() == [False, True]
+    assert mixed.prompt_lengths.tolist() == [-1, 1]
     with pytest.raises(ValueError, match="shape of its wave"):
         collate([SpeechItem("b", "s", "t", torch.ones(3), torch.ones(4))])
+
+
+def test_collate_pads_features_and_keeps_scripts():
+    items = [
+        SpeechItem(str(n), "s", "t", torch.ones(n), language="en", script="hi", features=torch.ones(n, 2))
+        for n in (1, 2)
+    ]
+    batch = collate(items)
+    assert (batch.scripts, batch.languages) == (("hi", "hi"), ("en", "en"))
+    assert batch.features.tolist() == [[[1, 1], [0, 0]], [[1, 1], [1, 1]]]
+    assert batch.feature_lengths.tolist() == [1, 2]
+    assert batch.to("cpu").features.shape == (2, 2, 2)
+    with pytest.raises(ValueError, match="1 of 2 items of a batch have features"):
+        collate([items[0], SpeechItem("b", "s", "t", torch.ones(3))])
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

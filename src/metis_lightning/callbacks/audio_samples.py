@@ -13,7 +13,7 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.pipeline import SETTINGS, Metis
+from metis_lightning.pipeline import SETTINGS, Metis, Request
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import load_stage2
@@ -76,7 +76,8 @@ class SpeechSamples(Callback):
             if self._validations == 1:
                 log_speech(writer, f"{name}/source", source, step)
                 log_speech(writer, f"{name}/target", target, step)
-            generated = metis.respond(task, source, prompt if len(prompt) else None, 0, SETTINGS[task])
+            request = Request(task, len(source), prompt if len(prompt) else None, source)
+            generated = metis.generate(request, 0, SETTINGS[task])
             log_speech(writer, f"{name}/generated", generated.wave, step)
 
     def _pipeline(self, module: LightningModule) -> Metis:

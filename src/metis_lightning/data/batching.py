@@ -28,34 +28,59 @@ _BUCKET_RATIO = 1.2
 def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     """Pad items with zeros at the end and stack them.
 
+    Items with and without a source or a prompt may meet: see `heard` and `prompt_lengths` of `SpeechBatch`.
+
     Raises:
-        ValueError: if some items have a source or a prompt and others have none, or a source differs in length.
+        ValueError: if some items have features and others have none, or a source differs in length.
     """
     lengths = [item.wave.numel() for item in items]
     if any(i.source is not None and i.source.shape != i.wave.shape for i in items):
         raise ValueError("a source must have the shape of its wave")
-    prompts = _all_or_none([item.prompt_length for item in items], "prompt_length")
-    sources = _all_or_none([item.source for item in items], "source")
+    features = _all_or_none([item.features for item in items])
+    sources = _sources(items)
     return SpeechBatch(
         ids=tuple(item.id for item in items),
         speakers=tuple(item.speaker for item in items),
         texts=tuple(item.text for item in items),
         wave=_stack([item.wave for item in items]),
         lengths=torch.tensor(lengths, dtype=torch.int64),
-        source=None if sources is None else _stack(sources),
-        prompt_lengths=None if prompts is None else torch.tensor(prompts, dtype=torch.int64),
+        source=sources,
+        prompt_lengths=_prompt_lengths(items),
         applied=() if sources is None else tuple(item.applied for item in items),
+        languages=tuple(item.language for item in items),
+        scripts=tuple(item.script for item in items),
+        heard=_heard(items),
+        features=None if features is None else _stack(features),
+        feature_lengths=None if features is None else torch.tensor([len(frames) for frames in features]),
     )
 
 
-def _stack(waves: Sequence[Tensor]) -> Tensor:
-    return pad_sequence(list(waves), batch_first=True)
+def _stack(rows: Sequence[Tensor]) -> Tensor:
+    return pad_sequence(list(rows), batch_first=True)
 
 
-def _all_or_none(values: Sequence[_T | None], name: str) -> list[_T] | None:
-    present = [value for value in values if value is not None]
-    if present and len(present) != len(values):
-        raise ValueError(f"{len(present)} of {len(values)} items of a batch have a {name}; all or none must")
+def _sources(items: Sequence[SpeechItem]) -> Tensor | None:
+    if all(item.source is None for item in items):
+        return None
+    return _stack([torch.zeros_like(i.wave) if i.source is None else i.source for i in items])
+
+
+def _heard(items: Sequence[SpeechItem]) -> Tensor | None:
+    """Return which items have a source; None where all have one, or none has."""
+    heard = torch.tensor([item.source is not None for item in items])
+    return None if heard.all() or not heard.any() else heard
+
+
+def _prompt_lengths(items: Sequence[SpeechItem]) -> Tensor | None:
+    if all(item.prompt_length is None for item in items):
+        return None
+    return torch.tensor([-1 if i.prompt_length is None else i.prompt_length for i in items], dtype=torch.int64)
+
+
+def _all_or_none(features: Sequence[Tensor | None]) -> list[Tensor] | None:
+    present = [frames for frames in features if frames is not None]
+    if present and len(present) != len(features):
+        raise ValueError(f"{len(present)} of {len(features)} items of a batch have features; all or none must")
     return present or None
 
 

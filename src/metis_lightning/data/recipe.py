@@ -28,6 +28,8 @@ class SpeechItem:
     source: (S,) or None, what is heard: the prompt followed by the corrupted target.
     prompt_length: samples at the start of `wave` that are the prompt, or None if the task leaves that to the model.
     applied: what was done to the target to make `source`.
+    script: the text that the model is given to speak, in `language`; empty if there is none.
+    features: (F, C) float32 or None, frames of a condition that is not audio.
     """
 
     id: str
@@ -37,6 +39,9 @@ class SpeechItem:
     source: Tensor | None = None
     prompt_length: int | None = None
     applied: Applied = field(default_factory=dict)
+    language: str = ""
+    script: str = ""
+    features: Tensor | None = None
 
 
 class Recipe(ABC):

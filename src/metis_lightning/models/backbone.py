@@ -96,8 +96,8 @@ class Backbone(nn.Module):
         self.hidden_size, self.head_dim = hidden_size, hidden_size // num_heads
         self.layers = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(num_layers))
         self.norm = AdaptiveRMSNorm(hidden_size)
-        self.diff_step_mlp = _mlp(hidden_size)
-        self.cond_mlp = _mlp(hidden_size) if cond_mlp else None
+        self.diff_step_mlp = condition_mlp(hidden_size)
+        self.cond_mlp = condition_mlp(hidden_size) if cond_mlp else None
         self.checkpoint_activations = False
         """Whether training keeps each layer's input only and computes the rest again for the gradients."""
 
@@ -121,7 +121,8 @@ class Backbone(nn.Module):
         return self.norm(x, step_BH)
 
 
-def _mlp(hidden_size: int) -> nn.Sequential:
+def condition_mlp(hidden_size: int) -> nn.Sequential:
+    """Return the MLP that the embeddings of steps and conditions pass through."""
     return nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
 
 

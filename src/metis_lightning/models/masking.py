@@ -16,18 +16,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptRule:
-    """How long an unmasked prefix is, and how often there is one.
+    """How long an unmasked prefix is, and how often there is one; and what goes with it.
 
     drop: chance of no prompt (released 0.15; the paper 0.2).
     shortest: shortest prompt in frames, or a quarter of the sequence if that is less (released 5; the paper 0).
     longest: longest prompt as a share of the sequence (stage 1: 0.4; stage 2: 0.5).
     mask_floor: lowest chance for a frame to be masked (released 0.2; the paper 0).
+    drop_phones: a row that loses its prompt loses its phones too, so that the branch that guidance compares with is
+        trained. The released model code keeps them; whether its trainer dropped them is not known.
     """
 
     drop: float = 0.15
     shortest: int = 5
     longest: float = 0.4
     mask_floor: float = 0.2
+    drop_phones: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ def draw_masking(
 ) -> Masking:
     """Draw steps, prompts and masks for sequences of `frames` (B,) frames padded to `length`.
 
-    `prompt_frames` (B,) fixes the prompts that are kept, for tasks whose prompt comes with the data.
+    `prompt_frames` (B,) fixes the prompts that are kept, for tasks whose prompt comes with the data; where it is
+    negative the rule draws one.
     At least one frame of every row is masked.
     """
     batch, device = frames.shape[0], frames.device
     draws_3B = torch.rand(3, batch, device=device, generator=generator)
-    if prompt_frames is None:
-        prompt_frames = _prompt_lengths(frames, rule, draws_3B[1])
+    drawn = _prompt_lengths(frames, rule, draws_3B[1])
+    prompt_frames = drawn if prompt_frames is None else torch.where(prompt_frames < 0, drawn, prompt_frames)
     kept = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames)
     t = draws_3B[2].clamp(min=1e-5)
     position = torch.arange(length, device=device)

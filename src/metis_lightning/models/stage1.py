@@ -6,12 +6,12 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from metis_lightning.models.backbone import Backbone
+from metis_lightning.models.backbone import Backbone, condition_mlp
 
 PHONE_VOCABULARY = 1024
 """Rows of the published phone embedding."""
@@ -45,13 +45,21 @@ class Stage1(nn.Module):
         self.mask_emb = nn.Embedding(1, config.hidden_size)
         self.cond_emb = nn.Embedding(config.codebook_size, config.hidden_size)
         self.to_logit = nn.Linear(config.hidden_size, config.codebook_size)
-        self.phone_emb = nn.Embedding(PHONE_VOCABULARY, config.hidden_size) if config.use_phone_cond else None
+        self.phone_emb = phone_embedding(config.hidden_size) if config.use_phone_cond else None
         self.cond_adapter = cond_adapter
         self.diff_estimator = Backbone(
             config.hidden_size, config.num_layers, config.num_heads, cond_mlp=config.use_phone_cond
         )
         for embedding in (self.mask_emb, self.cond_emb):
             nn.init.normal_(embedding.weight, std=0.02)
+
+    def add_phones(self) -> None:
+        """Give a model that was built without them a phone embedding and its MLP, freshly initialised."""
+        if self.phone_emb is not None:
+            return
+        self.config = replace(self.config, use_phone_cond=True)
+        self.phone_emb = phone_embedding(self.config.hidden_size)
+        self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
 
     def embed(self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
@@ -90,3 +98,10 @@ class Stage1(nn.Module):
     ) -> Tensor:
         """Return hidden states (B, T, H); `to_logit` of them gives logits (B, T, V)."""
         return self.hidden(self.embed(tokens, mask, condition), t, x_mask, phones)
+
+
+def phone_embedding(hidden_size: int) -> nn.Embedding:
+    """Return a new phone embedding, initialised as the released code does."""
+    embedding = nn.Embedding(PHONE_VOCABULARY, hidden_size)
+    nn.init.normal_(embedding.weight, std=0.02)
+    return embedding

@@ -35,8 +35,9 @@ class SpeechTokenizer(nn.Module):
         return super().train(False)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Return the SSL frames (B,) of `lengths` (B,) samples at 24 kHz."""
-        return self.features.num_frames(resampled_length(lengths, self.features.sample_rate))
+        """Return the SSL frames (B,) of `lengths` (B,) samples at 24 kHz; what is negative stays -1."""
+        frames = self.features.num_frames(resampled_length(lengths.clamp(min=0), self.features.sample_rate))
+        return torch.where(lengths < 0, -1, frames)
 
     def ssl_features(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised features (B, T, C) and frame counts (B,) of wave (B, S) at 24 kHz."""

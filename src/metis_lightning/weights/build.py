@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
-from metis_lightning.models.lora import add_lora
+from metis_lightning.models.lora import PUBLISHED_PREFIX, add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
@@ -22,6 +22,7 @@ from metis_lightning.tokens.w2v_bert import W2vBertFeatures
 from metis_lightning.weights.bundle import Part, has_part, read_part
 from metis_lightning.weights.difference import difference
 
+# By these names a part says what was trained; a class path would let a bundle choose what is imported.
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
 FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures]] = {
     "filterbank": FilterbankFeatures,
@@ -51,8 +52,8 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Load all weights of a model, by exactly its own names and shapes.
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, names: Set[str] | None = None) -> None:
+    """Load all weights of a model, or those of `names`, by exactly their names and shapes.
 
     A model on the meta device takes none from a bundle that gives sizes only.
 
@@ -61,9 +62,10 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> 
     """
     if not tensors and all(parameter.is_meta for parameter in model.parameters()):
         return
-    if text := difference(model.state_dict(), tensors):
+    own = {name: value for name, value in model.state_dict().items() if names is None or name in names}
+    if text := difference(own, tensors):
         raise UserError(f"{what}: the weights do not fit: {text}")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict(dict(tensors), strict=names is None)
 
 
 def load_features(folder: Path) -> SSLFeatures:
@@ -113,26 +115,65 @@ def load_task(folder: Path, task: str) -> Stage1:
     return model.eval()
 
 
+@dataclass(frozen=True)
+class Extension:
+    """What a task puts on stage 1.
+
+    adapter: a kind of `ADAPTERS` for frame-level conditions `cond_dim` wide; None if the task takes none.
+    lora_rank: rank r, with alpha 2r; 0 if all of stage 1 is trained.
+    phones: whether phones stand before the tokens.
+    """
+
+    adapter: str | None = "gated"
+    cond_dim: int = 0
+    lora_rank: int = 0
+    phones: bool = False
+
+
+def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
+    """Put a task's new layers on a base model in place, and return the names of the weights that the task trains.
+
+    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP.
+
+    Raises:
+        UserError: if there is no such kind of adapter.
+    """
+    new: list[str] = []
+    if extension.adapter is not None:
+        if extension.adapter not in ADAPTERS:
+            raise UserError(f"adapter {extension.adapter!r}: choose one of {', '.join(ADAPTERS)}")
+        model.cond_adapter = ADAPTERS[extension.adapter](extension.cond_dim, model.config.hidden_size)
+        new += ["cond_adapter."]
+    if extension.phones:
+        model.add_phones()
+        new += ["phone_emb.", "diff_estimator.cond_mlp."]
+    if not extension.lora_rank:
+        return frozenset(name for name, _ in model.named_parameters())
+    add_lora(model, extension.lora_rank, dropout=lora_dropout)
+    return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(tuple(new)))
+
+
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
-    """Put a task's adapter, and its LoRA or its whole stage 1, on a base model, in place.
+    """Put a task's trained weights on a base model, in place.
 
     Raises:
         UserError: if they were trained on another base, or do not fit.
     """
-    if part.config["base_sha256"] != base_sha256:
+    config = part.config
+    if config["base_sha256"] != base_sha256:
         raise UserError(
-            f"{what}: trained on the base with SHA-256 {part.config['base_sha256']}, this base has {base_sha256}"
+            f"{what}: trained on the base with SHA-256 {config['base_sha256']}, this base has {base_sha256}"
         )
-    model.cond_adapter = ADAPTERS[part.config["adapter"]](part.config["cond_dim"], model.config.hidden_size)
-    tensors = {name.removeprefix("model."): value for name, value in part.tensors.items()}
-    if not part.config["lora_rank"]:
-        load_weights(model, tensors, what)
-        return
-    add_lora(model, part.config["lora_rank"])
-    trained = {name: v for name, v in model.state_dict().items() if "lora_" in name or name.startswith("cond_adapter.")}
-    if text := difference(trained, tensors):
-        raise UserError(f"{what}: the weights do not fit: {text}")
-    model.load_state_dict(tensors, strict=False)
+    phones = config.get("text") is not None
+    names = extend(model, Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones))
+    tensors = {name.removeprefix(PUBLISHED_PREFIX): value for name, value in part.tensors.items()}
+    load_weights(model, tensors, what, names)
+
+
+def part_for(configs: Mapping[str, Mapping[str, Any]], task: str) -> str | None:
+    """Return the name of the part that answers a task: its own, or else one whose `answers` name it."""
+    answering = (name for name, config in configs.items() if task in config.get("answers", ()))
+    return task if task in configs else next(answering, None)
 
 
 def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:

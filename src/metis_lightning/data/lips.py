@@ -1,0 +1,126 @@
+"""Lip to speech: an utterance and what its speaker's lips do, 25 frames a second.
+
+Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.errors import UserError
+from metis_lightning.types import WAVE_RATE
+
+_SUFFIXES = (".safetensors", ".npy")
+_HOP = WAVE_RATE // 25
+
+
+class VisualRecipe(Recipe):
+    """Whole utterances with a feature for every 40 ms. A subclass says where the features come from."""
+
+    @abstractmethod
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Return the features (F, C) of utterance `index`."""
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws."""
+        utterance = corpus.utterances[index]
+        return SpeechItem(
+            id=utterance.id,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            wave=corpus.wave(index),
+            language=utterance.language,
+            features=self.features(corpus, index),
+        )
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the utterance's length."""
+        return corpus.utterances[index].seconds
+
+
+class LipRecipe(VisualRecipe):
+    """Features that a visual speech recogniser gave: `ID.safetensors` or `ID.npy` in a folder, (F, C) at 25 Hz.
+
+    The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is read yet."""
+        self.folder = Path(folder)
+
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Read the features of an utterance.
+
+        Raises:
+            UserError: if there are none, they lie outside the folder, or the file holds something else.
+        """
+        return read_features(self.folder, corpus.utterances[index].id)
+
+
+class EnvelopeRecipe(VisualRecipe):
+    """A stand-in for corpora without video, such as the starter corpus: these are no lips.
+
+    Four numbers are computed from the audio itself every 40 ms, the log energies of four bands, and spread over `dim`
+    dimensions by a fixed random map. Like lips they say how loud and how open the speech is and not which word it is,
+    but no face was seen: a model trained on them shows that training runs, and nothing about lip reading.
+    """
+
+    edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
+
+    def __init__(self, dim: int = 768) -> None:
+        """Choose the width."""
+        self.dim = dim
+
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Return the envelope features of an utterance."""
+        return envelope_features(corpus.wave(index), self.dim, self.edges_hz)
+
+
+def read_features(folder: Path, utterance_id: str) -> Tensor:
+    """Return the features (F, C) float32 of an utterance from `folder`.
+
+    Raises:
+        UserError: if there are none, they lie outside the folder, or the file holds something else.
+    """
+    paths = [folder / f"{utterance_id}{suffix}" for suffix in _SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{paths[0]}: no lip features of utterance {utterance_id!r}, nor with the ending .npy")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: lies outside the folder {folder}")
+    features = _read(path)
+    if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
+        raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")
+    return features
+
+
+def _read(path: Path) -> Tensor:
+    """Return the one array of a file; neither format can run code as it is read here."""
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        (features,) = load_file(path).values()
+    except (ValueError, TypeError, EOFError, OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not one array of plain numbers ({error})") from error
+    return features.float()
+
+
+def envelope_features(wave: Tensor, dim: int, edges_hz: tuple[float, ...]) -> Tensor:
+    """Return (F, dim): log band energies of a wave (S,) every 40 ms, times a fixed random matrix."""
+    frames = wave[: len(wave) // _HOP * _HOP].view(-1, _HOP)
+    power = torch.fft.rfft(frames * torch.hann_window(_HOP)).abs().square()
+    edges = [round(hz * _HOP / WAVE_RATE) for hz in edges_hz]
+    bands = [power[:, low:high].mean(dim=1) for low, high in zip(edges, edges[1:], strict=False)]
+    # About zero on average, and about one in size.
+    levels = (torch.stack(bands, dim=1) + 1e-6).log() / 5
+    spread = torch.randn(len(bands), dim, generator=derived_generator("envelope", dim)) / len(bands) ** 0.5
+    return levels @ spread

@@ -1,0 +1,51 @@
+"""Fine-tuning for lip to speech (Metis, 2502.03128, sections 3.5 and 4.2).
+
+Shape letters: B batch, T frames at 50 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.tasks.finetune import FinetuneModule
+from metis_lightning.tokens.lips import LIP_DIM, double_rate, fit_frames
+from metis_lightning.types import SpeechBatch
+
+
+class L2sModule(FinetuneModule):
+    """Lip to speech: lip features of the target, doubled in rate; zeros where the prompt is, which shows no lips.
+
+    Args:
+        lip_dim: width of the features.
+        kwargs: those of `FinetuneModule`; the paper trains all of stage 1, `lora_rank` 0.
+    """
+
+    task = "l2s"
+    sees_prompt = False
+
+    def __init__(self, lip_dim: int = LIP_DIM, lora_rank: int = 0, **kwargs: Any) -> None:
+        self._lip_dim = lip_dim
+        super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the lip features."""
+        return self._lip_dim
+
+    def condition(self, batch: SpeechBatch) -> Tensor:
+        """Return lip features (B, T, C) at the token rate.
+
+        Raises:
+            UserError: if the batch has none, or of another width.
+        """
+        if batch.features is None:
+            raise UserError(
+                "L2S needs lip features: give the data module the recipe metis_lightning.data.lips.LipRecipe"
+            )
+        if batch.features.shape[-1] != self._lip_dim:
+            raise UserError(f"lip features are {batch.features.shape[-1]} wide, lip_dim is {self._lip_dim}")
+        frames = self.tokenizer.num_frames(batch.lengths)
+        return fit_frames(double_rate(batch.features, batch.feature_lengths), int(frames.max()))

@@ -1,0 +1,197 @@
+"""TTS, L2S and Omni: what stands where, each overfits a batch at width 16, and new layers at zero change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import ConstantLR
+
+from metis_lightning.errors import UserError
+from metis_lightning.models.masking import Masking, PromptRule
+from metis_lightning.tasks.finetune import FinetuneModule
+from metis_lightning.tasks.l2s import L2sModule
+from metis_lightning.tasks.omni import OmniModule
+from metis_lightning.tasks.tts import TtsModule
+from metis_lightning.tokens.lips import double_rate
+from metis_lightning.types import SpeechBatch
+
+Make = Callable[..., FinetuneModule]
+MODULES = {
+    "tts": partial(TtsModule, text="utf8"),
+    "l2s": partial(L2sModule, lip_dim=6),
+    "omni": partial(OmniModule, text="utf8", gate_init=0.5),
+}
+LEARN = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "lr_scheduler": partial(ConstantLR, factor=1.0)}
+
+
+def batch() -> SpeechBatch:
+    """Three rows that rise and fall in pitch: one with a script, one with a source, one with both."""
+    generator = torch.Generator().manual_seed(0)
+    time = torch.arange(7_200) / 24_000
+    pitches = torch.tensor([[180.0], [240.0], [320.0]])
+    wave = 0.3 * torch.sin(2 * torch.pi * pitches * time * (1 + 3 * time))
+    wave = wave + 0.01 * torch.randn(3, 7_200, generator=generator)
+    return SpeechBatch(
+        ids=("a", "b", "c"),
+        speakers=("x", "y", "z"),
+        texts=("yes", "no", "maybe"),
+        wave=wave,
+        lengths=torch.tensor([7_200, 6_000, 7_200]),
+        source=(wave + wave.flip(0)) * torch.tensor([[0.0], [1.0], [1.0]]),
+        prompt_lengths=torch.tensor([-1, 1_440, 1_440]),
+        languages=("en", "", "en"),
+        scripts=("yes", "", "maybe"),
+        heard=torch.tensor([False, True, True]),
+        features=torch.randn(3, 7, 6, generator=generator),
+        feature_lengths=torch.tensor([7, 6, 7]),
+    )
+
+
+def batch_for(module: FinetuneModule) -> SpeechBatch:
+    """The batch as the module's recipe gives it: a script in every row for TTS."""
+    whole = batch()
+    return replace(whole, scripts=("yes", "no", "maybe"), languages=("en",) * 3) if module.task == "tts" else whole
+
+
+def make(task: str, bundle: Path, **options: object) -> FinetuneModule:
+    torch.manual_seed(0)
+    return MODULES[task](base=str(bundle), **{**LEARN, **options})
+
+
+def learn(module: FinetuneModule, steps: int) -> None:
+    optimizer = module.configure_optimizers()["optimizer"]
+    data = batch_for(module)
+    module.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        module.losses(data)["loss"].backward()
+        optimizer.step()
+    module.eval()
+
+
+@torch.no_grad()
+def accuracy(module: FinetuneModule) -> float:
+    draws = [module.losses(batch_for(module), torch.Generator().manual_seed(seed)) for seed in range(8)]
+    return sum(float(scores["acc"]) for scores in draws) / len(draws)
+
+
+@pytest.mark.parametrize("task", MODULES)
+def test_each_module_overfits_one_batch(task: str, tiny_bundle: Path) -> None:
+    # Without prompt and phones there is nothing to tell the rows apart by.
+    module = make(task, tiny_bundle, lora_rank=0, prompt_rule=PromptRule(drop=0.0))
+    learn(module, 300)
+    assert accuracy(module) > 0.95
+
+
+@pytest.mark.parametrize("task", MODULES)
+def test_lora_learns_and_trains_the_new_layers_alone(task: str, tiny_bundle: Path) -> None:
+    module = make(task, tiny_bundle, lora_rank=2)
+    trained = module.kept()
+    fixed = {k: v.clone() for k, v in module.model.state_dict().items() if f"model.{k}" not in trained}
+    new = ("lora_", "cond_adapter", "phone_emb", "cond_mlp")
+    assert trained
+    assert all(any(part in name for part in new) for name in trained)
+    assert any("phone_emb" in name for name in trained) == (task != "l2s")
+    with torch.no_grad():
+        before = module.losses(batch_for(module), torch.Generator().manual_seed(0))["loss"]
+    learn(module, 60)
+    with torch.no_grad():
+        after = module.losses(batch_for(module), torch.Generator().manual_seed(0))
+    assert after["loss"] < 0.9 * before
+    assert all(torch.equal(module.model.state_dict()[name], value) for name, value in fixed.items())
+    assert after["base_loss"] > after["loss"]
+
+
+@torch.no_grad()
+def test_zero_gate_and_zero_lora_leave_the_logits_of_the_base(tiny_bundle: Path) -> None:
+    base = make("tts", tiny_bundle, lora_rank=0)
+    tokens = torch.randint(32, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask, t = tokens % 2 == 0, torch.tensor([0.3, 0.8])
+    expected = base.model.to_logit(base.model(tokens, mask, t))
+    for module, condition in (
+        (make("tts", tiny_bundle, lora_rank=2), None),
+        (make("omni", tiny_bundle, lora_rank=2, gate_init=0.0), torch.randn(2, 9, 160)),
+        (make("omni", tiny_bundle, lora_rank=0, gate_init=0.0), torch.randn(2, 9, 160)),
+        (make("l2s", tiny_bundle, lora_rank=2), None),
+    ):
+        module.eval()
+        assert torch.equal(module.model.to_logit(module.model(tokens, mask, t, None, condition)), expected)
+    # The adapter of lips has no gate: what it adds is seen from the first step.
+    l2s = make("l2s", tiny_bundle, lora_rank=2).eval()
+    assert not torch.allclose(l2s.model.to_logit(l2s.model(tokens, mask, t, None, torch.randn(2, 9, 6))), expected)
+
+
+def test_phones_stand_before_the_tokens_of_rows_with_a_script(tiny_bundle: Path) -> None:
+    module = make("omni", tiny_bundle)
+    phones = module.phones(batch())
+    assert phones.shape == (3, 6)
+    assert phones[0].tolist() == [-1, -1, *module.text(("yes", "en"))]
+    assert phones[1].tolist() == [-1] * 6
+    assert phones[2].tolist() == module.text(("maybe", "en"))
+
+
+@torch.no_grad()
+def test_a_row_with_phones_is_the_same_alone_and_in_a_batch(tiny_bundle: Path) -> None:
+    module = make("omni", tiny_bundle).eval()
+    phones = module.phones(batch())
+    tokens = torch.randint(32, (3, 10), generator=torch.Generator().manual_seed(0))
+    mask, t = tokens % 2 == 0, torch.tensor([0.3, 0.5, 0.8])
+    valid = torch.arange(10) < torch.tensor([7, 10, 10])[:, None]
+    together = module.model(tokens, mask, t, valid, phones=phones)
+    first = module.model(tokens[:1, :7], mask[:1, :7], t[:1], phones=phones[:1, 2:])
+    second = module.model(tokens[1:2], mask[1:2], t[1:2])
+    torch.testing.assert_close(together[:1, :7], first, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together[1:2], second, rtol=0, atol=1e-5)
+
+
+def masking(prompt_frames: list[int], length: int) -> Masking:
+    prompt = torch.arange(length) < torch.tensor(prompt_frames)[:, None]
+    return Masking(t=torch.ones(len(prompt_frames)), mask=~prompt, prompt=prompt)
+
+
+def test_lips_are_doubled_and_zero_over_the_prompt(tiny_bundle: Path) -> None:
+    module, data = make("l2s", tiny_bundle), batch()
+    lips = double_rate(data.features, data.feature_lengths)
+    condition, phones = module._conditions(data, masking([0, 4, 9], 14))
+    assert phones is None
+    assert condition.shape == (3, 14, 6)
+    assert torch.equal(condition[0], lips[0])
+    assert condition[1, :4].abs().sum() == condition[2, :9].abs().sum() == 0
+    assert torch.equal(condition[2, 9:], lips[2, 9:])
+
+
+def test_a_row_that_loses_its_prompt_loses_its_phones(tiny_bundle: Path) -> None:
+    module = make("omni", tiny_bundle)
+    _, phones = module._conditions(batch(), masking([0, 4, 4], 14))
+    assert phones[0].tolist() == [-1] * 6
+    assert phones[2].tolist() == module.text(("maybe", "en"))
+    keeping = make("omni", tiny_bundle, prompt_rule=PromptRule(drop_phones=False))
+    assert torch.equal(keeping._conditions(batch(), masking([0, 4, 4], 14))[1], keeping.phones(batch()))
+
+
+def test_omni_hears_what_there_is_and_zeros_elsewhere(tiny_bundle: Path) -> None:
+    module, data = make("omni", tiny_bundle), batch()
+    features, _ = module.tokenizer.ssl_features(data.source, data.lengths)
+    condition = module.condition(data)
+    assert condition[0].abs().sum() == 0
+    assert torch.equal(condition[1:], features[1:])
+    wordless = module.phones(replace(data, scripts=("", "", "")))
+    assert wordless.tolist() == [[-1], [-1], [-1]]
+    deaf = module.condition(replace(data, source=None, heard=None))
+    assert deaf.shape == features.shape
+    assert deaf.abs().sum() == 0
+    assert torch.equal(module.condition(replace(data, heard=None)), features)
+
+
+def test_a_batch_of_another_recipe_is_the_users_mistake(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="TtsRecipe"):
+        make("tts", tiny_bundle).phones(batch())
+    with pytest.raises(UserError, match="LipRecipe"):
+        make("l2s", tiny_bundle).condition(replace(batch(), features=None))
+    with pytest.raises(UserError, match="6 wide, lip_dim is 5"):
+        make("l2s", tiny_bundle, lip_dim=5).condition(batch())
