@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -45,7 +46,7 @@ class OneBatch(lightning.LightningDataModule):
         return DataLoader([speech_batch()], batch_size=None)
 
 
-def trainer(folder: Path, steps: int) -> lightning.Trainer:
+def trainer(folder: Path, steps: int, **options: Any) -> lightning.Trainer:
     return lightning.Trainer(
         max_steps=steps,
         limit_train_batches=steps,
@@ -56,6 +57,7 @@ def trainer(folder: Path, steps: int) -> lightning.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
+        **options,
     )
 
 
@@ -63,6 +65,14 @@ def fit(module: TrainableModule, folder: Path, steps: int, ckpt_path: Path | Non
     run = trainer(folder, steps)
     run.fit(module, datamodule=OneBatch(), ckpt_path=ckpt_path, weights_only=True)
     return run
+
+
+@torch.no_grad()
+def mean_accuracy(module: TrainableModule, batch: SpeechBatch) -> float:
+    """Masked-token accuracy on a batch, over eight draws of the masks."""
+    module.eval()
+    draws = [module.losses(batch, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    return sum(float(scores["acc"]) for scores in draws) / len(draws)
 
 
 def make_tse(bundle: Path, rank: int = 2) -> TseModule:

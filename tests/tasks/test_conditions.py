@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import ConstantLR
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, PromptRule
@@ -19,6 +18,7 @@ from metis_lightning.tasks.omni import OmniModule
 from metis_lightning.tasks.tts import TtsModule
 from metis_lightning.tokens.lips import double_rate
 from metis_lightning.types import SpeechBatch
+from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy
 
 Make = Callable[..., FinetuneModule]
 MODULES = {
@@ -26,7 +26,7 @@ MODULES = {
     "l2s": partial(L2sModule, lip_dim=6),
     "omni": partial(OmniModule, text="utf8", gate_init=0.5),
 }
-LEARN = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "lr_scheduler": partial(ConstantLR, factor=1.0)}
+LEARN = {"optimizer": OPTIMIZER, "lr_scheduler": SCHEDULE}
 
 
 def batch() -> SpeechBatch:
@@ -74,18 +74,12 @@ def learn(module: FinetuneModule, steps: int) -> None:
     module.eval()
 
 
-@torch.no_grad()
-def accuracy(module: FinetuneModule) -> float:
-    draws = [module.losses(batch_for(module), torch.Generator().manual_seed(seed)) for seed in range(8)]
-    return sum(float(scores["acc"]) for scores in draws) / len(draws)
-
-
 @pytest.mark.parametrize("task", MODULES)
 def test_each_module_overfits_one_batch(task: str, tiny_bundle: Path) -> None:
     # Without prompt and phones there is nothing to tell the rows apart by.
     module = make(task, tiny_bundle, lora_rank=0, prompt_rule=PromptRule(drop=0.0))
     learn(module, 300)
-    assert accuracy(module) > 0.95
+    assert mean_accuracy(module, batch_for(module)) > 0.95
 
 
 @pytest.mark.parametrize("task", MODULES)
