@@ -306,11 +306,11 @@ class Metis:
         if request.features is not None:
             features = pad(request.features.to(self.device), (0, 0, prompt_frames, 0))
             return features[None], len(features)
-        frames = prompt_frames + -(-request.samples // HOP)
+        length = prompt_frames + -(-request.samples // HOP)
         if model.cond_adapter is None:
-            return None, frames
+            return None, length
         # As in training, zeros stand for what is not heard.
-        return torch.zeros(1, frames, self.tokenizer.features.dim, device=self.device), frames
+        return torch.zeros(1, length, self.tokenizer.features.dim, device=self.device), length
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:
