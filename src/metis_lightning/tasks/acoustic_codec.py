@@ -30,8 +30,8 @@ class AcousticCodecModule(TrainableModule):
         codec: sizes of the codec.
         mel_weight, loudness_weight: factors of the distances of mel spectrograms, see `MelDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
-        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0 leaves
-            it out. The map is not a part of the codec.
+        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0
+            leaves it out. The map is not a part of the codec.
         init_from_data: set the encoder's gains on the first training batch.
         continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
             not begin with a collapsed codebook.
@@ -70,8 +70,8 @@ class AcousticCodecModule(TrainableModule):
             "latent_mel": latent_mel_weight,
         }
 
-    def on_fit_start(self) -> None:
-        """Set the encoder's gains, unless a checkpoint brought them."""
+    def on_train_start(self) -> None:
+        """Set the encoder's gains, unless a checkpoint brought them; the step is restored only by now."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if self.init_from_data and datamodule is not None and self.trainer.global_step == 0:
             batch = next(iter(datamodule.train_dataloader())).to(self.device)

@@ -20,8 +20,8 @@ LOUDNESS_EXPONENT = 0.3
 class MelDistances(nn.Module):
     """Mean absolute distances of mel spectrograms over several window lengths, on two scales.
 
-    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes to
-    the power 0.3; the harmonics' peaks, which are what is heard, count more.
+    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes
+    to the power 0.3; the harmonics' peaks, which are what is heard, count more.
     """
 
     def __init__(
@@ -64,9 +64,7 @@ class LatentMel(nn.Module):
         return F.l1_loss(self.read(latents), target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
 
 
-def mel_spectrogram(
-    sample_rate: int, window: int, hop: int, num_mels: int
-) -> torchaudio.transforms.MelSpectrogram:
+def mel_spectrogram(sample_rate: int, window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:
     """Return a transform to mel magnitudes (Slaney's scale and norm)."""
     return torchaudio.transforms.MelSpectrogram(
         sample_rate, n_fft=window, hop_length=hop, n_mels=num_mels, power=1.0, norm="slaney", mel_scale="slaney"
