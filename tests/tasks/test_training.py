@@ -141,3 +141,25 @@ def test_a_checkpoint_outlives_a_change_of_the_front_end(tiny_bundle: Path, tmp_
     )
     with pytest.raises(UserError, match=r"has shape .*16.*needs .*32"):
         fit(wider, tmp_path, 2, tmp_path / "a.ckpt")
+
+
+def test_a_resumed_codec_keeps_the_gains_of_its_checkpoint(tiny_bundle: Path, tmp_path: Path) -> None:
+    def make() -> AcousticCodecModule:
+        torch.manual_seed(0)
+        return AcousticCodecModule(
+            ACOUSTIC, init_from_data=True, latent_mel_weight=1.0, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+        )
+
+    first = make()
+    default = {name: value.clone() for name, value in first.codec.encoder.named_parameters()}
+    fit(first, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
+    trained = {name: value.clone() for name, value in first.codec.encoder.named_parameters()}
+    gains = [name for name in trained if name.endswith("weight_g")]
+    assert any(not torch.allclose(trained[name], default[name], rtol=0.5) for name in gains)
+    resumed = make()
+    fit(resumed, tmp_path, 2, tmp_path / "a.ckpt")
+    assert all(torch.equal(value, trained[name]) for name, value in resumed.codec.encoder.named_parameters())
+    longer = make()
+    fit(longer, tmp_path, 3, tmp_path / "a.ckpt")
+    for name in gains:
+        torch.testing.assert_close(longer.codec.encoder.get_parameter(name), trained[name], rtol=0.2, atol=0.2)
