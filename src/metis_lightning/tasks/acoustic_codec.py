@@ -74,8 +74,9 @@ class AcousticCodecModule(TrainableModule):
         """Set the encoder's gains, unless a checkpoint brought them; the step is restored only by now."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if self.init_from_data and datamodule is not None and self.trainer.global_step == 0:
-            batch = next(iter(datamodule.train_dataloader())).to(self.device)
-            init_from_data(self.codec.encoder, self._whole_frames(batch)[:, None])
+            # Every process has batches of its own: all take the first one's, or their weights would differ.
+            wave = self.trainer.strategy.broadcast(self._whole_frames(next(iter(datamodule.train_dataloader()))))
+            init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""
