@@ -28,7 +28,8 @@ class Utterance:
     """One line of a manifest: a recording of one speaker.
 
     `path` is absolute; `seconds` is the duration as listed; `sample_rate` is that of the file in Hz;
-    `text` is the transcript in `language` (ISO 639-1).
+    `text` is the transcript in `language` (ISO 639-1). At a `speed` other than 1 it is heard as a tape played faster
+    or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Utterance:
     split: str
     source: str = ""
     license: str = ""
+    speed: float = 1.0
 
 
 @dataclass(frozen=True)

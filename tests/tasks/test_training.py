@@ -152,14 +152,15 @@ def test_a_resumed_codec_keeps_the_gains_of_its_checkpoint(tiny_bundle: Path, tm
 
     first = make()
     default = {name: value.clone() for name, value in first.codec.encoder.named_parameters()}
-    fit(first, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
-    trained = {name: value.clone() for name, value in first.codec.encoder.named_parameters()}
-    gains = [name for name in trained if name.endswith("weight_g")]
-    assert any(not torch.allclose(trained[name], default[name], rtol=0.5) for name in gains)
+    run = fit(first, tmp_path, 2)
+    gains = {name: value for name, value in first.codec.encoder.named_parameters() if name.endswith("weight_g")}
+    assert any(not torch.allclose(value, default[name], rtol=0.5) for name, value in gains.items())
+    # Far from what the data would give: one more step moves them by little, gains from data by much.
+    with torch.no_grad():
+        for value in gains.values():
+            value.mul_(3)
+    run.save_checkpoint(tmp_path / "a.ckpt")
     resumed = make()
-    fit(resumed, tmp_path, 2, tmp_path / "a.ckpt")
-    assert all(torch.equal(value, trained[name]) for name, value in resumed.codec.encoder.named_parameters())
-    longer = make()
-    fit(longer, tmp_path, 3, tmp_path / "a.ckpt")
-    for name in gains:
-        torch.testing.assert_close(longer.codec.encoder.get_parameter(name), trained[name], rtol=0.2, atol=0.2)
+    fit(resumed, tmp_path, 3, tmp_path / "a.ckpt")
+    for name, value in gains.items():
+        torch.testing.assert_close(resumed.codec.encoder.get_parameter(name), value, rtol=0, atol=0.1)

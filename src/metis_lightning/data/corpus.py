@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.audio import read_audio
+from metis_lightning.data.speed import at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, Utterance
 
@@ -61,7 +62,8 @@ class SpeechCorpus:
     def _samples(self, index: int) -> Tensor:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        wave = read_audio(self.utterances[index].path, WAVE_RATE)
+        utterance = self.utterances[index]
+        wave = at_speed(read_audio(utterance.path, WAVE_RATE), utterance.speed)
         samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
         if self._cache is not None:
             self._cache[index] = samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from metis_lightning.data.batching import ItemKey, SecondsBatchSampler, collate
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.speed import perturb_speed
 from metis_lightning.types import Utterance
 
 
@@ -56,6 +58,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         seed: int = 0,
         max_seconds: float = 14.0,
         cache: bool = True,
+        speeds: Sequence[float] = (1.0,),
     ) -> None:
         """Describe the batches; nothing is read before `setup`.
 
@@ -68,11 +71,13 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             seed: of the order of batches and of every item's draws.
             max_seconds: longer utterances are left out.
             cache: keep decoded audio in memory (2 bytes a sample).
+            speeds: training hears each utterance at each of these speeds, other speeds as other speakers
+                (`data.speed`); validation hears none but 1.
         """
         super().__init__()
         self.recipe, self.val_recipe = recipe, recipe if val_recipe is None else val_recipe
         self.root, self.seed, self.max_seconds, self.cache = root, seed, max_seconds, cache
-        self.batch_seconds, self.num_workers = batch_seconds, num_workers
+        self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
         self._corpora: dict[str, SpeechCorpus] = {}
         self._resume = {"epoch": 0, "batches": 0}
 
@@ -84,9 +89,10 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         """Read the manifest, once."""
         if self._corpora:
             return
-        kept = [u for u in self.utterances() if u.seconds <= self.max_seconds]
-        for split in (self.train_split, self.val_split):
-            self._corpora[split] = SpeechCorpus((u for u in kept if u.split == split), cache=self.cache)
+        listed = self.utterances()
+        for split, speeds in ((self.train_split, self.speeds), (self.val_split, (1.0,))):
+            heard = perturb_speed((u for u in listed if u.split == split), speeds)
+            self._corpora[split] = SpeechCorpus((u for u in heard if u.seconds <= self.max_seconds), cache=self.cache)
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its batches are done, for the checkpoint."""
