@@ -15,6 +15,7 @@ from documented import REPOSITORY, config_commands
 from metis_lightning.errors import UserError
 from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
+from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
@@ -64,13 +65,14 @@ def test_a_config_builds_at_paper_scale(command: list[str], monkeypatch: pytest.
 
 def test_modules_of_the_paper_have_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    pretrain, tse, full, first = (
+    pretrain, tse, full, first, codec = (
         build(["fit", "-c", *" -c ".join(files).split(), "-c", PAPER]).model
         for files in (
             ["configs/pretrain.yaml"],
             ["configs/tse_lora.yaml"],
             ["configs/semantic_to_acoustic.yaml"],
             ["configs/semantic_to_acoustic.yaml", "configs/semantic_to_acoustic_1layer.yaml"],
+            ["configs/acoustic_codec.yaml", "configs/acoustic_codec_gan.yaml"],
         )
     )
     assert millions(pretrain.model) == pytest.approx(STAGE1, abs=0.05)
@@ -78,6 +80,8 @@ def test_modules_of_the_paper_have_its_sizes(monkeypatch: pytest.MonkeyPatch) ->
     assert tse.condition_dim == 1024
     assert (full.model.config.num_quantizers, first.model.config.num_quantizers) == (12, 1)
     assert tse.configure_optimizers()["optimizer"].defaults["lr"] == 1e-4
+    assert codec.adversary.config.discriminators == DiscriminatorConfig()
+    assert all(parameter.requires_grad for parameter in codec.codec.parameters())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_row_of_a_padded_batch_equals_the_row_alone(model: Stage1) -> None:
     together = model(tokens, mask, t, valid)
     for row, count in enumerate(frames.tolist()):
         alone = model(tokens[row : row + 1, :count], mask[row : row + 1, :count], t[row : row + 1])
-        torch.testing.assert_close(together[row, :count], alone[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(together[row, :count], alone[0], rtol=0, atol=1e-5 * float(together.abs().max()))
 
 
 @torch.no_grad()

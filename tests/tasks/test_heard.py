@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.pipeline import SETTINGS, Metis, Settings
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.tasks.heard import HeardModule
+from metis_lightning.tasks.schedule import WarmupCosine
 from metis_lightning.tasks.se import SeModule
 from metis_lightning.tasks.tse import TseModule
 from metis_lightning.tasks.vc import VcModule
@@ -48,7 +50,7 @@ def changing_batch() -> SpeechBatch:
 
 def make(cls: type[HeardModule], bundle: Path, rank: int, **options: object) -> HeardModule:
     torch.manual_seed(0)
-    return cls(str(bundle), lora_rank=rank, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE, **options)
+    return cls(str(bundle), lora_rank=rank, **{"optimizer": OPTIMIZER, "lr_scheduler": SCHEDULE} | options)
 
 
 def normalise(module: HeardModule, batch: SpeechBatch) -> None:
@@ -63,11 +65,14 @@ def test_a_module_learns_one_batch_by_heart(
     cls: type[HeardModule], rank: int, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """Masked-token accuracy above 0.95, over masks drawn anew."""
-    batch, module = changing_batch(), make(cls, tiny_bundle, rank, gate_init=1.0)
+    steps, batch = 300, changing_batch()
+    schedule = partial(WarmupCosine, total_steps=steps, warmup_steps=10)
+    optimizer = partial(torch.optim.AdamW, lr=5e-3)
+    module = make(cls, tiny_bundle, rank, gate_init=1.0, optimizer=optimizer, lr_scheduler=schedule)
     normalise(module, batch)
     tokens, frames = module.tokenizer.ssl_tokens(batch.wave, batch.lengths)
     assert all(len(set(row[:count].tolist())) >= 8 for row, count in zip(tokens, frames, strict=True))
-    trainer(tmp_path, 300).fit(module, DataLoader([batch] * 300, batch_size=None))
+    trainer(tmp_path, steps).fit(module, DataLoader([batch] * steps, batch_size=None))
     assert mean_accuracy(module, batch) > 0.95
 
 
