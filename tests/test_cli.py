@@ -88,7 +88,7 @@ def test_the_bare_command_lists_every_verb_with_an_example(
 ) -> None:
     assert cli.main(args) == 0
     out = capsys.readouterr().out
-    for verb in ("fit", "validate", "test", "predict", "evaluate", "tables"):
+    for verb in ("fit", "validate", "test", "predict", "evaluate", "tables", "compare"):
         assert f"python -m metis_lightning {verb} " in out
 
 
@@ -109,7 +109,7 @@ def test_the_module_runs() -> None:
     assert done.stderr == "metis-lightning: error: unknown verb 'ft': did you mean 'fit'?\n"
 
 
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "tables"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "tables", "compare"])
 def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "--help"])
@@ -136,8 +136,16 @@ def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
     monkeypatch.setattr(cli, "_run_tables", seen.append)
     assert cli.main(["tables", "--out", "elsewhere"]) == 0
-    assert (seen[0].results, seen[0].out) == (Path("evaluation/results"), Path("elsewhere"))
+    assert (seen[0].results, seen[0].out, seen[0].baseline) == (None, Path("elsewhere"), None)
     assert seen[0].benchmarks == Path("evaluation/benchmarks")
+
+
+def test_compare_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Namespace] = []
+    monkeypatch.setattr(cli, "_run_compare", seen.append)
+    assert cli.main(["compare", "--task", "tse", "--systems", "a", "b", "--limit", "3"]) == 0
+    assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ["a", "b"], 3)
+    assert (seen[0].results, seen[0].out, seen[0].sort) == (Path("evaluation/results"), None, None)
 
 
 def test_fit_trains_and_resumes_with_weights_only(

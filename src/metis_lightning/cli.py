@@ -33,6 +33,7 @@ TRAINER_VERBS = {
 OTHER_VERBS = {
     "evaluate": Verb("run systems over the test sets and score them", "evaluate --task tse --limit 10"),
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
+    "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
 }
 
 VERBS = TRAINER_VERBS | OTHER_VERBS
@@ -100,7 +101,12 @@ def _other_verbs_parser() -> OneLineParser:
         verb = verbs.add_parser(
             name, description=about.about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
-        {"evaluate": _add_evaluate_options, "tables": _add_tables_options}[name](verb)
+        add_options = {
+            "evaluate": _add_evaluate_options,
+            "tables": _add_tables_options,
+            "compare": _add_compare_options,
+        }
+        add_options[name](verb)
     return parser
 
 
@@ -135,17 +141,42 @@ def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
 def _add_tables_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `tables`."""
     verb.set_defaults(run=_run_tables)
+    add = verb.add_argument
+    add("--results", type=Path, metavar="DIR", help="folder with one folder a run (default: evaluation/results)")
     folders = {
-        "--results": ("evaluation/results", "folder with one folder a run"),
         "--out": ("evaluation/tables", "folder that the tables are written to"),
         "--benchmarks": ("evaluation/benchmarks", "folder with the paper's rows"),
     }
     for option, (default, about) in folders.items():
-        verb.add_argument(option, type=Path, default=Path(default), metavar="DIR", help=f"{about} (default: {default})")
+        add(option, type=Path, default=Path(default), metavar="DIR", help=f"{about} (default: {default})")
+    add("--baseline", metavar="S", help="system that ours are tested against (default: as the benchmark file says)")
     verb.epilog = (
         "examples:\n"
         "  python -m metis_lightning tables\n"
-        "  python -m metis_lightning tables --results evaluation/results --out evaluation/tables"
+        "  python -m metis_lightning tables --results evaluation/results --out evaluation/tables --baseline resynthesis"
+    )
+
+
+def _add_compare_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `compare`."""
+    verb.set_defaults(run=_run_compare)
+    add = verb.add_argument
+    add("--task", required=True, help="whose results are compared, e.g. tse")
+    add("--systems", nargs="+", metavar="S", help="names in the results, or RUN/SYSTEM (default: all)")
+    add(
+        "--results",
+        type=Path,
+        default=Path("evaluation/results"),
+        metavar="DIR",
+        help="folder with one folder a run, or one run (default: evaluation/results)",
+    )
+    add("--out", type=Path, metavar="DIR", help="folder of the page (default: evaluation/compare/TASK)")
+    add("--limit", type=_positive, default=50, metavar="N", help="only the N worst utterances (default: 50)")
+    add("--sort", metavar="METRIC", help="what worst is, of the first system that is no control (default: WER)")
+    verb.epilog = (
+        "examples:\n"
+        "  python -m metis_lightning compare --task tse\n"
+        "  python -m metis_lightning compare --task tse --systems input target nano --sort STOI --limit 20"
     )
 
 
@@ -172,3 +203,10 @@ def _run_tables(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.tables import run_tables
 
     run_tables(options)
+
+
+def _run_compare(options: argparse.Namespace) -> None:
+    """Run the verb `compare`."""
+    from metis_lightning.evaluate.compare import run_compare
+
+    run_compare(options)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metis_lightning.evaluate.stats import NOT_MEASURED, mean_interval, paired_difference, summarize
+from metis_lightning.evaluate.stats import NOT_MEASURED, mean_interval, summarize
 
 
 def row(
@@ -103,14 +103,9 @@ def test_the_same_rows_give_the_same_interval() -> None:
     assert mean_interval(values, [1] * 4, speakers) == mean_interval(values, [1] * 4, speakers)
 
 
-def test_paired_difference_takes_utterances_that_both_have() -> None:
-    rows = [row("a", 3.0, "anna"), row("b", 5.0, "ben"), row("c", 9.0, "ben"), row("d", None, "anna")]
-    rows += [row("a", 1.0, "anna", "input"), row("b", 2.0, "ben", "input"), row("d", 1.0, "anna", "input")]
-    result = paired_difference(rows, "PESQ", "nano", "input")
-    assert (result["n"], result["n_missing"], result["mean"]) == (2, 2, 2.5)
-    assert (result["ci95_low"], result["ci95_high"]) == (2.0, 3.0)
-
-
-def test_paired_difference_refuses_two_rows_for_one_utterance() -> None:
-    with pytest.raises(ValueError, match="two rows"):
-        paired_difference([row("a", 1.0), row("a", 2.0)], "PESQ", "nano", "input")
+def test_the_spread_over_seeds_is_that_of_their_means() -> None:
+    rows = [row("a", 1.0) | {"seed": 0}, row("b", 3.0) | {"seed": 0}, row("a", 2.0) | {"seed": 1}, row("b", 6.0) | {"seed": 1}]
+    record = summarize(rows)[0]["metrics"]["PESQ"]
+    assert (record["n"], record["mean"], record["n_seeds"]) == (4, 3.0, 2)
+    assert record["seed_sd"] == pytest.approx(math.sqrt(2.0))
+    assert "seed_sd" not in summarize(rows[:2])[0]["metrics"]["PESQ"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,84 @@ import yaml
 
 from metis_lightning.errors import UserError
 
+LABELS = ("task", "test_set", "system", "train_data")
+"""What names a row of the paper's, in the order of columns."""
+
+
+@dataclass(frozen=True)
+class OurColumn:
+    """Which column of our results stands beside one of the paper's.
+
+    `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked. `differs`
+    says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
+    """
+
+    column: str
+    differs: str | None = None
+    scale: float | None = None
+
 
 @dataclass(frozen=True)
 class Ours:
-    """Which of our results stand above the paper's rows: those of `task`.
+    """Which of our results belong to a table, and how they are shown.
 
-    `first` names the systems that come first, in this order; the others follow by name.
+    Args:
+        task: all results of this task are listed under the paper's rows, unless `lists_all` is false because another
+            table of the task lists them.
+        first: the systems that come first there, in this order; the others follow by name.
+        baseline: the system that the others are tested against.
+        word_errors: "corpus" (all edits over all words) or "mean" (of the utterances' rates), beside the paper's WER.
+        test_sets: other names that a test set of the paper's may have in our results.
+        columns: by the paper's metrics.
+        lists_all: see `task`.
     """
 
     task: str
     first: tuple[str, ...] = ()
+    baseline: str | None = None
+    word_errors: str = "corpus"
+    test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, OurColumn] = field(default_factory=dict)
+    lists_all: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a way of counting word errors that is not known."""
+        if self.word_errors not in ("corpus", "mean"):
+            raise ValueError(f"word_errors must be corpus or mean, not {self.word_errors!r}")
+
+    def is_test_set(self, theirs: str, ours: str) -> bool:
+        """Return whether a test set of our results is one of the paper's, whatever its case and punctuation."""
+        return _plain(ours) in {_plain(name) for name in (theirs, *self.test_sets.get(theirs, ()))}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark on the paper's table: on all of it, or on the rows and the metric that `where` names."""
+
+    text: str
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def is_on(self, row: Mapping[str, Any], metric: str | None) -> bool:
+        """Return whether the remark is on a row's metric; on the row's name if `metric` is None."""
+        labels = {key: value for key, value in self.where.items() if key != "metric"}
+        return (
+            bool(labels)
+            and self.where.get("metric") == metric
+            and all(row.get(key) == value for key, value in labels.items())
+        )
+
+    def is_on_column(self, metric: str) -> bool:
+        """Return whether the remark is on a metric, in all rows."""
+        return set(self.where) == {"metric"} and self.where["metric"] == metric
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One table of the paper.
 
-    `rows` are the paper's, as printed: `test_set, system, metrics`, and where given `task` and `train_data`. A metric
-    is a number, null, or `{mean, ci95}`. `measured_with` says what the paper measured with. `name` is the file's stem.
+    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`, and `ours`, the
+    name (or names) of the system in our results that stands for it. A metric is a number, null, or `{mean, ci95}`.
+    `measured_with` says what the paper measured with. `name` is the file's stem.
     """
 
     name: str
@@ -37,6 +99,17 @@ class Benchmark:
     measured_with: str
     rows: tuple[dict[str, Any], ...]
     ours: Ours | None = None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Return which of `LABELS` the rows have."""
+        return [key for key in LABELS if any(key in row for row in self.rows)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Return the metrics of all rows, in the order of the table."""
+        return list(dict.fromkeys(name for row in self.rows for name in row["metrics"]))
 
 
 def read_benchmarks(folder: Path) -> list[Benchmark]:
@@ -53,13 +126,57 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
     return sorted((_read(path) for path in paths), key=lambda benchmark: benchmark.table)
 
 
+def our_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that a row's system may have in our results; the paper's own name is always one."""
+    named = row.get("ours", ())
+    return (*((named,) if isinstance(named, str) else named), row["system"])
+
+
 def _read(path: Path) -> Benchmark:
     """Read one table."""
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         ours = fields.pop("ours", None)
-        if ours is not None:
-            ours = Ours(ours["task"], tuple(ours.get("first", ())))
-        return Benchmark(name=path.stem, rows=tuple(fields.pop("rows")), ours=ours, **fields)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        benchmark = Benchmark(
+            name=path.stem,
+            rows=tuple(fields.pop("rows")),
+            ours=None if ours is None else _ours(ours),
+            notes=tuple(_note(note) for note in fields.pop("notes", ())),
+            **fields,
+        )
+        _check(benchmark)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a table of the paper: {error}") from error
+    return benchmark
+
+
+def _ours(fields: dict[str, Any]) -> Ours:
+    """Return how our results are shown, from the file's form."""
+    columns = {
+        metric: OurColumn(spec) if isinstance(spec, str) else OurColumn(**spec)
+        for metric, spec in fields.pop("columns", {}).items()
+    }
+    test_sets = {name: tuple(others) for name, others in fields.pop("test_sets", {}).items()}
+    return Ours(**{**fields, "first": tuple(fields.get("first", ()))}, columns=columns, test_sets=test_sets)
+
+
+def _note(fields: dict[str, str]) -> Note:
+    """Return a remark, from the file's form."""
+    return Note(fields["text"], {key: value for key, value in fields.items() if key != "text"})
+
+
+def _check(benchmark: Benchmark) -> None:
+    """Refuse rows without their fields, and a remark that is on nothing: its row or metric is misspelt."""
+    for row in benchmark.rows:
+        if not {"test_set", "system", "metrics"} <= set(row):
+            raise ValueError(f"a row needs test_set, system and metrics: {row}")
+    metrics = benchmark.metrics
+    for note in benchmark.notes:
+        on_row = any(note.is_on(row, metric) for row in benchmark.rows for metric in (None, *metrics))
+        if note.where and not on_row and not any(note.is_on_column(metric) for metric in metrics):
+            raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, with a hyphen for whatever is not a letter or a digit."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-EMPTY = "–"
+from metis_lightning.evaluate.layout import Cell, Section, Table
+
+_SIGNS = {1: " ▲", -1: " ▼", 0: ""}
+
+
+def markdown(table: Table) -> str:
+    """Return a table as a page of Markdown, with GitHub's footnotes."""
+    parts = [
+        f"# Table {table.number}: {_text(table.title)}",
+        "Written by `python -m metis_lightning tables`.",
+        *(_section(section) for section in table.sections),
+    ]
+    if table.notes:
+        parts.append("\n".join(f"[^{key}]: {_text(text)}" for key, text in table.notes.items()))
+    return "\n\n".join(parts) + "\n"
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -26,22 +40,31 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _section(section: Section) -> str:
+    """Return one grid with its heading."""
+    header = [*section.label_names, *map(_cell, section.column_names)]
+    rows = [[_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
+    parts = [f"## {_text(section.title)}", _text(section.intro), grid(header, rows, len(section.label_names) - 1)]
+    if section.remarks:
+        parts.append("\n".join(f"- {_text(remark)}" for remark in section.remarks))
+    return "\n\n".join(parts)
+
+
+def _cell(cell: Cell) -> str:
+    """Return a cell's number, interval, significance, failures and notes."""
+    failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
+    notes = "".join(f"[^{key}]" for key in cell.notes)
+    return " ".join(filter(None, [_text(cell.text), cell.interval])) + _SIGNS[cell.sign] + failed + notes
+
+
+def _text(text: str) -> str:
+    """Return text on one line in which nothing is taken for markup of a page."""
+    return " ".join(text.split()).replace("<", "\\<").replace("`", "\\`")
+
+
 def _padded(row: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:
     """Return the cells of a row at the widths of their columns."""
     return [
         cell.ljust(width) if index < text_columns else cell.rjust(width)
         for index, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
-
-
-def estimate(mean: float | None, half_width: float | None, decimals: int) -> str:
-    """Return a mean with half the width of its interval.
-
-    >>> estimate(3.14159, 0.05, 2), estimate(2.0, None, 1), estimate(None, None, 2)
-    ('3.14 ± 0.05', '2.0', '–')
-    """
-    if mean is None:
-        return EMPTY
-    # Adding zero turns a rounded -0.0 into 0.0.
-    text = f"{round(mean, decimals) + 0.0:.{decimals}f}"
-    return text if half_width is None else f"{text} ± {half_width:.{decimals}f}"

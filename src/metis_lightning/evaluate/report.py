@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metis_lightning.evaluate.stats import paired_difference
+from metis_lightning.evaluate.significance import paired_difference
 from metis_lightning.types import WAVE_RATE
 
 MARGIN = "SIM_margin_"

@@ -1,7 +1,13 @@
 """From rows to means with confidence intervals.
 
-Intervals are 95% percentile bootstraps over speakers: utterances of one speaker are alike, so resampling utterances
-would claim more certainty than there is. Word error rates are also given over the whole corpus, edits over words.
+Intervals are 95% percentile bootstraps (Efron and Tibshirani 1993, ch. 13) of 4,999 draws from a fixed seed, by
+`scipy.stats.bootstrap`. What is drawn with replacement is speakers, each with all its utterances: utterances of one
+speaker are alike, so drawing utterances would claim more certainty than there is. Where the speaker is not known,
+utterances are drawn. The statistic is a ratio of sums, so a speaker counts with the number of its utterances (or words),
+and both sums are drawn anew. With few speakers percentile intervals are somewhat too narrow; with one there is none.
+
+Word error rates are given twice: over the corpus, all edits over all words, and as the mean of the utterances' rates.
+A system that ran with several seeds has several rows an utterance; all of them belong to the utterance's speaker.
 """
 
 from __future__ import annotations
@@ -33,7 +39,8 @@ def summarize(rows: Iterable[Row], by: Sequence[str] = ("test_set", "system")) -
     Returns:
         One record a group, in the order of first appearance: the values of `by`, `n_rows`, and `metrics`, which has for
         each name `n, n_failed, mean, ci95_low, ci95_high` and `errors` (how often each reason). A `WER_…` also has
-        `corpus` (total edits / total words), `corpus_ci95_low`, `corpus_ci95_high`, `edits` and `words`.
+        `corpus` (total edits / total words), `corpus_ci95_low`, `corpus_ci95_high`, `edits` and `words`. Where rows
+        have more than one `seed`: `n_seeds`, and `seed_sd`, the standard deviation of the means of the seeds.
         What cannot be computed is None: a mean of nothing, an interval over fewer than two speakers.
     """
     groups: dict[tuple[Hashable, ...], list[Row]] = defaultdict(list)
@@ -43,31 +50,6 @@ def summarize(rows: Iterable[Row], by: Sequence[str] = ("test_set", "system")) -
         {**dict(zip(by, values, strict=True)), "n_rows": len(group), "metrics": _metrics(group)}
         for values, group in groups.items()
     ]
-
-
-def paired_difference(rows: Sequence[Row], metric: str, system_a: str, system_b: str) -> Row:
-    """Compare two systems on the utterances that both have a value for: the mean of a minus b.
-
-    Returns:
-        `metric, system_a, system_b, n, n_missing` (utterances of either without a pair), `mean, ci95_low, ci95_high`.
-
-    Raises:
-        ValueError: a system has two rows for one utterance.
-    """
-    a, b = (_by_utterance(rows, system) for system in (system_a, system_b))
-    values = {key: (_value(a[key], metric), _value(b[key], metric)) for key in a if key in b}
-    differences = {key: x - y for key, (x, y) in values.items() if x is not None and y is not None}
-    mean, interval = mean_interval(
-        list(differences.values()), [1] * len(differences), [_cluster(a[key]) for key in differences]
-    )
-    return {
-        "metric": metric,
-        "system_a": system_a,
-        "system_b": system_b,
-        "n": len(differences),
-        "n_missing": len(a.keys() | b.keys()) - len(differences),
-        **_estimate(mean, interval),
-    }
 
 
 def mean_interval(
@@ -111,19 +93,30 @@ def _metrics(rows: Sequence[Row]) -> dict[str, Row]:
 
 def _metric(rows: Sequence[Row], name: str) -> Row:
     """Return the summary of one metric."""
-    values = [_value(row, name) for row in rows]
-    measured = [row for row, value in zip(rows, values, strict=True) if value is not None]
-    failed = [row for row, value in zip(rows, values, strict=True) if value is None]
-    clusters = [_cluster(row) for row in measured]
+    values = [value(row, name) for row in rows]
+    measured = [row for row, x in zip(rows, values, strict=True) if x is not None]
+    failed = [row for row, x in zip(rows, values, strict=True) if x is None]
+    clusters = [cluster(row) for row in measured]
     mean, interval = mean_interval([x for x in values if x is not None], [1] * len(measured), clusters)
     reasons = Counter(row["error"].get(name, NOT_MEASURED) for row in failed)
     summary = {
         "n": len(measured),
         "n_failed": len(failed),
-        **_estimate(mean, interval),
+        **estimate(mean, interval),
         "errors": dict(sorted(reasons.items())),
+        **_over_seeds(measured, name),
     }
     return summary | _corpus(measured, clusters) if name.startswith("WER_") else summary
+
+
+def _over_seeds(rows: Sequence[Row], name: str) -> Row:
+    """Return how far the means of the seeds are apart; nothing if there are fewer than two seeds."""
+    by_seed: dict[Hashable, list[float]] = defaultdict(list)
+    for row in rows:
+        by_seed[row.get("seed")].append(row["metrics"][name])
+    if len(by_seed) < 2:
+        return {}
+    return {"n_seeds": len(by_seed), "seed_sd": float(np.std([np.mean(part) for part in by_seed.values()], ddof=1))}
 
 
 def _corpus(rows: Sequence[Row], clusters: Sequence[Hashable]) -> Row:
@@ -139,37 +132,23 @@ def _corpus(rows: Sequence[Row], clusters: Sequence[Hashable]) -> Row:
     }
 
 
-def _by_utterance(rows: Iterable[Row], system: str) -> dict[tuple[str, str], Row]:
-    """Return the rows of a system by test set and id.
-
-    Raises:
-        ValueError: there are two rows for one utterance.
-    """
-    found: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        key = (row["test_set"], row["id"])
-        if row["system"] == system and found.setdefault(key, row) is not row:
-            raise ValueError(f"{system} has two rows for {key}")
-    return found
-
-
-def _value(row: Row, metric: str) -> float | None:
+def value(row: Row, metric: str) -> float | None:
     """Return a metric of a row, None if it has none.
 
     Raises:
         ValueError: the value is not finite, which no metric may give.
     """
-    value = row["metrics"].get(metric)
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"{metric} of {row['id']} ({row['system']}) is {value}")
-    return value
+    found = row["metrics"].get(metric)
+    if found is not None and not math.isfinite(found):
+        raise ValueError(f"{metric} of {row['id']} ({row['system']}) is {found}")
+    return found
 
 
-def _cluster(row: Row) -> Hashable:
+def cluster(row: Row) -> Hashable:
     """Return what a row is resampled with: its speaker within its test set, or itself."""
     return (row["test_set"], row.get("speaker") or row["id"])
 
 
-def _estimate(mean: float | None, interval: tuple[float | None, float | None]) -> Row:
+def estimate(mean: float | None, interval: tuple[float | None, float | None]) -> Row:
     """Return a mean and its interval under their names in summaries."""
     return {"mean": mean, "ci95_low": interval[0], "ci95_high": interval[1]}

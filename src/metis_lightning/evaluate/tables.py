@@ -1,82 +1,80 @@
-"""Results and the paper's rows -> one Markdown file a table; the same input gives the same bytes."""
+"""Results and the paper's rows -> Markdown, LaTeX and CSV, one file a table, and one HTML page.
+
+The same input gives the same bytes: nothing in the files says when or where they were written.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.benchmarks import read_benchmarks
-from metis_lightning.evaluate.render import Run, render
-from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, read_rows
-from metis_lightning.evaluate.stats import summarize
+from metis_lightning.evaluate.latex import latex
+from metis_lightning.evaluate.markdown import markdown
+from metis_lightning.evaluate.records import to_csv
+from metis_lightning.evaluate.render import groups_of, render
+from metis_lightning.evaluate.runs import Result, find_results
+from metis_lightning.evaluate.tables_page import tables_page
 from metis_lightning.files import atomic_path
 
-# Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
-_PER_RUN = ("systems", "fingerprint")
+RESULTS = Path("evaluation/results")
+PAGE = "tables.html"
 
 
 def run_tables(options: argparse.Namespace) -> None:
     """Run the verb `tables`.
 
     Raises:
-        UserError: there are no results, or no tables of the paper.
+        UserError: the folder of results that was named is not there, or there are no tables of the paper.
     """
-    for path in write_tables(options.results, options.out, options.benchmarks):
+    results = options.results
+    if results is None:
+        results = RESULTS if RESULTS.is_dir() else None
+    for path in write_tables(results, options.out, options.benchmarks, options.baseline):
         print(f"table: {path}")
+    print(f"every table as md, tex and csv: {options.out}")
 
 
-def write_tables(results_dir: Path, out_dir: Path, benchmarks: Path) -> list[Path]:
-    """Write the tables that a run of ours has rows for.
+def write_tables(
+    results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None
+) -> list[Path]:
+    """Write every table of the paper, with our results where there are any.
 
     Args:
-        results_dir: one folder a run, as `evaluate` writes them.
-        out_dir: where the tables go, under the names of the benchmark files.
+        results_dir: one folder a run, as `evaluate` writes them; None for the paper's numbers alone.
+        out_dir: where the tables go, under the names of the benchmark files, and `tables.html`.
         benchmarks: the folder of the paper's rows.
+        baseline: the system that our others are tested against; None for each table's own choice.
 
     Returns:
-        The files written, in the order of the paper.
+        The Markdown files that have a number of ours, in the order of the paper, and the page.
 
     Raises:
-        UserError: there are no results, or no tables of the paper.
+        UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
     """
-    runs = find_runs(results_dir)
-    written = []
+    results: list[Result] = [] if results_dir is None else find_results(results_dir)
+    if not results:
+        print(f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr)
+    if baseline is not None and baseline not in {result.system for result in results}:
+        raise UserError(f"--baseline {baseline}: no result is of a system with this name")
+    tables, with_ours = [], []
     for benchmark in read_benchmarks(benchmarks):
-        ours = [run for run in runs if benchmark.ours and run.task == benchmark.ours.task]
-        if ours:
-            path = out_dir / f"{benchmark.name}.md"
-            with atomic_path(path) as temporary:
-                temporary.write_text(render(benchmark, ours), encoding="utf-8")
-            written.append(path)
-    return written
+        groups = groups_of(benchmark, results, baseline)
+        table = render(benchmark, results, groups)
+        path = out_dir / f"{benchmark.name}.md"
+        _write(path, markdown(table))
+        _write(path.with_suffix(".tex"), latex(table))
+        _write(path.with_suffix(".csv"), to_csv(benchmark, results, groups))
+        tables.append(table)
+        if table.has_ours:
+            with_ours.append(path)
+    _write(out_dir / PAGE, tables_page(tables))
+    return [*with_ours, out_dir / PAGE]
 
 
-def find_runs(results_dir: Path) -> list[Run]:
-    """Return the finished runs of a folder by name; of an unfinished one, say that it is left out.
-
-    Raises:
-        UserError: there is no finished run.
-    """
-    runs: list[Run] = []
-    for path in sorted(results_dir.glob(f"*/{PROTOCOL}")):
-        if (path.parent / SUMMARY).is_file():
-            runs += _read_run(path.parent)
-        else:
-            print(f"metis-lightning: {path.parent} is left out: the run is not finished", file=sys.stderr)
-    if not runs:
-        raise UserError(f"no results in {results_dir}: run `python -m metis_lightning evaluate --task tse` first")
-    return runs
-
-
-def _read_run(folder: Path) -> list[Run]:
-    """Return a run, one part for each of its tasks."""
-    protocol = json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))
-    shared = {key: value for key, value in protocol.items() if key not in _PER_RUN}
-    groups = defaultdict(list)
-    for group in summarize(read_rows(folder), by=("task", "test_set", "system")):
-        groups[group["task"]].append(group)
-    return [Run(folder.name, task, shared, tuple(part)) for task, part in sorted(groups.items())]
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears only when complete."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

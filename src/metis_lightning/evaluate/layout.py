@@ -1,0 +1,102 @@
+"""A table before it has a format: labels, numbers and notes, which Markdown, LaTeX and HTML write in their own ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+EMPTY = "–"
+"""A cell without a value, in every format."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text, and what stands around it.
+
+    Args:
+        text: the number in its unit, or `EMPTY`.
+        interval: "[low, high]" or "± half", or nothing.
+        n_failed: utterances that should have counted but have no value.
+        sign: 1 for significantly better than the baseline, -1 for worse, else 0.
+        notes: keys of the table's notes.
+    """
+
+    text: str = EMPTY
+    interval: str = ""
+    n_failed: int = 0
+    sign: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: its labels, its cells, and of which kind it is ("paper", "ours" or "difference")."""
+
+    labels: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One grid of a table with its heading, what is to be known beforehand, and what follows as a list."""
+
+    title: str
+    intro: str
+    label_names: tuple[str, ...]
+    column_names: tuple[Cell, ...]
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A numbered table; `notes` are by key, in the order of the keys' first use."""
+
+    name: str
+    number: int
+    title: str
+    sections: tuple[Section, ...]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_ours(self) -> bool:
+        """Whether any number in it is ours."""
+        lines = [line for section in self.sections for line in section.lines if line.kind == "ours"]
+        return any(cell.text != EMPTY for line in lines for cell in line.cells)
+
+
+class Notes:
+    """The notes of a table, numbered as they come up; the same text has one number."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, str] = {}
+
+    def key(self, text: str) -> str:
+        """Return the key of a note: 1, 2, …"""
+        return self._keys.setdefault(text, str(len(self._keys) + 1))
+
+    def by_key(self) -> dict[str, str]:
+        """Return all notes by key."""
+        return {key: text for text, key in self._keys.items()}
+
+
+def number(value: float | None, decimals: int, signed: bool = False) -> str:
+    """Return a number with some decimals; never "-0.00".
+
+    >>> number(3.14159, 2), number(-0.001, 2), number(0.5, 1, signed=True), number(None, 2)
+    ('3.14', '0.00', '+0.5', '–')
+    """
+    if value is None:
+        return EMPTY
+    # Adding zero turns a rounded -0.0 into 0.0.
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
+
+
+def interval(low: float | None, high: float | None, decimals: int) -> str:
+    """Return an interval in square brackets; nothing if there is none.
+
+    >>> interval(1, 2.55, 1), interval(None, None, 1)
+    ('[1.0, 2.5]', '')
+    """
+    return "" if low is None or high is None else f"[{number(low, decimals)}, {number(high, decimals)}]"

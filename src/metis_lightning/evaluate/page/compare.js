@@ -1,0 +1,357 @@
+"use strict";
+// Texts of the results only ever become text nodes and attributes: nothing in them can become markup.
+const { head, utterances } = JSON.parse(document.getElementById("data").textContent);
+const metrics = new Map(head.metrics.map((metric) => [metric.name, metric]));
+const sort = { metric: head.sort.metric, system: head.systems.indexOf(head.sort.system), order: "worst" };
+const filter = { testSet: "", words: "" };
+// While `blind` is set, two systems are shown under the names A and B, in an order of its own for each utterance.
+let blind = null;
+const votes = [];
+const app = document.getElementById("app");
+const random = (count) => crypto.getRandomValues(new Uint32Array(1))[0] % count;
+
+function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "dataset") Object.assign(node.dataset, value);
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function options(pairs, chosen) {
+  return pairs.map(([value, label]) => make("option", { value: String(value), selected: value === chosen }, label));
+}
+
+const shown = (value, metric) => (value === null || value === undefined ? "–" : value.toFixed(metric.decimals));
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+const fullName = (metric) => metric.label + (metric.model ? ` (${metric.model})` : "");
+
+// --- players ---------------------------------------------------------------------------------------------------------
+
+const players = new Set();
+
+function player(entry, name) {
+  const audio = make("audio", { preload: "none", src: entry.audio });
+  const button = make("button", { className: "play", type: "button", "aria-label": `play ${name}` });
+  const line = make("div", { className: "head" });
+  const mel = make(
+    "div",
+    { className: "mel", tabIndex: 0, role: "slider", "aria-label": `position in ${name}`, "aria-valuemin": "0",
+      "aria-valuemax": entry.seconds.toFixed(1), "aria-valuenow": "0" },
+    make("img", { src: entry.mel, alt: `mel spectrogram of ${name}`, draggable: false }),
+    line,
+  );
+  const time = make("div", { className: "time" });
+  const self = { audio, box: null };
+
+  function tick() {
+    const at = Math.min(audio.currentTime, entry.seconds);
+    line.style.left = `${(100 * at) / entry.seconds}%`;
+    mel.classList.toggle("heard", at > 0);
+    mel.setAttribute("aria-valuenow", at.toFixed(1));
+    time.textContent = `${clock(at)} / ${clock(entry.seconds)} s${entry.isCut ? " (cut)" : ""}`;
+    button.classList.toggle("on", !audio.paused);
+    if (!audio.paused) requestAnimationFrame(tick);
+  }
+  function start(from) {
+    for (const other of players) {
+      if (other === self || other.audio.paused) continue;
+      // Of one utterance, the other system goes on where this one was.
+      if (from === null && other.row === self.row) from = Math.min(other.audio.currentTime, entry.seconds - 0.1);
+      other.audio.pause();
+    }
+    if (from !== null) audio.currentTime = Math.max(0, from);
+    audio.play().catch(() => { time.textContent = "this browser cannot play Ogg Opus"; });
+  }
+  button.addEventListener("click", () => (audio.paused ? start(null) : audio.pause()));
+  mel.addEventListener("click", (event) => {
+    const box = mel.getBoundingClientRect();
+    start(((event.clientX - box.left) / box.width) * entry.seconds);
+  });
+  mel.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -0.5, ArrowRight: 0.5 }[event.key];
+    if (step) audio.currentTime = Math.max(0, Math.min(entry.seconds, audio.currentTime + step));
+    else if (event.key === "Enter" || event.key === " ") button.click();
+    else return;
+    event.preventDefault();
+  });
+  for (const name of ["play", "pause", "ended", "seeked", "timeupdate"]) audio.addEventListener(name, tick);
+  tick();
+  players.add(self);
+  self.node = make("div", {}, make("div", { className: "player" }, button, mel, audio), time);
+  return self;
+}
+
+// --- one utterance ---------------------------------------------------------------------------------------------------
+
+function best(utterance, name) {
+  const values = utterance.entries.map((entry) => entry.values[name]).filter((value) => typeof value === "number");
+  if (values.length < 2) return null;
+  return metrics.get(name).higher ? Math.max(...values) : Math.min(...values);
+}
+
+function numbers(utterance, entry) {
+  const list = make("dl");
+  for (const metric of head.metrics) {
+    const value = entry.values[metric.name];
+    const isNone = value === null || value === undefined;
+    const reason = entry.errors[metric.name] || "not measured";
+    const name = isNone ? "none" : value === best(utterance, metric.name) ? "best" : "";
+    const unit = metric.unit && !isNone ? make("small", {}, ` ${metric.unit}`) : null;
+    list.append(
+      make(
+        "div",
+        { className: metric.name === sort.metric ? "sorted" : "", title: isNone ? `${fullName(metric)}: ${reason}` : `${fullName(metric)}, ${metric.higher ? "higher" : "lower"} is better; click to sort by it`,
+          onclick: () => { sort.metric = metric.name; draw(); } },
+        make("dt", {}, metric.label),
+        make("dd", { className: name }, shown(value, metric), unit),
+      ),
+    );
+  }
+  return list;
+}
+
+const plain = (word) => word.toLowerCase().replace(/[^\p{L}\p{N}']/gu, "");
+
+// Words of the hypothesis that are in a longest common subsequence with the text are right.
+function hypothesis(text, heard) {
+  const box = make("div", { className: "hypothesis", title: "what the recognizer heard; red: not in the text" });
+  const a = (text || "").split(/\s+/).filter(Boolean);
+  const b = heard.split(/\s+/).filter(Boolean).slice(0, 400);
+  const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--)
+    for (let j = b.length - 1; j >= 0; j--)
+      lengths[i][j] = plain(a[i]) === plain(b[j]) ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+  let i = 0;
+  for (let j = 0; j < b.length; j++) {
+    while (i < a.length && plain(a[i]) !== plain(b[j]) && lengths[i + 1][j] >= lengths[i][j + 1]) i++;
+    const isRight = i < a.length && plain(a[i]) === plain(b[j]);
+    if (isRight) i++;
+    box.append(make("span", { className: isRight || !a.length ? "" : "wrong" }, b[j]), " ");
+  }
+  return box;
+}
+
+function cell(utterance, system, row) {
+  const entry = utterance.entries[system];
+  const parts = [];
+  if (entry.audio) {
+    const made = player(entry, `${head.systems[system]}, ${utterance.id}`);
+    made.row = row;
+    parts.push(made.node);
+  } else parts.push(make("div", { className: "missing" }, `no audio: ${entry.missing}`));
+  parts.push(numbers(utterance, entry));
+  if (entry.hypothesis) parts.push(hypothesis(utterance.text, entry.hypothesis));
+  const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
+  if (vote && vote.preferred === head.systems[system]) parts.push(make("div", { className: "preferred" }, "preferred when blind"));
+  return make("div", { className: "cell", dataset: { system: head.systems[system] } }, ...parts);
+}
+
+function about(utterance) {
+  const where = [utterance.testSet, utterance.speaker].filter(Boolean).join(" · ");
+  return make(
+    "div", { className: "about" },
+    make("div", { className: "id" }, utterance.id),
+    make("div", { className: "soft" }, where),
+    make("div", { className: "text" }, utterance.text || ""),
+  );
+}
+
+function seenRow(utterance) {
+  const row = make("div", { className: "row utterance", dataset: { id: utterance.id } });
+  row.append(about(utterance), ...head.systems.map((_, system) => cell(utterance, system, row)));
+  return row;
+}
+
+function blindRow({ utterance, order }) {
+  const row = make("div", { className: "row utterance", dataset: { id: utterance.id } });
+  const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
+  const cells = order.map((system, index) => {
+    const made = player(utterance.entries[system], "AB"[index]);
+    made.row = row;
+    return make("div", { className: "cell" }, made.node);
+  });
+  const buttons = [["A", 0], ["B", 1], ["no preference", null]].map(([label, index]) => {
+    const preferred = index === null ? null : head.systems[order[index]];
+    return make("button", {
+      type: "button", className: vote && vote.preferred === preferred ? "chosen" : "", dataset: { vote: label },
+      onclick: (event) => {
+        const again = votes.findIndex((other) => other.id === utterance.id && other.testSet === utterance.testSet);
+        if (again >= 0) votes.splice(again, 1);
+        votes.push({ testSet: utterance.testSet, id: utterance.id, a: head.systems[order[0]], b: head.systems[order[1]], preferred });
+        for (const button of event.target.parentNode.children) button.classList.toggle("chosen", button === event.target);
+        count.textContent = `${votes.length} of ${blind.items.length} judged`;
+      },
+    }, label);
+  });
+  row.append(make("div", { className: "about" }, make("div", { className: "text" }, utterance.text || ""), make("div", { className: "vote" }, ...buttons)), ...cells);
+  return row;
+}
+
+// --- the page --------------------------------------------------------------------------------------------------------
+
+const count = make("span", { className: "soft", id: "count" });
+const names = make("div", { className: "row names" });
+const rows = make("main", { id: "rows" });
+const bar = make("div", { className: "bar" });
+const intro = make("div", { className: "intro" });
+
+function value(utterance) {
+  const found = utterance.entries[sort.system].values[sort.metric];
+  return typeof found === "number" ? found : null;
+}
+
+function ordered() {
+  const words = filter.words.toLowerCase();
+  const kept = utterances.filter((utterance) =>
+    (!filter.testSet || utterance.testSet === filter.testSet) &&
+    (!words || [utterance.id, utterance.text, utterance.speaker].some((text) => (text || "").toLowerCase().includes(words))));
+  if (sort.order === "id") return kept.sort((a, b) => (a.testSet + a.id < b.testSet + b.id ? -1 : 1));
+  const sign = metrics.get(sort.metric).higher === (sort.order === "worst") ? 1 : -1;
+  // What has no value is worst of all, and shown first.
+  return kept.sort((a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (x === null || y === null) return (x === null ? 0 : 1) - (y === null ? 0 : 1);
+    return sign * (x - y);
+  });
+}
+
+function draw() {
+  for (const { audio } of players) audio.pause();
+  players.clear();
+  document.body.classList.toggle("blind", blind !== null);
+  intro.classList.toggle("hidden", blind !== null);
+  const columns = blind ? ["A", "B"] : head.systems;
+  document.body.style.setProperty("--columns", columns.length);
+  const list = blind ? blind.items : ordered();
+  names.replaceChildren(make("div", {}, count), ...columns.map((name) => make("div", {}, name)));
+  bar.replaceChildren(...(blind ? blindControls() : controls()));
+  rows.replaceChildren(...(list.length ? list.map(blind ? blindRow : seenRow) : [make("div", { className: "nothing" }, "No utterance matches.")]));
+  count.textContent = blind ? `${votes.length} of ${list.length} judged` : `${list.length} of ${head.total} utterances`;
+}
+
+function choice(id, label, pairs, chosen, set) {
+  return make("label", {}, label, make("select", { id, onchange: (event) => { set(event.target.value); draw(); } }, ...options(pairs, chosen)));
+}
+
+function controls() {
+  const sets = [...new Set(utterances.map((utterance) => utterance.testSet))];
+  const search = make("input", { id: "search", type: "search", placeholder: "id, text or speaker", size: 16, value: filter.words });
+  search.addEventListener("change", () => { filter.words = search.value; draw(); });
+  return [
+    choice("metric", "Sort by", head.metrics.map((metric) => [metric.name, fullName(metric)]), sort.metric, (name) => { sort.metric = name; }),
+    choice("system", "of", head.systems.map((name, index) => [index, name]), sort.system, (index) => { sort.system = Number(index); }),
+    choice("order", "", [["worst", "worst first"], ["best", "best first"], ["id", "by id"]], sort.order, (order) => { sort.order = order; }),
+    sets.length > 1 ? choice("sets", "Test set", [["", "all"], ...sets.map((name) => [name, name])], filter.testSet, (name) => { filter.testSet = name; }) : null,
+    search,
+    make("span", { className: "space" }),
+    head.systems.length > 1 ? make("button", { id: "blind", type: "button", onclick: () => { pair.hidden = !pair.hidden; } }, "Blind A/B…") : null,
+    head.systems.length > 1 ? pair : null,
+    make("button", { id: "theme", type: "button", title: "dark or light", onclick: theme }, "◐"),
+  ].filter(Boolean);
+}
+
+const first = make("select", { id: "blind-a" }, ...options(head.systems.map((name, index) => [index, name]), 0));
+const second = make("select", { id: "blind-b" }, ...options(head.systems.map((name, index) => [index, name]), head.systems.length - 1));
+const pair = make("span", { id: "pair", hidden: true }, first, " and ", second, " ", make("button", { id: "start", className: "primary", type: "button", onclick: begin }, "Start"));
+
+function begin() {
+  const [x, y] = [Number(first.value), Number(second.value)];
+  if (x === y) return;
+  const items = utterances
+    .filter((utterance) => utterance.entries[x].audio && utterance.entries[y].audio)
+    .map((utterance) => ({ utterance, order: random(2) ? [x, y] : [y, x] }));
+  for (let i = items.length - 1; i > 0; i--) {
+    const j = random(i + 1);
+    [items[i], items[j]] = [items[j], items[i]];
+  }
+  votes.length = 0;
+  blind = { pair: [x, y], items };
+  draw();
+  scrollTo(0, 0);
+}
+
+function blindControls() {
+  return [
+    make("strong", {}, "Blind A/B"),
+    make("span", { className: "soft" }, "Which sounds better? Names, numbers and spectrograms are hidden; the order changes from row to row."),
+    make("span", { className: "space" }),
+    make("button", { id: "save", type: "button", onclick: save }, "Save votes"),
+    make("button", { id: "reveal", className: "primary", type: "button", onclick: reveal }, "Reveal"),
+  ];
+}
+
+// The chance of a split at least as uneven, were both equally good (exact sign test, ties left out).
+function signTest(x, y) {
+  const n = x + y;
+  let total = 0;
+  let term = Math.pow(0.5, n);
+  for (let k = 0; k <= Math.min(x, y); k++) {
+    total += term;
+    term *= (n - k) / (k + 1);
+  }
+  return Math.min(1, 2 * total);
+}
+
+function reveal() {
+  const [x, y] = blind.pair.map((system) => head.systems[system]);
+  const won = (name) => votes.filter((vote) => vote.preferred === name).length;
+  const ties = votes.length - won(x) - won(y);
+  const p = won(x) + won(y) ? `, sign test p = ${signTest(won(x), won(y)).toFixed(3)}` : "";
+  verdict.textContent = `Blind: ${x} preferred ${won(x)} times, ${y} ${won(y)} times, no preference ${ties}${p}.`;
+  verdict.hidden = false;
+  blind = null;
+  draw();
+  scrollTo(0, 0);
+}
+
+function save() {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(votes, null, 2)], { type: "application/json" }));
+  make("a", { href: url, download: "votes.json" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+function theme() {
+  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
+    (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = isDark ? "light" : "dark";
+}
+
+const verdict = make("p", { id: "verdict", hidden: true });
+
+function summary() {
+  const table = make("table");
+  const titles = head.metrics.map((metric) => make("th", { title: fullName(metric) }, `${metric.label} ${metric.unit}`.trim() + (metric.higher ? " ↑" : " ↓")));
+  table.append(make("thead", {}, make("tr", {}, make("th", { className: "name" }, "test set"), make("th", { className: "name" }, "system"), make("th", {}, "n"), ...titles)));
+  const body = make("tbody");
+  for (const result of [...head.results].sort((a, b) => a.testSet.localeCompare(b.testSet))) {
+    const cells = head.metrics.map((metric) => {
+      const found = result.means[metric.name];
+      if (!found) return make("td", {}, "–");
+      const bounds = found.low === null ? null : make("span", { className: "interval" }, `${shown(found.low, metric)} to ${shown(found.high, metric)}`);
+      const failed = found.nFailed ? make("span", { className: "interval bad" }, `${found.nFailed} failed`) : null;
+      return make("td", {}, shown(found.mean, metric), bounds, failed);
+    });
+    const title = `run ${result.run}, protocol ${result.protocol}`;
+    body.append(make("tr", { title }, make("td", { className: "name" }, result.testSet), make("td", { className: "name" }, result.system), make("td", {}, String(result.n)), ...cells));
+  }
+  table.append(body);
+  return make("div", { className: "summary" }, table);
+}
+
+const part = utterances.length < head.total
+  ? `The ${utterances.length} worst of ${head.total} utterances, by ${fullName(metrics.get(head.sort.metric))} of ${head.sort.system}${head.isFull ? "; the page is full" : ""}. `
+  : "";
+intro.append(
+  make("h1", {}, `${head.task.toUpperCase()}: ${head.systems.join(", ")}`),
+  make("p", { className: "soft" }, `${part}Means over all utterances with 95% intervals; WER over the whole corpus. Click a spectrogram to listen from there; switching systems goes on at the same place.`),
+  ...head.warnings.map((text) => make("div", { className: "warning" }, text)),
+  verdict,
+  summary(),
+);
+app.append(intro, make("div", { className: "top" }, bar, names), rows);
+draw();

@@ -1,0 +1,132 @@
+"""The paper's rows as a section of a table, with our results and the differences under them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metis_lightning.evaluate.benchmarks import Benchmark
+from metis_lightning.evaluate.beside import Beside, beside, results_for
+from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.layout import EMPTY, Cell, Line, Notes, Section, interval, number
+from metis_lightning.evaluate.runs import Result
+
+_DECIMALS = 2  # as the paper prints
+
+
+def paper_section(benchmark: Benchmark, results: Sequence[Result], notes: Notes) -> Section:
+    """Return the section; what is remarked on goes to `notes`."""
+    headings = tuple(_heading(benchmark, metric, notes) for metric in benchmark.metrics)
+    lines: list[Line] = []
+    for row in benchmark.rows:
+        found = results_for(benchmark, row, results)
+        lines.append(_paper_line(benchmark, row, notes))
+        for result in found:
+            lines += _our_lines(benchmark, row, result, found, notes)
+        if not found and "ours" in row:
+            lines.append(_line(benchmark, row, "ours", Cell(), [Cell() for _ in benchmark.metrics]))
+    labels = [label.replace("_", " ") for label in benchmark.labels]
+    return Section(
+        title="The paper's rows",
+        intro=_intro(benchmark),
+        label_names=(*labels, "", "n"),
+        column_names=headings,
+        lines=tuple(lines),
+        remarks=tuple(note.text for note in benchmark.notes if not note.where),
+    )
+
+
+def protocol_note(result: Result) -> str:
+    """Return which run a result is of, and under which protocol."""
+    protocol = result.protocol
+    settings = ", ".join(f"{key} {value}" for key, value in protocol.settings.items())
+    return (
+        f"Run {result.run}, system {result.system} on {result.test_set}: protocol {protocol.mark} ({settings}); "
+        f"fingerprint of the run's protocol.json: {protocol.run_fingerprint}."
+    )
+
+
+def mixed_note(marks: Sequence[str]) -> str:
+    """Return the warning for results of several protocols in one place."""
+    return f"Results of several protocols ({', '.join(marks)}) on one test set: not comparable with one another."
+
+
+def _intro(benchmark: Benchmark) -> str:
+    """Return what the numbers of this section are."""
+    text = f"As printed in {benchmark.source}, measured by its authors ({benchmark.measured_with})."
+    if benchmark.ours is None:
+        return f"{text} Data only: listening tests are not repeated here."
+    counted = "all edits over all words" if benchmark.ours.word_errors == "corpus" else "the mean over utterances"
+    word_errors = f"our WER is {counted}; " if "WER" in benchmark.metrics else ""
+    return (
+        f"{text} Under them ours with the 95% interval of a bootstrap over speakers, and ours minus the paper's: "
+        f"{word_errors}n is the number of utterances, {EMPTY} has not been measured. "
+        "Numbers with a note on another protocol are not comparable with the paper's."
+    )
+
+
+def _heading(benchmark: Benchmark, metric: str, notes: Notes) -> Cell:
+    """Return the name of a metric with its remarks."""
+    keys = tuple(notes.key(note.text) for note in benchmark.notes if note.is_on_column(metric))
+    unit = "% " if metric == "WER" else ""
+    return Cell(f"{metric} {unit}{'↑' if Column.of(metric).higher_is_better else '↓'}", notes=keys)
+
+
+def _paper_line(benchmark: Benchmark, row: Mapping[str, Any], notes: Notes) -> Line:
+    """Return a row as printed, with its remarks."""
+
+    def keys(metric: str | None) -> tuple[str, ...]:
+        return tuple(notes.key(note.text) for note in benchmark.notes if note.is_on(row, metric))
+
+    cells = [
+        Cell(number(cell.paper, _DECIMALS), _spread(cell), notes=keys(cell.metric))
+        for cell in beside(benchmark, row, None)
+    ]
+    return _line(benchmark, row, "paper", Cell(), cells, keys(None))
+
+
+def _spread(cell: Beside) -> str:
+    """Return the interval that the paper prints."""
+    return "" if cell.paper_ci95 is None else f"± {number(cell.paper_ci95, _DECIMALS)}"
+
+
+def _our_lines(
+    benchmark: Benchmark, row: Mapping[str, Any], result: Result, found: Sequence[Result], notes: Notes
+) -> list[Line]:
+    """Return a result, and its difference from the row."""
+    marks = sorted({other.protocol.mark for other in found if other.test_set == result.test_set})
+    keys = [notes.key(protocol_note(result))]
+    if len(marks) > 1:
+        keys.append(notes.key(mixed_note(marks)))
+    ours, differences = [], []
+    for cell in beside(benchmark, row, result):
+        caveats = tuple(notes.key(text) for text in cell.caveats)
+        ours.append(Cell() if cell.ours is None else _our_cell(cell, caveats))
+        difference = number(cell.difference, _DECIMALS, signed=True)
+        differences.append(Cell(difference, notes=() if difference == EMPTY else caveats))
+    return [
+        _line(benchmark, row, "ours", Cell(str(len(result.rows))), ours, tuple(keys)),
+        _line(benchmark, row, "difference", Cell(), differences),
+    ]
+
+
+def _our_cell(cell: Beside, caveats: tuple[str, ...]) -> Cell:
+    """Return our number with its interval and its failures."""
+    ours = cell.ours
+    if ours is None:
+        return Cell()
+    text, bounds = number(ours.mean, _DECIMALS), interval(ours.low, ours.high, _DECIMALS)
+    return Cell(text, bounds, ours.n_failed, notes=caveats)
+
+
+def _line(
+    benchmark: Benchmark,
+    row: Mapping[str, Any],
+    kind: str,
+    count: Cell,
+    cells: Sequence[Cell],
+    notes: tuple[str, ...] = (),
+) -> Line:
+    """Return a line: the row's labels, whose numbers they are, and n. Notes stand at whose numbers they are on."""
+    labels = [Cell(row.get(label, EMPTY)) for label in benchmark.labels]
+    return Line((*labels, Cell(kind, notes=notes), count), tuple(cells), kind)

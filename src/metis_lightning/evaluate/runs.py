@@ -1,0 +1,119 @@
+"""Finished runs on disk as results: what one system reached on one test set, and under which protocol."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.errors import UserError
+from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, fingerprint, read_rows
+from metis_lightning.evaluate.stats import summarize
+
+# Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
+_PER_RUN = ("systems", "fingerprint")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What decides the numbers of one test set: a run's protocol without its systems and its other test sets.
+
+    `mark` is its fingerprint; `settings` are those that can be said in a line. `run_fingerprint` is that of the run's
+    whole `protocol.json`.
+    """
+
+    mark: str
+    settings: Mapping[str, Any]
+    run_fingerprint: str
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any], test_set: str) -> Protocol:
+        """Return the protocol of one test set of a run, whose `protocol.json` is `found`."""
+        ids = found.get("ids", {})
+        decides = {key: value for key, value in found.items() if key not in _PER_RUN}
+        decides["ids"] = {test_set: ids.get(test_set)} if isinstance(ids, dict) else ids
+        settings = {key: value for key, value in found.items() if isinstance(value, (str, int, float))}
+        settings.pop("fingerprint", None)
+        metrics = found.get("metrics")
+        if isinstance(metrics, dict) and isinstance(metrics.get("protocol"), str):
+            settings["metrics"] = metrics["protocol"]
+        return cls(fingerprint(decides), settings, str(found.get("fingerprint", "unknown")))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a system reached on a test set in a run, which lies in `folder`: the summary of its rows, and the rows.
+
+    `identity` is what the run's protocol says of the system: the hash of its weights, its settings.
+    """
+
+    folder: Path
+    task: str
+    test_set: str
+    system: str
+    metrics: Mapping[str, dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
+    protocol: Protocol
+    identity: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self.folder.name
+
+
+def find_results(results_dir: Path) -> list[Result]:
+    """Return the results of the finished runs of a folder, by the runs' names; say which are left out.
+
+    A result that another run with the same protocol has too, to the last digit, stands once.
+
+    Args:
+        results_dir: one folder a run, as `evaluate` writes them.
+
+    Raises:
+        UserError: there is no such folder, or a run's file is not of the form that `evaluate` writes.
+    """
+    if not results_dir.is_dir():
+        raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
+    found: dict[tuple[str, ...], Result] = {}
+    for path in sorted(results_dir.glob(f"*/{PROTOCOL}")):
+        if not (path.parent / SUMMARY).is_file():
+            print(f"metis-lightning: {path.parent} is left out: the run is not finished", file=sys.stderr)
+            continue
+        for result in read_results(path.parent):
+            content = json.dumps(result.metrics, sort_keys=True)
+            found.setdefault((result.task, result.test_set, result.system, result.protocol.mark, content), result)
+    return list(found.values())
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Return the results of one run.
+
+    Raises:
+        UserError: a file is not of the form that `evaluate` writes.
+    """
+    try:
+        protocol = json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))
+        rows = read_rows(folder)
+        by_group = defaultdict(list)
+        for row in rows:
+            by_group[row["task"], row["test_set"], row["system"]].append(row)
+        return [
+            Result(
+                folder, *key, summarize(part)[0]["metrics"], part, Protocol.of(protocol, key[1]), _identity(protocol, key[2])
+            )
+            for key, part in sorted(by_group.items())
+        ]
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not the results of a run ({type(error).__name__}: {error})") from error
+
+
+def _identity(protocol: Mapping[str, Any], system: str) -> Mapping[str, Any]:
+    """Return what a protocol says of a system."""
+    systems = protocol.get("systems")
+    found = systems.get(system) if isinstance(systems, dict) else None
+    return found if isinstance(found, dict) else {}

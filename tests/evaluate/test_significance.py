@@ -1,0 +1,106 @@
+"""Paired tests against a baseline, and their correction."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from metis_lightning.evaluate.significance import against_baseline, compare_rows, holm, paired_difference, paired_test
+
+
+def row(
+    utterance: str,
+    value: float | None,
+    speaker: str | None = "anna",
+    system: str = "nano",
+    metric: str = "PESQ",
+    wer: dict[str, int] | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": utterance,
+        "test_set": "test-human",
+        "system": system,
+        "speaker": speaker,
+        "seed": seed,
+        "metrics": {metric: value},
+        "wer": wer,
+    }
+
+
+def test_utterances_that_both_have_are_compared() -> None:
+    rows = [row("a", 3.0, "anna"), row("b", 5.0, "ben"), row("c", 9.0, "ben"), row("d", None, "anna")]
+    rows += [row("a", 1.0, "anna", "input"), row("b", 2.0, "ben", "input"), row("d", 1.0, "anna", "input")]
+    result = paired_difference(rows, "PESQ", "nano", "input")
+    assert (result["n"], result["n_missing"], result["n_clusters"], result["mean"]) == (2, 2, 2, 2.5)
+    assert (result["ci95_low"], result["ci95_high"]) == (2.0, 3.0)
+
+
+def test_two_rows_for_one_utterance_and_seed_are_refused() -> None:
+    with pytest.raises(ValueError, match="two rows"):
+        paired_difference([row("a", 1.0), row("a", 2.0)], "PESQ", "nano", "input")
+
+
+def test_seeds_count_as_one_utterance() -> None:
+    ours = [row("a", 1.0, seed=0), row("a", 3.0, seed=1), row("a", None, seed=2), row("b", 5.0, "ben", seed=0)]
+    base = [row("a", 1.0), row("b", 1.0, "ben")]
+    result = compare_rows(ours, base, "PESQ")
+    assert (result["n"], result["n_missing"], result["mean"]) == (2, 0, 2.5)  # of 2 - 1 and 5 - 1
+
+
+def test_word_errors_are_compared_over_the_corpus() -> None:
+    ours = [
+        row("a", 0.5, "anna", metric="WER_x", wer={"edits": 1, "words": 2}),
+        row("b", 0.1, "ben", metric="WER_x", wer={"edits": 1, "words": 10}),
+    ]
+    base = [
+        row("a", 0.0, "anna", metric="WER_x", wer={"edits": 0, "words": 2}),
+        row("b", 0.3, "ben", metric="WER_x", wer={"edits": 3, "words": 10}),
+    ]
+    assert compare_rows(ours, base, "WER_x")["mean"] == pytest.approx(-1 / 12)
+    base[0]["wer"]["words"] = 3
+    with pytest.raises(ValueError, match="different texts"):
+        compare_rows(ours, base, "WER_x")
+
+
+def test_the_p_value_is_that_of_all_sign_changes() -> None:
+    differences = [0.9, -0.2, 0.4, 0.3, -0.1, 0.8, 0.25]
+    flipped = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in product((1, -1), repeat=7)]
+    expected = np.mean(np.array(flipped) >= abs(sum(differences)) - 1e-12)
+    assert paired_test(differences, list("abcdefg")) == pytest.approx(expected)
+
+
+def test_with_many_speakers_the_p_value_is_near_that_of_the_t_test() -> None:
+    differences = np.random.default_rng(5).normal(0.3, 1, size=60)
+    p = paired_test(differences.tolist(), list(range(60)))
+    assert p == pytest.approx(ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert paired_test(differences.tolist(), list(range(60))) == p
+
+
+def test_utterances_of_a_speaker_are_no_evidence_on_their_own() -> None:
+    """A hundred utterances that all say the same, of three speakers: 2 of 8 swaps are as extreme."""
+    assert paired_test([1.0] * 99, ["a", "b", "c"] * 33) == pytest.approx(0.25)
+    assert paired_test([1.0] * 99, list(range(99))) < 0.001
+
+
+def test_no_difference_and_one_speaker() -> None:
+    assert paired_test([0.0, 0.0, 0.0], ["a", "b", "c"]) == 1.0
+    assert paired_test([1.0, 2.0], ["a", "a"]) is None
+
+
+def test_holm_is_as_in_the_textbook() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([None, 0.02]) == [None, 0.02]
+
+
+def test_the_systems_of_one_metric_are_a_family() -> None:
+    speakers = [f"speaker {index}" for index in range(8)]
+    base = [row(name, 0.0, name, "input") for name in speakers]
+    better = [row(name, 1.0 + index, name, "good") for index, name in enumerate(speakers)]
+    same = [row(name, (-1.0) ** index, name, "same") for index, name in enumerate(speakers)]
+    good, other = against_baseline([better, same], base, "PESQ")
+    assert (good["p"], good["p_holm"]) == (pytest.approx(2 / 2**8), pytest.approx(4 / 2**8))
+    assert (other["mean"], other["p_holm"]) == (0.0, 1.0)
