@@ -19,6 +19,7 @@ SHORTER = {
     "--trainer.log_every_n_steps=1 --trainer.enable_progress_bar=false",
     "evaluate": "--limit=1 --num-steps=2",
     "tables": "",
+    "compare": "",
 }
 
 
@@ -65,3 +66,6 @@ def test_the_commands_run_as_written_but_shorter(workspace: Path) -> None:
     table = (workspace / "evaluation/tables/table_03.md").read_text()
     for system in ("input", "target", "resynthesis", "nano", "Metis-TSE LoRA 32", "WeSep"):
         assert system in table
+    assert (workspace / "evaluation/tables/tables.html").is_file()
+    page = (workspace / "evaluation/compare/tse/index.html").read_text()
+    assert page.count("data:audio/ogg;base64,") >= 3

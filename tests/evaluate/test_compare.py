@@ -48,7 +48,9 @@ def options(results: Path, **changed: Any) -> Namespace:
 
 
 def page_data(out: Path) -> dict[str, Any]:
-    found = re.findall(r'<script id="data" type="application/json">(.*?)</script>', (out / "index.html").read_text(), re.DOTALL)
+    found = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', (out / "index.html").read_text(), re.DOTALL
+    )
     assert len(found) == 1
     return json.loads(found[0])
 
@@ -66,7 +68,9 @@ def test_the_page_has_every_system_of_every_utterance(results: Path) -> None:
     run_compare(options(results))
     data = page_data(results.parent / "out")
     assert data["head"]["systems"] == list(SYSTEMS)
-    assert [u["id"] for u in data["utterances"]] == ["utt-00", "utt-03", "utt-02", "utt-01"], "no value, then 3, 2, 1 edits"
+    assert [u["id"] for u in data["utterances"]] == ["utt-00", "utt-03", "utt-02", "utt-01"], (
+        "no value, then 3, 2, 1 edits"
+    )
     for utterance in data["utterances"]:
         for entry, system in zip(utterance["entries"], SYSTEMS, strict=True):
             sound, rate = soundfile.read(decoded(entry["audio"], "audio/ogg"))
@@ -75,7 +79,10 @@ def test_the_page_has_every_system_of_every_utterance(results: Path) -> None:
             assert np.corrcoef(sound[2000:10_000], wave[2000:10_000])[0, 1] > 0.95
             assert Image.open(decoded(entry["mel"], "image/webp")).size == (51, 80)
     first = data["utterances"][0]["entries"][0]
-    assert (first["values"]["WER_whisper-large-v3"], first["errors"]) == (None, {"WER_whisper-large-v3": "no reference text"})
+    assert (first["values"]["WER_whisper-large-v3"], first["errors"]) == (
+        None,
+        {"WER_whisper-large-v3": "no reference text"},
+    )
     assert data["utterances"][1]["entries"][0]["values"]["WER_whisper-large-v3"] == pytest.approx(30.0)
     [summary] = [r for r in data["head"]["results"] if r["system"] == "nano"]
     assert (summary["n"], summary["means"]["WER_whisper-large-v3"]["nFailed"]) == (4, 1)
@@ -190,7 +197,10 @@ def test_utterances_that_some_systems_lack_are_warned_of(results: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"systems": ["nanu"]}, "--systems nanu: no such system in the results of this task; there are input, nano, target"),
+        (
+            {"systems": ["nanu"]},
+            "--systems nanu: no such system in the results of this task; there are input, nano, target",
+        ),
         ({"task": "vc"}, "no results of task vc in"),
         ({"sort": "PESQ"}, "--sort PESQ: the results have WER_whisper-large-v3, "),
         ({"results": Path("nowhere")}, "no folder of results nowhere"),
@@ -198,7 +208,7 @@ def test_utterances_that_some_systems_lack_are_warned_of(results: Path) -> None:
 )
 def test_a_wrong_option_is_named(results: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run_compare(options(results, **changed))
+        run_compare(Namespace(**vars(options(results)) | changed))
     assert not (results.parent / "out/index.html").exists()
 
 
@@ -225,7 +235,9 @@ def test_every_system_is_a_run_with_the_same_tags(results: Path) -> None:
     assert set(tags["target"]["images"]) == {tag for tag in pictures if tag.startswith("mel")}
     [mean] = runs["nano"].Scalars("WER_whisper-large-v3/librimix")
     assert mean.value == pytest.approx(100 * 6 / 30)
-    assert [point.value for point in runs["nano"].Scalars("utterances/librimix/WER_whisper-large-v3")] == pytest.approx([30, 20, 10])
+    assert [point.value for point in runs["nano"].Scalars("utterances/librimix/WER_whisper-large-v3")] == pytest.approx(
+        [30, 20, 10]
+    )
     settings = runs["nano"].summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"hash of nano" in settings
 

@@ -37,7 +37,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(folder / "results", "demo", rows)
     write_wavs(run, rows, seconds=2)
     (run / "wavs/nano/utt-04.wav").unlink()
-    run_compare(Namespace(task="tse", systems=["target", "nano", "other"], results=run, out=folder, limit=50, sort=None))
+    run_compare(
+        Namespace(task="tse", systems=["target", "nano", "other"], results=run, out=folder, limit=50, sort=None)
+    )
     return folder / "index.html"
 
 
@@ -45,7 +47,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1000", "--autoplay-policy=no-user-gesture-required"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--window-size=1400,1000",
+        "--autoplay-policy=no-user-gesture-required",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
@@ -79,7 +86,7 @@ def test_every_row_has_a_player_and_a_picture_for_each_system(opened: Any) -> No
              row.querySelectorAll('dl').length])"""
     )
     assert sorted(shown) == [[2, 2, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
-    assert "no audio: no audio file" in opened.find_element("css selector", "[data-id=utt-04]").text
+    assert "no audio file" in opened.find_element("css selector", "[data-id=utt-04]").text
     assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
@@ -116,8 +123,10 @@ def test_sound_plays_and_the_other_system_goes_on_where_the_first_was(opened: An
            const [first, second] = row.querySelectorAll('audio');
            const box = row.querySelector('.mel').getBoundingClientRect();
            first.addEventListener('playing', () => row.querySelectorAll('.play')[1].click(), { once: true });
-           second.addEventListener('playing', () => done([first.paused, second.currentTime, second.duration]), { once: true });
-           row.querySelector('.mel').dispatchEvent(new MouseEvent('click', { clientX: box.left + box.width / 2, bubbles: true }));"""
+           const report = () => done([first.paused, second.currentTime, second.duration]);
+           second.addEventListener('playing', report, { once: true });
+           const clientX = box.left + box.width / 2;
+           row.querySelector('.mel').dispatchEvent(new MouseEvent('click', { clientX, bubbles: true }));"""
     )
     assert at[0] is True
     assert 0.9 < at[1] < 2.0
@@ -136,7 +145,9 @@ def test_blind_mode_hides_who_is_who_until_the_end(opened: Any) -> None:
         """const { utterances } = JSON.parse(document.getElementById('data').textContent);
            return [...document.querySelectorAll('.utterance')].map((row) => {
              const utterance = utterances.find((one) => one.id === row.dataset.id);
-             return [...row.querySelectorAll('audio')].map((a) => utterance.entries.findIndex((e) => e.audio === a.src)); })"""
+             const system = (audio) => utterance.entries.findIndex((entry) => entry.audio === audio.src);
+             return [...row.querySelectorAll('audio')].map(system);
+           })"""
     )
     assert all(sorted(pair) == [0, 1] for pair in sounds)
     opened.execute_script(

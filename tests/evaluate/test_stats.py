@@ -104,7 +104,12 @@ def test_the_same_rows_give_the_same_interval() -> None:
 
 
 def test_the_spread_over_seeds_is_that_of_their_means() -> None:
-    rows = [row("a", 1.0) | {"seed": 0}, row("b", 3.0) | {"seed": 0}, row("a", 2.0) | {"seed": 1}, row("b", 6.0) | {"seed": 1}]
+    rows = [
+        row("a", 1.0) | {"seed": 0},
+        row("b", 3.0) | {"seed": 0},
+        row("a", 2.0) | {"seed": 1},
+        row("b", 6.0) | {"seed": 1},
+    ]
     record = summarize(rows)[0]["metrics"]["PESQ"]
     assert (record["n"], record["mean"], record["n_seeds"]) == (4, 3.0, 2)
     assert record["seed_sd"] == pytest.approx(math.sqrt(2.0))

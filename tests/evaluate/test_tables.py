@@ -68,7 +68,11 @@ def test_what_is_not_measured_is_a_dash_in_every_format(results: Path, tmp_path:
     out = tmp_path / "out"
     _, ours = of_system(table(results, out), "Metis-TSE LoRA 4")
     assert ours == ["ours"] + ["–"] * 7
-    [wer] = [r for r in records(out / "table_03.csv") if (r["system"], r["test_set"], r["metric"]) == ("Metis-TSE LoRA 4", "LibriMix test", "WER")]
+    [wer] = [
+        r
+        for r in records(out / "table_03.csv")
+        if (r["system"], r["test_set"], r["metric"]) == ("Metis-TSE LoRA 4", "LibriMix test", "WER")
+    ]
     assert (wer["paper"], wer["ours"], wer["difference"], wer["n"], wer["n_failed"], wer["p"]) == ("13.57", *["–"] * 5)
     assert "Metis-TSE LoRA 4 & ours & -- & -- & -- & -- & -- & -- & -- \\\\" in (out / "table_03.tex").read_text()
 
@@ -99,12 +103,18 @@ def test_another_metric_model_is_marked_and_named(results: Path, tmp_path: Path)
     keys = dict(re.findall(r"^\[\^(\d+)\]: (.*)$", text, re.MULTILINE))
     for cell in (ours[2], difference[2]):
         [key] = re.findall(r"\[\^(\d+)\]", cell)
-        assert keys[key].startswith("WER: another protocol than the paper's, made by tiny.en and not by whisper-large-v3")
+        assert keys[key].startswith(
+            "WER: another protocol than the paper's, made by tiny.en and not by whisper-large-v3"
+        )
     assert "made by ge2e and not by wavlm-large" in keys[re.findall(r"\[\^(\d+)\]", ours[7])[0]]
     assert "[^" not in ours[3], "DNSMOS SIG is made by the paper's own model"
     assert "made by tiny.en and not by whisper-large-v3" in (out / "table_03.tex").read_text()
     assert "made by tiny.en and not by whisper-large-v3" in (out / "tables.html").read_text()
-    [wer] = [r for r in records(out / "table_03.csv") if r["our_system"] == "table_03_tse_finetune" and r["metric"] == "WER" and r["kind"] == "paper"]
+    [wer] = [
+        r
+        for r in records(out / "table_03.csv")
+        if r["our_system"] == "table_03_tse_finetune" and r["metric"] == "WER" and r["kind"] == "paper"
+    ]
     assert (wer["column"], wer["fingerprint"]) == ("WER_tiny.en", "of-offline")
     assert "another protocol" in wer["notes"]
 
@@ -121,6 +131,15 @@ def test_results_of_several_protocols_are_marked(results: Path, tmp_path: Path) 
     assert "seed 1" in said[1][0] and "of-other-seed" in said[1][0]
     assert text.count("## Ours on librimix, protocol ") == 2
     assert text.count("\nResults of several protocols") == 2
+
+
+def test_results_of_several_protocols_are_marked_across_rows_too(results: Path, tmp_path: Path) -> None:
+    write_run(results, "other-seed", rows_of("table_03_tse_lora_4"), seed=1)
+    text = table(results, tmp_path)
+    [key] = re.findall(r"^\[\^(\d+)\]: Results of several protocols", text, re.MULTILINE)
+    for system in ("Ground Truth", "Metis-TSE LoRA 4", "Metis-TSE LoRA 32"):
+        assert f"[^{key}]" in of_system(text, system)[1][0]
+    assert f"[^{key}]" in of_system(text, "Metis-TSE LoRA 4")[1][0]
 
 
 def test_fewer_ids_are_another_protocol_but_other_test_sets_are_not(results: Path, tmp_path: Path) -> None:
@@ -141,7 +160,9 @@ def test_the_paper_alone_is_complete(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert len(lines) == len(benchmark.rows)
         for row, line in zip(benchmark.rows, lines, strict=True):
             values = [row["metrics"].get(name) for name in benchmark.metrics]
-            printed = [number(v, 2) if not isinstance(v, dict) else f"{v['mean']:.2f} ± {v['ci95']:.2f}" for v in values]
+            printed = [
+                number(v, 2) if not isinstance(v, dict) else f"{v['mean']:.2f} ± {v['ci95']:.2f}" for v in values
+            ]
             assert [cell.split("[")[0] for cell in line[-len(printed) :]] == printed
             assert {row["test_set"], row["system"]} <= {cell.split("[")[0] for cell in line}
         assert text.count("| ours") == sum("ours" in row for row in benchmark.rows)
@@ -154,7 +175,9 @@ def test_the_paper_alone_is_complete(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_papers_inconsistencies_are_footnotes(tmp_path: Path) -> None:
     def footnote(table_number: int, system: str, cell: str) -> str:
         text = table(None, tmp_path, table_number)
-        [key] = re.findall(rf"^\|[^|]*\|(?:[^|]*\|)? {re.escape(system)} .* {re.escape(cell)}\[\^(\d+)\]", text, re.MULTILINE)
+        [key] = re.findall(
+            rf"^\|[^|]*\|(?:[^|]*\|)? {re.escape(system)} .* {re.escape(cell)}\[\^(\d+)\]", text, re.MULTILINE
+        )
         return str(re.search(rf"^\[\^{key}\]: (.*)$", text, re.MULTILINE)[1])
 
     assert footnote(1, "MaskGCT", "3.51") == "Table 11 prints 3.52."
@@ -184,7 +207,11 @@ def test_all_our_results_are_listed_with_the_signs_of_the_test(results: Path, tm
     # Better for each of seven speakers: p = 2 / 2^7, doubled by Holm. Word errors are the same.
     assert [row[5].endswith("▲") for row in rows] == [False, True, True]
     assert not any("▲" in row[4] or "▼" in row[4] for row in rows)
-    tests = {r["our_system"]: r for r in records(tmp_path / "table_03.csv") if r["kind"] == "ours" and r["metric"] == "DNSMOS_SIG"}
+    tests = {
+        r["our_system"]: r
+        for r in records(tmp_path / "table_03.csv")
+        if r["kind"] == "ours" and r["metric"] == "DNSMOS_SIG"
+    }
     assert (tests[OURS]["baseline"], tests[OURS]["baseline_difference"]) == ("input", "0.1")
     assert (tests[OURS]["p"], tests[OURS]["p_holm"]) == ("0.015625", "0.03125")
     assert tests["input"]["p"] == "–"
@@ -222,7 +249,8 @@ def test_results_of_a_task_are_listed_in_its_own_table_only(results: Path, tmp_p
 
 def test_an_omni_system_stands_in_the_tables_of_its_tasks(results: Path, tmp_path: Path) -> None:
     write_run(results, "omni", rows_of("table_06_omni_finetune", test_set="librimix", task="omni"))
-    assert len(of_system(table(results, tmp_path, 6), "Metis-Omni fine-tune")) == 3
+    text = table(results, tmp_path, 6)
+    assert len(of_system(text, "Metis-Omni fine-tune")) == len(of_system(text, "Ground Truth")) == 3
     rows = [row for row in cells((tmp_path / "table_11.md").read_text()) if row[1:3] == ["LibriMix test", "Metis-Omni"]]
     assert len(rows) == 3
 
@@ -272,7 +300,9 @@ def test_an_unfinished_run_is_left_out_and_named(results: Path, capsys: pytest.C
     assert "half is left out: the run is not finished" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "content"), [("protocol.json", "{"), ("utterances.jsonl", '{"id": "a"}\n'), ("protocol.json", "[]")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("protocol.json", "{"), ("utterances.jsonl", '{"id": "a"}\n'), ("protocol.json", "[]")]
+)
 def test_results_of_another_form_are_named(results: Path, name: str, content: str) -> None:
     (results / "demo" / name).write_text(content)
     with pytest.raises(UserError, match="demo: not the results of a run"):
@@ -299,7 +329,10 @@ def test_no_benchmarks_are_a_users_mistake(results: Path, tmp_path: Path) -> Non
             "table: 1\ntitle: t\nsource: s\nmeasured_with: m\n",
             "a note is on nothing",
         ),
-        ("rows: []\ntable: 1\ntitle: t\nsource: s\nmeasured_with: m\nours: {task: tse, word_errors: x}\n", "word_errors"),
+        (
+            "rows: []\ntable: 1\ntitle: t\nsource: s\nmeasured_with: m\nours: {task: tse, word_errors: x}\n",
+            "word_errors",
+        ),
     ],
 )
 def test_a_malformed_benchmark_is_named(tmp_path: Path, text: str, why: str) -> None:

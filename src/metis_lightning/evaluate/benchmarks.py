@@ -20,8 +20,8 @@ LABELS = ("task", "test_set", "system", "train_data")
 class OurColumn:
     """Which column of our results stands beside one of the paper's.
 
-    `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked. `differs`
-    says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
+    `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked.
+    `differs` says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
     """
 
     column: str
@@ -42,6 +42,7 @@ class Ours:
         test_sets: other names that a test set of the paper's may have in our results.
         columns: by the paper's metrics.
         lists_all: see `task`.
+        rows_task: of which task the paper's rows are, where they do not say it; None for `task`.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Ours:
     test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: Mapping[str, OurColumn] = field(default_factory=dict)
     lists_all: bool = True
+    rows_task: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a way of counting word errors that is not known."""
@@ -87,9 +89,9 @@ class Note:
 class Benchmark:
     """One table of the paper.
 
-    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`, and `ours`, the
-    name (or names) of the system in our results that stands for it. A metric is a number, null, or `{mean, ci95}`.
-    `measured_with` says what the paper measured with. `name` is the file's stem.
+    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`, and `ours`,
+    the name (or names) of the system in our results that stands for it. A metric is a number, null, or
+    `{mean, ci95}`. `measured_with` says what the paper measured with. `name` is the file's stem.
     """
 
     name: str

@@ -62,13 +62,15 @@ def results_for(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[
     if ours is None:
         return []
     names = set(our_names(row))
-    alike = [other for other in benchmark.rows if (other["test_set"], other["system"]) == (row["test_set"], row["system"])]
+    alike = [
+        other for other in benchmark.rows if (other["test_set"], other["system"]) == (row["test_set"], row["system"])
+    ]
     if len(alike) > 1:
         names.discard(row["system"])
     return [
         result
         for result in results
-        if result.task in (row.get("task", ours.task), ours.task, _ANY_TASK)
+        if result.task in (row.get("task", ours.rows_task or ours.task), _ANY_TASK)
         and result.system in names
         and ours.is_test_set(row["test_set"], result.test_set)
     ]

@@ -1,4 +1,4 @@
-"""What the name of a metric's column says: the quantity, its unit, the model that made it, which direction is better."""
+"""What a metric column's name says: the quantity, its unit, the model that made it, which direction is better."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ _EVENTS = "events.out.tfevents.*"
 class Board:
     """Writes `FOLDER/SYSTEM/` for each system, and puts it in the place of what stood there once everything is written.
 
-    Tags, the same in every run: `{metric}/{test set}` (the mean, in its unit), `utterances/{test set}/{metric}` (a point
-    for each utterance, in the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`, and the
-    table of HParams. The difference, in dB, is from the system `target`, or else from the first.
+    Tags, the same in every run: `{metric}/{test set}` (the mean, in its unit), `utterances/{test set}/{metric}` (a
+    point for each utterance, in the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`,
+    and the table of HParams. The difference, in dB, is from the system `target`, or else from the first.
     """
 
     def __init__(self, folder: Path, comparison: Comparison) -> None:
@@ -117,4 +117,7 @@ def _settings(results: Sequence[Result]) -> dict[str, Any]:
     first = results[0]
     identity: Mapping[str, Any] = first.identity
     settings = {**first.protocol.settings, "system": first.system, "run": first.run, "protocol": first.protocol.mark}
-    return {**settings, **{key: value if isinstance(value, (int, float)) else str(value) for key, value in identity.items()}}
+    return {
+        **settings,
+        **{key: value if isinstance(value, (int, float)) else str(value) for key, value in identity.items()},
+    }

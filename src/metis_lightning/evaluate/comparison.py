@@ -163,9 +163,7 @@ def _warnings(chosen: Mapping[str, Sequence[Result]]) -> tuple[str, ...]:
     """Return what makes the numbers hard to compare: other protocols, other utterances."""
     warnings = []
     for test_set in dict.fromkeys(result.test_set for results in chosen.values() for result in results):
-        here = {
-            label: result for label, results in chosen.items() for result in results if result.test_set == test_set
-        }
+        here = {label: result for label, results in chosen.items() for result in results if result.test_set == test_set}
         marks = {label: result.protocol.mark for label, result in here.items()}
         if len(set(marks.values())) > 1:
             listed = ", ".join(f"{label} {mark}" for label, mark in marks.items())

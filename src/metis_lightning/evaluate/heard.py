@@ -80,7 +80,7 @@ def _read(entry: Entry | None, read: Callable[[Path], Tensor]) -> Tensor | str:
 
 
 def _from(mels: Mapping[str, np.ndarray], system: str, reference: str) -> np.ndarray | None:
-    """Return a spectrogram minus the reference's; None for the reference itself, and where there is nothing to subtract."""
+    """Return a spectrogram minus the reference's; None for the reference itself, or without one to subtract."""
     if system == reference or reference not in mels:
         return None
     return difference(mels[system], mels[reference])

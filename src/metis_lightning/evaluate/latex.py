@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from metis_lightning.evaluate.layout import Cell, Line, Section, Table
@@ -34,7 +35,7 @@ _ESCAPES = {
 
 
 def latex(table: Table) -> str:
-    """Return a table as LaTeX to be read by `\\input`: one `table*` for each section."""
+    r"""Return a table as LaTeX to be read by `\input`: one `table*` for each section."""
     head = (
         f"% Table {table.number}, written by `python -m metis_lightning tables`.\n"
         "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,graphicx,amssymb}\n"
@@ -53,14 +54,14 @@ def escape(text: str) -> str:
 
 def _section(table: Table, index: int, section: Section) -> str:
     """Return one section as a float, with its notes below."""
-    labels = len(section.label_names)
+    numbers = len(section.label_names) + len(section.column_names) - section.text_columns
     lines = [
         r"\begin{table*}",
         r"\centering",
-        rf"\caption{{Table {table.number}: {escape(table.title)}. {escape(section.title)}.}}",
+        rf"\caption{{Table {table.number} of the Metis paper, {escape(table.title)}. {escape(section.title)}.}}",
         rf"\label{{tab:metis-{table.number}-{index}}}",
         r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{{'l' * (labels - 1)}r{'r' * len(section.column_names)}}}",
+        rf"\begin{{tabular}}{{{'l' * section.text_columns}{'r' * numbers}}}",
         r"\toprule",
         _row([*(escape(name) for name in section.label_names), *map(_cell, section.column_names)]),
         r"\midrule",
@@ -95,10 +96,15 @@ def _row(cells: Iterable[str]) -> str:
 
 def _cell(cell: Cell) -> str:
     """Return a cell's number, interval, significance, failures and notes."""
-    spread = rf" {{\scriptsize {escape(cell.interval)}}}" if cell.interval else ""
+    spread = rf" {{\scriptsize {_minus(escape(cell.interval))}}}" if cell.interval else ""
     failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
     notes = rf"$^{{{','.join(cell.notes)}}}$" if cell.notes else ""
-    return escape(cell.text) + spread + _SIGNS[cell.sign] + failed + notes
+    return _minus(escape(cell.text)) + spread + _SIGNS[cell.sign] + failed + notes
+
+
+def _minus(text: str) -> str:
+    """Return text in which the hyphen before a number is a minus."""
+    return re.sub(r"(?<![^\s\[])-(?=\d)", "$-$", text)
 
 
 def _used(section: Section) -> list[str]:

@@ -47,6 +47,11 @@ class Section:
     lines: tuple[Line, ...]
     remarks: tuple[str, ...] = ()
 
+    @property
+    def text_columns(self) -> int:
+        """How many columns stand before the first of numbers, which is n."""
+        return self.label_names.index("n")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -72,7 +77,7 @@ class Notes:
         self._keys: dict[str, str] = {}
 
     def key(self, text: str) -> str:
-        """Return the key of a note: 1, 2, …"""
+        """Return the key of a note: its number, from 1."""
         return self._keys.setdefault(text, str(len(self._keys) + 1))
 
     def by_key(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ def _section(section: Section) -> str:
     """Return one grid with its heading."""
     header = [*section.label_names, *map(_cell, section.column_names)]
     rows = [[_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
-    parts = [f"## {_text(section.title)}", _text(section.intro), grid(header, rows, len(section.label_names) - 1)]
+    parts = [f"## {_text(section.title)}", _text(section.intro), grid(header, rows, section.text_columns)]
     if section.remarks:
         parts.append("\n".join(f"- {_text(remark)}" for remark in section.remarks))
     return "\n\n".join(parts)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metis_lightning.evaluate.beside import Measured
 from metis_lightning.evaluate.benchmarks import Ours
+from metis_lightning.evaluate.beside import Measured
 from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.layout import Cell, Line, Notes, Section, interval, number
 from metis_lightning.evaluate.paper_section import mixed_note, protocol_note
@@ -36,7 +36,7 @@ class Group:
 
 
 def our_groups(results: Sequence[Result], ours: Ours, baseline: str | None) -> list[Group]:
-    """Return all results of a table's task by test set and protocol; `baseline` is the system they are tested against."""
+    """Return all results of a table's task by test set and protocol, tested against the system `baseline`."""
     parts = defaultdict(list)
     for result in results:
         if ours.lists_all and result.task == ours.task:

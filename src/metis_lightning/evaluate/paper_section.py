@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +19,15 @@ _DECIMALS = 2  # as the paper prints
 def paper_section(benchmark: Benchmark, results: Sequence[Result], notes: Notes) -> Section:
     """Return the section; what is remarked on goes to `notes`."""
     headings = tuple(_heading(benchmark, metric, notes) for metric in benchmark.metrics)
+    beside_rows = [results_for(benchmark, row, results) for row in benchmark.rows]
+    marks = defaultdict(set)
+    for result in itertools.chain(*beside_rows):
+        marks[result.test_set].add(result.protocol.mark)
     lines: list[Line] = []
-    for row in benchmark.rows:
-        found = results_for(benchmark, row, results)
+    for row, found in zip(benchmark.rows, beside_rows, strict=True):
         lines.append(_paper_line(benchmark, row, notes))
         for result in found:
-            lines += _our_lines(benchmark, row, result, found, notes)
+            lines += _our_lines(benchmark, row, result, sorted(marks[result.test_set]), notes)
         if not found and "ours" in row:
             lines.append(_line(benchmark, row, "ours", Cell(), [Cell() for _ in benchmark.metrics]))
     labels = [label.replace("_", " ") for label in benchmark.labels]
@@ -41,7 +46,7 @@ def protocol_note(result: Result) -> str:
     protocol = result.protocol
     settings = ", ".join(f"{key} {value}" for key, value in protocol.settings.items())
     return (
-        f"Run {result.run}, system {result.system} on {result.test_set}: protocol {protocol.mark} ({settings}); "
+        f"Run {result.run} on {result.test_set}: protocol {protocol.mark} ({settings}); "
         f"fingerprint of the run's protocol.json: {protocol.run_fingerprint}."
     )
 
@@ -91,10 +96,9 @@ def _spread(cell: Beside) -> str:
 
 
 def _our_lines(
-    benchmark: Benchmark, row: Mapping[str, Any], result: Result, found: Sequence[Result], notes: Notes
+    benchmark: Benchmark, row: Mapping[str, Any], result: Result, marks: Sequence[str], notes: Notes
 ) -> list[Line]:
-    """Return a result, and its difference from the row."""
-    marks = sorted({other.protocol.mark for other in found if other.test_set == result.test_set})
+    """Return a result, and its difference from the row; `marks` are the protocols of all results on its test set."""
     keys = [notes.key(protocol_note(result))]
     if len(marks) > 1:
         keys.append(notes.key(mixed_note(marks)))

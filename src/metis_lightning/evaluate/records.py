@@ -53,7 +53,7 @@ def _paper_record(benchmark: Benchmark, row: Mapping[str, Any], cell: Beside, re
     ]
     record = {
         "kind": "paper",
-        "task": row.get("task", benchmark.ours.task if benchmark.ours else None),
+        "task": row.get("task", benchmark.ours and (benchmark.ours.rows_task or benchmark.ours.task)),
         "test_set": row["test_set"],
         "system": row["system"],
         "train_data": row.get("train_data"),

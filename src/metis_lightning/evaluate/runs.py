@@ -104,7 +104,12 @@ def read_results(folder: Path) -> list[Result]:
             by_group[row["task"], row["test_set"], row["system"]].append(row)
         return [
             Result(
-                folder, *key, summarize(part)[0]["metrics"], part, Protocol.of(protocol, key[1]), _identity(protocol, key[2])
+                folder,
+                *key,
+                summarize(part)[0]["metrics"],
+                part,
+                Protocol.of(protocol, key[1]),
+                _identity(protocol, key[2]),
             )
             for key, part in sorted(by_group.items())
         ]

@@ -1,13 +1,13 @@
 """Whether a system differs from a baseline by more than chance: paired permutation tests, corrected by Holm.
 
-The test (Noreen 1989; Fisher's for pairs) asks how often a difference at least as large would come about if the labels of
-the two systems meant nothing: all utterances of a speaker swap systems together, or not, since they are not independent.
+The test (Noreen 1989; Fisher's for pairs) asks how often a difference at least as large would come about if the labels
+of the two systems meant nothing: all utterances of a speaker swap systems together, since they are not independent.
 With up to 13 speakers all swaps are counted and the p value is exact, else 9,999 are drawn from a fixed seed, by
 `scipy.stats.permutation_test`. It is two-sided, and no p value can be below 2 / 2^speakers: with five speakers or fewer
 nothing reaches 0.05. Where the speaker is not known, utterances swap on their own.
 
-Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems that are compared with
-the baseline in one metric on one test set under one protocol. Metrics are not corrected for one another.
+Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems that are compared
+with the baseline in one metric on one test set under one protocol. Metrics are not corrected for one another.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def compare_rows(a: Iterable[Row], b: Iterable[Row], metric: str) -> Row:
         metric: the column.
 
     Returns:
-        `metric, n, n_missing` (utterances of either without a pair), `n_clusters` (speakers), `mean, ci95_low, ci95_high`
-        of the difference, and `p`, which is None with fewer than two clusters.
+        `metric, n, n_missing` (utterances of either without a pair), `n_clusters` (speakers), `mean, ci95_low,
+        ci95_high` of the difference, and `p`, which is None with fewer than two clusters.
 
     Raises:
         ValueError: there are two rows for one utterance and seed, or the systems were held against different texts.

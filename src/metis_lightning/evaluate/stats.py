@@ -3,8 +3,9 @@
 Intervals are 95% percentile bootstraps (Efron and Tibshirani 1993, ch. 13) of 4,999 draws from a fixed seed, by
 `scipy.stats.bootstrap`. What is drawn with replacement is speakers, each with all its utterances: utterances of one
 speaker are alike, so drawing utterances would claim more certainty than there is. Where the speaker is not known,
-utterances are drawn. The statistic is a ratio of sums, so a speaker counts with the number of its utterances (or words),
-and both sums are drawn anew. With few speakers percentile intervals are somewhat too narrow; with one there is none.
+utterances are drawn. The statistic is a ratio of sums, so a speaker counts with the number of its utterances (or
+words), and both sums are drawn anew. With few speakers percentile intervals are somewhat too narrow; with one there is
+none.
 
 Word error rates are given twice: over the corpus, all edits over all words, and as the mean of the utterances' rates.
 A system that ran with several seeds has several rows an utterance; all of them belong to the utterance's speaker.

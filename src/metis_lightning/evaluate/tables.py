@@ -37,9 +37,7 @@ def run_tables(options: argparse.Namespace) -> None:
     print(f"every table as md, tex and csv: {options.out}")
 
 
-def write_tables(
-    results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None
-) -> list[Path]:
+def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
     """Write every table of the paper, with our results where there are any.
 
     Args:
@@ -56,7 +54,9 @@ def write_tables(
     """
     results: list[Result] = [] if results_dir is None else find_results(results_dir)
     if not results:
-        print(f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr)
+        print(
+            f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr
+        )
     if baseline is not None and baseline not in {result.system for result in results}:
         raise UserError(f"--baseline {baseline}: no result is of a system with this name")
     tables, with_ours = [], []

@@ -41,9 +41,9 @@ def _table(table: Table) -> str:
 
 def _section(name: str, section: Section) -> str:
     """Return one grid with its heading."""
-    last = len(section.label_names) - 1
-    heads = [f'<th class="name">{escape(text)}</th>' for text in section.label_names[:last]]
-    heads += [f"<th>{escape(section.label_names[last])}</th>"]
+    names, counts = section.label_names[: section.text_columns], section.label_names[section.text_columns :]
+    heads = [f'<th class="name">{escape(text)}</th>' for text in names]
+    heads += [f"<th>{escape(text)}</th>" for text in counts]
     heads += [f"<th>{_cell(name, cell)}</th>" for cell in section.column_names]
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in section.remarks)
     return "\n".join(
@@ -51,26 +51,25 @@ def _section(name: str, section: Section) -> str:
             f"<section><h3>{escape(section.title)}</h3>",
             f"<p>{escape(section.intro)}</p>",
             f'<div class="grid"><table><thead><tr>{"".join(heads)}</tr></thead>',
-            f"<tbody>{_rows(name, section.lines)}</tbody></table></div>",
+            f"<tbody>{_rows(name, section.lines, section.text_columns)}</tbody></table></div>",
             f"<ul>{remarks}</ul>" if remarks else "",
             "</section>",
         ]
     )
 
 
-def _rows(name: str, lines: Iterable[Line]) -> str:
+def _rows(name: str, lines: Iterable[Line], text_columns: int) -> str:
     """Return the rows; labels that the row above has too are dimmed, a new test set gets a rule."""
     rows: list[str] = []
     above: Line | None = None
     for line in lines:
         new_set = above is not None and line.kind == "paper" and line.labels[0].text != above.labels[0].text
         classes = f"{line.kind} first" if new_set else line.kind
-        # The last two labels say whose numbers the row has and of how many utterances.
         names = [
             f'<td class="name{_again(line, above, index)}">{_cell(name, cell)}</td>'
-            for index, cell in enumerate(line.labels[:-1])
+            for index, cell in enumerate(line.labels[:text_columns])
         ]
-        numbers = [f"<td>{_cell(name, cell)}</td>" for cell in (line.labels[-1], *line.cells)]
+        numbers = [f"<td>{_cell(name, cell)}</td>" for cell in (*line.labels[text_columns:], *line.cells)]
         rows.append(f'<tr class="{classes}">{"".join([*names, *numbers])}</tr>')
         above = line
     return "\n".join(rows)
@@ -78,8 +77,7 @@ def _rows(name: str, lines: Iterable[Line]) -> str:
 
 def _again(line: Line, above: Line | None, index: int) -> str:
     """Return the class of a label that repeats the one above."""
-    repeats = above is not None and index < len(line.labels) - 2 and line.kind != "paper"
-    return " again" if repeats and above is not None and above.labels[index] == line.labels[index] else ""
+    return " again" if above and line.kind != "paper" and above.labels[index] == line.labels[index] else ""
 
 
 def _cell(name: str, cell: Cell) -> str:

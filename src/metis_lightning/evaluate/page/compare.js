@@ -26,8 +26,12 @@ function options(pairs, chosen) {
   return pairs.map(([value, label]) => make("option", { value: String(value), selected: value === chosen }, label));
 }
 
-const shown = (value, metric) => (value === null || value === undefined ? "–" : value.toFixed(metric.decimals));
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+function shown(value, metric) {
+  if (value === null || value === undefined) return "–";
+  const power = 10 ** metric.decimals;
+  // Adding zero turns a rounded -0 into 0.
+  return (Math.round(value * power) / power + 0).toFixed(metric.decimals);
+}
 const fullName = (metric) => metric.label + (metric.model ? ` (${metric.model})` : "");
 
 // --- players ---------------------------------------------------------------------------------------------------------
@@ -53,7 +57,7 @@ function player(entry, name) {
     line.style.left = `${(100 * at) / entry.seconds}%`;
     mel.classList.toggle("heard", at > 0);
     mel.setAttribute("aria-valuenow", at.toFixed(1));
-    time.textContent = `${clock(at)} / ${clock(entry.seconds)} s${entry.isCut ? " (cut)" : ""}`;
+    time.textContent = `${at.toFixed(1)} / ${entry.seconds.toFixed(1)} s${entry.isCut ? " (cut)" : ""}`;
     button.classList.toggle("on", !audio.paused);
     if (!audio.paused) requestAnimationFrame(tick);
   }
@@ -88,9 +92,13 @@ function player(entry, name) {
 
 // --- one utterance ---------------------------------------------------------------------------------------------------
 
+// The best value of a row, if the systems differ; the reference itself is out of competition.
 function best(utterance, name) {
-  const values = utterance.entries.map((entry) => entry.values[name]).filter((value) => typeof value === "number");
-  if (values.length < 2) return null;
+  const values = utterance.entries
+    .filter((_, system) => !/(^|\/)target$/.test(head.systems[system]))
+    .map((entry) => entry.values[name])
+    .filter((value) => typeof value === "number");
+  if (new Set(values).size < 2) return null;
   return metrics.get(name).higher ? Math.max(...values) : Math.min(...values);
 }
 
@@ -107,7 +115,7 @@ function numbers(utterance, entry) {
         "div",
         { className: metric.name === sort.metric ? "sorted" : "", title: isNone ? `${fullName(metric)}: ${reason}` : `${fullName(metric)}, ${metric.higher ? "higher" : "lower"} is better; click to sort by it`,
           onclick: () => { sort.metric = metric.name; draw(); } },
-        make("dt", {}, metric.label),
+        make("dt", {}, metric.label.replace(/^DNSMOS /, "")),
         make("dd", { className: name }, shown(value, metric), unit),
       ),
     );
@@ -143,7 +151,7 @@ function cell(utterance, system, row) {
     const made = player(entry, `${head.systems[system]}, ${utterance.id}`);
     made.row = row;
     parts.push(made.node);
-  } else parts.push(make("div", { className: "missing" }, `no audio: ${entry.missing}`));
+  } else parts.push(make("div", { className: "missing" }, entry.missing));
   parts.push(numbers(utterance, entry));
   if (entry.hypothesis) parts.push(hypothesis(utterance.text, entry.hypothesis));
   const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
