@@ -217,6 +217,13 @@ def test_all_our_results_are_listed_with_the_signs_of_the_test(results: Path, tm
     assert tests["input"]["p"] == "–"
 
 
+def test_too_few_speakers_for_any_mark_is_said(results: Path, tmp_path: Path) -> None:
+    assert "nothing can be marked" not in table(results, tmp_path / "a")
+    write_run(results, "few", [row for name in ("input", "nano") for row in rows_of(name, test_set="few")[:8]])
+    text = table(results, tmp_path / "b")
+    assert "With 4 speakers and 1 systems nothing can be marked" in text[text.index("## Ours on few") :]
+
+
 def test_another_baseline_can_be_chosen(results: Path, tmp_path: Path) -> None:
     write_tables(results, tmp_path, BENCHMARKS, baseline="target")
     rows = section((tmp_path / "table_03.md").read_text())[1:]
@@ -373,6 +380,17 @@ def test_every_experiment_has_its_rows() -> None:
 
 def test_grid_escapes_and_pads() -> None:
     assert grid(["a"], [["x|y"]]).splitlines() == ["| a    |", "| :--- |", "| x\\|y |"]
+
+
+def test_latex_rows_fill_their_columns(results: Path, tmp_path: Path) -> None:
+    table(results, tmp_path)
+    text = (tmp_path / "table_03.tex").read_text()
+    for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r" \\")]
+        assert len(rows) > 3
+        assert {row.count(" & ") + 1 for row in rows} == {len(columns)}
+    assert text.count(r"\begin{tabular}") == 2
+    assert "$-$2.82" in text and " -2.82" not in text
 
 
 def test_latex_escapes() -> None:

@@ -109,7 +109,7 @@ def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
         writer.add_scalar(tag, mean, 0)
     for summary in hparams(_settings(results), means):
         # In the run itself: `add_hparams` would make a run of its own beside it.
-        writer.file_writer.add_summary(summary)
+        writer._get_file_writer().add_summary(summary)
 
 
 def _settings(results: Sequence[Result]) -> dict[str, Any]:

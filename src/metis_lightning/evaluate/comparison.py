@@ -103,7 +103,7 @@ def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None)
 
 def _labels(results: Sequence[Result]) -> list[str]:
     """Return a label for every system, with its run where the name alone does not say which is meant."""
-    labels = {}
+    labels: dict[str, None] = {}
     for result in results:
         alike = [other for other in results if _place(other) == _place(result)]
         labels[result.system if len(alike) == 1 else f"{result.run}/{result.system}"] = None

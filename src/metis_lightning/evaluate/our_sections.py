@@ -93,8 +93,17 @@ def _intro(group: Group) -> str:
         return f"{text} Nothing is tested: there is no baseline system among these."
     return (
         f"{text} ▲ better, ▼ worse than {group.baseline.system} in a paired permutation test over speakers, "
-        f"p < {LEVEL} after Holm's correction over the systems of a column."
+        f"p < {LEVEL} after Holm's correction over the systems of a column.{_power(group)}"
     )
+
+
+def _power(group: Group) -> str:
+    """Return a warning if there are too few speakers for any mark, however large the differences."""
+    speakers = max((record["n_clusters"] for record in group.comparisons.values()), default=0)
+    systems = len({key[:2] for key in group.comparisons})
+    if systems * 2 / 2**speakers < LEVEL:
+        return ""
+    return f" With {speakers} speakers and {systems} systems nothing can be marked, however large the difference."
 
 
 def _line(group: Group, result: Result, notes: Notes) -> Line:

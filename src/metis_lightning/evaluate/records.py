@@ -37,7 +37,7 @@ def to_csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Gro
 def _paper_records(benchmark: Benchmark, results: Sequence[Result]) -> Iterable[Record]:
     """Yield a record for each of the paper's numbers; several, if several results stand beside it."""
     for row in benchmark.rows:
-        found = results_for(benchmark, row, results)
+        found: list[Result | None] = [*results_for(benchmark, row, results)]
         for result in found or [None]:
             for cell in beside(benchmark, row, result):
                 if cell.metric in row["metrics"]:
