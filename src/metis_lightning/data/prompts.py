@@ -23,8 +23,9 @@ class Prompts:
     enrollment: "prefix" (the paper's, 2502.03128, section 4.2): a random prefix of the utterance is the prompt and only
         the rest the target. "utterance" (as the released code is used at inference): another utterance of the speaker
         is put before the target; a speaker who has no other gets a prefix.
-    fraction: for "prefix", the prompt's share of the utterance is uniform between these. The paper's is (0.0, 0.4), the
-        released code's the same from 5 frames on. Ours starts at 0.1: less hardly tells who is wanted.
+    fraction: for "prefix", the prompt's share of the utterance is uniform between these. The paper gives none for these
+        tasks; in pre-training its range is (0.0, 0.4), and the released code's the same from 5 frames on. Ours starts
+        at 0.1: less hardly tells who is wanted.
     max_seconds: no prompt is longer; a longer enrollment utterance is cropped at random.
 
     Raises:

@@ -77,8 +77,7 @@ class TseRecipe(Recipe):
         snr_db = draw_uniform(*self.snr_range, generator)
         if is_silent(target) or is_silent(other):
             return Mixed(target, target, torch.zeros_like(target), gain=1.0), {}
-        applied = {"interferer": corpus.utterances[interferer].id, "snr_db": snr_db}
-        return mix_at_snr(target, other, snr_db), applied
+        return mix_at_snr(target, other, snr_db), {"interferer": corpus.utterances[interferer].id, "snr_db": snr_db}
 
     def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:
         gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
