@@ -177,12 +177,17 @@ def test_resuming_equals_an_uninterrupted_run(tmp_path: Path) -> None:
 
     saves = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
     whole, resumed = module(), module()
-    fit(whole, 4, callbacks=[saves])
+    reference = fit(whole, 4, callbacks=[saves])
     run = fit(resumed, 4, tmp_path / "step=2.ckpt")
     assert run.global_step == 4
     assert {path.name for path in tmp_path.iterdir()} == {"step=2.ckpt", "step=4.ckpt"}
     end = copies(whole)
     assert all(torch.equal(value, end[name]) for name, value in resumed.state_dict().items())
+    assert len(run.optimizers) == 2
+    for ours, theirs in zip(run.optimizers, reference.optimizers, strict=True):
+        moments, expected = ours.state_dict()["state"], theirs.state_dict()["state"]
+        assert moments
+        assert all(torch.equal(value, expected[i][name]) for i, slot in moments.items() for name, value in slot.items())
 
 
 def test_a_run_without_discriminators_is_continued_with_them(tmp_path: Path) -> None:
