@@ -16,8 +16,8 @@ help: ## list the targets
 		printf '%-10s %s\n' "$$name" "$$about"; done
 
 demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, write the table
-	$(METIS) fit -c configs/tse_lora.yaml -c configs/demo.yaml
-	$(METIS) validate -c configs/tse_lora.yaml -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
+	$(METIS) fit -c configs/demo.yaml
+	$(METIS) validate -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
 	$(VENV_PYTHON) -m metis_lightning.weights.export runs/demo/checkpoints/last.ckpt runs/demo/lora
 	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 8 --out evaluation/results/demo
 	$(METIS) tables

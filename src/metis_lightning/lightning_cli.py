@@ -53,8 +53,12 @@ class OneLineArgumentParser(LightningArgumentParser):
 class MetisCLI(LightningCLI):
     """LightningCLI with the project's defaults; see the module's text for what differs."""
 
-    def __init__(self, args: ArgsType, examples: dict[str, str], run: bool = True) -> None:
-        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`."""
+    def __init__(self, args: Sequence[str], examples: dict[str, str], run: bool = True) -> None:
+        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
+
+        Configs bring along what they are based on (`overlays`).
+        """
+        resolved = resolve_overlays(args)
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
@@ -68,7 +72,8 @@ class MetisCLI(LightningCLI):
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            args=args,
+            # LightningCLI warns when it is handed arguments that the process has too.
+            args=None if resolved == argv[1:] else resolved,
             run=run,
         )
 
@@ -127,9 +132,7 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
     try:
-        resolved = resolve_overlays(args)
-        # LightningCLI warns when it is handed arguments that the process has too.
-        MetisCLI(None if resolved == argv[1:] else resolved, examples)
+        MetisCLI(args, examples)
     except Exception as error:
         mistake = _find_mistake(error)
         if mistake is None:
