@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from documented import REPOSITORY
+from metis_lightning import cli
 from metis_lightning.errors import UserError
 from metis_lightning.overlays import resolve_overlays
 
@@ -66,3 +68,10 @@ def test_other_arguments_stay(files: dict[str, str]) -> None:
 def test_a_missing_base_is_named(files: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"lost\.yaml: it is based_on 'nowhere\.yaml', but there is no .*nowhere\.yaml"):
         resolve_overlays(["-c", files["lost"]])
+
+
+def test_a_misspelt_key_is_found_in_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"based_on: {REPOSITORY / 'configs' / 'tse_lora.yaml'}\ntrainer:\n  max_stps: 3\n")
+    assert cli.main(["fit", "-c", str(config)]) == 2
+    assert f"unknown key 'trainer.max_stps' ({config}:3)" in capsys.readouterr().err

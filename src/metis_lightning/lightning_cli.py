@@ -58,6 +58,7 @@ class MetisCLI(LightningCLI):
 
         Configs bring along what they are based on (`overlays`).
         """
+        self._files = config_files(args)
         resolved = resolve_overlays(args)
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
@@ -91,9 +92,8 @@ class MetisCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ParseError as error:
-            words = args if isinstance(args, list) else argv[1:]
             known = error.parser.get_defaults().keys(branches=True)
-            raise UserError(explain_parse_error(str(error), known, config_files(words))) from error
+            raise UserError(explain_parse_error(str(error), known, self._files)) from error
         except OmegaConfBaseException as error:
             raise UserError(f"a reference in the config: {error}") from error
 
@@ -185,5 +185,4 @@ def config_files(args: Sequence[str]) -> list[Path]:
     """
     values = [value for option, value in zip(args, args[1:], strict=False) if option in ("-c", "--config")]
     values += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
-    # A resolved overlay stands in the arguments as text.
-    return [path for path in map(Path, (value for value in values if "\n" not in value)) if path.is_file()]
+    return [path for path in map(Path, values) if path.is_file()]
