@@ -16,8 +16,8 @@ help: ## list the targets
 		printf '%-10s %s\n' "$$name" "$$about"; done
 
 demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, write the table
-	$(METIS) fit -c configs/tse_lora.yaml -c configs/demo.yaml
-	$(METIS) validate -c configs/tse_lora.yaml -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
+	$(METIS) fit -c configs/demo.yaml
+	$(METIS) validate -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
 	$(VENV_PYTHON) -m metis_lightning.weights.export runs/demo/checkpoints/last.ckpt runs/demo/lora
 	$(METIS) evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 8 --out evaluation/results/demo
 	$(METIS) tables
@@ -27,18 +27,22 @@ demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, 
 	@echo 'results      evaluation/results/demo (utterances.jsonl, summary.json, protocol.json)'
 	@echo 'table        evaluation/tables/table_03.md'
 
-test: .venv/.installed ## run the tests
+test: .venv/.developed ## run the tests
 	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
 
-lint: .venv/.installed ## check style and format with ruff
+lint: .venv/.developed ## check style and format with ruff
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 
-types: .venv/.installed ## check types with mypy
+types: .venv/.developed ## check types with mypy
 	$(VENV_PYTHON) -m mypy
 
-# The stamp is newer than pyproject.toml once everything that it asks for is installed.
+# A stamp is newer than pyproject.toml once everything that it stands for is installed.
 .venv/.installed: pyproject.toml
 	'$(PYTHON)' -m venv .venv
-	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,dev]'
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline]'
 	touch .venv/.installed
+
+.venv/.developed: .venv/.installed
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,dev]'
+	touch .venv/.developed

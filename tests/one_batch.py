@@ -1,4 +1,4 @@
-"""One batch of tones, on which small modules are trained in tests."""
+"""One batch of tones, and one of changing noise, on which small modules are trained in tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.types import SpeechBatch
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-2)
@@ -38,6 +40,29 @@ def speech_batch() -> SpeechBatch:
     )
 
 
+def changing_batch() -> SpeechBatch:
+    """Two rows of noise whose bands change every 83 ms; the source is both, one of them faint."""
+    generator = torch.Generator().manual_seed(0)
+    spectra = torch.fft.rfft(torch.randn(2, 12, 2000, generator=generator))
+    bands = (torch.rand(2, 12, 7, generator=generator) < 0.5).float().repeat_interleave(143, dim=-1)
+    wave = 0.2 * torch.fft.irfft(spectra * bands, n=2000).flatten(1)
+    return SpeechBatch(
+        ids=("a", "b"),
+        speakers=("x", "y"),
+        texts=("", ""),
+        wave=wave,
+        lengths=torch.tensor([24_000, 19_200]),
+        source=wave + 0.3 * wave.flip(0),
+        prompt_lengths=torch.tensor([4_800, 0]),
+    )
+
+
+def normalise(features: SSLFeatures, wave: Tensor) -> None:
+    """Centre the features on those of a wave at their rate; a random codec gives nearly all others the same token."""
+    raw = features.unnormalised(wave).flatten(0, 1)
+    features.mean, features.std = raw.mean(dim=0), raw.std(dim=0)
+
+
 class OneBatch(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return DataLoader([speech_batch()] * 400, batch_size=None)
@@ -47,18 +72,18 @@ class OneBatch(lightning.LightningDataModule):
 
 
 def trainer(folder: Path, steps: int, **options: Any) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_steps=steps,
-        limit_train_batches=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **options,
-    )
+    settings = {
+        "max_steps": steps,
+        "limit_train_batches": steps,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+    }
+    return lightning.Trainer(**settings | options)
 
 
 def fit(module: TrainableModule, folder: Path, steps: int, ckpt_path: Path | None = None) -> lightning.Trainer:

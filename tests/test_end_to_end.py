@@ -12,14 +12,17 @@ import torch
 import yaml
 
 from documented import REPOSITORY
-from metis_lightning import cli, pipeline
+from metis_lightning import cli
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis, Request
+from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.stages import Stage1Request
+from metis_lightning.weights.answering import load_answering
 from metis_lightning.weights.export import export
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5))
+LORA = ("--model.lora_rank=2",)
 
 TOY = {
     "model": {"class_path": "toy_task.UnhumModule", "init_args": {"lora_rank": 2}},
@@ -65,53 +68,82 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
-@pytest.mark.parametrize(("name", "options"), [("tts", ()), ("tts_lora", ("--model.lora_rank=2",))])
+def check_loaded(metis: Metis, task: str, checkpoint: Path, lora: bool) -> dict[str, object]:
+    """The model has the checkpoint's weights, which are new layers and LoRA alone, or all; return the task's config."""
+    saved = torch.load(checkpoint, weights_only=True)
+    loaded = metis.stage1[task].state_dict()
+    trained = {key.removeprefix("model."): value for key, value in saved["state_dict"].items()}
+    assert all(torch.equal(loaded[key], value) for key, value in trained.items())
+    assert (len(trained) < len(loaded)) == lora
+    assert any("lora_" in key for key in trained) == lora
+    config = saved["bundle_parts"][task]["config"]
+    assert config["lora_rank"] == (2 if lora else 0)
+    return config
+
+
+@pytest.mark.parametrize(("name", "options"), [("tts", ()), ("tts_lora", LORA)])
 def test_text_to_speech(
     name: str, options: tuple[str, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = fit_config(name, tmp_path, tiny_bundle, monkeypatch, *options)
     metis = Metis.from_pretrained(str(checkpoint), task="tts", base=str(tiny_bundle))
-    saved = torch.load(checkpoint, weights_only=True)
-    assert saved["bundle_parts"]["tts"]["config"]["text"] == "utf8"
-    loaded = metis.stage1["tts"].state_dict()
-    assert all(torch.equal(loaded[key.removeprefix("model.")], value) for key, value in saved["state_dict"].items())
-    assert any("phone_emb" in key for key in saved["state_dict"])
+    assert check_loaded(metis, "tts", checkpoint, lora=bool(options))["text"] == "utf8"
     speech = metis.synthesize("Hello there.", noise(12_000), "Good morning.", seconds=0.7, settings=GUIDED)
     assert speech.wave.shape == (35 * HOP,)
     assert torch.isfinite(speech.wave).all()
 
 
-def test_lip_to_speech(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = fit_config("l2s", tmp_path, tiny_bundle, monkeypatch)
+@pytest.mark.parametrize("options", [(), LORA], ids=["full", "lora"])
+def test_lip_to_speech(
+    options: tuple[str, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = fit_config("l2s", tmp_path, tiny_bundle, monkeypatch, *options)
     metis = Metis.from_pretrained(str(checkpoint), task="l2s", base=str(tiny_bundle))
+    assert check_loaded(metis, "l2s", checkpoint, lora=bool(options))["adapter"] == "plain"
     lips = noise(20 * 768).view(20, 768)
     speech = metis.lip_to_speech(lips, noise(12_000), settings=FAST)
     assert speech.wave.shape == (40 * HOP,)
-    with pytest.raises(UserError, match="the video has 2 frames; give at least 3"):
-        metis.lip_to_speech(lips[:2], noise(12_000))
+    assert torch.isfinite(speech.wave).all()
 
 
-def test_omni_answers_every_kind_of_request(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = fit_config("omni", tmp_path, tiny_bundle, monkeypatch)
+@pytest.mark.parametrize("options", [(), LORA], ids=["full", "lora"])
+def test_omni_answers_every_kind_of_request(
+    options: tuple[str, ...], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = fit_config("omni", tmp_path, tiny_bundle, monkeypatch, *options)
     metis = Metis.from_pretrained(str(checkpoint), task="se", base=str(tiny_bundle))
     assert set(metis.stage1) == {"omni", "tts", "vc", "tse", "se"}
+    assert len({id(model) for model in metis.stage1.values()}) == 1
+    check_loaded(metis, "omni", checkpoint, lora=bool(options))
     asked: list[Stage1Request] = []
-    sample = pipeline.sample_ssl_tokens
-    monkeypatch.setattr(pipeline, "sample_ssl_tokens", lambda *args: (asked.append(args[1]), sample(*args))[1])
+    sample = two_stages.sample_ssl_tokens
+    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (asked.append(args[1]), sample(*args))[1])
     voice, heard = noise(12_000), noise(14_000, 1)
     answers = {
         "tts": metis.synthesize("Hello there.", voice, "Good morning.", seconds=14_400 / 24_000, settings=GUIDED),
         "vc": metis.convert(heard, voice, settings=FAST),
         "tse": metis.extract(heard, voice, settings=FAST),
         "se": metis.enhance(heard, settings=FAST),
-        "guided": metis.extract(heard, voice, settings=FAST, text="Good morning. Hello there."),
+        "guided": metis.extract(heard, voice, 0, FAST, text="Hello there.", enrollment_text="Good morning."),
     }
     assert {len(speech.wave) for kind, speech in answers.items() if kind != "tts"} == {14_000}
     assert len(answers["tts"].wave) == 14_400
     assert all(torch.isfinite(speech.wave).all() for speech in answers.values())
     assert torch.equal(answers["vc"].wave, answers["tse"].wave)
-    seen = {kind: (int(r.condition.any()), r.phones is not None) for kind, r in zip(answers, asked, strict=True)}
-    assert seen == {"tts": (0, True), "vc": (1, False), "tse": (1, False), "se": (1, False), "guided": (1, True)}
+    given = {
+        kind: [name for name in ("condition", "phones") if getattr(request, name) is not None]
+        for kind, request in zip(answers, asked, strict=True)
+    }
+    assert given == {
+        "tts": ["phones"],
+        **dict.fromkeys(("vc", "tse", "se"), ["condition"]),
+        "guided": ["condition", "phones"],
+    }
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    export(checkpoint, bundle)
+    # The bundle's own TSE goes before Omni's.
+    answering = {task: load_answering(str(bundle), task, "nano").tasks[0] for task in ("tts", "vc", "tse", "se")}
+    assert answering == {"tts": "omni", "vc": "omni", "tse": "tse", "se": "omni"}
 
 
 def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
@@ -122,14 +154,17 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
     config.write_text(yaml.safe_dump(TOY))
     options = ("-c", str(config), f"--data.root={tmp_path}")
     checkpoint = fit(tmp_path, bundle, monkeypatch, *options)
-    request = Request("unhum", 13_000, prompt=noise(12_000), source=noise(13_000, 1))
+    request = Request("unhum", prompt=noise(12_000), source=noise(13_000, 1))
     metis = Metis.from_pretrained(str(checkpoint), task="unhum", base=str(bundle))
-    speech = metis.generate(request, settings=FAST)
+    check_loaded(metis, "unhum", checkpoint, lora=True)
+    speech = metis.generate(request)
     assert speech.wave.shape == (13_000,)
     with pytest.raises(UserError, match="take no text"):
         metis.phones(("hello", "en"))
     with pytest.raises(UserError, match="loaded for unhum; load it with task='tse'"):
         metis.extract(noise(12_000), noise(12_000))
+    with pytest.raises(UserError, match="no weights for the task 'se', only for unhum"):
+        Metis.from_pretrained(str(checkpoint), task="se", base=str(bundle))
     export(checkpoint, bundle)
     bundled = Metis.from_pretrained(str(bundle), task="unhum")
     assert torch.isfinite(bundled.generate(request, settings=FAST).wave).all()

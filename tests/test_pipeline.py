@@ -1,9 +1,8 @@
-"""The public API on a tiny bundle: lengths, seeds, alignment, and no Lightning."""
+"""The public API on a tiny bundle: lengths, seeds, alignment, what each task is asked for, and users' mistakes."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +10,52 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis
-from metis_lightning.sampling.stages import sample_ssl_tokens
+from metis_lightning.models.condition import PlainAdapter
+from metis_lightning.models.stage1 import Stage1
+from metis_lightning.pipeline import HOP, L2S_SETTINGS, TSE_SETTINGS, TTS_SETTINGS, Metis, Request
+from metis_lightning.sampling import two_stages
+from metis_lightning.sampling.mask_predict import Sampling
+from metis_lightning.sampling.settings import settings_for
+from metis_lightning.sampling.stages import Stage1Request
+from metis_lightning.tokens.lips import double_rate
+from metis_lightning.tokens.phonemes import Utf8Bytes
+from pretended_gpu import PretendedGPU, is_there, send
+from tiny import STAGE1, WIDTH
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
+GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5), first_layer_guidance=1.0)
+LIP_DIM = 6
 
 
 @pytest.fixture(scope="module")
 def metis(tiny_bundle: Path) -> Metis:
     return Metis.from_pretrained(str(tiny_bundle))
+
+
+@pytest.fixture(scope="module")
+def all_tasks(metis: Metis) -> Metis:
+    """Random models in every task's place, one with phones, adapter and open gate among them, as Omni's.
+
+    Its layers are large, so that what it reads moves its choices.
+    """
+    torch.manual_seed(0)
+    heard = metis.stage1["tse"]
+    omni = Stage1(replace(STAGE1, use_phone_cond=True), type(heard.cond_adapter)(160, WIDTH)).eval()
+    torch.nn.init.constant_(omni.cond_adapter.gate_scale, 0.1)
+    for parameter in (*omni.diff_estimator.parameters(), omni.phone_emb.weight):
+        torch.nn.init.normal_(parameter, std=0.5)
+    models = dict.fromkeys(("tts", "tse", "se", "vc"), omni)
+    lips = Stage1(STAGE1, PlainAdapter(LIP_DIM, WIDTH)).eval()
+    return Metis(metis.tokenizer, {**models, "l2s": lips, "adapted": heard}, metis.stage2, Utf8Bytes())
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Stage1Request]:
+    """What stage 1 was asked for since."""
+    requests: list[Stage1Request] = []
+    sample = two_stages.sample_ssl_tokens
+    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (requests.append(args[1]), sample(*args))[1])
+    return requests
 
 
 def noise(samples: int, seed: int = 0) -> torch.Tensor:
@@ -31,13 +67,9 @@ def test_extracted_speech_is_as_long_as_the_mixture(metis: Metis, samples: int) 
     speech = metis.extract(noise(samples), noise(24_300, 1), settings=FAST)
     assert speech.wave.shape == (samples,)
     assert torch.isfinite(speech.wave).all()
-    assert speech.acoustic_tokens.shape[1] == 3
-
-
-@pytest.fixture(scope="module")
-def all_tasks(metis: Metis) -> Metis:
-    """The TSE model in every task's place: shapes and prompts do not depend on what it learned."""
-    return Metis(metis.tokenizer, dict.fromkeys(("tse", "se", "vc"), metis.stage1["tse"]), metis.stage2)
+    # The last frame of the mixture needs samples that are not there.
+    assert len(speech.ssl_tokens) == samples // HOP - 1
+    assert speech.acoustic_tokens.shape == (samples // HOP - 1, 3)
 
 
 def test_enhanced_and_converted_speech_is_as_long_as_the_source(all_tasks: Metis) -> None:
@@ -47,23 +79,106 @@ def test_enhanced_and_converted_speech_is_as_long_as_the_source(all_tasks: Metis
 
 
 def test_extract_and_convert_share_their_path_and_enhance_has_no_prompt(
-    all_tasks: Metis, monkeypatch: pytest.MonkeyPatch
+    all_tasks: Metis, asked: list[Stage1Request]
 ) -> None:
     source, prompt = noise(24_000), noise(24_000, 1)
     converted = all_tasks.convert(source, prompt, settings=FAST)
     assert torch.equal(converted.wave, all_tasks.extract(source, prompt, settings=FAST).wave)
-    requests = []
-
-    def spy(model, request, *rest):
-        requests.append(request)
-        return sample_ssl_tokens(model, request, *rest)
-
-    monkeypatch.setattr("metis_lightning.pipeline.sample_ssl_tokens", spy)
+    asked.clear()
     enhanced = all_tasks.enhance(source, settings=FAST)
-    assert requests[0].prompt.shape == (1, 0)
+    assert asked[0].prompt.shape == (1, 0)
     features, frames = all_tasks.tokenizer.ssl_features(source[None], torch.tensor([24_000]))
-    assert torch.equal(requests[0].condition, features)
+    assert torch.equal(asked[0].condition, features)
     assert enhanced.ssl_tokens.shape == (int(frames),)
+
+
+def test_what_is_heard_is_prompt_and_source_joined_on_a_frame(all_tasks: Metis, asked: list[Stage1Request]) -> None:
+    source, prompt = noise(24_000), noise(12_300, 1)
+    all_tasks.extract(source, prompt, settings=FAST)
+    whole = prompt[: 25 * HOP]
+    joined = torch.cat([whole, source])
+    features, frames = all_tasks.tokenizer.ssl_features(joined[None], torch.tensor([len(joined)]))
+    tokens, known = all_tasks.tokenizer.ssl_tokens(whole[None], torch.tensor([len(whole)]))
+    assert torch.equal(asked[0].condition, features)
+    assert torch.equal(asked[0].prompt, tokens)
+    assert asked[0].length == int(frames) - int(known) == 50
+    assert asked[0].phones is None
+
+
+def test_lips_are_doubled_after_zeros_for_the_prompt(all_tasks: Metis, asked: list[Stage1Request]) -> None:
+    lips = noise(20 * LIP_DIM).view(20, LIP_DIM)
+    speech = all_tasks.lip_to_speech(lips.double(), noise(12_000, 1), settings=FAST)
+    assert len(speech.wave) == 20 * 2 * HOP == 2 * len(lips) * HOP
+    assert asked[0].condition.shape == (1, 25 + 40, LIP_DIM)
+    assert asked[0].condition[0, :25].abs().sum() == 0
+    assert torch.equal(asked[0].condition[0, 25:], double_rate(lips[None])[0])
+    # The prompt's last frame has no token: it is generated, and not heard.
+    assert (asked[0].prompt.shape[1], asked[0].length) == (24, 41)
+    assert len(speech.ssl_tokens) == len(speech.acoustic_tokens) == 40
+
+
+def test_text_stands_before_the_tokens_and_nothing_is_added_to_them(
+    all_tasks: Metis, asked: list[Stage1Request]
+) -> None:
+    speech = all_tasks.synthesize("Say this.", noise(12_000), "I said that.", seconds=0.7, settings=FAST)
+    assert len(speech.wave) == 35 * HOP
+    assert asked[0].phones.tolist() == [all_tasks.text(("I said that. Say this.", "en"))]
+    # Zeros would not be nothing: the adapter makes something of them.
+    assert asked[0].condition is None
+    assert (asked[0].prompt.shape[1], asked[0].length) == (24, 36)
+    asked.clear()
+    all_tasks.synthesize("Dis-le.", noise(12_000), "I said that.", "fr", "en", 0.7, settings=FAST)
+    assert asked[0].phones.tolist() == [all_tasks.text(("I said that.", "en"), ("Dis-le.", "fr"))]
+
+
+def test_the_length_of_a_text_follows_the_prompts_rate(all_tasks: Metis) -> None:
+    speech = all_tasks.synthesize("abcdefgh", noise(12_000), "abcd", settings=FAST)
+    assert len(speech.wave) == 24_000
+
+
+def test_a_text_guides_extraction(all_tasks: Metis, asked: list[Stage1Request]) -> None:
+    mixture, voice = noise(24_000), noise(12_000, 1)
+    unguided = all_tasks.extract(mixture, voice, settings=FAST)
+    guided = all_tasks.extract(mixture, voice, settings=FAST, text="Say this.", enrollment_text="I said that.")
+    assert torch.equal(asked[0].condition, asked[1].condition)
+    assert asked[0].phones is None
+    assert asked[1].phones.tolist() == [all_tasks.text(("I said that. Say this.", "en"))]
+    assert not torch.equal(guided.ssl_tokens, unguided.ssl_tokens)
+
+
+def test_guidance_compares_with_the_model_that_sees_neither_prompt_nor_phones(
+    all_tasks: Metis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = all_tasks.stage1["tse"], []
+    forward = Stage1.forward
+
+    def spy(self, tokens, mask, t, x_mask=None, condition=None, phones=None):
+        calls.append((tokens.shape[1], condition, phones))
+        return forward(self, tokens, mask, t, x_mask, condition, phones)
+
+    monkeypatch.setattr(Stage1, "forward", spy)
+    all_tasks.extract(noise(24_000), noise(12_000, 1), 0, GUIDED, "Say this.", "I said that.")
+    assert model.phone_emb is not None
+    (length, condition, phones), (short, without, none) = calls[:2]
+    assert phones is not None
+    assert none is None
+    assert length - short == 24
+    # The condition of what is generated stays.
+    assert torch.equal(without, condition[:, 24:])
+
+
+def test_the_first_layer_of_stage_2_is_not_guided_unless_asked(metis: Metis, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales = []
+    sample = two_stages.sample_acoustic_tokens
+
+    def spy(model, request, settings, *rest):
+        scales.append((model.config.num_quantizers, settings.guidance_scale))
+        return sample(model, request, settings, *rest)
+
+    monkeypatch.setattr(two_stages, "sample_acoustic_tokens", spy)
+    metis.extract(noise(24_000), noise(12_000, 1), settings=FAST)
+    metis.extract(noise(24_000), noise(12_000, 1), settings=replace(FAST, first_layer_guidance=2.0))
+    assert scales == [(1, 0.0), (3, 2.5), (1, 2.0), (3, 2.5)]
 
 
 def test_the_wrong_task_is_the_users_mistake(metis: Metis) -> None:
@@ -87,12 +202,13 @@ def test_the_generated_part_is_aligned_with_the_mixture(metis: Metis, monkeypatc
         start, layers = request.prompt.shape[1], model.config.num_quantizers
         return tokens[:, start : request.ssl_tokens.shape[1], :layers]
 
-    monkeypatch.setattr("metis_lightning.pipeline.sample_acoustic_tokens", copy)
-    extracted = metis.extract(mixture, enrollment, settings=FAST).wave
+    monkeypatch.setattr(two_stages, "sample_acoustic_tokens", copy)
+    extracted = metis.extract(mixture, enrollment, settings=FAST)
     whole = metis.tokenizer.wave(tokens)[0, len(enrollment) :]
     # The last frame has no SSL token; near the ends the vocoder's context differs.
     inner = slice(10 * HOP, 40 * HOP)
-    torch.testing.assert_close(extracted[inner], whole[inner], rtol=0, atol=1e-5)
+    torch.testing.assert_close(extracted.wave[inner], whole[inner], rtol=0, atol=1e-5)
+    assert torch.equal(extracted.acoustic_tokens, tokens[0, 50:109])
 
 
 def test_resynthesis_keeps_the_length(metis: Metis) -> None:
@@ -100,21 +216,122 @@ def test_resynthesis_keeps_the_length(metis: Metis) -> None:
     assert metis.resynthesize(wave).wave.shape == wave.shape
 
 
-def test_too_short_input_is_the_users_mistake(metis: Metis) -> None:
-    with pytest.raises(UserError, match="prompt lasts 0.01 s"):
-        metis.extract(noise(24_000), noise(240))
-    with pytest.raises(UserError, match="source lasts 0.01 s"):
-        metis.extract(noise(240), noise(24_000))
+def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) -> None:
+    metis = Metis.from_pretrained(str(tiny_bundle))
+    torch.manual_seed(0)
+    adapter = type(metis.stage1["tse"].cond_adapter)
+    models = {
+        "tse": Stage1(replace(STAGE1, use_phone_cond=True), adapter(160, WIDTH)).eval(),
+        "l2s": Stage1(STAGE1, PlainAdapter(LIP_DIM, WIDTH)).eval(),
+    }
+    models["tts"] = models["tse"]
+    metis = Metis(metis.tokenizer, models, metis.stage2, Utf8Bytes())
+    mixture, voice, lips = noise(14_000), noise(12_000, 1), noise(20 * LIP_DIM).view(20, LIP_DIM)
+    answers: list[Callable[[], torch.Tensor]] = [
+        lambda: metis.extract(mixture, voice, 0, GUIDED, "Say this.", "I said that.").wave,
+        lambda: metis.synthesize("Say this.", voice, "I said that.", seconds=0.5, settings=GUIDED).wave,
+        lambda: metis.lip_to_speech(lips, voice, settings=GUIDED).wave,
+        lambda: metis.generate(Request("tse", source=mixture), settings=GUIDED).wave,
+        lambda: metis.resynthesize(mixture).wave,
+    ]
+    expected = [answer() for answer in answers]
+    for module in (metis.tokenizer, *models.values(), *metis.stage2):
+        send(module)
+    with PretendedGPU():
+        assert metis.device.type == "cuda"
+        waves = [answer() for answer in answers]
+    assert not any(map(is_there, waves))
+    assert all(torch.equal(wave, known) for wave, known in zip(waves, expected, strict=True))
 
 
-def test_a_bundle_without_the_task_says_so(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="no part for the task 'se'"):
-        Metis.from_pretrained(str(tiny_bundle), task="se")
+def test_the_pretended_gpu_notices_what_stays_behind() -> None:
+    with PretendedGPU(), pytest.raises(AssertionError, match="tensors on the CPU and on the GPU"):
+        torch.ones(2).to("cuda") + torch.ones(2)
 
 
-def test_inference_imports_no_lightning() -> None:
-    code = (
-        "import sys, metis_lightning.pipeline\n"
-        "sys.exit(any(name.split('.')[0] in ('lightning', 'pytorch_lightning') for name in sys.modules))"
+def test_settings_are_the_tasks_or_those_of_such_a_request() -> None:
+    source = noise(24_000)
+    assert settings_for(Request("tts")).stage1.guidance_scale == TTS_SETTINGS.stage1.guidance_scale == 2.5
+    assert settings_for(Request("own", features=noise(60).view(10, 6))) == L2S_SETTINGS
+    assert settings_for(Request("own", source=source, phones=(1,))) == TSE_SETTINGS
+    assert settings_for(Request("own", phones=(1,), samples=24_000)) == TTS_SETTINGS
+    for wrong in ({"num_steps": 0}, {"filter_threshold": 1.0}):
+        with pytest.raises(ValueError, match="must"):
+            Sampling(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "mistake"),
+    [
+        (noise(24_000), noise(240), "the prompt lasts 0.01 s; give at least 0.10 s"),
+        (noise(240), noise(24_000), "the source lasts 0.01 s; give at least 0.10 s"),
+        (noise(24_000).view(2, -1), noise(24_000), r"source has the shape \(2, 12000\); give one channel"),
+        (noise(24_000), (noise(24_000) * 2**15).to(torch.int16), "prompt holds torch.int16; give floating-point"),
+        (noise(24_000).log(), noise(24_000), "source holds NaN or infinite samples"),
+    ],
+)
+def test_unusable_audio_is_the_users_mistake(
+    metis: Metis, source: torch.Tensor, prompt: torch.Tensor, mistake: str
+) -> None:
+    with pytest.raises(UserError, match=mistake):
+        metis.extract(source, prompt)
+
+
+def test_double_precision_is_taken(metis: Metis) -> None:
+    source, prompt = noise(24_000), noise(12_000, 1)
+    assert torch.equal(
+        metis.extract(source.double(), prompt.double(), settings=FAST).wave,
+        metis.extract(source, prompt, settings=FAST).wave,
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("lips", "mistake"),
+    [
+        (torch.zeros(2, LIP_DIM), "the video has 2 frames; give at least 3"),
+        (torch.zeros(1, 9, LIP_DIM), r"the video has the shape \(1, 9, 6\); give \(frames, width\)"),
+        (torch.full((9, LIP_DIM), torch.nan), "the video holds NaN"),
+        (torch.zeros(9, 5), "the weights for 'l2s' take conditions 6 wide; this condition is 5 wide"),
+    ],
+)
+def test_unusable_lips_are_the_users_mistake(all_tasks: Metis, lips: torch.Tensor, mistake: str) -> None:
+    with pytest.raises(UserError, match=mistake):
+        all_tasks.lip_to_speech(lips, noise(12_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "mistake"),
+    [
+        ("  ", {}, "nothing can be spoken of the text '  '"),
+        ("Hello.", {"language": "xx"}, "language 'xx'.*knows en, zh"),
+        ("Hello.", {"prompt_language": "xx"}, "language 'xx'"),
+        ("Hello.", {"seconds": 0.05}, "a result of 0.04 s is asked for; give at least 0.10 s"),
+        ("Hello.", {"seconds": float("nan")}, "a result of nan s"),
+    ],
+)
+def test_unusable_text_is_the_users_mistake(
+    all_tasks: Metis, text: str, options: dict[str, object], mistake: str
+) -> None:
+    with pytest.raises(UserError, match=mistake):
+        all_tasks.synthesize(text, noise(12_000), "I said that.", **options)
+
+
+def test_what_the_weights_do_not_take_is_the_users_mistake(metis: Metis, all_tasks: Metis) -> None:
+    source = noise(24_000)
+    with pytest.raises(UserError, match="these weights take no text"):
+        metis.extract(source, source, text="Hello.", enrollment_text="Hello.")
+    with pytest.raises(UserError, match="nothing can be spoken of the text ''"):
+        all_tasks.extract(source, source, text="Hello.")
+    with pytest.raises(UserError, match="'l2s' take conditions 6 wide; this condition is 160 wide"):
+        all_tasks.generate(Request("l2s", source, source))
+    with pytest.raises(UserError, match="'adapted' take no phones"):
+        all_tasks.generate(Request("adapted", source, source, phones=(1, 20)))
+    for unclear in (Request("tse", source), Request("tse", source, source, samples=24_000)):
+        with pytest.raises(UserError, match="give one of source, features and samples"):
+            all_tasks.generate(unclear)
+
+
+def test_a_bundle_or_checkpoint_without_the_task_says_what_it_has(tiny_bundle: Path) -> None:
+    for task in ("se", "stage1"):
+        with pytest.raises(UserError, match=f"no weights for the task '{task}', only for tse"):
+            Metis.from_pretrained(str(tiny_bundle), task=task)

@@ -9,7 +9,7 @@ import torch
 
 from documented import REPOSITORY, config_commands
 from metis_lightning.lightning_cli import MetisCLI
-from metis_lightning.overlays import class_names, resolve_overlays
+from metis_lightning.overlays import class_names
 from metis_lightning.tasks.finetune import FinetuneModule
 
 FINETUNE = f"{FinetuneModule.__module__}.{FinetuneModule.__qualname__}"
@@ -33,7 +33,7 @@ def test_a_step_in_bfloat16(
     options = ["--trainer.precision=bf16-mixed", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
     options += ["--trainer.devices=1", f"--model.base={tiny_bundle}", "--data.batch_seconds=6"]
     options += ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path}"]
-    cli = MetisCLI([*resolve_overlays(command[1:]), *options], {}, run=False)
+    cli = MetisCLI([*command[1:], *options], {}, run=False)
     before = {name: value.clone() for name, value in cli.model.named_parameters() if value.requires_grad}
     cli.trainer.callbacks = [c for c in cli.trainer.callbacks if not hasattr(c, "every_n_validations")]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)

@@ -32,7 +32,7 @@ STAGE1 = 725.9
 def at_paper_scale(command: list[str]) -> list[str]:
     """A documented command with the paper's scale after the files of configs/ and before those of experiments/."""
     files = [file for file in command[2::2] if file != PAPER]
-    configs = [file for file in files if file.startswith("configs/") and file != "configs/demo.yaml"]
+    configs = [file for file in files if file.startswith("configs/")]
     others = [file for file in files if file.startswith("experiments/")]
     return ["fit", *(word for file in (*configs, PAPER, *others) for word in ("-c", file))]
 
@@ -43,7 +43,7 @@ COMMANDS = [list(words) for words in dict.fromkeys(tuple(at_paper_scale(words)) 
 def build(command: list[str]) -> MetisCLI:
     options = ["--trainer.accelerator=cpu", "--trainer.devices=1"]
     with init_empty_weights(include_buffers=False):
-        return MetisCLI([*resolve_overlays(command[1:]), *options], {}, run=False)
+        return MetisCLI([*command[1:], *options], {}, run=False)
 
 
 def millions(module: nn.Module) -> float:

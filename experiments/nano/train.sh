@@ -20,7 +20,7 @@ train() {
 train semantic_codec -c configs/semantic_codec.yaml
 train acoustic_codec -c configs/acoustic_codec.yaml
 train pretrain -c configs/pretrain.yaml
-train s2a_1layer -c configs/semantic_to_acoustic.yaml -c configs/semantic_to_acoustic_1layer.yaml
+train s2a_1layer -c configs/semantic_to_acoustic_1layer.yaml
 train s2a_full -c configs/semantic_to_acoustic.yaml
 train tse_long -c configs/tse_lora.yaml -c experiments/nano/tse_long.yaml -c experiments/nano/tse_easy.yaml
 train tse_long -c configs/tse_lora.yaml -c experiments/nano/tse_long.yaml

@@ -53,8 +53,13 @@ class OneLineArgumentParser(LightningArgumentParser):
 class MetisCLI(LightningCLI):
     """LightningCLI with the project's defaults; see the module's text for what differs."""
 
-    def __init__(self, args: ArgsType, examples: dict[str, str], run: bool = True) -> None:
-        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`."""
+    def __init__(self, args: Sequence[str], examples: dict[str, str], run: bool = True) -> None:
+        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
+
+        Configs bring along what they are based on (`overlays`).
+        """
+        self._files = config_files(args)
+        resolved = resolve_overlays(args)
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
@@ -68,7 +73,8 @@ class MetisCLI(LightningCLI):
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            args=args,
+            # LightningCLI warns when it is handed arguments that the process has too.
+            args=None if resolved == argv[1:] else resolved,
             run=run,
         )
 
@@ -86,9 +92,8 @@ class MetisCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ParseError as error:
-            words = args if isinstance(args, list) else argv[1:]
             known = error.parser.get_defaults().keys(branches=True)
-            raise UserError(explain_parse_error(str(error), known, config_files(words))) from error
+            raise UserError(explain_parse_error(str(error), known, self._files)) from error
         except OmegaConfBaseException as error:
             raise UserError(f"a reference in the config: {error}") from error
 
@@ -127,9 +132,7 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
     try:
-        resolved = resolve_overlays(args)
-        # LightningCLI warns when it is handed arguments that the process has too.
-        MetisCLI(None if resolved == argv[1:] else resolved, examples)
+        MetisCLI(args, examples)
     except Exception as error:
         mistake = _find_mistake(error)
         if mistake is None:
@@ -182,5 +185,4 @@ def config_files(args: Sequence[str]) -> list[Path]:
     """
     values = [value for option, value in zip(args, args[1:], strict=False) if option in ("-c", "--config")]
     values += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
-    # A resolved overlay stands in the arguments as text.
-    return [path for path in map(Path, (value for value in values if "\n" not in value)) if path.is_file()]
+    return [path for path in map(Path, values) if path.is_file()]

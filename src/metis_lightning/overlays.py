@@ -1,4 +1,11 @@
-"""Overlays that say different things to different modules: the key `by_model` of a config.
+"""Configs that are laid over others.
+
+The key `based_on` names the config, in the same folder, that a file is laid over, so that the file runs by itself:
+
+    based_on: tse_lora.yaml
+    model: {init_args: {lora_rank: 0}}
+
+The key `by_model` says different things to different modules:
 
     trainer: {precision: bf16-mixed}          # for every module
     by_model:
@@ -13,37 +20,70 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from metis_lightning.errors import UserError
 
 KEY = "by_model"
+BASE = "based_on"
 _OPTIONS = ("-c", "--config")
 _JOINED = tuple(f"{option}=" for option in _OPTIONS)
 
 
-def resolve_overlays(args: Sequence[str]) -> list[str]:
-    """Return the arguments of a trainer's verb with each overlay replaced by what it says to the run's own module.
+class _Config(NamedTuple):
+    """A config among the arguments: what stands there, and what it says."""
 
-    The module is the last that a config names. Files without `by_model` stay as they are.
+    argument: str
+    content: Mapping[str, Any]
+
+
+def resolve_overlays(args: Sequence[str]) -> list[str]:
+    """Return the arguments of a trainer's verb with bases in front of what is based on them, and `by_model` resolved.
+
+    The module is the last that a config names. A base that was given already is not laid again. Files with neither key
+    stay as they are.
 
     Raises:
-        UserError: if an overlay is given and no config names a module.
+        UserError: if a base is missing, or an overlay by module is given and no config names a module.
     """
     args = [word for arg in args for word in (arg.split("=", 1) if arg.startswith(_JOINED) else [arg])]
-    contents = [_content(value) if option in _OPTIONS else {} for option, value in zip(["", *args], args, strict=False)]
-    if not any(KEY in content for content in contents):
-        return list(args)
-    named = [path for content in contents if (path := _class_path(content))]
-    if not named:
-        raise UserError(f"a config with {KEY!r} is laid over another one, which names the module: give that first")
-    ancestors = class_names(named[-1])
+    words: list[str | _Config] = []
+    given: set[Path] = set()
+    for option, value in zip(["", *args], args, strict=False):
+        words += _with_bases(value, given) if option in _OPTIONS else [value]
+    contents = [word.content for word in words if isinstance(word, _Config)]
+    ancestors: list[str] = []
+    if any(KEY in content for content in contents):
+        named = [path for content in contents if (path := _class_path(content))]
+        if not named:
+            raise UserError(f"a config with {KEY!r} is laid over another one, which names the module: give that first")
+        ancestors = class_names(named[-1])
     return [
-        yaml.safe_dump(said_to(content, ancestors), sort_keys=False) if KEY in content else argument
-        for argument, content in zip(args, contents, strict=True)
+        word
+        if isinstance(word, str)
+        else yaml.safe_dump(said_to(word.content, ancestors), sort_keys=False)
+        if KEY in word.content
+        else word.argument
+        for word in words
     ]
+
+
+def _with_bases(file: str, given: set[Path]) -> list[str | _Config]:
+    """Return a config after `-c` with those it is based on, each behind a `-c` of its own; `given` learns of all."""
+    content = _content(file)
+    if not content:
+        return [_Config(file, content)]
+    given.add(Path(file).resolve())
+    if BASE not in content:
+        return [_Config(file, content)]
+    base = Path(file).parent / str(content[BASE])
+    if not base.is_file():
+        raise UserError(f"{file}: it is {BASE} {content[BASE]!r}, but there is no {base}")
+    own = {key: value for key, value in content.items() if key != BASE}
+    below = [] if base.resolve() in given else [*_with_bases(str(base), given), _OPTIONS[0]]
+    return [*below, _Config(yaml.safe_dump(own, sort_keys=False), own)]
 
 
 def said_to(overlay: Mapping[str, Any], ancestors: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import soxr
 import torch
 
 from metis_lightning.data.corruption import (
@@ -47,6 +48,7 @@ def test_rows_of_a_batch_are_corrupted_as_alone(tone):
         lambda s, n: convolve_room(s, room),
         lambda s, n: band_limit(s, 4000, RATE),
         lambda s, n: tilt(s, -3.0, RATE),
+        lambda s, n: add_noise(s, n, torch.full(s.shape[:-1], 3.0)),
     ):
         both = corrupt(speech, noise)
         assert both.shape == speech.shape
@@ -54,8 +56,43 @@ def test_rows_of_a_batch_are_corrupted_as_alone(tone):
             torch.testing.assert_close(both[row], corrupt(speech[row], noise[row]), rtol=1e-4, atol=1e-5)
 
 
+def test_each_row_has_its_own_snr(tone):
+    speech, snrs_db = torch.stack([tone(1.0, 220), tone(1.0, 330)]), torch.tensor([-5.0, 15.0])
+    added = add_noise(speech, torch.stack([white(), white(seed=1)]), snrs_db) - speech
+    for row in range(2):
+        snr_db = 20 * math.log10(rms(speech[row]) / rms(added[row]))
+        assert snr_db == pytest.approx(float(snrs_db[row]), abs=1e-3)
+
+
+def test_double_precision_stays_and_says_the_same(tone):
+    speech, noise, room = tone(0.5, 220), white(RATE // 2), synthetic_room(0.3, 0.0, RATE, generator())
+    for corrupt in (
+        lambda s, n: add_noise(s, n, 3.0),
+        lambda s, n: convolve_room(s, room),
+        lambda s, n: band_limit(s, 4000, RATE),
+        lambda s, n: tilt(s, -3.0, RATE),
+    ):
+        double = corrupt(speech.double(), noise.double())
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(corrupt(speech, noise), double.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_waves_shorter_than_the_filters_keep_their_length():
+    room = synthetic_room(0.3, 0.0, RATE, generator())
+    for samples in (1, 7, 100):
+        wave = white(samples)
+        for corrupted in (convolve_room(wave, room), band_limit(wave, 2000, RATE), tilt(wave, 2.0, RATE)):
+            assert corrupted.shape == wave.shape
+            assert corrupted.isfinite().all()
+
+
 def test_silence_has_no_snr():
-    for pair in ((torch.zeros(9), torch.ones(9)), (torch.ones(9), torch.zeros(9))):
+    # The last noise is so weak that its power in float32 is zero.
+    for pair in (
+        (torch.zeros(9), torch.ones(9)),
+        (torch.ones(9), torch.zeros(9)),
+        (torch.ones(9), torch.ones(9) * 1e-30),
+    ):
         with pytest.raises(ValueError, match="silent"):
             add_noise(*pair, 0.0)
     with pytest.raises(ValueError, match="silent room"):
@@ -74,6 +111,23 @@ def test_reverberant_speech_is_in_time_with_the_dry(delay):
     assert float(correlation[0] / dry.square().sum()) == pytest.approx(1.0, abs=0.1)
     # As much energy in the echoes as in the direct path, less what falls behind the end.
     assert rms(wet - dry) / rms(dry) == pytest.approx(1.0, abs=0.15)
+
+
+def test_silence_in_a_room_is_silence():
+    room = synthetic_room(0.3, 0.0, RATE, generator())
+    heard = convolve_room(torch.stack([torch.zeros(RATE), white()]), room)
+    assert torch.equal(heard[0], torch.zeros(RATE))
+    assert rms(heard[1]) > 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_a_response_of_another_rate_keeps_the_level_too(tone, rate):
+    """The direct path of a narrow-band measurement is no single sample, and a peak says little of its level."""
+    measured = torch.zeros(rate // 10)
+    measured[rate // 100] = 1.0
+    room = torch.from_numpy(soxr.resample(measured.numpy(), rate, RATE))
+    speech = tone(1.0, 220)
+    torch.testing.assert_close(convolve_room(speech, room)[100:-100], speech[100:-100], rtol=0, atol=5e-3)
 
 
 def test_a_room_of_one_sample_changes_nothing(tone):

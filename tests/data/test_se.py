@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.corruption import synthetic_room
 from metis_lightning.data.mixing import rms
 from metis_lightning.data.recipe import derived_generator
+from metis_lightning.data.recordings import Recordings
 from metis_lightning.data.se import Corruptions, SeRecipe
 from metis_lightning.errors import UserError
 
@@ -52,6 +54,9 @@ def test_the_record_is_what_was_done(corpus):
         snr_db = 20 * math.log10(rms(item.wave) / rms(item.source - item.wave))
         assert snr_db == pytest.approx(item.applied["snr_db"], abs=1e-2)
         assert ("voices" in item.applied) == (item.applied["noise"] == "babble") != ("slope_db" in item.applied)
+        voices = str(item.applied.get("voices", "bob_0 bob_1 eve_0")).split()
+        assert 3 <= len(voices) <= 6
+        assert {corpus.utterances[corpus.index_of(voice)].speaker for voice in voices} <= {"bob", "eve"}
     (room,) = draws(SeRecipe(only("room_chance")), corpus, 1)
     assert set(room.applied) == {"room", "rt60", "direct_db", "gain"}
     untouched = SeRecipe(Corruptions(**CLEAN))(corpus, 0, derived_generator(0))
@@ -90,6 +95,35 @@ def test_recordings_of_the_users_are_taken(corpus, tone, tmp_path):
     assert {item.applied["noise"] for item in draws(recipe, corpus, 20)} == {"street/a.wav", "b.WAV"}
     recipe = SeRecipe(only("room_chance"), rir_root=tmp_path / "rir")
     assert {item.applied["room"] for item in draws(recipe, corpus, 3)} == {"r.wav"}
+
+
+def test_of_a_long_recording_a_part_is_read(tmp_path, tone):
+    """Also behind a link, as a folder of several noise corpora would have."""
+    write_wav(tmp_path / "elsewhere" / "long.wav", 0.9 * torch.rand(5_000, generator=derived_generator(0)), 24_000)
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "link").symlink_to(tmp_path / "elsewhere")
+    recordings = Recordings(tmp_path / "noise")
+    whole, name = recordings.draw(derived_generator(0))
+    assert (whole.numel(), name) == (5_000, "link/long.wav")
+    starts = set()
+    for seed in range(10):
+        part, _ = recordings.draw(derived_generator(seed), 1_000)
+        (found,) = (whole.unfold(0, 1_000, 1) == part).all(dim=1).nonzero().flatten().tolist()
+        starts.add(found)
+    assert len(starts) > 5
+    assert torch.equal(recordings.draw(derived_generator(1), 6_000)[0], whole)
+
+
+def test_silence_gets_no_noise_and_silent_noise_is_none(corpus, tone, tmp_path):
+    write_wav(tmp_path / "noise" / "zero.wav", torch.zeros(48_000), 24_000)
+    item = SeRecipe(only("noise_chance"), noise_root=tmp_path / "noise")(corpus, 0, derived_generator(0))
+    assert item.applied == {"gain": 1.0}
+    assert torch.equal(item.source, item.wave)
+    write_wav(tmp_path / "silent.wav", torch.zeros(24_000), 24_000)
+    silent = SpeechCorpus([replace(corpus.utterances[0], path=tmp_path / "silent.wav"), *corpus.utterances[1:]])
+    for item in draws(SeRecipe(), silent, 10):
+        assert "snr_db" not in item.applied
+        assert torch.equal(item.source, torch.zeros(24_000))
 
 
 def test_wrong_folders_are_the_users_mistake(corpus, tmp_path):

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -77,5 +78,8 @@ def test_impossible_plans_are_refused(utterances):
     alone = [u for u in utterances.values() if u.speaker == "june"]
     with pytest.raises(ValueError, match="no other speaker than 'june'"):
         make_trials(alone, {"june": "f"}, TrialPlan("test-human", ("june",), 1))
+    same = [replace(alone[0], id=f"{name}_0", speaker=name, text="Hello.") for name in ("ann", "bea")]
+    with pytest.raises(ValueError, match="'bea' says nothing but the words of 'ann_0'"):
+        make_trials(same, {"ann": "f", "bea": "f"}, TrialPlan("test-human", ("ann",), 1))
     with pytest.raises(ValueError, match="no utterance in split 'test-human' of speakers"):
         make_trials(alone, {"june": "f"}, TrialPlan("test-human", ("zoe",), 1))

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from metis_lightning.data.audio import write_wav
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.mixing import rms
 from metis_lightning.data.recipe import derived_generator
@@ -40,6 +43,8 @@ def test_utterance_enrollment_is_another_of_the_speaker(corpus):
     windows = [w for other in (1, 2) for w in corpus.wave(other).unfold(0, 28_800, 1)]
     assert any(torch.equal(prompt, window) for window in windows)
     assert recipe.seconds(corpus, 0) == pytest.approx(2.2)
+    assert item.applied["enrollment"] in ("ada_1", "ada_2")
+    assert item.applied["interferer"] not in ("ada_0", "ada_1", "ada_2")
 
 
 def test_a_speaker_of_one_utterance_gets_a_prefix(corpus):
@@ -64,6 +69,35 @@ def test_level_changes_wave_and_source_alike_and_never_clips(corpus):
     assert torch.allclose(quiet.source, plain.source * 0.1)
     loud = TseRecipe(gain_db=(40, 40))(corpus, 1, derived_generator(3))
     assert float(loud.source.abs().max()) == pytest.approx(0.99, abs=1e-5)
+
+
+def test_a_loud_prompt_is_lowered_with_the_rest(corpus):
+    loud = SpeechCorpus(corpus.utterances)
+    # Above full scale, as a lossy codec's overshoot.
+    loud._cache = {index: corpus._samples(index) * (5 if index in (1, 2) else 1) for index in range(9)}
+    item = TseRecipe(snr_range=(20, 20), enrollment="utterance")(loud, 0, derived_generator(0))
+    assert float(loud.wave(1).abs().max()) > 1.2
+    assert max(float(item.wave.abs().max()), float(item.source.abs().max())) == pytest.approx(0.99, abs=1e-5)
+    assert torch.allclose(item.wave[item.prompt_length :], loud.wave(0) * item.applied["gain"], atol=1e-6)
+
+
+@pytest.mark.parametrize("silent", ["ada_0", "others"])
+def test_silence_is_not_mixed(corpus, tmp_path, silent):
+    write_wav(tmp_path / "silent.wav", torch.zeros(24_000), 24_000)
+    quiet = [
+        replace(u, path=tmp_path / "silent.wav") if (u.id == "ada_0") == (silent == "ada_0") else u
+        for u in corpus.utterances
+    ]
+    item = TseRecipe()(SpeechCorpus(quiet), 0, derived_generator(0))
+    assert torch.equal(item.source, item.wave)
+    assert item.applied == {"enrollment": "prefix", "gain": 1.0}
+
+
+def test_a_rare_interferer_is_found(corpus):
+    """Where nearly all utterances are the target's, chance alone would miss the other."""
+    ada = corpus.utterances[0]
+    many = SpeechCorpus([*(replace(ada, id=f"ada_{n}") for n in range(5000)), corpus.utterances[4]])
+    assert {draw_interferer(many, 0, derived_generator(seed)) for seed in range(5)} == {5000}
 
 
 def test_interferer_and_enrollment_are_who_they_should_be(corpus):

@@ -47,6 +47,13 @@ def test_lip_features_are_read_by_id(corpus: SpeechCorpus, tmp_path: Path) -> No
     assert torch.equal(items[1].wave, corpus.wave(1))
 
 
+@pytest.mark.parametrize("frames", [10, 30, 50])
+def test_lips_at_another_rate_are_the_users_mistake(corpus: SpeechCorpus, tmp_path: Path, frames: int) -> None:
+    np.save(tmp_path / "ada_0.npy", np.zeros((frames, 6)))
+    with pytest.raises(UserError, match=f"'ada_0': {frames} frames of features for 1.00 s; give 25 a second"):
+        LipRecipe(tmp_path)(corpus, 0, derived_generator(0))
+
+
 def test_bad_lip_features_are_the_users_mistake(tmp_path: Path) -> None:
     folder = tmp_path / "lips"
     folder.mkdir()

@@ -46,6 +46,12 @@ def test_given_prompts_are_kept_or_dropped_row_by_row() -> None:
     assert ((kept[:, 0] == 0) != (kept[:, 1] == 0)).any()
 
 
+def test_a_prompt_as_long_as_its_row_leaves_a_frame_to_mask() -> None:
+    masking = draw(PromptRule(drop=0.0), prompt_frames=FRAMES)
+    assert masking.prompt.sum(dim=1).tolist() == (FRAMES - 1).tolist()
+    assert masking.mask.sum(dim=1).tolist() == [1, 1, 1, 1]
+
+
 def test_prompt_lengths_stay_in_the_rule() -> None:
     lengths = torch.stack([draw(PromptRule(drop=0.0), seed).prompt.sum(dim=1) for seed in range(300)])
     assert lengths[:, 0].min() >= 5

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
+from metis_lightning.callbacks.gradient_norm import GradientNorm
 from metis_lightning.errors import UserError
 from metis_lightning.models.discriminators import DiscriminatorConfig, Judgement
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
@@ -153,7 +154,11 @@ def test_gradients_are_clipped_by_hand_and_the_decoder_alone_moves() -> None:
     clipped = replace(GAN, codec_clip=1e-3, discriminator_clip=2e-3, optimizer=sgd)
     module = make(clipped, optimizer=sgd, decoder_only=True)
     before = copies(module)
-    fit(module, 1)
+    run = fit(module, 1, callbacks=[GradientNorm()], enable_checkpointing=False)
+    # Logged as they were before.
+    assert run.callback_metrics["train/grad_norm"] > 2e-3
+    assert run.callback_metrics["train/grad_norm_1"] > 4e-3
+    assert run.callback_metrics["train/grad_norm"] != run.callback_metrics["train/grad_norm_1"]
     moved = {name: value - before[name] for name, value in module.state_dict().items() if value.is_floating_point()}
 
     def norm(prefix: str) -> float:
@@ -172,12 +177,17 @@ def test_resuming_equals_an_uninterrupted_run(tmp_path: Path) -> None:
 
     saves = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
     whole, resumed = module(), module()
-    fit(whole, 4, callbacks=[saves])
+    reference = fit(whole, 4, callbacks=[saves])
     run = fit(resumed, 4, tmp_path / "step=2.ckpt")
     assert run.global_step == 4
     assert {path.name for path in tmp_path.iterdir()} == {"step=2.ckpt", "step=4.ckpt"}
     end = copies(whole)
     assert all(torch.equal(value, end[name]) for name, value in resumed.state_dict().items())
+    assert len(run.optimizers) == 2
+    for ours, theirs in zip(run.optimizers, reference.optimizers, strict=True):
+        moments, expected = ours.state_dict()["state"], theirs.state_dict()["state"]
+        assert moments
+        assert all(torch.equal(value, expected[i][name]) for i, slot in moments.items() for name, value in slot.items())
 
 
 def test_a_run_without_discriminators_is_continued_with_them(tmp_path: Path) -> None:
@@ -201,7 +211,7 @@ def test_a_run_without_discriminators_is_continued_with_them(tmp_path: Path) -> 
 def test_two_processes_on_the_same_batch_train_as_one() -> None:
     one, two = (make(replace(GAN, from_step=1)) for _ in range(2))
     fit(one, 3)
-    fit(two, 3, devices=2, strategy="ddp_fork_find_unused_parameters_true", use_distributed_sampler=False)
+    fit(two, 3, devices=2, strategy="ddp_fork", use_distributed_sampler=False)
     expected = copies(one)
     for name, value in two.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4, msg=name)

@@ -1,4 +1,4 @@
-"""Two processes compute the gradients of one process on the joined batch, though their tokens differ in number."""
+"""Processes and accumulated batches give the gradients of the joined batch, though their tokens differ in number."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from metis_lightning.models.masking import Masking, PromptRule
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.tse import TseModule
 from metis_lightning.types import SpeechBatch
-from one_batch import SCHEDULE, speech_batch
+from one_batch import OPTIMIZER, SCHEDULE, OneBatch, speech_batch, trainer
+from tiny import stage2_config
 
 
 def rows(batch: SpeechBatch, chosen: slice) -> SpeechBatch:
@@ -27,13 +29,28 @@ def rows(batch: SpeechBatch, chosen: slice) -> SpeechBatch:
     return replace(batch, **tensors, **texts)
 
 
+def four_rows() -> SpeechBatch:
+    """Rows whose prompts and lengths leave different numbers of tokens to be masked."""
+    two = speech_batch()
+    parts = {name: torch.cat([value, value]) for name, value in vars(two).items() if isinstance(value, Tensor)}
+    parts |= {"lengths": torch.tensor([24_000, 19_200, 12_000, 24_000])}
+    parts |= {"prompt_lengths": torch.tensor([4_800, 9_600, 1_920, 19_200])}
+    return replace(two, ids=tuple("abcd"), speakers=tuple("xyxy"), texts=("",) * 4, **parts)
+
+
 class Rows(lightning.LightningDataModule):
-    """The whole batch for one process; a row each for two."""
+    """Four rows in equal batches, the same number for each process."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batches = batches
 
     def train_dataloader(self) -> DataLoader:
         alone = not torch.distributed.is_initialized()
-        rank = 0 if alone else torch.distributed.get_rank()
-        return DataLoader([rows(speech_batch(), slice(None) if alone else slice(rank, rank + 1))], batch_size=None)
+        rank, processes = (0, 1) if alone else (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        size = 4 // (self.batches * processes)
+        starts = range(rank * size * self.batches, (rank + 1) * size * self.batches, size)
+        return DataLoader([rows(four_rows(), slice(start, start + size)) for start in starts], batch_size=None)
 
 
 class Gradients(Callback):
@@ -57,36 +74,66 @@ def fixed_masking(
     return Masking(t=frames / 100, mask=mask, prompt=prompt)
 
 
-def test_two_processes_have_the_gradients_of_one(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def gradients(bundle: Path, folder: Path, processes: int, batches: int, accumulated: int) -> dict[str, Tensor]:
+    """The gradients of the first update, of `batches` batches on each process."""
+    torch.manual_seed(0)
+    module = TseModule(
+        str(bundle),
+        lora_rank=2,
+        lora_dropout=0.0,
+        gate_init=0.5,
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        lr_scheduler=SCHEDULE,
+    )
+    path = folder / f"{processes}-{batches}.pt"
+    lightning.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        devices=processes,
+        strategy="auto" if processes == 1 else "ddp_fork",
+        accumulate_grad_batches=accumulated,
+        use_distributed_sampler=False,
+        callbacks=[Gradients(path)],
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    ).fit(module, datamodule=Rows(batches))
+    found = torch.load(path, weights_only=True)
+    assert found.keys() == module.kept()
+    return found
+
+
+@pytest.fixture
+def joined(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     monkeypatch.setattr("metis_lightning.tasks.finetune.draw_masking", fixed_masking)
-    for devices, strategy in ((2, "ddp_fork"), (1, "auto")):
-        torch.manual_seed(0)
-        module = TseModule(
-            str(tiny_bundle),
-            lora_rank=2,
-            lora_dropout=0.0,
-            gate_init=0.5,
-            optimizer=partial(torch.optim.SGD, lr=0.1),
-            lr_scheduler=SCHEDULE,
-        )
-        lightning.Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            devices=devices,
-            strategy=strategy,
-            use_distributed_sampler=False,
-            callbacks=[Gradients(tmp_path / f"{devices}.pt")],
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        ).fit(module, datamodule=Rows())
-    two, one = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (2, 1))
-    assert two.keys() == one.keys() == module.kept()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-    assert max(float(value.abs().max()) for value in one.values()) > 1e-2
+    return gradients(tiny_bundle, tmp_path, processes=1, batches=1, accumulated=1)
+
+
+@pytest.mark.parametrize(
+    ("processes", "batches", "accumulated"),
+    [(2, 1, 1), (1, 4, 4), (2, 2, 2), (1, 2, 8)],
+    ids=["two processes", "four batches", "both", "the last update of an epoch"],
+)
+def test_an_update_has_the_gradients_of_the_joined_batch(
+    processes: int, batches: int, accumulated: int, joined: dict[str, Tensor], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    parted = gradients(tiny_bundle, tmp_path, processes, batches, accumulated)
+    for name, value in joined.items():
+        torch.testing.assert_close(parted[name], value, rtol=0, atol=1e-5)
+    assert max(float(value.abs().max()) for value in joined.values()) > 1e-2
+
+
+def test_two_processes_train_stage_2_though_each_draws_a_layer_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = SemanticToAcousticModule(
+        "s2a_full", stage2_config(3, 1), str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+    )
+    heads = [head.weight.detach().clone() for head in module.model.to_logits]
+    trainer(tmp_path, 6, devices=2, strategy="ddp_fork", use_distributed_sampler=False).fit(
+        module, datamodule=OneBatch()
+    )
+    moved = [not torch.equal(head.weight, old) for head, old in zip(module.model.to_logits, heads, strict=True)]
+    assert moved == [False, True, True]

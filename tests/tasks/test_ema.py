@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lightning
@@ -12,7 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from metis_lightning.callbacks.ema import EMA
 from metis_lightning.errors import UserError
+from metis_lightning.pipeline import Metis
 from metis_lightning.tasks.tse import TseModule
+from metis_lightning.weights.export import export
 from one_batch import OneBatch, make_tse
 
 
@@ -94,6 +97,17 @@ def test_resuming_goes_on_with_the_average(run, tiny_bundle: Path, tmp_path: Pat
     assert resumed["ema"]["updates"] == 8
     assert equal(whole["state_dict"], resumed["state_dict"])
     assert equal(whole["ema"]["weights"], resumed["ema"]["weights"])
+
+
+def test_inference_and_export_take_what_validation_saw(run, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder, recorder, _, _ = run
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    export(folder / "a.ckpt", bundle)
+    loaded = Metis.from_pretrained(str(folder / "a.ckpt"), base=str(tiny_bundle)).stage1["tse"].state_dict()
+    exported = Metis.from_pretrained(str(bundle)).stage1["tse"].state_dict()
+    for name, value in recorder.validated[-1].items():
+        assert torch.equal(loaded[name.removeprefix("model.")], value)
+        assert torch.equal(exported[name.removeprefix("model.")], value.bfloat16().float())
 
 
 @pytest.mark.parametrize("choice", ["ema", "raw"])

@@ -9,9 +9,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from metis_lightning.pipeline import Metis
+from metis_lightning.tasks.omni import OmniModule
 from metis_lightning.weights.build import load_task
 from metis_lightning.weights.export import export
-from one_batch import fit, make_tse
+from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse
 
 
 @pytest.mark.parametrize("rank", [0, 2], ids=["full", "lora"])
@@ -30,6 +31,24 @@ def test_a_full_run_is_exported_whole(tiny_bundle: Path, tmp_path: Path) -> None
     assert export(tmp_path / "a.ckpt", tmp_path / "bundle") == ["tse"]
     loaded = load_task(tmp_path / "bundle", "tse").state_dict()
     assert all(torch.equal(loaded[name], value.bfloat16().float()) for name, value in module.model.state_dict().items())
+
+
+@torch.no_grad()
+def test_merging_keeps_phones_and_condition(tiny_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = OmniModule(
+        base=str(tiny_bundle), text="utf8", lora_rank=2, gate_init=0.5, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+    )
+    with torch.enable_grad():
+        fit(module, tmp_path, 5).save_checkpoint(tmp_path / "a.ckpt")
+    export(tmp_path / "a.ckpt", tmp_path / "bundle", merge_with=tiny_bundle)
+    merged = load_task(tmp_path / "bundle", "omni")
+    assert not any("lora" in name for name in merged.state_dict())
+    tokens, condition, phones = torch.arange(12)[None], torch.randn(1, 12, 160), torch.tensor([[-1, 5, 9]])
+    inputs = (tokens, tokens % 2 == 0, torch.tensor([0.4]), None, condition)
+    ours = module.model.eval()(*inputs, phones=phones)
+    torch.testing.assert_close(merged(*inputs, phones=phones), ours, rtol=0, atol=1e-5)
+    assert not torch.allclose(merged(*inputs), ours, atol=1e-3)
 
 
 def test_resuming_wraps_once_and_keeps_every_weight(tiny_bundle: Path, tmp_path: Path) -> None:

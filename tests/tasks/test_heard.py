@@ -23,7 +23,7 @@ from metis_lightning.tasks.se import SeModule
 from metis_lightning.tasks.tse import TseModule
 from metis_lightning.tasks.vc import VcModule
 from metis_lightning.types import SpeechBatch
-from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, trainer
+from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise, trainer
 
 TASKS = pytest.mark.parametrize(
     ("cls", "recipe"), [(TseModule, TseRecipe), (SeModule, SeRecipe), (VcModule, VcRecipe)], ids=["tse", "se", "vc"]
@@ -31,33 +31,9 @@ TASKS = pytest.mark.parametrize(
 FAST = Settings(stage1=Sampling(num_steps=2), stage2_steps=(2, 1, 1))
 
 
-def changing_batch() -> SpeechBatch:
-    """Two rows of noise whose bands change every 83 ms; the source is both, one of them faint."""
-    generator = torch.Generator().manual_seed(0)
-    spectra = torch.fft.rfft(torch.randn(2, 12, 2000, generator=generator))
-    bands = (torch.rand(2, 12, 7, generator=generator) < 0.5).float().repeat_interleave(143, dim=-1)
-    wave = 0.2 * torch.fft.irfft(spectra * bands, n=2000).flatten(1)
-    return SpeechBatch(
-        ids=("a", "b"),
-        speakers=("x", "y"),
-        texts=("", ""),
-        wave=wave,
-        lengths=torch.tensor([24_000, 19_200]),
-        source=wave + 0.3 * wave.flip(0),
-        prompt_lengths=torch.tensor([4_800, 0]),
-    )
-
-
 def make(cls: type[HeardModule], bundle: Path, rank: int, **options: object) -> HeardModule:
     torch.manual_seed(0)
     return cls(str(bundle), lora_rank=rank, **{"optimizer": OPTIMIZER, "lr_scheduler": SCHEDULE} | options)
-
-
-def normalise(module: HeardModule, batch: SpeechBatch) -> None:
-    """Centre the features of a batch; a random codec gives nearly all others the same token."""
-    features = module.tokenizer.features
-    raw = features.unnormalised(module.tokenizer.resample(batch.wave)).flatten(0, 1)
-    features.mean, features.std = raw.mean(dim=0), raw.std(dim=0)
 
 
 @pytest.mark.parametrize(("cls", "rank"), [(TseModule, 16), (SeModule, 0), (VcModule, 16)], ids=["tse", "se", "vc"])
@@ -69,7 +45,7 @@ def test_a_module_learns_one_batch_by_heart(
     schedule = partial(WarmupCosine, total_steps=steps, warmup_steps=10)
     optimizer = partial(torch.optim.AdamW, lr=5e-3)
     module = make(cls, tiny_bundle, rank, gate_init=1.0, optimizer=optimizer, lr_scheduler=schedule)
-    normalise(module, batch)
+    normalise(module.tokenizer.features, module.tokenizer.resample(batch.wave))
     tokens, frames = module.tokenizer.ssl_tokens(batch.wave, batch.lengths)
     assert all(len(set(row[:count].tolist())) >= 8 for row, count in zip(tokens, frames, strict=True))
     trainer(tmp_path, steps).fit(module, DataLoader([batch] * steps, batch_size=None))
@@ -104,4 +80,4 @@ def test_a_batch_without_sources_is_the_users_mistake(tiny_bundle: Path) -> None
 
 
 def test_every_task_with_a_source_has_settings() -> None:
-    assert {cls.task for cls in (TseModule, SeModule, VcModule)} == set(SETTINGS)
+    assert {cls.task for cls in (TseModule, SeModule, VcModule)} <= set(SETTINGS)

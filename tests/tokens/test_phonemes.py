@@ -96,6 +96,11 @@ def test_espeak_does_not_pretend_to_read_japanese(espeak: EspeakPhones) -> None:
         espeak(("世界", "ja"))
 
 
+@pytest.mark.parametrize("text", ["", "  ", "---"])
+def test_a_text_without_words_is_its_tag_alone(espeak: EspeakPhones, text: str) -> None:
+    assert espeak((text, "de")) == [1 + phonemes.LANGUAGES.index("de")]
+
+
 def test_padding_stands_before_the_phones() -> None:
     assert stack_phones([[5, 6], [], [7]]).tolist() == [[5, 6], [-1, -1], [-1, 7]]
     assert stack_phones([[], []]) is None

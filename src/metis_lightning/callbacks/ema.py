@@ -22,8 +22,9 @@ from metis_lightning.weights.export import read_checkpoint
 class EMA(Callback):
     """Averages the trainable weights, θ' ← d·θ' + (1 - d)·θ after each update with d = min(decay, (1 + n)/(10 + n)).
 
-    `state_dict` of the checkpoint stays the raw weights; the average is under `ema`. List this callback after those
-    that use the model when a validation ends, so that they see what validation saw.
+    `state_dict` of the checkpoint stays the raw weights; the average is under `ema`. The weights come back in
+    `on_validation_end`: a callback that uses the model there and wants the average must stand before this one. LoRA's
+    two factors are averaged each by itself.
 
     Args:
         decay: d, once n, the number of updates, is large.

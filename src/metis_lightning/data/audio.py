@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 
 
-def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tensor:
+def read_audio(
+    path: Path, sample_rate: int, channel: int | None = None, part: tuple[float, float] | None = None
+) -> Tensor:
     """Read an audio file as mono at `sample_rate`.
 
     Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
@@ -24,6 +28,7 @@ def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tens
         path: any format that soundfile reads (wav, flac, mp3, ogg, opus).
         sample_rate: of the result, in Hz.
         channel: take this one alone; averaged microphones of one room would cancel each other.
+        part: read only this, a start and a length in seconds.
 
     Returns:
         (S,) float32.
@@ -31,7 +36,7 @@ def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tens
     Raises:
         UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
     """
-    frames, file_rate = _read_frames(path)
+    frames, file_rate = _read_frames(path, part)
     wave = frames.mean(axis=1) if channel is None else frames[:, channel]
     if wave.size == 0:
         raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
@@ -42,15 +47,35 @@ def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tens
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
-def _read_frames(path: Path) -> tuple[np.ndarray, int]:
-    """Return (S, channels) float32 and the file's sample rate."""
+def audio_seconds(path: Path) -> float:
+    """Return how long an audio file lasts, by its header.
+
+    Raises:
+        UserError: if it is missing or unreadable.
+    """
+    with _opened(path) as file:
+        return file.frames / file.samplerate
+
+
+def _read_frames(path: Path, part: tuple[float, float] | None) -> tuple[np.ndarray, int]:
+    """Return (S, channels) float32 of a file or a part of it, and the file's sample rate."""
+    with _opened(path) as file:
+        rate = file.samplerate
+        if part is not None:
+            file.seek(min(round(part[0] * rate), file.frames))
+        count = -1 if part is None else round(part[1] * rate)
+        return file.read(count, dtype="float32", always_2d=True), int(rate)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     if not path.is_file():
         raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
     try:
-        frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            yield file
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UserError(f"{path}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
-    return frames, int(rate)
 
 
 def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:

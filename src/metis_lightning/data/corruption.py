@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchaudio.functional import add_noise as scale_and_add
 from torchaudio.functional import fftconvolve, resample
 
 # Half-width in zero crossings of the resampling filter: the band ends within 3% of its edge.
@@ -19,27 +18,43 @@ _ROLLOFF = 0.97
 # the other.
 _GUARD = 4096
 
+# Samples on either side of a room response's largest that belong to the direct path, 2.5 ms at 24 kHz: more than a
+# converted sample rate spreads a single one over.
+_DIRECT = 60
 
-def add_noise(speech: Tensor, noise: Tensor, snr_db: float) -> Tensor:
+
+def add_noise(speech: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
     """Add noise (..., S) to speech (..., S) at a ratio of their powers, the level of the speech kept.
+
+    Powers are means over all S samples, pauses too. The ratio is in dB, one for all rows or one (...) for each.
+
+    >>> add_noise(torch.tensor([0.5, -0.5]), torch.tensor([3.0, 3.0]), 0.0).tolist()
+    [1.0, 0.0]
 
     Raises:
         ValueError: if either is silent in some row, so that no ratio exists.
     """
-    for name, wave in (("speech", speech), ("noise", noise)):
-        if not bool((wave != 0).any(dim=-1).all()):
+    powers = {"speech": _power(speech), "noise": _power(noise)}
+    for name, power in powers.items():
+        if not bool((power > 0).all()):
             raise ValueError(f"silent {name} has no signal-to-noise ratio")
-    return scale_and_add(speech, noise, speech.new_full(speech.shape[:-1], snr_db))
+    ratio = 10 ** (torch.as_tensor(snr_db).to(speech)[..., None] / 10)
+    return speech + noise * (powers["speech"] / powers["noise"] / ratio).sqrt()
+
+
+def _power(wave: Tensor) -> Tensor:
+    return wave.square().mean(dim=-1, keepdim=True)
 
 
 def convolve_room(speech: Tensor, response: Tensor) -> Tensor:
     """Return speech (..., S) as heard in a room of impulse response (R,), as long as before and in time with it.
 
-    The response's largest sample counts as the direct path: it keeps the level, the sign and the place of the dry
-    speech, so that a clean target stays aligned; echoes after the end are cut.
+    The response's largest sample counts as the direct path: it has the sign and the place of the dry speech, so that a
+    clean target stays aligned. What is heard by it and by what lies within 2.5 ms of it has the level of the dry
+    speech, whatever the band that the response was measured in. Echoes after the end are cut.
 
-    >>> convolve_room(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, -2.0, 1.0])).round(decimals=4).tolist()
-    [1.0, -0.5, 0.0]
+    >>> convolve_room(torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, -2.0])).round(decimals=4).abs().tolist()
+    [3.0, 0.0, 0.0]
 
     Raises:
         ValueError: if the response is silent.
@@ -47,8 +62,18 @@ def convolve_room(speech: Tensor, response: Tensor) -> Tensor:
     direct = int(response.abs().argmax())
     if response[direct] == 0:
         raise ValueError("a silent room response")
-    response = (response / response[direct]).to(speech).expand(*speech.shape[:-1], -1)
-    return fftconvolve(speech, response)[..., direct : direct + speech.shape[-1]]
+    response = (response / response[direct]).to(speech)
+    first = max(0, direct - _DIRECT)
+    near = _convolve(speech, response[first : direct + _DIRECT], direct - first)
+    # A silent row stays silent.
+    gain = (_power(speech) / _power(near).clamp(min=torch.finfo(speech.dtype).tiny)).sqrt()
+    return _convolve(speech, response, direct) * gain
+
+
+def _convolve(wave: Tensor, response: Tensor, delay: int) -> Tensor:
+    """Return wave (..., S) through a filter (R,), from `delay` samples on and as long as before."""
+    heard = fftconvolve(wave, response.expand(*wave.shape[:-1], -1))
+    return heard[..., delay : delay + wave.shape[-1]]
 
 
 def band_limit(wave: Tensor, cutoff_hz: int, sample_rate: int) -> Tensor:
@@ -79,7 +104,7 @@ def synthetic_room(rt60: float, direct_db: float, sample_rate: int, generator: t
     Polack's model of late reverberation. The first echo comes 2.5 ms after the direct path.
 
     Args:
-        rt60: seconds in which the reverberation falls by 60 dB, and length of the response.
+        rt60: seconds in which the reverberation falls by 60 dB, and length of the response; more than 0.0025.
         direct_db: energy of the direct path over that of all echoes, in dB; not so low that an echo is the largest.
         sample_rate: in Hz.
         generator: of the noise.

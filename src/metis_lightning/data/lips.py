@@ -20,7 +20,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
 _SUFFIXES = (".safetensors", ".npy")
-_HOP = WAVE_RATE // 25
+_RATE = 25
+_HOP = WAVE_RATE // _RATE
 
 
 class VisualRecipe(Recipe):
@@ -31,15 +32,25 @@ class VisualRecipe(Recipe):
         """Return the features (F, C) of utterance `index`."""
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
-        """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws."""
-        utterance = corpus.utterances[index]
+        """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws.
+
+        Raises:
+            UserError: if the features are not as long as the audio, but for a frame or two.
+        """
+        utterance, wave, features = corpus.utterances[index], corpus.wave(index), self.features(corpus, index)
+        expected = wave.numel() / _HOP
+        if abs(len(features) - expected) > 2 + 0.05 * expected:
+            raise UserError(
+                f"utterance {utterance.id!r}: {len(features)} frames of features for {wave.numel() / WAVE_RATE:.2f} s; "
+                f"give {_RATE} a second"
+            )
         return SpeechItem(
             id=utterance.id,
             speaker=utterance.speaker,
             text=utterance.text,
-            wave=corpus.wave(index),
+            wave=wave,
             language=utterance.language,
-            features=self.features(corpus, index),
+            features=features,
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

@@ -9,6 +9,9 @@ from torch import Tensor
 PEAK = 0.99
 """A mixture's largest sample, just below what a 16-bit file can hold."""
 
+SILENCE = 1e-8
+"""Root mean square under which a wave is silent: far below one step of a 24-bit file, and no level to scale by."""
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -31,6 +34,16 @@ def rms(wave: Tensor) -> float:
     3.0
     """
     return float(wave.double().square().mean().sqrt())
+
+
+def is_silent(wave: Tensor) -> bool:
+    """Tell whether a wave has no level by which another could be scaled.
+
+    >>> import torch
+    >>> is_silent(torch.zeros(3)), is_silent(torch.tensor([0.0, 1e-6]))
+    (True, False)
+    """
+    return rms(wave) < SILENCE
 
 
 def fit_length(wave: Tensor, samples: int) -> Tensor:
@@ -58,16 +71,15 @@ def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> Mixed:
         ValueError: if either is silent, so that no ratio exists.
     """
     interferer = fit_length(interferer, target.numel())
-    target_rms, interferer_rms = rms(target), rms(interferer)
-    if target_rms == 0 or interferer_rms == 0:
+    if is_silent(target) or is_silent(interferer):
         raise ValueError("a silent target or interferer has no signal-to-noise ratio")
-    interferer = interferer * (target_rms / interferer_rms * 10 ** (-snr_db / 20))
+    interferer = interferer * (rms(target) / rms(interferer) * 10 ** (-snr_db / 20))
     gain = peak_gain(target + interferer)
     target, interferer = target * gain, interferer * gain
     return Mixed(target + interferer, target, interferer, gain)
 
 
-def peak_gain(wave: Tensor) -> float:
-    """Return the factor, at most 1, that brings the largest sample to 0.99 or below."""
-    peak = float(wave.abs().max())
+def peak_gain(*waves: Tensor) -> float:
+    """Return the factor, at most 1, that brings the largest sample of all waves to 0.99 or below."""
+    peak = max(float(wave.abs().max()) for wave in waves)
     return PEAK / peak if peak > PEAK else 1.0

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metis_lightning.data.batching import ItemKey, SecondsBatchSampler, collate
 from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.hours import within_hours
 from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
 from metis_lightning.data.speed import perturb_speed
 from metis_lightning.types import Utterance
@@ -59,6 +60,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         max_seconds: float = 14.0,
         cache: bool = True,
         speeds: Sequence[float] = (1.0,),
+        hours: float | None = None,
     ) -> None:
         """Describe the batches; nothing is read before `setup`.
 
@@ -73,11 +75,13 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             cache: keep decoded audio in memory (2 bytes a sample).
             speeds: training hears each utterance at each of these speeds, other speeds as other speakers
                 (`data.speed`); validation hears none but 1.
+            hours: training hears at most this much of the corpus, before `speeds` (`data.hours`); None is all of it.
         """
         super().__init__()
         self.recipe, self.val_recipe = recipe, recipe if val_recipe is None else val_recipe
         self.root, self.seed, self.max_seconds, self.cache = root, seed, max_seconds, cache
         self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
+        self.hours = hours
         self._corpora: dict[str, SpeechCorpus] = {}
         self._resume = {"epoch": 0, "batches": 0}
 
@@ -90,8 +94,11 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         if self._corpora:
             return
         listed = self.utterances()
-        for split, speeds in ((self.train_split, self.speeds), (self.val_split, (1.0,))):
-            heard = perturb_speed((u for u in listed if u.split == split), speeds)
+        train, val = ([u for u in listed if u.split == split] for split in (self.train_split, self.val_split))
+        if self.hours is not None:
+            train = within_hours((u for u in train if u.seconds <= self.max_seconds), self.hours)
+        for split, recorded, speeds in ((self.train_split, train, self.speeds), (self.val_split, val, (1.0,))):
+            heard = perturb_speed(recorded, speeds)
             self._corpora[split] = SpeechCorpus((u for u in heard if u.seconds <= self.max_seconds), cache=self.cache)
 
     def state_dict(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.corruption import coloured_noise
-from metis_lightning.data.mixing import fit_length, rms
+from metis_lightning.data.mixing import SILENCE, fit_length, rms
 from metis_lightning.data.recipe import draw_coin, draw_int, draw_uniform
 from metis_lightning.data.recordings import Recordings
 from metis_lightning.data.voices import draw_interferer, speech_crop
@@ -38,9 +38,9 @@ class RecordedNoises(Noises):
     def draw(
         self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator
     ) -> tuple[Tensor, Applied]:
-        """Return a crop that includes the recording's loudest sample."""
-        wave, name = self.recordings.draw(generator)
-        return fit_length(speech_crop(wave, samples, generator), samples), {"noise": name}
+        """Return a crop from anywhere in a recording; only the crop is read."""
+        wave, name = self.recordings.draw(generator, samples)
+        return fit_length(wave, samples), {"noise": name}
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,20 @@ class SyntheticNoises(Noises):
         """Return coloured noise or babble."""
         if len(corpus.by_speaker) > 1 and draw_coin(self.babble_chance, generator):
             count = self.voices[0] + draw_int(self.voices[1] - self.voices[0] + 1, generator)
-            return babble(corpus, index, samples, count, generator), {"noise": "babble", "voices": count}
+            noise, voices = babble(corpus, index, samples, count, generator)
+            return noise, {"noise": "babble", "voices": " ".join(voices)}
         slope_db = draw_uniform(*self.slope_db, generator)
         return coloured_noise(samples, slope_db, WAVE_RATE, generator), {"noise": "coloured", "slope_db": slope_db}
 
 
-def babble(corpus: SpeechCorpus, index: int, samples: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return the sum (S,) of `count` equally loud utterances of speakers other than that of utterance `index`."""
-    total = torch.zeros(samples)
+def babble(
+    corpus: SpeechCorpus, index: int, samples: int, count: int, generator: torch.Generator
+) -> tuple[Tensor, list[str]]:
+    """Return the sum (S,) of `count` equally loud utterances of others than the speaker of `index`, and their ids."""
+    total, ids = torch.zeros(samples), []
     for _ in range(count):
-        voice = speech_crop(corpus.wave(draw_interferer(corpus, index, generator)), samples, generator)
-        total += fit_length(voice / max(rms(voice), 1e-8), samples)
-    return total
+        drawn = draw_interferer(corpus, index, generator)
+        voice = speech_crop(corpus.wave(drawn), samples, generator)
+        total += fit_length(voice / max(rms(voice), SILENCE), samples)
+        ids.append(corpus.utterances[drawn].id)
+    return total, ids

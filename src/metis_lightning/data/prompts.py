@@ -11,18 +11,21 @@ from torch import Tensor
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.recipe import FRAME, draw_uniform, random_crop, whole_frames
 from metis_lightning.data.voices import draw_enrollment
+from metis_lightning.types import Applied
 
 Enrollment = Literal["prefix", "utterance"]
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Where the prompt comes from; Metis (2502.03128, section 4.2) says a random prefix and not how long it is.
+    """Where the prompts of tasks come from that bring their own. How often they are dropped is in `PromptRule`.
 
-    enrollment: "prefix" (the paper's): a random prefix of the utterance is the prompt and only the rest the target.
-        "utterance" (as at inference): another utterance of the speaker is put before the target; a speaker who has no
-        other gets a prefix.
-    fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+    enrollment: "prefix" (the paper's, 2502.03128, section 4.2): a random prefix of the utterance is the prompt and only
+        the rest the target. "utterance" (as the released code is used at inference): another utterance of the speaker
+        is put before the target; a speaker who has no other gets a prefix.
+    fraction: for "prefix", the prompt's share of the utterance is uniform between these. The paper gives none for these
+        tasks; in pre-training its range is (0.0, 0.4), and the released code's the same from 5 frames on. Ours starts
+        at 0.1: less hardly tells who is wanted.
     max_seconds: no prompt is longer; a longer enrollment utterance is cropped at random.
 
     Raises:
@@ -40,14 +43,15 @@ class Prompts:
         if self.enrollment not in ("prefix", "utterance"):
             raise ValueError(f"enrollment must be 'prefix' or 'utterance', got {self.enrollment!r}")
 
-    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a prompt of whole token frames and the target of utterance `index`, both (S,)."""
+    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Applied]:
+        """Return a prompt of whole token frames and the target of utterance `index`, both (S,), and the choice."""
         wave, most = corpus.wave(index), whole_frames(self.max_seconds)
         other = draw_enrollment(corpus, index, generator) if self.enrollment == "utterance" else None
         if other is not None:
             prompt = random_crop(corpus.wave(other), most, generator)
-            return prompt[: prompt.numel() // FRAME * FRAME], wave
-        return split_prefix(wave, self.fraction, most, generator)
+            chosen = {"enrollment": corpus.utterances[other].id}
+            return prompt[: prompt.numel() // FRAME * FRAME], wave, chosen
+        return *split_prefix(wave, self.fraction, most, generator), {"enrollment": "prefix"}
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.recipe import draw_int
+from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.recipe import draw_int, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
@@ -23,7 +24,7 @@ class Recordings:
     """
 
     def __init__(self, root: Path) -> None:
-        """Name the folder; it may be a link, and it is searched at any depth."""
+        """Name the folder; it is searched at any depth, and it and folders in it may be links."""
         self.root = Path(root)
 
     @cached_property
@@ -37,12 +38,22 @@ class Recordings:
             raise UserError(
                 f"{self.root}: no such folder; give the folder of the recordings, or none for synthetic ones"
             )
-        found = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        walked = (Path(folder, name) for folder, _, names in os.walk(self.root, followlinks=True) for name in names)
+        found = sorted(path for path in walked if path.suffix.lower() in SUFFIXES)
         if not found:
             raise UserError(f"{self.root}: no {' or '.join(SUFFIXES)} file in it or below it")
         return found
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, str]:
-        """Return the first channel (S,) at 24 kHz of a file, each equally likely, and its path below the folder."""
+    def draw(self, generator: torch.Generator, samples: int | None = None) -> tuple[Tensor, str]:
+        """Return the first channel (S,) at 24 kHz of a file, each equally likely, and its path below the folder.
+
+        With `samples`, a longer file is read from a random place on for about so many: some corpora's files are minutes
+        long.
+        """
         path = self.paths[draw_int(len(self.paths), generator)]
-        return read_audio(path, WAVE_RATE, channel=0), path.relative_to(self.root).as_posix()
+        part = None
+        if samples is not None:
+            seconds = samples / WAVE_RATE
+            spare = audio_seconds(path) - seconds
+            part = (draw_uniform(0.0, spare, generator), seconds) if spare > 0 else None
+        return read_audio(path, WAVE_RATE, channel=0, part=part), path.relative_to(self.root).as_posix()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.corruption import synthetic_room
+from metis_lightning.data.prompts import check_range
 from metis_lightning.data.recipe import draw_uniform
 from metis_lightning.data.recordings import Recordings
 from metis_lightning.types import WAVE_RATE, Applied
@@ -24,7 +25,10 @@ class Rooms(ABC):
 
 
 class RecordedRooms(Rooms):
-    """The responses in a folder, such as OpenSLR 26 and 28 (the paper's); of several microphones the first is heard."""
+    """The responses in a folder, such as OpenSLR 26 and 28 (the paper's); of several microphones the first is heard.
+
+    The folder must hold nothing else: next to its responses OpenSLR 28 has noises.
+    """
 
     def __init__(self, root: Path) -> None:
         """Name the folder."""
@@ -42,10 +46,17 @@ class SyntheticRooms(Rooms):
 
     rt60: seconds of decay by 60 dB, uniform between these; those of the DNS Challenge's test set are 0.3 to 1.3.
     direct_db: direct-to-reverberant energy ratio in dB, uniform between these.
+
+    Raises:
+        ValueError: if a range is reversed.
     """
 
     rt60: tuple[float, float] = (0.2, 1.3)
     direct_db: tuple[float, float] = (-3.0, 12.0)
+
+    def __post_init__(self) -> None:
+        check_range("rt60", self.rt60)
+        check_range("direct_db", self.direct_db)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Applied]:
         """Return a new response."""

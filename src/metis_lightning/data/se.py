@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.corruption import add_noise, band_limit, convolve_room
-from metis_lightning.data.mixing import peak_gain
+from metis_lightning.data.mixing import is_silent, peak_gain
 from metis_lightning.data.noises import Noises, RecordedNoises, SyntheticNoises
 from metis_lightning.data.prompts import Prompts, check_range
 from metis_lightning.data.recipe import Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
@@ -23,7 +23,8 @@ class Corruptions:
     """How often speech is corrupted and how much (Metis, 2502.03128, section 4.2), in the order of application.
 
     room_chance: of a room response.
-    noise_chance, snr_range: of noise, its SNR uniform between these in dB, over the speech as the room leaves it.
+    noise_chance, snr_range: of noise, its SNR uniform between these in dB, over the speech as the room leaves it,
+        pauses and all, as in the DNS Challenge of 2020. Where either is silent there is no SNR, and no noise.
     band_chance, cutoffs_hz: of a narrow band, up to one of these frequencies. The paper's "2/4/8 kHz" does not say
         whether that is the band's edge (as here) or a sample rate.
 
@@ -65,7 +66,8 @@ class SeRecipe(Recipe):
         Args:
             corruptions: how often and how much.
             noise_root: folder with wav or flac files of noise; None makes coloured noise and babble.
-            rir_root: folder with wav or flac files of room responses; None makes them.
+            rir_root: folder with wav or flac files of room responses and nothing else (of OpenSLR 28 that is
+                `simulated_rirs`: its other folders hold noises too); None makes them.
             prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
                 the prompt, as in the other tasks.
             max_prompt_seconds: no prompt is longer.
@@ -81,10 +83,12 @@ class SeRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return clean speech as `wave`, and a clean prompt, if any, before corrupted speech as `source`."""
         utterance, clean = corpus.utterances[index], corpus.wave(index)
-        prompt, target = (clean[:0], clean) if self.prompts is None else self.prompts.draw(corpus, index, generator)
+        prompt, target = clean[:0], clean
+        if self.prompts is not None:
+            prompt, target, _ = self.prompts.draw(corpus, index, generator)
         heard, applied = self._corrupt(corpus, index, target, generator)
         source = torch.cat([prompt, heard])
-        gain = peak_gain(source)
+        gain = peak_gain(clean, source)
         return SpeechItem(
             id=utterance.id,
             speaker=utterance.speaker,
@@ -110,7 +114,8 @@ class SeRecipe(Recipe):
         if draw_coin(chances.noise_chance, generator):
             noise, kind = self.noises.draw(corpus, index, speech.numel(), generator)
             snr_db = draw_uniform(*chances.snr_range, generator)
-            speech, applied = add_noise(speech, noise, snr_db), {**applied, **kind, "snr_db": snr_db}
+            if not (is_silent(speech) or is_silent(noise)):
+                speech, applied = add_noise(speech, noise, snr_db), {**applied, **kind, "snr_db": snr_db}
         if draw_coin(chances.band_chance, generator):
             cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]
             speech, applied = band_limit(speech, cutoff_hz, WAVE_RATE), {**applied, "cutoff_hz": cutoff_hz}

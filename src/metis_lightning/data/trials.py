@@ -50,7 +50,8 @@ def make_trials(utterances: Sequence[Utterance], sex: Mapping[str, str], plan: T
         plan: what to make.
 
     Raises:
-        ValueError: if a planned speaker is missing, has one utterance only, or stands alone in the split.
+        ValueError: if a planned speaker is missing, has one utterance only, stands alone in the split, or meets a voice
+            that says nothing but the target's words.
     """
     voices = _by_speaker(utterances, plan.test_set)
     if missing := set(plan.speakers) - set(voices):
@@ -111,6 +112,8 @@ def _interferer(salt: str, target: Utterance, voice: list[Utterance]) -> Utteran
     long_enough = [u for u in other_words if u.seconds >= target.seconds]
     if long_enough:
         return min(long_enough, key=lambda u: _hash(salt, "interferer", u.id))
+    if not other_words:
+        raise ValueError(f"speaker {voice[0].speaker!r} says nothing but the words of {target.id!r}")
     return max(other_words, key=lambda u: (u.seconds, u.id))
 
 

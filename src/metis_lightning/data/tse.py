@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.mixing import PEAK, mix_at_snr
+from metis_lightning.data.mixing import PEAK, Mixed, is_silent, mix_at_snr
 from metis_lightning.data.prompts import Enrollment, Prompts, check_range
 from metis_lightning.data.recipe import Recipe, SpeechItem, draw_uniform
 from metis_lightning.data.voices import draw_interferer, speech_crop
+from metis_lightning.types import Applied
 
 
 class TseRecipe(Recipe):
     """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
 
     The paper adds another sample to the rest of the target "by plain waveform addition" and states neither SNR nor
-    the length of the prefix; `snr_range` and `prompt_fraction` are ours.
+    the length of the prefix; `snr_range` and `prompt_fraction` are ours. Where target or interferer is silent there is
+    no SNR, and the target stays alone.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class TseRecipe(Recipe):
             enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
             prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
             max_prompt_seconds: no prompt is longer.
-            gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of clipping.
+            gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of 0.99.
 
         Raises:
             ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is unknown.
@@ -47,11 +49,8 @@ class TseRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and mixture as `source`."""
         utterance = corpus.utterances[index]
-        prompt, target = self.prompts.draw(corpus, index, generator)
-        interferer = draw_interferer(corpus, index, generator)
-        other = speech_crop(corpus.wave(interferer), target.numel(), generator)
-        snr_db = draw_uniform(*self.snr_range, generator)
-        mixed = mix_at_snr(target, other, snr_db)
+        prompt, target, chosen = self.prompts.draw(corpus, index, generator)
+        mixed, added = self._mix(corpus, index, target, generator)
         wave = torch.cat([prompt * mixed.gain, mixed.target])
         source = torch.cat([prompt * mixed.gain, mixed.mixture])
         gain = self._level(wave, source, generator)
@@ -62,18 +61,25 @@ class TseRecipe(Recipe):
             wave=wave * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
-            applied={
-                "interferer": corpus.utterances[interferer].id,
-                "snr_db": snr_db,
-                "gain": mixed.gain * gain,
-            },
+            applied={**chosen, **added, "gain": mixed.gain * gain},
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""
         return self.prompts.seconds(corpus, index)
 
+    def _mix(
+        self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
+    ) -> tuple[Mixed, Applied]:
+        """Return the target with an interferer on top, and what that is."""
+        interferer = draw_interferer(corpus, index, generator)
+        other = speech_crop(corpus.wave(interferer), target.numel(), generator)
+        snr_db = draw_uniform(*self.snr_range, generator)
+        if is_silent(target) or is_silent(other):
+            return Mixed(target, target, torch.zeros_like(target), gain=1.0), {}
+        return mix_at_snr(target, other, snr_db), {"interferer": corpus.utterances[interferer].id, "snr_db": snr_db}
+
     def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:
         gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
-        peak = max(float(wave.abs().max()), float(source.abs().max()))
-        return min(gain, max(1.0, PEAK / peak))
+        loudest = max(float(wave.abs().max()), float(source.abs().max()))
+        return gain if gain * loudest <= PEAK else PEAK / loudest

@@ -9,7 +9,7 @@ from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.mixing import peak_gain
 from metis_lightning.data.prompts import Enrollment, Prompts
 from metis_lightning.data.recipe import Recipe, SpeechItem
-from metis_lightning.data.timbre import PraatConverter, TimbreConverter
+from metis_lightning.data.timbre import TimbreConverter, WorldConverter
 from metis_lightning.data.voices import draw_interferer
 from metis_lightning.types import Applied
 
@@ -28,7 +28,7 @@ class VcRecipe(Recipe):
         """Choose the sources.
 
         Args:
-            converter: makes the other timbre; None takes `PraatConverter()`.
+            converter: makes the other timbre; None takes `WorldConverter()`.
             enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
             prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
             max_prompt_seconds: no prompt is longer.
@@ -38,19 +38,19 @@ class VcRecipe(Recipe):
         Raises:
             ValueError: if `prompt_fraction` is not a range within [0, 1), or `enrollment` is unknown.
         """
-        self.converter = PraatConverter() if converter is None else converter
+        self.converter = WorldConverter() if converter is None else converter
         self.prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
         self.perturb_prompt = perturb_prompt
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and converted target as `source`."""
         utterance = corpus.utterances[index]
-        prompt, target = self.prompts.draw(corpus, index, generator)
+        prompt, target, chosen = self.prompts.draw(corpus, index, generator)
         wave = torch.cat([prompt, target])
         start = 0 if self.perturb_prompt else prompt.numel()
         converted, applied = self._convert(corpus, index, wave[start:], generator)
         source = torch.cat([wave[:start], converted])
-        gain = peak_gain(source)
+        gain = peak_gain(wave, source)
         return SpeechItem(
             id=utterance.id,
             speaker=utterance.speaker,
@@ -58,7 +58,7 @@ class VcRecipe(Recipe):
             wave=wave * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
-            applied={**applied, "gain": gain},
+            applied={**chosen, **applied, "gain": gain},
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

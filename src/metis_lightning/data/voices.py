@@ -8,23 +8,34 @@ from torch import Tensor
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.recipe import draw_int
 from metis_lightning.errors import UserError
+from metis_lightning.types import Utterance
 
-_TRIES = 1000
+# Draws before all utterances are looked through: enough unless nearly all of them are the target's speaker's.
+_TRIES = 100
 
 
 def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
     """Draw an utterance of another speaker, saying something else, uniformly over utterances.
 
     Raises:
-        UserError: if the corpus has none (or hardly any).
+        UserError: if the corpus has none.
     """
     target = corpus.utterances[index]
-    for _ in range(_TRIES if len(corpus.by_speaker) > 1 else 0):
+
+    def interferes(other: Utterance) -> bool:
+        return other.speaker != target.speaker and not same_words(other.text, target.text)
+
+    for _ in range(_TRIES):
         drawn = draw_int(len(corpus), generator)
-        other = corpus.utterances[drawn]
-        if other.speaker != target.speaker and not same_words(other.text, target.text):
+        if interferes(corpus.utterances[drawn]):
             return drawn
-    raise UserError(f"no interferer for utterance {target.id!r}: mixtures need utterances of at least two speakers")
+    candidates = [drawn for drawn, other in enumerate(corpus.utterances) if interferes(other)]
+    if candidates:
+        return candidates[draw_int(len(candidates), generator)]
+    raise UserError(
+        f"no interferer for utterance {target.id!r}: mixtures need utterances of at least two speakers that say "
+        "different words"
+    )
 
 
 def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:

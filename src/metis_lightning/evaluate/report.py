@@ -29,7 +29,10 @@ def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
 
 
 def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:
-    """Return a line on how much further than `input` a system is from the interferer and towards the target."""
+    """Return a line on how much further than `input` a system is from the interferer and towards the target.
+
+    It has two intervals: over speakers, what to expect of other voices; over utterances, what to expect of these.
+    """
     metric = next((name for name in rows[0]["metrics"] if name.startswith(MARGIN)), None)
     if metric is None:
         return f"{system} - input: no {MARGIN}* was measured"
@@ -37,5 +40,11 @@ def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:
     where = f"{system} - input on {rows[0]['test_set']}, {metric}"
     if gain["mean"] is None:
         return f"{where}: no utterance has both"
-    interval = "" if gain["ci95_low"] is None else f" (95% {gain['ci95_low']:+.3f} to {gain['ci95_high']:+.3f})"
-    return f"{where}: {gain['mean']:+.3f}{interval}, n {gain['n']}"
+    alone = paired_difference([{**row, "speaker": None} for row in rows], metric, system, "input")
+    intervals = [
+        f"{over} {estimate['ci95_low']:+.3f} to {estimate['ci95_high']:+.3f}"
+        for over, estimate in (("speakers", gain), ("utterances", alone))
+        if estimate["ci95_low"] is not None
+    ]
+    between = f" (95% over {', over '.join(intervals)})" if intervals else ""
+    return f"{where}: {gain['mean']:+.3f}{between}, n {gain['n']}"

@@ -62,13 +62,14 @@ def draw_masking(
 
     `prompt_frames` (B,) fixes the prompts that are kept, for tasks whose prompt comes with the data; where it is
     negative the rule draws one.
-    At least one frame of every row is masked.
+    At least one frame of every row that has any is masked.
     """
     batch, device = frames.shape[0], frames.device
     draws_3B = torch.rand(3, batch, device=device, generator=generator)
     drawn = _prompt_lengths(frames, rule, draws_3B[1])
     prompt_frames = drawn if prompt_frames is None else torch.where(prompt_frames < 0, drawn, prompt_frames)
-    kept = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames)
+    # A prompt as long as its row would leave nothing to mask.
+    kept = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames).minimum((frames - 1).clamp(min=0))
     t = draws_3B[2].clamp(min=1e-5)
     position = torch.arange(length, device=device)
     prompt = position < kept[:, None]
@@ -78,7 +79,7 @@ def draw_masking(
     mask = (noise < chance[:, None]) & valid & ~prompt
     # A row without a masked frame would give no loss: mask its first frame after the prompt.
     empty = ~mask.any(dim=1)
-    mask |= empty[:, None] & (position == kept.clamp(max=length - 1)[:, None])
+    mask |= empty[:, None] & (position == kept[:, None])
     return Masking(t=t, mask=mask & valid, prompt=prompt & valid)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.models.backbone import Backbone, condition_mlp
+from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 
 PHONE_VOCABULARY = 1024
 """Rows of the published phone embedding."""
@@ -39,7 +40,7 @@ class Stage1(nn.Module):
         cond_adapter: from condition frames to embeddings that are added to the tokens'; None if the model takes none.
     """
 
-    def __init__(self, config: Stage1Config, cond_adapter: nn.Module | None = None) -> None:
+    def __init__(self, config: Stage1Config, cond_adapter: GatedAdapter | PlainAdapter | None = None) -> None:
         super().__init__()
         self.config = config
         self.mask_emb = nn.Embedding(1, config.hidden_size)
@@ -61,17 +62,21 @@ class Stage1(nn.Module):
         self.phone_emb = phone_embedding(self.config.hidden_size)
         self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
 
-    def embed(self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
+    def embed(
+        self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None, heard: Tensor | None = None
+    ) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
 
-        The adapted condition (B, T, C) is added to all.
+        The adapted condition (B, T, C) is added to the rows where heard (B,) is True, to all without `heard`. A row
+        of zeros is not a row without a condition: an adapter makes something of zeros, too.
         """
         embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))
         if condition is None:
             return embeddings
         if self.cond_adapter is None:
             raise ValueError("this stage 1 has no cond_adapter and takes no condition")
-        return embeddings + self.cond_adapter(condition)
+        adapted = self.cond_adapter(condition)
+        return embeddings + (adapted if heard is None else adapted * heard[:, None, None])
 
     def hidden(self, x: Tensor, t: Tensor, x_mask: Tensor | None, phones: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H) of embeddings x (B, T, H) at step t (B,), phones (B, P) put before them.

@@ -1,1 +1,1 @@
-"""The mask-predict loop that both stages share."""
+"""Decoding: the loop that both stages share, and the way of a request through both."""

@@ -29,6 +29,9 @@ class Sampling:
     confidence_temperature: of the noise on the confidences that choose what stays, falling likewise.
     filter_threshold: only the ceil((1 - threshold) · V) likeliest tokens may be drawn.
     guidance_scale, guidance_rescale: see `guidance.guide`.
+
+    Raises:
+        ValueError: if there is no step, or the threshold leaves no token.
     """
 
     num_steps: int = 10
@@ -37,6 +40,12 @@ class Sampling:
     filter_threshold: float = 0.98
     guidance_scale: float = 0.0
     guidance_rescale: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        if not 0 <= self.filter_threshold < 1:
+            raise ValueError(f"filter_threshold must lie in [0, 1), got {self.filter_threshold}")
 
 
 def gumbel(generator: torch.Generator) -> Noise:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.adversary import AdversarialConfig, Adversary
@@ -37,9 +38,7 @@ class AcousticCodecModule(TrainableModule):
 
     With discriminators there are two optimizers, so the optimization is manual, for which see `AdversarialConfig`;
     steps (`max_steps`, checkpoint intervals, `global_step`) are the codec's all the same. Validation is of the
-    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16. On
-    several devices, parts that rest in some steps (`continuous_steps`, `from_step`) need the strategy
-    `ddp_find_unused_parameters_true`.
+    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16.
 
     Args:
         codec: sizes of the codec.
@@ -89,6 +88,8 @@ class AcousticCodecModule(TrainableModule):
         self.restarts = CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
         self.init_from_data, self.continuous_steps = init_from_data and start_from is None, continuous_steps
+        # The quantizer rests at first, and so may the discriminators.
+        self.rests = continuous_steps > 0 or (self.adversary is not None and self.adversary.config.from_step > 0)
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
@@ -114,9 +115,9 @@ class AcousticCodecModule(TrainableModule):
             init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how often codes were used since unused ones were last moved."""
+        """Add how often codes were used."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["code_counts"] = self.restarts.counts_QV
+        self.restarts.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another codec, or of a run with discriminators where this one has none, or vice versa.
@@ -131,7 +132,7 @@ class AcousticCodecModule(TrainableModule):
             )
         super().on_load_checkpoint(checkpoint)
         self.init_from_data = False
-        self.restarts.counts_QV = checkpoint.get("code_counts")
+        self.restarts.load(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizers and schedules: the codec's, and the discriminators' if there are any."""
@@ -147,11 +148,18 @@ class AcousticCodecModule(TrainableModule):
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """Return the codec's loss of a batch and log all scalars; with discriminators, take the step too."""
+        if self.adversary is None:
+            return super().training_step(batch, batch_idx)
         scalars = self.losses(batch)
         self._log_all("train", scalars, batch)
-        if self.adversary is not None:
-            self.adversary.update(self, scalars["loss"], scalars.get("discriminator"))
+        self.adversary.update(self, scalars["loss"], scalars.get("discriminator"))
         return scalars["loss"]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Limit the norm of the gradients of either side, after callbacks have seen them."""
+        if self.adversary is not None:
+            limits = (self.adversary.config.codec_clip, self.adversary.config.discriminator_clip)
+            self.clip_gradients(optimizer, limits[self.trainer.optimizers.index(optimizer)], "norm")
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""

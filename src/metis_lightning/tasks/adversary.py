@@ -78,15 +78,14 @@ class Adversary(nn.Module):
     def update(self, module: LightningModule, codec_loss: Tensor, discriminator_loss: Tensor | None) -> None:
         """Take one step of a codec's module, and of the discriminators unless they rest.
 
-        The module has two optimizers, its codec's and the discriminators', each with a schedule.
+        The module has two optimizers, its codec's and the discriminators', each with a schedule; it limits gradients
+        itself before either takes its step.
         """
         losses = [codec_loss] if discriminator_loss is None else [codec_loss, discriminator_loss]
         optimizers = module.trainer.optimizers[: len(losses)]
         for optimizer in optimizers:
             optimizer.zero_grad()
         module.manual_backward(torch.stack(losses).sum())
-        for optimizer, clip in zip(optimizers, (self.config.codec_clip, self.config.discriminator_clip), strict=False):
-            module.clip_gradients(optimizer, clip, "norm")
         # Lightning counts steps that are taken through its wrappers: the codec's alone make up `global_step`.
         cast(list[LightningOptimizer], module.optimizers())[0].step()
         for optimizer in optimizers[1:]:

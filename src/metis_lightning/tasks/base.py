@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -39,6 +40,9 @@ class TrainableModule(lightning.LightningModule):
     every checkpoint carries that as plain data.
     """
 
+    rests: bool = False
+    """Whether some weights have no part in some steps."""
+
     def __init__(
         self,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -47,6 +51,7 @@ class TrainableModule(lightning.LightningModule):
         super().__init__()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._seed = torch.initial_seed()
+        self._tokens: Tensor | int = 0
         self.by_mask_ratio = MaskRatioCurve()
         # A checkpoint lacks what `kept` leaves out, by design; `on_load_checkpoint` checks the rest.
         self.strict_loading = False
@@ -63,9 +68,16 @@ class TrainableModule(lightning.LightningModule):
         """Return the names of the weights that a checkpoint holds: all but the frozen front end of a bundle."""
         return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
 
+    def setup(self, stage: str) -> None:
+        """Tell DDP of weights that rest: it would wait for their gradients."""
+        strategy = self.trainer.strategy
+        if self.rests and isinstance(strategy, DDPStrategy):
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the module's own weights, and note which of them make which part of a bundle."""
+        """Keep the module's own weights, which of them make which part of a bundle, and the seed of all draws."""
         kept = self.kept()
+        checkpoint["seed"] = self._seed
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
         checkpoint["bundle_parts"] = {
             name: {"config": dict(part.config), "prefix": part.prefix} for name, part in self.parts().items()
@@ -83,29 +95,42 @@ class TrainableModule(lightning.LightningModule):
         if text := difference(own, loaded):
             raise UserError(f"the checkpoint's weights do not fit: {text}; compare with the config of its run")
         checkpoint["state_dict"] = loaded
+        self._seed = checkpoint.get("seed", self._seed)
 
     def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Seed all draws of a step, dropout's too, by its place in training and the process.
 
-        So a resumed run draws what an uninterrupted one does, and no two processes draw the same.
+        So a resumed run draws what an uninterrupted one does, and no two processes draw the same. The seed is the
+        process's at construction, or else that of the checkpoint.
         """
         place = (self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(derived_generator("step", *place).initial_seed())
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch and log all its scalars under `train/`."""
+        """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`."""
         scalars = self.losses(batch)
         self._log_all("train", scalars, batch)
-        return scalars["loss"] * self._share(scalars.get("masked_tokens"))
+        return scalars["loss"] * self._weight(scalars.get("masked_tokens"), batch_idx)
 
-    def _share(self, tokens: Tensor | None) -> Tensor | float:
-        """Return this process's tokens over the mean of all processes; 1 where losses are not means over tokens.
+    def _weight(self, tokens: Tensor | None, batch_idx: int) -> Tensor | float:
+        """Return the factor of a batch's loss with which an update follows the mean over all its masked tokens.
 
-        DDP averages gradients over processes: so weighted, they are those of the mean over the tokens of all.
+        DDP averages gradients over processes and Lightning over the batches of an update, however many tokens each of
+        them has. How many are still to come is not known, so the gradients so far shrink as the batches come in.
+        Where losses are no means over tokens, batches weigh alike.
         """
-        if tokens is None or self.trainer.world_size == 1:
+        if tokens is None:
             return 1.0
-        return tokens / self.trainer.strategy.reduce(tokens.clone(), reduce_op="mean")
+        alone = self.trainer.world_size == 1
+        per_process = tokens if alone else self.trainer.strategy.reduce(tokens.clone(), reduce_op="mean")
+        batches = self.trainer.accumulate_grad_batches
+        if batch_idx % batches == 0:
+            self._tokens = 0
+        before, self._tokens = self._tokens, self._tokens + per_process
+        if batch_idx % batches:
+            for gradient in (p.grad for p in self.parameters() if p.grad is not None):
+                gradient.mul_(before / self._tokens)
+        return batches * tokens / self._tokens
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Log a batch's scalars under `val/`, with the same draws at every validation."""

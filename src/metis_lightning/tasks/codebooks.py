@@ -5,6 +5,9 @@ Shape letters: B batch, T frames, Q quantizers, K codebook width, V codebook siz
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor
@@ -38,6 +41,14 @@ class CodebookRestarts:
     ) -> None:
         self.quantizer, self.every, self.until = quantizer, every, since + duration
         self.counts_QV: Tensor | None = None
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Add to a checkpoint how often codes were used since unused ones were last moved."""
+        checkpoint["code_counts"] = self.counts_QV
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on with the counts of a checkpoint."""
+        self.counts_QV = checkpoint.get("code_counts")
 
     @torch.no_grad()
     def observe(self, quantized: Quantized, step: int) -> None:

@@ -16,6 +16,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.condition import GatedAdapter
 from metis_lightning.models.lora import lora_disabled
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
+from metis_lightning.models.stage1 import Stage1
+from metis_lightning.sampling.request import HOP, SHORTEST, Request
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
@@ -29,8 +31,8 @@ class FinetuneModule(TrainableModule):
     """Trains what a task adds to a pre-trained base, and LoRA weights or the whole of stage 1.
 
     A subclass says what the condition of a batch is, if it has any. With a text front end the phones of a batch's
-    scripts stand before the tokens. A LoRA checkpoint holds the trained weights alone, and the SHA-256 of the base
-    that they belong to.
+    scripts stand before the tokens. A LoRA checkpoint holds the trained weights alone, and the name and the SHA-256 of
+    the base that they belong to.
 
     Args:
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
@@ -42,6 +44,7 @@ class FinetuneModule(TrainableModule):
         text: front end of the scripts, `espeak` or `utf8`; None if the task takes no text. The phone embedding is new
             unless the base has one, and is trained with LoRA too.
         prompt_rule: prompts and masks.
+        from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
         optimizer, lr_scheduler: built over the trainable parameters.
     """
 
@@ -63,14 +66,19 @@ class FinetuneModule(TrainableModule):
         lora_dropout: float = 0.01,
         text: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
+        from_scratch: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.text = None if text is None else text_front_end(text)
-        folder = bundle_folder(base)
+        self.base, folder = base, bundle_folder(base)
         self.tokenizer = load_tokenizer(folder)
         self.model, self.base_sha256 = load_base(folder)
+        if from_scratch:
+            if lora_rank:
+                raise UserError(f"from_scratch trains all of stage 1: lora_rank must be 0, got {lora_rank}")
+            self.model = Stage1(self.model.config)
         self.prompt_rule = prompt_rule
         cond_dim = 0 if adapter is None else self.condition_dim
         self.extension = Extension(adapter, cond_dim, lora_rank, phones=text is not None)
@@ -89,6 +97,10 @@ class FinetuneModule(TrainableModule):
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
         return None
 
+    def heard(self, batch: SpeechBatch) -> Tensor | None:
+        """Return the rows (B,) that the condition belongs to; None if it belongs to all."""
+        return None
+
     def phones(self, batch: SpeechBatch) -> Tensor | None:
         """Return the phones (B, P) of a batch's scripts, padding at the start; None if the task takes no text."""
         if self.text is None:
@@ -98,12 +110,34 @@ class FinetuneModule(TrainableModule):
         # Padding alone keeps the phone embedding in the graph: DDP expects every trained weight in every step.
         return torch.full_like(batch.lengths, PADDING)[:, None] if phones is None else phones
 
+    def request(self, item: SpeechBatch) -> Request:
+        """Return what inference would be asked for, to say the target of a batch of one row.
+
+        A prompt that the row leaves to chance is the longest that the prompt rule draws; one that is too short for the
+        front end is heard as a part of the target.
+        """
+        end = int(item.lengths)
+        given = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
+        start = int(self.prompt_rule.longest * end) // HOP * HOP if given < 0 else given
+        start = start if start >= SHORTEST * HOP else 0
+        heard = item.source is not None and (item.heard is None or bool(item.heard))
+        source = item.source[0, start:end] if item.source is not None and heard else None
+        phones = self.phones(item)
+        return Request(
+            self.task,
+            prompt=item.wave[0, :start] if start else None,
+            source=source,
+            phones=() if phones is None else tuple(phones[phones != PADDING].tolist()),
+            samples=end - start if source is None else None,
+        )
+
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the task's weights; their names in the state are the published ones."""
         config: dict[str, Any] = {
             "adapter": self.extension.adapter,
             "cond_dim": self.extension.cond_dim,
             "lora_rank": self.extension.lora_rank,
+            "base": self.base,
             "base_sha256": self.base_sha256,
         }
         if not self.extension.lora_rank:
@@ -121,7 +155,8 @@ class FinetuneModule(TrainableModule):
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator, prompts)
         valid = frame_mask(frames, tokens.shape[1])
         condition, phones = self._conditions(batch, masking)
-        logits, targets = self._logits(tokens, masking, valid, condition, phones), tokens[masking.mask]
+        logits = self._logits(tokens, masking, valid, condition, phones, self.heard(batch))
+        targets = tokens[masking.mask]
         scores = masked_scores(logits, targets)
         if self.training:
             return {**scores, "masked_tokens": masking.mask.sum().float()}
@@ -150,9 +185,11 @@ class FinetuneModule(TrainableModule):
         valid: Tensor,
         condition: Tensor | None = None,
         phones: Tensor | None = None,
+        heard: Tensor | None = None,
     ) -> Tensor:
         """Return logits (M, V) of the masked positions; only they pass through the head."""
-        hidden = self.model(tokens, masking.mask, masking.t, valid, condition, phones)
+        x = self.model.embed(tokens, masking.mask, condition, heard)
+        hidden = self.model.hidden(x, masking.t, valid, phones)
         return self.model.to_logit(hidden[masking.mask])
 
     def kept(self) -> set[str]:
@@ -170,8 +207,8 @@ class FinetuneModule(TrainableModule):
             raise UserError(f"the checkpoint holds no {self.task!r} weights; it was made by another module")
         if config["base_sha256"] != self.base_sha256:
             raise UserError(
-                f"the checkpoint belongs to the base with SHA-256 {config['base_sha256']}, "
-                f"this base has {self.base_sha256}"
+                f"the checkpoint belongs to the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "
+                f"the base {self.base!r} has {self.base_sha256}; set model.base"
             )
         own = None if self.text is None else self.text.name
         if config.get("text") != own:

@@ -5,11 +5,13 @@ Shape letters: B batch, T frames at 50 Hz, C feature width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.sampling.request import HOP, Request
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tokens.lips import LIP_DIM, double_rate, fit_frames
 from metis_lightning.types import SpeechBatch
@@ -49,3 +51,9 @@ class L2sModule(FinetuneModule):
             raise UserError(f"lip features are {batch.features.shape[-1]} wide, lip_dim is {self._lip_dim}")
         frames = self.tokenizer.num_frames(batch.lengths)
         return fit_frames(double_rate(batch.features, batch.feature_lengths), int(frames.max()))
+
+    def request(self, item: SpeechBatch) -> Request:
+        """Return what inference would be asked for, with the lip features of the target."""
+        spoken = super().request(item)
+        prompt = 0 if spoken.prompt is None else len(spoken.prompt) // HOP
+        return replace(spoken, features=self.condition(item)[0, prompt:], samples=None)

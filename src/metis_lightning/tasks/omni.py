@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metis_lightning.tasks.finetune import FinetuneModule
@@ -16,7 +17,7 @@ from metis_lightning.types import SpeechBatch
 class OmniModule(FinetuneModule):
     """Metis-Omni: phones where a row has a script, and features of what is heard where it hears something.
 
-    Rows of all tasks meet in a batch; a row that hears nothing has zeros for its features. Phones and a source
+    Rows of all tasks meet in a batch; to a row that hears nothing no condition is added. Phones and a source
     together (text-guided TSE) are not trained, as in the paper.
 
     Args:
@@ -31,8 +32,13 @@ class OmniModule(FinetuneModule):
         super().__init__(lora_rank=lora_rank, adapter="gated", text=text, **kwargs)
 
     def condition(self, batch: SpeechBatch) -> Tensor:
-        """Return the features (B, T, C) of what is heard, zeros in rows that hear nothing."""
-        features = self.tokenizer.ssl_features(batch.wave if batch.source is None else batch.source, batch.lengths)[0]
-        if batch.source is None:
-            return features.new_zeros(features.shape)
-        return features if batch.heard is None else features * batch.heard[:, None, None]
+        """Return the features (B, T, C) of what is heard; those of rows that hear nothing have no meaning."""
+        if batch.source is not None:
+            return self.tokenizer.ssl_features(batch.source, batch.lengths)[0]
+        # For nobody to hear, but so the adapter is in the graph: DDP expects every trained weight in every step.
+        frames = int(self.tokenizer.num_frames(batch.lengths).max())
+        return batch.wave.new_zeros(len(batch.ids), frames, self.condition_dim)
+
+    def heard(self, batch: SpeechBatch) -> Tensor | None:
+        """Return which rows (B,) hear something; None if all do."""
+        return torch.zeros_like(batch.lengths, dtype=torch.bool) if batch.source is None else batch.heard

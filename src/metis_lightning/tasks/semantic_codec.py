@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torchaudio
@@ -59,9 +60,24 @@ class SemanticCodecModule(TrainableModule):
                 lengths = resampled_length(batch.lengths, self.features.sample_rate)
                 values = self.features.unnormalised(self.resample(batch.wave), lengths)
                 frames.append(values[self._valid(batch, values.shape[1])])
-            std, mean = torch.std_mean(torch.cat(frames), dim=0)
+            # Every process has batches of its own: all take the first one's.
+            std, mean = self.trainer.strategy.broadcast(torch.std_mean(torch.cat(frames), dim=0))
             self.features.std.copy_(std)
             self.features.mean.copy_(mean)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how often codes were used."""
+        super().on_save_checkpoint(checkpoint)
+        self.restarts.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another codec.
+
+        Raises:
+            UserError: saying what differs.
+        """
+        super().on_load_checkpoint(checkpoint)
+        self.restarts.load(checkpoint)
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec and the front end's statistics."""

@@ -29,6 +29,7 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: sizes, and the first layer that the model predicts.
         tokenizer: bundle whose codecs make the tokens.
         prompt_rule: prompts and masks.
+        cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
 
@@ -38,6 +39,7 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: SemanticToAcousticConfig = SemanticToAcousticConfig(),  # noqa: B008  frozen
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
+        cache_tokens: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
     ) -> None:
@@ -45,8 +47,10 @@ class SemanticToAcousticModule(TrainableModule):
         self.part = part
         self.model = SemanticToAcoustic(stage2)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
-        self.cache = TokenCache(self.tokenizer)
+        self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
+        # Of the layers' output maps, a step trains one.
+        self.rests = stage2.num_quantizers > 1
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the model under its name in a bundle."""

@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from metis_lightning.errors import UserError
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """SSL tokens (T,) and acoustic tokens (T, Q) of an utterance, int16, and the fingerprint of its audio."""
+
+    ssl: Tensor
+    acoustic: Tensor
+    of: tuple[int, int]
 
 
 class TokenCache:
     """Both kinds of tokens of a batch, computed once for each utterance id.
 
     Only for recipes that give whole utterances: the id must stand for the waveform.
+
+    Args:
+        tokenizer: makes the tokens.
+        keep: without it nothing is kept, utterances may be cropped, and a batch is encoded as one, which a fast device
+            wants; the acoustic tokens at the end of a short row then know of its padding. Kept tokens take 4.5 MiB an
+            hour at 12 quantizers.
     """
 
-    def __init__(self, tokenizer: SpeechTokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+    def __init__(self, tokenizer: SpeechTokenizer, keep: bool = True) -> None:
+        self.tokenizer, self.keep = tokenizer, keep
+        self._known: dict[str, _Tokens] = {}
 
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of a batch of clean speech."""
-        for row, name in enumerate(batch.ids):
-            if name not in self._known:
-                self._known[name] = self._one(batch, row)
-        pairs = [self._known[name] for name in batch.ids]
+        """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of a batch of clean speech.
+
+        Raises:
+            UserError: if an utterance is not the one that was kept under its id.
+        """
+        if not self.keep:
+            return self._encode(batch.wave, batch.lengths)
+        rows = [self._row(batch, row) for row in range(len(batch.ids))]
         device = batch.wave.device
-        frames = torch.tensor([len(ssl) for ssl, _ in pairs], device=device)
+        frames = torch.tensor([len(tokens.ssl) for tokens in rows], device=device)
         ssl, acoustic = (
-            pad_sequence([pair[kind] for pair in pairs], batch_first=True).to(device).long() for kind in (0, 1)
+            pad_sequence(kind, batch_first=True).to(device).long()
+            for kind in ([tokens.ssl for tokens in rows], [tokens.acoustic for tokens in rows])
         )
         return ssl, acoustic, frames
 
-    def _one(self, batch: SpeechBatch, row: int) -> tuple[Tensor, Tensor]:
-        length = batch.lengths[row : row + 1]
-        wave = batch.wave[row : row + 1, : int(length)]
-        ssl, frames = self.tokenizer.ssl_tokens(wave, length)
-        acoustic = self.tokenizer.acoustic_tokens(wave)
-        # The SSL front end gives a frame less than the codec: its last window would reach past the end.
-        count = min(int(frames), acoustic.shape[1])
-        return ssl[0, :count].short().cpu(), acoustic[0, :count].short().cpu()
+    def _row(self, batch: SpeechBatch, row: int) -> _Tokens:
+        name, wave = batch.ids[row], batch.wave[row, : int(batch.lengths[row])]
+        known = self._known.get(name) or self._known.setdefault(name, self._computed(wave))
+        if known.of != _fingerprint(wave):
+            raise UserError(
+                f"utterance {name!r} came twice with different audio, but its tokens are kept in memory: give whole "
+                "utterances (PlainRecipe without a length), or set model.cache_tokens to false"
+            )
+        return known
+
+    def _computed(self, wave: Tensor) -> _Tokens:
+        ssl, acoustic, _ = self._encode(wave[None], torch.tensor([len(wave)], device=wave.device))
+        return _Tokens(ssl[0].short().cpu(), acoustic[0].short().cpu(), _fingerprint(wave))
+
+    def _encode(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ssl, frames = self.tokenizer.ssl_tokens(wave, lengths)
+        # The codec gives a frame more than the SSL front end, whose last window would reach past the end.
+        acoustic = self.tokenizer.acoustic_tokens(wave)[:, : ssl.shape[1]]
+        return ssl, acoustic, frames
+
+
+def _fingerprint(wave: Tensor) -> tuple[int, int]:
+    """Return what tells a crop of an utterance (S,) from another: its length, and the sum of its samples' bits.
+
+    Unlike a sum of floats it is the same in whatever order a device adds up.
+    """
+    return len(wave), int(wave.float().contiguous().view(torch.int32).sum())

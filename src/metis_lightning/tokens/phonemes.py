@@ -123,7 +123,8 @@ class EspeakPhones(TextFrontEnd):
 
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each sign of the transcription; signs outside the alphabet become `UNKNOWN`."""
-        spoken = _voice(_VOICES[language]).phonemize([text], strip=True)[0]
+        # The backend leaves empty lines out.
+        spoken = "".join(_voice(_VOICES[language]).phonemize([text], strip=True))
         table = _sign_table()
         return [table.get(sign, UNKNOWN) for sign in unicodedata.normalize("NFD", spoken)]
 
@@ -145,6 +146,17 @@ def text_front_end(name: str) -> TextFrontEnd:
         if kind.name == name:
             return kind()
     raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
+
+
+def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:
+    """Return how long a text takes at a prompt's speaking rate: the ratio of the texts' bytes in UTF-8.
+
+    The released script's rule, which counts the prompt in frames and rounds down. The prompt's text must not be empty.
+
+    >>> spoken_seconds("twice as long", "length", 3.0)
+    6.5
+    """
+    return prompt_seconds * len(text.strip().encode()) / len(prompt_text.strip().encode())
 
 
 def stack_phones(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor | None:

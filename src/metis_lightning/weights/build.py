@@ -162,7 +162,8 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
     config = part.config
     if config["base_sha256"] != base_sha256:
         raise UserError(
-            f"{what}: trained on the base with SHA-256 {config['base_sha256']}, this base has {base_sha256}"
+            f"{what}: trained on the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "
+            f"this base has {base_sha256}; name the base that it was trained on"
         )
     phones = config.get("text") is not None
     names = extend(model, Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones))

@@ -1,0 +1,119 @@
+"""What a pipeline is asked for, checked, and what it returns.
+
+Shape letters: S samples at 24 kHz, T frames at 50 Hz, F frames at any rate, C feature width, Q quantizers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, float32
+
+from metis_lightning.errors import UserError
+from metis_lightning.types import TOKEN_RATE, WAVE_RATE
+
+HOP = WAVE_RATE // TOKEN_RATE
+"""Samples of a token frame."""
+
+SHORTEST = 5
+"""Frames of the shortest input and result: the SSL front end needs a few."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What both stages are asked for, by any task; what a task does not use stays empty.
+
+    task: which fine-tuned weights answer.
+    prompt: (S',) at 24 kHz, the wanted voice.
+    source: (S,) at 24 kHz, what is heard; the result is aligned with it.
+    features: (T, C), frames of a condition that is not audio; zeros stand for it over the prompt.
+    phones: ids of the prompt's and the result's text, see `Metis.phones`.
+    samples: of the result, where neither source nor features give its length.
+    """
+
+    task: str
+    prompt: Tensor | None = None
+    source: Tensor | None = None
+    features: Tensor | None = None
+    phones: tuple[int, ...] = ()
+    samples: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Samples of the result.
+
+        Raises:
+            UserError: if nothing says how long it is, or more than one thing does.
+        """
+        covered = None if self.features is None else len(self.features) * HOP
+        given = (None if self.source is None else len(self.source), covered, self.samples)
+        lengths = [samples for samples in given if samples is not None]
+        if len(lengths) != 1:
+            raise UserError("give one of source, features and samples: each says how long the result is")
+        return lengths[0]
+
+    def checked(self) -> Request:
+        """Return the same request in float32.
+
+        Raises:
+            UserError: if an input or the result is too short, or an input is not finite or of another kind.
+        """
+        checked = replace(
+            self,
+            prompt=None if self.prompt is None else checked_wave("prompt", self.prompt),
+            source=None if self.source is None else checked_wave("source", self.source),
+            features=None if self.features is None else checked_frames("condition", self.features, SHORTEST),
+        )
+        if checked.length < SHORTEST * HOP:
+            length, least = _seconds(checked.length), _seconds(SHORTEST * HOP)
+            raise UserError(f"a result of {length} is asked for; give at least {least}")
+        return checked
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What a pipeline returns, on the CPU: wave (S,) float32 at `sample_rate` Hz, and the tokens that it is made of.
+
+    SSL tokens (T,), acoustic tokens (T, Q).
+    """
+
+    wave: Tensor
+    sample_rate: int
+    ssl_tokens: Tensor
+    acoustic_tokens: Tensor
+
+
+def checked_wave(name: str, wave: Tensor) -> Tensor:
+    """Return a waveform (S,) as float32.
+
+    Raises:
+        UserError: if it is not one channel of finite floating-point samples, or too short.
+    """
+    if wave.dim() != 1:
+        raise UserError(f"the {name} has the shape {tuple(wave.shape)}; give one channel, (samples,)")
+    if not wave.is_floating_point():
+        raise UserError(f"the {name} holds {wave.dtype}; give floating-point samples between -1 and 1")
+    if len(wave) < SHORTEST * HOP:
+        raise UserError(f"the {name} lasts {_seconds(len(wave))}; give at least {_seconds(SHORTEST * HOP)}")
+    if not wave.isfinite().all():
+        raise UserError(f"the {name} holds NaN or infinite samples; replace it")
+    return wave.to(float32)
+
+
+def checked_frames(name: str, features: Tensor, least: int) -> Tensor:
+    """Return features (F, C) as float32.
+
+    Raises:
+        UserError: if they have another shape, are not finite, or are fewer than `least` frames.
+    """
+    if features.dim() != 2:
+        raise UserError(f"the {name} has the shape {tuple(features.shape)}; give (frames, width)")
+    if len(features) < least:
+        raise UserError(f"the {name} has {len(features)} frames; give at least {least}")
+    if not features.isfinite().all():
+        raise UserError(f"the {name} holds NaN or infinite features; replace it")
+    return features.to(float32)
+
+
+def _seconds(samples: int) -> str:
+    return f"{samples / WAVE_RATE:.2f} s"

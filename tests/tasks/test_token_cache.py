@@ -1,0 +1,52 @@
+"""Tokens that are kept belong to their audio; without keeping, audio may change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from metis_lightning.errors import UserError
+from metis_lightning.tasks.token_cache import TokenCache
+from metis_lightning.weights.build import load_tokenizer
+from one_batch import speech_batch
+
+
+def test_kept_tokens_are_those_of_each_row_alone_and_computed_once(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, batch = load_tokenizer(tiny_bundle), speech_batch()
+    cache = TokenCache(tokenizer)
+    ssl, acoustic, frames = cache.tokens(batch)
+    # The padded row has 40 frames of audio, of which the front end's last window lacks one.
+    assert frames.tolist() == [49, 39]
+    assert ssl.shape == (2, 49)
+    assert acoustic.shape == (2, 49, 3)
+    alone, length = batch.wave[1:, :19_200], batch.lengths[1:]
+    assert torch.equal(ssl[1:, :39], tokenizer.ssl_tokens(alone, length)[0])
+    assert torch.equal(acoustic[1:, :39], tokenizer.acoustic_tokens(alone)[:, :39])
+    assert not ssl[1, 39:].any()
+    monkeypatch.setattr(cache, "tokenizer", None)
+    assert all(torch.equal(a, b) for a, b in zip(cache.tokens(batch), (ssl, acoustic, frames), strict=True))
+
+
+def test_a_crop_under_a_known_id_is_the_users_mistake(tiny_bundle: Path) -> None:
+    cache, batch = TokenCache(load_tokenizer(tiny_bundle)), speech_batch()
+    cache.tokens(batch)
+    with pytest.raises(UserError, match=r"'a' came twice .* model\.cache_tokens"):
+        cache.tokens(replace(batch, wave=batch.wave.roll(480, dims=1) * 0.9))
+    with pytest.raises(UserError, match="'b' came twice"):
+        cache.tokens(replace(batch, lengths=torch.tensor([24_000, 12_000])))
+
+
+def test_without_keeping_a_batch_is_encoded_as_it_is(tiny_bundle: Path) -> None:
+    tokenizer, batch = load_tokenizer(tiny_bundle), speech_batch()
+    cache = TokenCache(tokenizer, keep=False)
+    cache.tokens(batch)
+    crop = replace(batch, wave=batch.wave.flip(1), lengths=torch.tensor([24_000, 24_000]))
+    ssl, acoustic, frames = cache.tokens(crop)
+    assert frames.tolist() == [49, 49]
+    assert torch.equal(ssl, tokenizer.ssl_tokens(crop.wave, crop.lengths)[0])
+    assert torch.equal(acoustic, tokenizer.acoustic_tokens(crop.wave)[:, :49])
