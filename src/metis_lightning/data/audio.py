@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
+from metis_lightning.types import AudioLocation
 
 
-def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tensor:
-    """Read an audio file as mono at `sample_rate`.
+def read_audio(path: AudioLocation, sample_rate: int, channel: int | None = None) -> Tensor:
+    """Read audio as mono at `sample_rate`.
 
     Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
     samples may exceed 1 a little where a lossy codec overshoots.
 
     Args:
-        path: any format that soundfile reads (wav, flac, mp3, ogg, opus).
+        path: a file or a source, in any format that soundfile reads (wav, flac, mp3, ogg, opus).
         sample_rate: of the result, in Hz.
         channel: take this one alone; averaged microphones of one room would cancel each other.
 
@@ -31,14 +33,19 @@ def read_audio(path: Path, sample_rate: int, channel: int | None = None) -> Tens
     Raises:
         UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
     """
-    frames, file_rate = _read_frames(path)
+    frames, file_rate = _read_frames(path) if isinstance(path, Path) else path.frames()
     wave = frames.mean(axis=1) if channel is None else frames[:, channel]
     if wave.size == 0:
         raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
     if not np.isfinite(wave).all():
         raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
-    if file_rate != sample_rate:
-        wave = soxr.resample(wave, file_rate, sample_rate, quality="HQ")
+    return resample(wave, file_rate, sample_rate)
+
+
+def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
+    """Convert a wave (S,) between sample rates by soxr at its HQ setting, to float32."""
+    if from_rate != to_rate:
+        wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
@@ -46,10 +53,19 @@ def _read_frames(path: Path) -> tuple[np.ndarray, int]:
     """Return (S, channels) float32 and the file's sample rate."""
     if not path.is_file():
         raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
+    return decode(path.read_bytes(), str(path))
+
+
+def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
+    """Return (S, channels) float32 and the sample rate of the bytes of an audio file.
+
+    Raises:
+        UserError: naming `where`, if they are none.
+    """
     try:
-        frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        frames, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{path}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
+        raise UserError(f"{where}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
     return frames, int(rate)
 
 

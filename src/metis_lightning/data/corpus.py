@@ -11,7 +11,7 @@ from torch import Tensor
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.speed import at_speed
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, Utterance
+from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
 # Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
 _SCALE = 2.0**14
@@ -35,7 +35,7 @@ class SpeechCorpus:
         for index, utterance in enumerate(self.utterances):
             self.by_speaker.setdefault(utterance.speaker, []).append(index)
         self._index = {utterance.id: index for index, utterance in enumerate(self.utterances)}
-        self._cache: dict[int, Tensor] | None = {} if cache else None
+        self._cache: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         """Return the number of utterances."""
@@ -44,6 +44,10 @@ class SpeechCorpus:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
         return {**self.__dict__, "_cache": None if self._cache is None else {}}
+
+    def __contains__(self, utterance_id: str) -> bool:
+        """Tell whether there is an utterance of this id."""
+        return utterance_id in self._index
 
     def index_of(self, utterance_id: str) -> int:
         """Return the index of an utterance.
@@ -57,14 +61,34 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        return self._samples(index).to(torch.float32) / _SCALE
-
-    def _samples(self, index: int) -> Tensor:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
         utterance = self.utterances[index]
-        wave = at_speed(read_audio(utterance.path, WAVE_RATE), utterance.speed)
+        return self._samples(utterance.path, utterance.speed).to(torch.float32) / _SCALE
+
+    def heard(self, index: int) -> Tensor:
+        """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
+
+        Raises:
+            UserError: if the manifest lists nothing that is heard, or it differs in length.
+        """
+        utterance = self.utterances[index]
+        if utterance.heard is None:
+            raise UserError(
+                f"utterance {utterance.id!r} has no `heard`: use a corpus of pairs, such as librimix or dns"
+            )
+        wave = self._samples(utterance.heard, utterance.speed).to(torch.float32) / _SCALE
+        clean = self._samples(utterance.path, utterance.speed)
+        if wave.shape != clean.shape:
+            raise UserError(
+                f"utterance {utterance.id!r}: {wave.numel()} samples are heard of {clean.numel()}; prepare anew"
+            )
+        return wave
+
+    def _samples(self, location: AudioLocation, speed: float) -> Tensor:
+        key = (location, speed)
+        if self._cache is not None and key in self._cache:
+            return self._cache[key]
+        wave = at_speed(read_audio(location, WAVE_RATE), speed)
         samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
         if self._cache is not None:
-            self._cache[index] = samples
+            self._cache[key] = samples
         return samples

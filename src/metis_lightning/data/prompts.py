@@ -43,11 +43,16 @@ class Prompts:
     def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a prompt of whole token frames and the target of utterance `index`, both (S,)."""
         wave, most = corpus.wave(index), whole_frames(self.max_seconds)
-        other = draw_enrollment(corpus, index, generator) if self.enrollment == "utterance" else None
-        if other is not None:
-            prompt = random_crop(corpus.wave(other), most, generator)
-            return prompt[: prompt.numel() // FRAME * FRAME], wave
-        return split_prefix(wave, self.fraction, most, generator)
+        prompt = self.other(corpus, index, generator) if self.enrollment == "utterance" else None
+        return split_prefix(wave, self.fraction, most, generator) if prompt is None else (prompt, wave)
+
+    def other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> Tensor | None:
+        """Return a prompt (S,) of whole token frames from another utterance of the speaker; None if there is none."""
+        drawn = draw_enrollment(corpus, index, generator)
+        if drawn is None:
+            return None
+        prompt = random_crop(corpus.wave(drawn), whole_frames(self.max_seconds), generator)
+        return prompt[: prompt.numel() // FRAME * FRAME]
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""
