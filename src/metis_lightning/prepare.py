@@ -127,8 +127,8 @@ def _librimix_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="CSV",
-        help="make the mixtures when they are read, by these csv files of LibriMix's metadata/ (or their folder); --root "
-        "is then the folder that holds LibriSpeech and wham_noise",
+        help="make the mixtures when they are read, by these csv files of LibriMix's metadata/ (or their folder); "
+        "--root is then the folder that holds LibriSpeech and wham_noise",
     )
     add("--speech", default="LibriSpeech", metavar="NAME", help="with --metadata: LibriSpeech's folder in --root")
     add("--noise", default="wham_noise", metavar="NAME", help="with --metadata: the noise's folder in --root")
@@ -160,9 +160,7 @@ def _dns(options: argparse.Namespace) -> CorpusScan:
 
 
 def _librispeech_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--subsets", nargs="+", default=[], metavar="S", help="only these, e.g. test-clean (default: all)"
-    )
+    parser.add_argument("--subsets", nargs="+", default=[], metavar="S", help="only these (default: all)")
 
 
 def _librispeech(options: argparse.Namespace) -> CorpusScan:

@@ -274,7 +274,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _subset(table: Path) -> str:
-    """Return the subset of a csv file, such as `mixture_train-100_mix_both` or `libri2mix_train-clean-100`: train-100."""
+    """Return the subset of a csv file, as `mixture_train-100_mix_both` or `libri2mix_train-clean-100`: train-100."""
     name = re.sub(r"^(mixture|libri\d+mix)_", "", table.stem)
     return re.sub(r"_mix_(clean|both|single)$", "", name).replace("-clean", "")
 
