@@ -95,7 +95,7 @@ def _report(corpus: str, found: Summary, out: Path) -> list[str]:
     lines = [
         f"{corpus}: {found.utterances:,} utterances, {found.hours:.2f} h, {found.speakers:,} speakers, "
         f"{found.faults.total():,} faults",
-        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in found.languages.most_common()),
+        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(found.languages.items())),
         "splits: " + ", ".join(f"{name} {count:,}" for name, count in found.splits.most_common()),
     ]
     # What differs from the rest is resampled and mixed down when it is read: said once, here.

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from fake_corpora import dns, encoded, put, voice
@@ -178,6 +177,5 @@ def test_speech_that_is_never_active_is_refused(root, corpus):
         DnsRecipe(root / "datasets/noise", rules=DnsRules(seconds=0.5, min_activity=1.0))(
             corpus, 0, derived_generator(0)
         )
-    assert soundfile.info(corpus.utterances[0].path).samplerate == 16_000
     with pytest.raises(ValueError, match="snr_range"):
         DnsRules(snr_range=(5, 5))

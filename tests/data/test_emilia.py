@@ -192,3 +192,17 @@ def test_ids_that_are_no_file_names_are_left_out(tmp_path):
         build_manifest(EmiliaScan(str(tmp_path)), BuildOptions(tmp_path / "m.jsonl"))
     (fault,) = [json.loads(line) for line in (tmp_path / "m.faults.jsonl").read_text().splitlines()]
     assert "may hold only" in fault["detail"]
+
+
+def test_a_broken_half_is_one_fault_and_a_repaired_file_is_seen(tmp_path):
+    put(tmp_path / "c/EN-B000000.tar", tar_bytes([("a.json", b"{"), ("a.mp3", GOOD)]))
+    assert kinds(found(tmp_path / "c")[1]) == ["not json"]
+    name = f"{SPEAKER}_W000000"
+    put(tmp_path / "d/EN/EN_B00000.jsonl", emilia_json(name, SPEAKER, 1.0))
+    audio = put(tmp_path / f"d/EN/EN_B00000/{SPEAKER}/mp3/{name}.mp3", b"")
+    options = BuildOptions(tmp_path / "d/m.jsonl")
+    with pytest.raises(UserError, match="1 0 bytes"):
+        build_manifest(EmiliaScan(str(tmp_path / "d")), options)
+    audio.write_bytes(GOOD)
+    # What lies beside the corpus by now, the manifest and its pieces, is no list of it.
+    assert build_manifest(EmiliaScan(str(tmp_path / "d")), options).utterances == 1

@@ -107,9 +107,10 @@ def test_a_wrong_source_is_found(storage, tmp_path):
 
 def test_noise_counts_in_the_sum(storage, tmp_path):
     root = librimix(storage, 16_000, "min")
-    (root / "test/noise" / f"{IDS[0]}.wav").write_bytes((root / "test/noise" / f"{IDS[1]}.wav").read_bytes())
+    path = root / "test/noise" / f"{IDS[0]}.wav"
+    put(path, encoded(0.3 * voice(soundfile.info(path).duration, 88), 16_000))
     (fault,) = faults_of(root, tmp_path, "mix_both")
-    assert fault["kind"] in ("mixture is not the sum of its sources", "wrong length")
+    assert fault["kind"] == "mixture is not the sum of its sources"
 
 
 def test_odd_files_are_listed(storage, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from array import array
@@ -56,7 +57,7 @@ class Summary:
     utterances: int = 0
     hours: float = 0.0
     speakers: int = 0
-    languages: Counter[str] = field(default_factory=Counter)
+    languages: dict[str, float] = field(default_factory=dict)
     splits: Counter[str] = field(default_factory=Counter)
     sample_rates: Counter[str] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
@@ -70,7 +71,7 @@ class Summary:
         """Count an utterance."""
         self.utterances += 1
         self.hours += row["seconds"] / 3600
-        self.languages[row["language"]] += row["seconds"] / 3600
+        self.languages[row["language"]] = self.languages.get(row["language"], 0.0) + row["seconds"] / 3600
         self.splits[row["split"]] += 1
         self.sample_rates[str(row["sample_rate"])] += 1
         self.channels[str(row.get("channels", 1))] += 1
@@ -143,7 +144,9 @@ def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int)
         yield from (_scan_shard(scan, *pair) for pair in todo)
         return
     # Spawned: a fork would inherit the threads of a remote file system in an unknown state.
-    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    # At Ctrl-C workers die at once; what they had begun has no final name yet.
+    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))
     try:
         waiting = iter(todo)
         running: set[Future[tuple[float, int]]] = set()
@@ -206,7 +209,7 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:
         summary.sha256, summary.bytes = digest.hexdigest(), manifest.stat().st_size
         _check_faults(summary, options)
         with atomic_path(summary_path(out)) as temporary:
-            temporary.write_text(json.dumps({"schema": SCHEMA, **asdict(summary)}, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({"schema": SCHEMA, **vars(summary)}, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

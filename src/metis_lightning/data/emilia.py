@@ -7,7 +7,9 @@ file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +19,13 @@ from typing import IO, Any
 from metis_lightning.data.inspection import Inspected, OddAudio, inspect_audio
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
-from metis_lightning.data.storage import Storage, read_bytes
+from metis_lightning.data.storage import Listed, Storage, read_bytes
 from metis_lightning.errors import UserError
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
 
 _BLOCK = 512
+_LIST = re.compile(r"[A-Za-z]{2}_B\d+\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,15 @@ class EmiliaScan(CorpusScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each tar and each legacy list."""
-        files = Storage(self.root).files((".tar", ".jsonl"))
+        files = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
         wanted = tuple(language.upper() for language in self.languages)
-        return [Shard(file.name, file.stamp) for file in files if not wanted or _language(file.name) in wanted]
+        found = [file for file in files if file.name.endswith(".tar") or _LIST.fullmatch(PurePosixPath(file.name).name)]
+        audio = _stamps_below([file.name for file in found if file.name.endswith(".jsonl")], files)
+        return [
+            Shard(file.name, f"{file.stamp}-{audio.get(file.name, 0)}")
+            for file in found
+            if not wanted or _language(file.name) in wanted
+        ]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield the utterances of a tar or a list."""
@@ -55,15 +64,13 @@ class EmiliaScan(CorpusScan):
             yield from _TarScan(shard.name, file, self.decode).rows()
 
     def _scan_list(self, name: str) -> Iterator[Row | Fault]:
-        storage, folder = Storage(self.root), PurePosixPath(name).parent
-        archive = name.removesuffix(".jsonl") + ".tar.gz"
+        storage, archive = Storage(self.root), name.removesuffix(".jsonl") + ".tar.gz"
         for number, line in enumerate(read_bytes(storage.path(name)).splitlines(), start=1):
-            where = f"{name}:{number}"
             if not line.strip():
                 continue
             try:
                 fields = _fields(line, None)
-                path = str(folder / relative_path(fields.get("wav"), where))
+                path = _listed_path(fields, name)
                 if not storage.exists(path):
                     # Nothing inside a gzip can be read without reading all that is before it.
                     if number == 1 and storage.exists(archive):
@@ -73,9 +80,7 @@ class EmiliaScan(CorpusScan):
                 found = inspect_audio(read_bytes(storage.path(path)), self.decode, _seconds(fields))
                 yield _row(fields, path, found, name)
             except OddAudio as odd:
-                yield Fault(where, odd.kind, odd.detail)
-            except UserError as error:
-                yield Fault(where, "wrong field", str(error))
+                yield Fault(f"{name}:{number}", odd.kind, odd.detail)
 
 
 class _TarScan:
@@ -86,6 +91,7 @@ class _TarScan:
         self.texts: dict[str, dict[str, Any]] = {}
         self.audio: dict[str, tuple[dict[str, Any], bytes]] = {}
         self.seen: set[str] = set()
+        self.faulty: set[str] = set()
 
     def rows(self) -> Iterator[Row | Fault]:
         """Yield what the tar holds, and what is wrong with it."""
@@ -119,7 +125,9 @@ class _TarScan:
             yield Fault(where, "second member of this name")
         else:
             self.seen.add(twin)
-            yield from self._half(member, key, suffix, where)
+            # The other half of a fault is no second one.
+            if key not in self.faulty:
+                yield from self._half(member, key, suffix, where)
 
     def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
         self.file.seek(member.offset_data)
@@ -135,6 +143,7 @@ class _TarScan:
                 yield self._pair(key)
         except OddAudio as odd:
             self._forget(key)
+            self.faulty.add(key)
             yield Fault(where, odd.kind, odd.detail)
 
     def _pair(self, key: str) -> Row:
@@ -172,6 +181,14 @@ def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
     return fields
 
 
+def _listed_path(fields: dict[str, Any], name: str) -> str:
+    """Return the path of a legacy list's audio, which the list has relative to its own folder."""
+    try:
+        return str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
+    except UserError as error:
+        raise OddAudio("wrong field", str(error)) from error
+
+
 def _seconds(fields: dict[str, Any]) -> float | None:
     listed = fields.get("duration")
     return float(listed) if isinstance(listed, int | float) else None
@@ -194,6 +211,17 @@ def _row(fields: dict[str, Any], path: object, found: Inspected, name: str) -> R
         "license": "CC-BY-4.0" if yodas else "CC-BY-NC-4.0",
         "dnsmos": fields.get("dnsmos"),
     }
+
+
+def _stamps_below(lists: Sequence[str], files: Sequence[Listed]) -> dict[str, int]:
+    """Return a stamp of the files in each legacy list's folder, so that a repaired one is noticed."""
+    stamps = dict.fromkeys(lists, 0)
+    for file in files if lists else ():
+        for parent in PurePosixPath(file.name).parents:
+            if (name := f"{parent}.jsonl") in stamps:
+                digest = hashlib.blake2b(f"{file.name} {file.stamp}".encode(), digest_size=8).digest()
+                stamps[name] ^= int.from_bytes(digest, "big")
+    return stamps
 
 
 def _language(name: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.manifest import check_id
@@ -70,19 +72,21 @@ class SeedTtsTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read the prompt, and what else there is."""
         line = self._lines[trial.id]
-        waves = {
-            name: None if path is None else read_audio(path, WAVE_RATE)
-            for name, path in (("mixture", line.source), ("target", line.recording), ("enrollment", line.prompt))
-        }
         return TestItem(
             id=trial.id,
             test_set=trial.test_set,
             speaker="",
             text=line.text,
             language=line.language,
+            mixture=_wave(line.source),
+            target=_wave(line.recording),
+            enrollment=_wave(line.prompt),
             prompt_text=line.prompt_text,
-            **waves,
         )
+
+
+def _wave(path: Path | None) -> Tensor | None:
+    return None if path is None else read_audio(path, WAVE_RATE)
 
 
 def _read(path: Path) -> Iterator[_Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,9 +110,13 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
 
 
 def stamp_of(*paths: Path) -> str:
-    """Return a stamp of local files that changes when one of them does: how many are there, bytes, latest change."""
-    stats = [path.stat() for path in paths if path.exists()]
-    return f"{len(stats)}-{sum(s.st_size for s in stats)}-{max((s.st_mtime_ns for s in stats), default=0)}"
+    """Return a stamp of local files that changes when one of them does, comes or goes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        if path.exists():
+            stat = path.stat()
+            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
