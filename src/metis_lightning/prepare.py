@@ -137,7 +137,8 @@ def _librimix_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _librimix(options: argparse.Namespace) -> CorpusScan:
-    from metis_lightning.data.librimix import LibriMixScan, MadeMixtureScan
+    from metis_lightning.data.librimix import LibriMixScan
+    from metis_lightning.data.librimix_made import MadeMixtureScan
 
     if not options.metadata:
         return LibriMixScan(mix=options.mix, librispeech=options.librispeech, root=options.root)

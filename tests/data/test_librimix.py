@@ -13,7 +13,9 @@ from metis_lightning.data.build import BuildOptions, build_manifest
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.enrollment import draw_enrollments, parse_source, read_enrollments
 from metis_lightning.data.heard import HeardRecipe
-from metis_lightning.data.librimix import LibriMixScan, LibriMixTests, MadeMixtureScan
+from metis_lightning.data.librimix import LibriMixScan
+from metis_lightning.data.librimix_made import MadeMixtureScan
+from metis_lightning.data.librimix_tests import LibriMixTests
 from metis_lightning.data.manifest import read_manifest
 from metis_lightning.data.recipe import derived_generator
 from metis_lightning.errors import UserError
