@@ -1,9 +1,9 @@
-"""Libri2Mix, Libri3Mix, … on disk, and what mixtures that are made when they are read (`librimix_made`) share with them.
+"""Libri2Mix, Libri3Mix, … on disk, and what they share with mixtures that are made when read (`librimix_made`).
 
-The layout is that of LibriMix's script: `wav{8k,16k}/{min,max}/metadata/mixture_<subset>_<mix>.csv` and beside `metadata/` the
-folders `<subset>/{s1,s2,…,mix_clean,mix_both,mix_single,noise}/`. Paths in the csv are absolute, from the machine that
-made them; only their last three parts are used, so a corpus may move. Each source of a mixture is an utterance,
-`ID_s1`, which is `heard` in the mixture.
+The layout is that of LibriMix's script: `wav{8k,16k}/{min,max}/metadata/mixture_<subset>_<mix>.csv`, and beside
+`metadata/` the folders `<subset>/{s1,s2,…,mix_clean,mix_both,mix_single,noise}/`. Paths in the csv are absolute, from
+the machine that made them; only their last three parts are used, so a corpus may move. Each source of a mixture is an
+utterance, `ID_s1`, which is `heard` in the mixture.
 """
 
 from __future__ import annotations
