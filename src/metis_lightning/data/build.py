@@ -10,11 +10,9 @@ import hashlib
 import json
 import multiprocessing
 import signal
-import sys
-import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -23,15 +21,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from metis_lightning.data.manifest import SCHEMA, parse_row, summary_path
+from metis_lightning.data.progress import Progress
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
-
-# Seconds between lines of progress where there is no terminal.
-_PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> Summary | None:
     _clear_others(parts, options)
     number, jobs = options.shard
     todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
-    _scan_all(scan, todo, len(shards), options.workers)
+    _scan_all(scan, todo, options.workers)
     if missing := sum(not part.is_file() for part in parts):
         print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
         return None
@@ -126,22 +121,21 @@ def _clear_others(parts: Sequence[Path], options: BuildOptions) -> None:
                 path.unlink()
 
 
-def _scan_all(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], total: int, workers: int) -> None:
-    """Scan the pieces that are not there yet, with a bar, or with lines where there is no terminal."""
-    faults, hours, told = 0, 0.0, time.monotonic()
-    with tqdm(total=len(todo), unit="piece", desc="prepare", disable=None) as progress:
-        for done, (seconds, count) in enumerate(_results(scan, todo, workers), start=1):
+def _scan_all(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> None:
+    """Scan the pieces that are not there yet."""
+    faults, hours = 0, 0.0
+    with Progress("prepare", "pieces", len(todo)) as progress:
+        for seconds, count in _results(scan, todo, workers):
             hours, faults = hours + seconds / 3600, faults + count
-            progress.set_postfix_str(f"{hours:.1f} h, {faults} faults", refresh=False)
-            progress.update()
-            if progress.disable and time.monotonic() - told > _PROGRESS_SECONDS:
-                told = time.monotonic()
-                print(f"{done}/{len(todo)} pieces (of {total}), {hours:.1f} h, {faults} faults", file=sys.stderr)
+            progress.step(f"{hours:.1f} h, {faults} faults")
 
 
 def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
     if workers == 1 or len(todo) < 2:
-        yield from (_scan_shard(scan, *pair) for pair in todo)
+        for shard, part in todo:
+            # Only one process may draw a bar for what it has in hand.
+            with Progress(shard.name, "utterances", leave=False) as progress:
+                yield _scan_shard(scan, shard, part, progress.step)
         return
     # Spawned: a fork would inherit the threads of a remote file system in an unknown state.
     context = multiprocessing.get_context("spawn")
@@ -160,11 +154,15 @@ def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _scan_shard(scan: CorpusScan, shard: Shard, part: Path) -> tuple[float, int]:
-    """Write a piece's rows and faults; return its seconds and the number of faults."""
+def _scan_shard(
+    scan: CorpusScan, shard: Shard, part: Path, step: Callable[[], None] | None = None
+) -> tuple[float, int]:
+    """Write a piece's rows and faults, calling `step` at each; return its seconds and the number of faults."""
     seconds, faults = 0.0, 0
     with atomic_path(part) as temporary, temporary.open("w", encoding="utf-8") as file:
         for found in scan.scan(shard):
+            if step is not None:
+                step()
             checked = found if isinstance(found, Fault) else _checked(found, scan.root, shard.name)
             if isinstance(checked, Fault):
                 faults += 1
