@@ -46,7 +46,8 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
 
     Raises:
         OddAudio: if the file is empty, a git-lfs pointer, unreadable, truncated, silent, holds NaN or infinity, or
-            its duration is not the listed one within 0.5 s or 5%.
+            its duration is not the listed one within 0.25 s (more than
+            encoders pad) or 2%.
     """
     _check_bytes(data)
     try:
@@ -58,7 +59,7 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
     if samples == 0:
         raise OddAudio("no samples")
     seconds = samples / rate
-    if listed_seconds is not None and abs(seconds - listed_seconds) > max(0.5, 0.05 * listed_seconds):
+    if listed_seconds is not None and abs(seconds - listed_seconds) > max(0.25, 0.02 * listed_seconds):
         raise OddAudio("wrong duration", f"lasts {seconds:.2f} s, listed with {listed_seconds:.2f} s")
     return Inspected(seconds, rate, channels)
 

@@ -112,25 +112,28 @@ def _cap_in_bucket(read: Read, seconds: float, seed: int, bucket: int) -> int:
 
 
 def hold_out(utterances: Sequence[Utterance], selection: Selection, val_split: str) -> list[Utterance]:
-    """Give whole speakers to `val_split` until it has `dev_hours`, or a tenth of all; at least one, or one utterance.
+    """Give whole speakers to `val_split` until it has `dev_hours`, or a tenth of all.
 
-    Utterances that already are of that split mean that nothing is to do.
+    It gets at least two, who can be mixed, where as many are left to train on; else one; and of a single speaker one
+    utterance. Utterances that already are of that split mean that nothing is to do.
     """
     listed = list(utterances)
+    speakers = {u.speaker for u in listed}
     if any(u.split == val_split for u in listed) or len(listed) < 2:
         return listed
-    total = sum(u.seconds for u in listed)
-    wanted, taken = min(selection.dev_hours * 3600, _DEV_SHARE * total), 0.0
+    if len(speakers) == 1:
+        alone = min(listed, key=lambda u: order_key(u, selection.seed))
+        return [replace(u, split=val_split) if u is alone else u for u in listed]
+    least = 2 if len(speakers) >= 4 else 1
+    wanted = min(selection.dev_hours * 3600, _DEV_SHARE * sum(u.seconds for u in listed))
     held: set[str] = set()
-    ranked = sorted(listed, key=lambda u: order_key(u, selection.seed))
-    alone = len({u.speaker for u in listed}) == 1
-    for utterance in ranked:
-        name = utterance.id if alone else utterance.speaker
-        if taken >= wanted and held and name not in held:
+    taken = 0.0
+    for utterance in sorted(listed, key=lambda u: order_key(u, selection.seed)):
+        if utterance.speaker not in held and taken >= wanted and len(held) >= least:
             break
-        held.add(name)
+        held.add(utterance.speaker)
         taken += utterance.seconds
-    return [replace(u, split=val_split) if (u.id if alone else u.speaker) in held else u for u in listed]
+    return [replace(u, split=val_split) if u.speaker in held else u for u in listed]
 
 
 def _few_speakers(read: Read, selection: Selection) -> set[str]:
