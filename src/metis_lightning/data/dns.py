@@ -110,7 +110,8 @@ def pair_files(noisy: Path, clean: Path) -> list[Pair | Fault]:
     sides: list[dict[int, Path]] = []
     found: list[Pair | Fault] = []
     for folder in (noisy, clean):
-        sides.append(side := {})
+        side: dict[int, Path] = {}
+        sides.append(side)
         for path in sorted(folder.glob("*.wav")):
             number = file_id(path)
             if number is None:

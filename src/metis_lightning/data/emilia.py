@@ -101,7 +101,7 @@ class _TarScan:
                     if not member.isdir():
                         yield from self._member(member)
                     # The list of all members would grow with the tar.
-                    tar.members = []
+                    tar.members = []  # type: ignore[attr-defined]
                 self._check_end(tar.offset)
         except (tarfile.TarError, EOFError) as error:
             yield Fault(self.name, "broken archive", f"{error}; download it again", archive=True)

@@ -58,7 +58,8 @@ class Mixdown(AudioSource):
             UserError: if a file cannot be read or is not at 16 kHz.
         """
         fitted = _transformed(self.parts, self.noise, self.sample_rate, self.mode)
-        return np.sum([fitted[number] for number in self.take], axis=0, dtype=np.float32)[:, None], self.sample_rate
+        taken = np.stack([fitted[number] for number in self.take], axis=1)
+        return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
 
     def __str__(self) -> str:
         return "+".join(([*self.parts, *([self.noise] if self.noise else [])])[number].path for number in self.take)
