@@ -35,7 +35,9 @@ class SpeechCorpus:
         for index, utterance in enumerate(self.utterances):
             self.by_speaker.setdefault(utterance.speaker, []).append(index)
         self._index = {utterance.id: index for index, utterance in enumerate(self.utterances)}
-        self._cache: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
+        self._cache: dict[int, Tensor] | None = {} if cache else None
+        # Several utterances may be heard in one recording.
+        self._heard: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         """Return the number of utterances."""
@@ -43,7 +45,8 @@ class SpeechCorpus:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        return {**self.__dict__, "_cache": None if self._cache is None else {}}
+        empty = None if self._cache is None else {}
+        return {**self.__dict__, "_cache": empty, "_heard": empty if empty is None else {}}
 
     def __contains__(self, utterance_id: str) -> bool:
         """Tell whether there is an utterance of this id."""
@@ -61,8 +64,7 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        utterance = self.utterances[index]
-        return self._samples(utterance.path, utterance.speed).to(torch.float32) / _SCALE
+        return self._samples(index).to(torch.float32) / _SCALE
 
     def heard(self, index: int) -> Tensor:
         """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
@@ -72,23 +74,30 @@ class SpeechCorpus:
         """
         utterance = self.utterances[index]
         if utterance.heard is None:
+            raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
+        key = (utterance.heard, utterance.speed)
+        if self._heard is None or key not in self._heard:
+            samples = _read_samples(*key)
+            if self._heard is not None:
+                self._heard[key] = samples
+        else:
+            samples = self._heard[key]
+        if samples.shape != (clean := self._samples(index)).shape:
             raise UserError(
-                f"utterance {utterance.id!r} has no `heard`: use a corpus of pairs, such as librimix or dns"
+                f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
             )
-        wave = self._samples(utterance.heard, utterance.speed).to(torch.float32) / _SCALE
-        clean = self._samples(utterance.path, utterance.speed)
-        if wave.shape != clean.shape:
-            raise UserError(
-                f"utterance {utterance.id!r}: {wave.numel()} samples are heard of {clean.numel()}; prepare anew"
-            )
-        return wave
+        return samples.to(torch.float32) / _SCALE
 
-    def _samples(self, location: AudioLocation, speed: float) -> Tensor:
-        key = (location, speed)
-        if self._cache is not None and key in self._cache:
-            return self._cache[key]
-        wave = at_speed(read_audio(location, WAVE_RATE), speed)
-        samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    def _samples(self, index: int) -> Tensor:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        utterance = self.utterances[index]
+        samples = _read_samples(utterance.path, utterance.speed)
         if self._cache is not None:
-            self._cache[key] = samples
+            self._cache[index] = samples
         return samples
+
+
+def _read_samples(location: AudioLocation, speed: float) -> Tensor:
+    wave = at_speed(read_audio(location, WAVE_RATE), speed)
+    return (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)

@@ -78,7 +78,8 @@ def _check_bytes(data: bytes) -> None:
 def _count_samples(file: soundfile.SoundFile) -> int:
     """Decode a file and count its samples in each channel."""
     samples, loud = 0, False
-    for block in file.blocks(blocksize=_BLOCK, dtype="float32", always_2d=True):
+    # Not `blocks`: that believes the header and fills up what a truncated file lacks.
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
         if not np.isfinite(block).all():
             raise OddAudio("NaN or infinite samples", f"after {samples / file.samplerate:.2f} s")
         samples += len(block)
