@@ -70,7 +70,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--check",
         choices=("decode", "header"),
         default="decode",
-        help="decode all audio, or look at headers only, which is faster and misses broken frames (default: decode)",
+        help="decode all audio, or look at headers only, which is faster and misses broken frames "
+        "(default: decode; librimix always decodes)",
     )
 
 

@@ -1,6 +1,9 @@
 """The builder of manifests: resumable, shared between processes and jobs, checked, and strict about faults."""
 
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +33,8 @@ class Numbers(CorpusScan):
             raise KeyboardInterrupt
         for item in range(10):
             yield self.row(f"u{number}{item}")
+            if item == 5 and (Path(self.root) / f"kill{number}").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
         if (Path(self.root) / f"fault{number}").exists():
             yield Fault(shard.name, "odd", "very")
         if (Path(self.root) / f"twice{number}").exists():
@@ -92,6 +97,22 @@ def test_an_interrupted_run_goes_on_where_it_stopped(scan, options):
     assert scanned(scan) == ["3", "4", "5"]
     assert build_manifest(scan, options).utterances == 60
     assert scanned(scan) == []
+
+
+def test_a_killed_run_leaves_nothing_half_done(scan, options, tmp_path):
+    expected = build_manifest(scan, BuildOptions(tmp_path / "whole.jsonl"))
+    scanned(scan)
+    mark(scan, "kill2")
+    process = multiprocessing.get_context("fork").Process(target=build_manifest, args=(scan, options))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not options.out.exists()
+    (Path(scan.root) / "kill2").unlink()
+    scanned(scan)
+    assert build_manifest(scan, options).sha256 == expected.sha256
+    assert scanned(scan) == ["2", "3", "4", "5"]
+    assert len(list(options.out.with_suffix(".parts").iterdir())) == 6
 
 
 def test_only_what_changed_is_scanned_again(scan, options):

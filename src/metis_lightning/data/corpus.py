@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
 # Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
 _SCALE = 2.0**14
+
+_Key = TypeVar("_Key")
 
 
 class SpeechCorpus:
@@ -45,8 +47,7 @@ class SpeechCorpus:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        empty = None if self._cache is None else {}
-        return {**self.__dict__, "_cache": empty, "_heard": empty if empty is None else {}}
+        return {**self.__dict__, "_cache": _emptied(self._cache), "_heard": _emptied(self._heard)}
 
     def __contains__(self, utterance_id: str) -> bool:
         """Tell whether there is an utterance of this id."""
@@ -75,13 +76,7 @@ class SpeechCorpus:
         utterance = self.utterances[index]
         if utterance.heard is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
-        key = (utterance.heard, utterance.speed)
-        if self._heard is None or key not in self._heard:
-            samples = _read_samples(*key)
-            if self._heard is not None:
-                self._heard[key] = samples
-        else:
-            samples = self._heard[key]
+        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance.speed)
         if samples.shape != (clean := self._samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
@@ -89,15 +84,20 @@ class SpeechCorpus:
         return samples.to(torch.float32) / _SCALE
 
     def _samples(self, index: int) -> Tensor:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
         utterance = self.utterances[index]
-        samples = _read_samples(utterance.path, utterance.speed)
-        if self._cache is not None:
-            self._cache[index] = samples
-        return samples
+        return _cached(self._cache, index, utterance.path, utterance.speed)
 
 
-def _read_samples(location: AudioLocation, speed: float) -> Tensor:
+def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, speed: float) -> Tensor:
+    """Return 16-bit samples (S,) at 24 kHz, read only if they are not in the cache."""
+    if cache is not None and key in cache:
+        return cache[key]
     wave = at_speed(read_audio(location, WAVE_RATE), speed)
-    return (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    if cache is not None:
+        cache[key] = samples
+    return samples
+
+
+def _emptied(cache: dict[_Key, Tensor] | None) -> dict[_Key, Tensor] | None:
+    return None if cache is None else {}
