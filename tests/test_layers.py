@@ -27,7 +27,7 @@ LAYERS = (
     {"tasks"},
     {"evaluate"},
     {"explain", "overlays"},
-    {"lightning_cli"},
+    {"lightning_cli", "prepare"},
     {"cli"},
     {"__main__"},
 )

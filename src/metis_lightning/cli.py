@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from metis_lightning.errors import UserError
+from metis_lightning.prepare import add_prepare_options
 
 
 class Verb(NamedTuple):
@@ -34,6 +35,7 @@ OTHER_VERBS = {
     "evaluate": Verb("run systems over the test sets and score them", "evaluate --task tse --limit 10"),
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
+    "prepare": Verb("list a corpus as a manifest", "prepare emilia --root /data/Emilia-Dataset --out emilia.jsonl"),
 }
 
 VERBS = TRAINER_VERBS | OTHER_VERBS
@@ -101,12 +103,13 @@ def _other_verbs_parser() -> OneLineParser:
         verb = verbs.add_parser(
             name, description=about.about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
-        add_options = {
+        options = {
             "evaluate": _add_evaluate_options,
             "tables": _add_tables_options,
             "compare": _add_compare_options,
+            "prepare": add_prepare_options,
         }
-        add_options[name](verb)
+        options[name](verb)
     return parser
 
 

@@ -5,13 +5,17 @@ Shape letters: B batch, S samples, T token frames (50 a second), Q quantizers, C
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from metis_lightning.errors import UserError
 
 TOKEN_RATE = 50
 """Token frames a second, for SSL and acoustic tokens alike."""
@@ -23,17 +27,38 @@ Applied = Mapping[str, float | str]
 """What was done to a sample: the names and values of its draws, such as `snr_db`."""
 
 
+class AudioSource(ABC):
+    """Audio that is no local file of its own: bytes inside an archive or at a URL, or made from files by a rule.
+
+    `str` of it says where it is, for messages.
+    """
+
+    @abstractmethod
+    def frames(self) -> tuple[np.ndarray, int]:
+        """Return (S, channels) float32 and the sample rate in Hz.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
+
+AudioLocation = Path | AudioSource
+"""Where audio is: a local file, or a source that reads it."""
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One line of a manifest: a recording of one speaker.
 
-    `path` is absolute; `seconds` is the duration as listed; `sample_rate` is that of the file in Hz;
-    `text` is the transcript in `language` (ISO 639-1). At a `speed` other than 1 it is heard as a tape played faster
-    or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
+    `path` is absolute; `seconds` is the duration as listed; `sample_rate` (Hz) and `channels` are those of the file;
+    `text` is the transcript in `language` (ISO 639-1), empty if unknown. At a `speed` other than 1 it is heard as a
+    tape played faster or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
+    `heard` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
+    `dnsmos` is the quality that the corpus lists (1 to 5).
     """
 
     id: str
-    path: Path
+    path: AudioLocation
     speaker: str
     text: str
     language: str
@@ -43,22 +68,26 @@ class Utterance:
     source: str = ""
     license: str = ""
     speed: float = 1.0
+    channels: int = 1
+    dnsmos: float | None = None
+    heard: AudioLocation | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of a target-speaker-extraction test list: everything that fixes a mixture.
+    """One line of a test list: everything that fixes what a system is given.
 
-    `snr_db` is the power of the target over the power of the interferer, in dB, over the target's duration.
-    `target`, `interferer` and `enrollment` are utterance ids; enrollment is another utterance of the target's speaker.
+    `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
+    utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
+    power of the target over the power of the interferer, in dB, over the target's duration; None adds them as they are.
     """
 
     id: str
     test_set: str
-    target: str
-    interferer: str
-    enrollment: str
-    snr_db: float
+    target: str = ""
+    interferer: str = ""
+    enrollment: str = ""
+    snr_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +142,11 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class TestItem:
-    """One trial of a test list with its audio, all (S,) float32 at 24 kHz.
+    """One trial of a test list with its audio, all (S,) float32 at 24 kHz; None where the test set has none.
 
-    `mixture` is target plus interferer; `target` is the clean reference; `interferer` is as loud as in the mixture;
-    `enrollment` is the prompt. `text` is the target's transcript in `language`.
+    `mixture` is what is heard: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
+    `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
+    `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown.
     """
 
     __test__ = False  # not a pytest class
@@ -124,9 +154,23 @@ class TestItem:
     id: str
     test_set: str
     speaker: str
-    text: str
+    text: str | None
     language: str
-    mixture: Tensor
-    target: Tensor
-    interferer: Tensor
-    enrollment: Tensor
+    mixture: Tensor | None = None
+    target: Tensor | None = None
+    interferer: Tensor | None = None
+    enrollment: Tensor | None = None
+    prompt_text: str = ""
+
+    def signal(self, name: str) -> Tensor:
+        """Return the signal called `name`.
+
+        Raises:
+            UserError: if the test set has none.
+        """
+        wave = getattr(self, name)
+        if wave is None:
+            raise UserError(
+                f"test set {self.test_set!r} has no {name}: a system or a task that needs one cannot run on it"
+            )
+        return wave

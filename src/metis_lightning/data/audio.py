@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +15,19 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
+from metis_lightning.types import AudioLocation
 
 
 def read_audio(
-    path: Path, sample_rate: int, channel: int | None = None, part: tuple[float, float] | None = None
+    path: AudioLocation, sample_rate: int, channel: int | None = None, part: tuple[float, float] | None = None
 ) -> Tensor:
-    """Read an audio file as mono at `sample_rate`.
+    """Read audio as mono at `sample_rate`.
 
     Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
     samples may exceed 1 a little where a lossy codec overshoots.
 
     Args:
-        path: any format that soundfile reads (wav, flac, mp3, ogg, opus).
+        path: a file or a source, in any format that soundfile reads (wav, flac, mp3, ogg, opus).
         sample_rate: of the result, in Hz.
         channel: take this one alone; averaged microphones of one room would cancel each other.
         part: read only this, a start and a length in seconds.
@@ -36,14 +38,19 @@ def read_audio(
     Raises:
         UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
     """
-    frames, file_rate = _read_frames(path, part)
+    frames, file_rate = _read_frames(path, part) if isinstance(path, Path) else _part_of(*path.frames(), part)
     wave = frames.mean(axis=1) if channel is None else frames[:, channel]
     if wave.size == 0:
         raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
     if not np.isfinite(wave).all():
         raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
-    if file_rate != sample_rate:
-        wave = soxr.resample(wave, file_rate, sample_rate, quality="HQ")
+    return resample(wave, file_rate, sample_rate)
+
+
+def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
+    """Convert a wave (S,) between sample rates by soxr at its HQ setting, to float32."""
+    if from_rate != to_rate:
+        wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
@@ -60,22 +67,47 @@ def audio_seconds(path: Path) -> float:
 def _read_frames(path: Path, part: tuple[float, float] | None) -> tuple[np.ndarray, int]:
     """Return (S, channels) float32 of a file or a part of it, and the file's sample rate."""
     with _opened(path) as file:
-        rate = file.samplerate
-        if part is not None:
-            file.seek(min(round(part[0] * rate), file.frames))
-        count = -1 if part is None else round(part[1] * rate)
-        return file.read(count, dtype="float32", always_2d=True), int(rate)
+        return _frames_of(file, part)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     if not path.is_file():
         raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
+    with _readable(path, str(path)) as file:
+        yield file
+
+
+@contextmanager
+def _readable(file: Path | io.BytesIO, where: str) -> Iterator[soundfile.SoundFile]:
     try:
-        with soundfile.SoundFile(path) as file:
-            yield file
+        with soundfile.SoundFile(file) as opened:
+            yield opened
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{path}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
+        raise UserError(f"{where}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
+
+
+def _frames_of(file: soundfile.SoundFile, part: tuple[float, float] | None = None) -> tuple[np.ndarray, int]:
+    if part is None:
+        return file.read(dtype="float32", always_2d=True), int(file.samplerate)
+    file.seek(min(round(part[0] * file.samplerate), file.frames))
+    return file.read(round(part[1] * file.samplerate), dtype="float32", always_2d=True), int(file.samplerate)
+
+
+def _part_of(frames: np.ndarray, rate: int, part: tuple[float, float] | None) -> tuple[np.ndarray, int]:
+    if part is not None:
+        frames = frames[round(part[0] * rate) :][: round(part[1] * rate)]
+    return frames, rate
+
+
+def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
+    """Return (S, channels) float32 and the sample rate of the bytes of an audio file.
+
+    Raises:
+        UserError: naming `where`, if they are none.
+    """
+    with _readable(io.BytesIO(data), where) as file:
+        return _frames_of(file)
 
 
 def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:

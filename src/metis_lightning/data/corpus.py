@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,10 +11,12 @@ from torch import Tensor
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.speed import at_speed
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, Utterance
+from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
 # Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
 _SCALE = 2.0**14
+
+_Key = TypeVar("_Key")
 
 
 class SpeechCorpus:
@@ -36,6 +38,8 @@ class SpeechCorpus:
             self.by_speaker.setdefault(utterance.speaker, []).append(index)
         self._index = {utterance.id: index for index, utterance in enumerate(self.utterances)}
         self._cache: dict[int, Tensor] | None = {} if cache else None
+        # Several utterances may be heard in one recording.
+        self._heard: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         """Return the number of utterances."""
@@ -43,7 +47,11 @@ class SpeechCorpus:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        return {**self.__dict__, "_cache": None if self._cache is None else {}}
+        return {**self.__dict__, "_cache": _emptied(self._cache), "_heard": _emptied(self._heard)}
+
+    def __contains__(self, utterance_id: str) -> bool:
+        """Tell whether there is an utterance of this id."""
+        return utterance_id in self._index
 
     def index_of(self, utterance_id: str) -> int:
         """Return the index of an utterance.
@@ -59,12 +67,37 @@ class SpeechCorpus:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
         return self._samples(index).to(torch.float32) / _SCALE
 
-    def _samples(self, index: int) -> Tensor:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+    def heard(self, index: int) -> Tensor:
+        """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
+
+        Raises:
+            UserError: if the manifest lists nothing that is heard, or it differs in length.
+        """
         utterance = self.utterances[index]
-        wave = at_speed(read_audio(utterance.path, WAVE_RATE), utterance.speed)
-        samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
-        if self._cache is not None:
-            self._cache[index] = samples
-        return samples
+        if utterance.heard is None:
+            raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
+        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance.speed)
+        if samples.shape != (clean := self._samples(index)).shape:
+            raise UserError(
+                f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
+            )
+        return samples.to(torch.float32) / _SCALE
+
+    def _samples(self, index: int) -> Tensor:
+        utterance = self.utterances[index]
+        return _cached(self._cache, index, utterance.path, utterance.speed)
+
+
+def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, speed: float) -> Tensor:
+    """Return 16-bit samples (S,) at 24 kHz, read only if they are not in the cache."""
+    if cache is not None and key in cache:
+        return cache[key]
+    wave = at_speed(read_audio(location, WAVE_RATE), speed)
+    samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    if cache is not None:
+        cache[key] = samples
+    return samples
+
+
+def _emptied(cache: dict[_Key, Tensor] | None) -> dict[_Key, Tensor] | None:
+    return None if cache is None else {}

@@ -1,7 +1,7 @@
 """Manifests and trial lists: JSON lines to records, with every mistake named by file and line.
 
-Manifests come with corpora that others made, so a path may not leave the manifest's folder and an id, which later
-becomes a file name, may hold only harmless characters.
+Manifests come with corpora that others made, so a path may not leave the corpus's root and an id, which later becomes a
+file name, may hold only harmless characters. Beside a manifest that `prepare` wrote stands its summary with a checksum.
 """
 
 from __future__ import annotations
@@ -9,32 +9,75 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeVar
 
+from metis_lightning.data.locations import parse_location
 from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
 from metis_lightning.types import Trial, Utterance
+
+SCHEMA = 1
+"""Version of a manifest's lines; pieces of another are built anew."""
 
 _Record = TypeVar("_Record", Utterance, Trial)
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
-def read_manifest(path: Path) -> list[Utterance]:
+def read_manifest(path: Path, root: str | None = None) -> list[Utterance]:
     """Read the utterances of a corpus.
 
-    Each line is an object with `id, path, speaker, text, language, seconds, sample_rate, split` and optionally
-    `source, license`; other keys are ignored. `path` is relative to the manifest's folder; `language` may carry a
-    region ("en-US"), which is dropped.
+    Each line is an object with the fields of `parse_row`.
+
+    Args:
+        path: the manifest.
+        root: folder or URL that its paths are relative to; None is the manifest's folder.
 
     Raises:
-        UserError: naming file and line, if a line is no such object, a path is absolute or contains `..`,
-            an id has a character outside [A-Za-z0-9._-] or starts with a dot, or an id occurs twice.
+        UserError: naming file and line, if a line is no such object or an id occurs twice.
     """
-    return _read_records(path, lambda row, where: _utterance(row, path.resolve().parent, where))
+    root = _root(path, root)
+    return _read_records(path, lambda row, where: parse_row(row, root, where))
+
+
+def stream_manifest(path: Path, root: str | None = None) -> Iterator[Utterance]:
+    """Yield the utterances of a corpus without keeping them; ids are taken to be unique, as `prepare` makes them.
+
+    Raises:
+        UserError: naming file and line, if a line is none.
+    """
+    root = _root(path, root)
+    for where, row in _rows(path):
+        yield parse_row(row, root, where)
+
+
+def check_manifest(path: Path) -> None:
+    """Compare a manifest with the checksum beside it, if `prepare` left one.
+
+    Raises:
+        UserError: if the manifest is another, or incomplete.
+    """
+    summary = summary_path(path)
+    if not summary.is_file() or not path.is_file():
+        return
+    try:
+        expected = json.loads(summary.read_text(encoding="utf-8"))
+        whole = path.stat().st_size == expected["bytes"] and sha256_of(path) == expected["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{summary}: not a summary of `prepare` ({error!r}); prepare anew") from error
+    if not whole:
+        raise UserError(
+            f"{path}: not the manifest that {summary.name} is of (checksum); copy both again or prepare anew"
+        )
+
+
+def summary_path(path: Path) -> Path:
+    """Return where a manifest's summary is."""
+    return path.with_suffix(".summary.json")
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Read a target-speaker-extraction test list, with the fields of `Trial`.
+    """Read a test list, with the fields of `Trial`; those that it does without may be missing.
 
     Raises:
         UserError: as for `read_manifest`.
@@ -88,10 +131,20 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _utterance(row: dict[str, Any], folder: Path, where: str) -> Utterance:
+def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
+    """Return the utterance of a manifest's line.
+
+    The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
+    channels, dnsmos, heard`; other keys are ignored. `path` and `heard` are locations (`data.locations`) below `root`;
+    `language` may carry a region ("en-US"), which is dropped.
+
+    Raises:
+        UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
+            character outside [A-Za-z0-9._-] or starts with a dot.
+    """
     return Utterance(
         id=_id(row, "id", where),
-        path=folder / _relative_path(row, where),
+        path=parse_location(row.get("path"), root, where),
         speaker=_id(row, "speaker", where),
         text=_text(row, "text", where),
         language=_text(row, "language", where).split("-")[0].lower(),
@@ -100,17 +153,23 @@ def _utterance(row: dict[str, Any], folder: Path, where: str) -> Utterance:
         split=_text(row, "split", where),
         source=str(row.get("source", "")),
         license=str(row.get("license", "")),
+        channels=int(_positive(row, "channels", where)) if "channels" in row else 1,
+        dnsmos=_number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
+        heard=parse_location(row["heard"], root, where) if row.get("heard") is not None else None,
     )
 
 
+def _root(path: Path, root: str | None) -> str:
+    return str(path.resolve().parent) if root is None else root
+
+
 def _trial(row: dict[str, Any], where: str) -> Trial:
+    names = {key: _id(row, key, where) for key in ("target", "interferer", "enrollment") if key in row}
     return Trial(
         id=_id(row, "id", where),
         test_set=_id(row, "test_set", where),
-        target=_id(row, "target", where),
-        interferer=_id(row, "interferer", where),
-        enrollment=_id(row, "enrollment", where),
-        snr_db=_number(row, "snr_db", where),
+        **names,
+        snr_db=_number(row, "snr_db", where) if "snr_db" in row else None,
     )
 
 
@@ -122,19 +181,18 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def _id(row: dict[str, Any], key: str, where: str) -> str:
-    value = _text(row, key, where)
+    return check_id(_text(row, key, where), key, where)
+
+
+def check_id(value: str, key: str, where: str) -> str:
+    """Return an id that is harmless as a file's name.
+
+    Raises:
+        UserError: naming `where` and `key`, if it is not.
+    """
     if not _ID.fullmatch(value):
         raise UserError(f"{where}: {key} {value!r} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
     return value
-
-
-def _relative_path(row: dict[str, Any], where: str) -> PurePosixPath:
-    value = _text(row, "path", where)
-    path, windows = PurePosixPath(value), PureWindowsPath(value)
-    absolute = path.is_absolute() or bool(windows.anchor)
-    if not value or absolute or ".." in windows.parts:
-        raise UserError(f"{where}: path {value!r} must be relative to the manifest's folder, without '..'")
-    return path
 
 
 def _number(row: dict[str, Any], key: str, where: str) -> float:

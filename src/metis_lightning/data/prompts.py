@@ -46,12 +46,22 @@ class Prompts:
     def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Applied]:
         """Return a prompt of whole token frames and the target of utterance `index`, both (S,), and the choice."""
         wave, most = corpus.wave(index), whole_frames(self.max_seconds)
-        other = draw_enrollment(corpus, index, generator) if self.enrollment == "utterance" else None
-        if other is not None:
-            prompt = random_crop(corpus.wave(other), most, generator)
-            chosen = {"enrollment": corpus.utterances[other].id}
-            return prompt[: prompt.numel() // FRAME * FRAME], wave, chosen
-        return *split_prefix(wave, self.fraction, most, generator), {"enrollment": "prefix"}
+        drawn = self.other(corpus, index, generator) if self.enrollment == "utterance" else None
+        if drawn is None:
+            return *split_prefix(wave, self.fraction, most, generator), {"enrollment": "prefix"}
+        prompt, chosen = drawn
+        return prompt, wave, {"enrollment": chosen}
+
+    def other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, str] | None:
+        """Return a prompt (S,) of whole token frames from another utterance of the speaker, and that one's id.
+
+        None if there is none.
+        """
+        drawn = draw_enrollment(corpus, index, generator)
+        if drawn is None:
+            return None
+        prompt = random_crop(corpus.wave(drawn), whole_frames(self.max_seconds), generator)
+        return prompt[: prompt.numel() // FRAME * FRAME], corpus.utterances[drawn].id
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""

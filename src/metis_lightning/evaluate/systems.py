@@ -53,14 +53,14 @@ def generate(run: Callable[[TestItem, int], Tensor], item: TestItem, seed: int) 
 def control(name: str, codec: str, device: str) -> System:
     """Return a built-in control; `codec` is the bundle that resynthesizes."""
     if name == "input":
-        return System(name, {}, lambda: lambda item, seed: item.mixture)
+        return System(name, {}, lambda: lambda item, seed: item.signal("mixture"))
     if name == "target":
-        return System(name, {}, lambda: lambda item, seed: item.target)
+        return System(name, {}, lambda: lambda item, seed: item.signal("target"))
     identity = {"bundle": sha256_of(bundle_folder(codec) / INDEX)}
 
     def load() -> Callable[[TestItem, int], Tensor]:
         metis = Metis.codecs_only(codec, device)
-        return lambda item, seed: metis.resynthesize(item.target).wave
+        return lambda item, seed: metis.resynthesize(item.signal("target")).wave
 
     return System(name, identity, load)
 
@@ -77,7 +77,7 @@ def tse_system(name: str, num_steps: int | None, device: str) -> System:
 
     def load() -> Callable[[TestItem, int], Tensor]:
         metis = Metis.from_pretrained(name, task="tse", device=device)
-        return lambda item, seed: metis.extract(item.mixture, item.enrollment, seed, settings).wave
+        return lambda item, seed: metis.extract(item.signal("mixture"), item.signal("enrollment"), seed, settings).wave
 
     return System(_label(name), _identity(name, settings), load)
 

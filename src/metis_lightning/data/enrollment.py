@@ -1,0 +1,101 @@
+"""Which utterance enrolls the target of a LibriMix mixture: lists in BUT Speech's format, read or drawn.
+
+A line is `mixture_ID target_utterance s{1,2,…}/other_mixture_ID` (`map_mixture2enrollment` of
+github.com/BUTSpeechFIT/speakerbeam, used by WeSep too): the enrollment is that source of that other mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path
+
+
+class MixtureSource(NamedTuple):
+    """A source of a mixture: the mixture's id and the source's number, from 1."""
+
+    mixture: str
+    number: int
+
+    @property
+    def utterance(self) -> str:
+        """The LibriSpeech utterance that it is made of."""
+        return self.mixture.split("_")[self.number - 1]
+
+    @property
+    def speaker(self) -> str:
+        """Its LibriSpeech speaker."""
+        return self.utterance.split("-")[0]
+
+    @property
+    def id(self) -> str:
+        """Its id in a manifest."""
+        return f"{self.mixture}_s{self.number}"
+
+
+def parse_source(utterance_id: str) -> MixtureSource:
+    """Return the source that a manifest's id names.
+
+    >>> parse_source("1-2-3_4-5-6_s2")
+    MixtureSource(mixture='1-2-3_4-5-6', number=2)
+    """
+    mixture, _, number = utterance_id.rpartition("_s")
+    return MixtureSource(mixture, int(number))
+
+
+def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
+    """Map targets to their enrollments, from a list.
+
+    Raises:
+        UserError: naming file and line, if one is not of the format, or its target is not in its mixture.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such enrollment list")
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            target, enrollment = _parse(line, f"{path}:{number}")
+            found[target] = enrollment
+    return found
+
+
+def draw_enrollments(sources: Iterable[MixtureSource]) -> dict[MixtureSource, MixtureSource]:
+    """Choose for each source one of another utterance of its speaker: the smallest by the SHA-256 of both.
+
+    Raises:
+        UserError: if a speaker says one utterance only.
+    """
+    by_speaker: dict[str, list[MixtureSource]] = {}
+    targets = list(sources)
+    for source in targets:
+        by_speaker.setdefault(source.speaker, []).append(source)
+    return {target: _draw(target, by_speaker[target.speaker]) for target in targets}
+
+
+def write_enrollments(path: Path, enrollments: Mapping[MixtureSource, MixtureSource]) -> None:
+    """Write a list that `read_enrollments` reads, complete or not at all."""
+    lines = (f"{t.mixture} {t.utterance} s{e.number}/{e.mixture}\n" for t, e in enrollments.items())
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _parse(line: str, where: str) -> tuple[MixtureSource, MixtureSource]:
+    try:
+        mixture, utterance, place = line.split()
+        folder, other = place.split("/")
+        target = MixtureSource(mixture, mixture.split("_").index(utterance) + 1)
+        enrollment = MixtureSource(other, int(folder.removeprefix("s")))
+    except ValueError as error:
+        raise UserError(f"{where}: expected `mixture_ID target_utterance sN/other_mixture_ID` ({error})") from error
+    return target, enrollment
+
+
+def _draw(target: MixtureSource, sources: list[MixtureSource]) -> MixtureSource:
+    others = [source for source in sources if source.utterance != target.utterance]
+    if not others:
+        raise UserError(f"no other utterance of speaker {target.speaker} enrolls {target.id}; give an enrollment list")
+    return min(others, key=lambda other: hashlib.sha256(f"{target.id} {other.id}".encode()).hexdigest())

@@ -1,0 +1,142 @@
+"""Corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, https://, memory://, …)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fsspec.core import url_to_fs
+
+from metis_lightning.errors import UserError
+
+
+def is_url(root: str) -> bool:
+    """Tell a URL from a local path.
+
+    >>> is_url("s3://bucket/Emilia"), is_url("/data/Emilia")
+    (True, False)
+    """
+    return "://" in root
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file below a root: its relative name, and a stamp that changes when its content does."""
+
+    name: str
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The files below a root, which is a folder or a URL. Links to folders are followed."""
+
+    root: str
+
+    def path(self, name: str) -> str:
+        """Return the path or URL of a file below the root; of the root itself for an empty name."""
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def files(self, suffixes: Sequence[str]) -> list[Listed]:
+        """Return the files of any depth whose names end with one of `suffixes`, in order of their names.
+
+        Raises:
+            UserError: if there is no such folder, or the URL cannot be listed.
+        """
+        listed = self._remote() if is_url(self.root) else self._local()
+        chosen = (file for file in listed if file.name.endswith(tuple(suffixes)))
+        return sorted(chosen, key=lambda file: file.name)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file below the root for reading bytes.
+
+        Raises:
+            UserError: if it cannot be opened.
+        """
+        try:
+            if not is_url(self.root):
+                return Path(self.path(name)).open("rb")
+            filesystem, path = _filesystem(self.path(name))
+            return filesystem.open(path, "rb")
+        except OSError as error:
+            raise UserError(
+                f"{self.path(name)}: cannot be read ({error}); check the path and its permissions"
+            ) from error
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file of this name below the root."""
+        if not is_url(self.root):
+            return Path(self.path(name)).is_file()
+        filesystem, path = _filesystem(self.path(name))
+        return bool(filesystem.exists(path))
+
+    def _local(self) -> list[Listed]:
+        if not Path(self.root).is_dir():
+            raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
+        found = []
+        for folder, _, names in os.walk(self.root, followlinks=True):
+            for name in names:
+                path = Path(folder, name)
+                if path.is_file():
+                    found.append(Listed(path.relative_to(self.root).as_posix(), stamp_of(path)))
+        return found
+
+    def _remote(self) -> list[Listed]:
+        filesystem, base = _filesystem(self.root)
+        try:
+            found: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{self.root}: cannot be listed ({error}); check the URL and its credentials") from error
+        return [Listed(path[len(base.rstrip("/")) + 1 :], _remote_stamp(info)) for path, info in found.items()]
+
+
+def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
+    """Return `size` bytes of a local file or a URL from `offset` on; all that follow if None.
+
+    Raises:
+        UserError: if it cannot be read, or ends early.
+    """
+    try:
+        data = _remote_bytes(location, offset, size) if is_url(location) else _local_bytes(location, offset, size)
+    except OSError as error:
+        raise UserError(f"{location}: cannot be read ({error}); check the data root") from error
+    if size is not None and len(data) < size:
+        raise UserError(f"{location}: ends before byte {offset + size}; it changed since it was prepared: prepare anew")
+    return data
+
+
+def stamp_of(*paths: Path) -> str:
+    """Return a stamp of local files that changes when one of them does, comes or goes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        if path.exists():
+            stat = path.stat()
+            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read() if size is None else file.read(size)
+
+
+def _remote_bytes(url: str, offset: int, size: int | None) -> bytes:
+    filesystem, path = _filesystem(url)
+    return filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: fsspec cannot open this kind of URL ({error})") from error
+
+
+def _remote_stamp(info: dict[str, Any]) -> str:
+    changed = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
+    return f"{info.get('size')}-{changed}"

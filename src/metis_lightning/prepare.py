@@ -1,0 +1,236 @@
+"""`prepare`: lists a corpus as a manifest.
+
+Options are declared here without torch, so that help answers at once; a corpus's own file is imported when it is
+scanned.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from metis_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from metis_lightning.data.build import Summary
+    from metis_lightning.data.scan import CorpusScan
+
+
+class Corpus(NamedTuple):
+    """What `prepare CORPUS` says, takes beside the common options, and scans."""
+
+    about: str
+    example: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    scan: Callable[[argparse.Namespace], CorpusScan]
+
+
+def add_prepare_options(verb: argparse.ArgumentParser) -> None:
+    """Add a parser for each corpus."""
+    corpora = verb.add_subparsers(dest="corpus", required=True, metavar="CORPUS", parser_class=type(verb))
+    for name, corpus in CORPORA.items():
+        parser = corpora.add_parser(
+            name,
+            help=corpus.about,
+            description=corpus.about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            epilog=f"example:\n  python -m metis_lightning prepare {name} {corpus.example}",
+        )
+        _add_common(parser)
+        corpus.add_options(parser)
+        parser.set_defaults(run=run_prepare)
+    verb.epilog = "\n".join(
+        ["examples:", *(f"  python -m metis_lightning prepare {name} {c.example}" for name, c in CORPORA.items())]
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--root", required=True, metavar="DIR", help="folder of the corpus; emilia takes any fsspec URL too")
+    add("--out", required=True, type=Path, metavar="M.jsonl", help="the manifest; paths in it are relative to --root")
+    add("--workers", type=_positive, default=1, metavar="N", help="processes that scan (default: 1)")
+    add(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="this job of N that share --out, from 0 (default: 0/1)",
+    )
+    add(
+        "--max-faults",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="largest share of faulty utterances, and of broken archives, to leave out (default: 0, none)",
+    )
+    add(
+        "--check",
+        choices=("decode", "header"),
+        default="decode",
+        help="decode all audio, or look at headers only, which is faster and misses broken frames "
+        "(default: decode; librimix always decodes)",
+    )
+
+
+def run_prepare(options: argparse.Namespace) -> None:
+    """Build a corpus's manifest and say what was found.
+
+    Raises:
+        UserError: if the corpus is not there, or more of it is faulty than allowed.
+    """
+    from metis_lightning.data.build import BuildOptions, build_manifest
+
+    if options.out.suffix != ".jsonl":
+        raise UserError(f"--out {options.out}: a manifest's name ends with .jsonl")
+    scan = CORPORA[options.corpus].scan(options)
+    built = build_manifest(scan, BuildOptions(options.out, options.workers, options.shard, options.max_faults))
+    if built is not None:
+        print(*_report(options.corpus, built, options.out), sep="\n")
+
+
+def _report(corpus: str, found: Summary, out: Path) -> list[str]:
+    """Return the lines that say what a manifest holds."""
+    lines = [
+        f"{corpus}: {found.utterances:,} utterances, {found.hours:.2f} h, {found.speakers:,} speakers, "
+        f"{found.faults.total():,} faults",
+        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(found.languages.items())),
+        "splits: " + ", ".join(f"{name} {count:,}" for name, count in found.splits.most_common()),
+    ]
+    # What differs from the rest is resampled and mixed down when it is read: said once, here.
+    for name, counts in (("Hz", found.sample_rates), ("channels", found.channels)):
+        lines.append(f"{name}: " + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common()))
+    if found.faults:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.faults.most_common())
+        lines.append(f"left out: {kinds}; listed in {out.with_suffix('.faults.jsonl')}")
+    return [*lines, f"manifest: {out} (sha256 {found.sha256[:16]})"]
+
+
+def _emilia_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--languages", nargs="+", default=[], metavar="L", help="only these, e.g. EN DE (default: all)")
+
+
+def _emilia(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.emilia import EmiliaScan
+
+    return EmiliaScan(options.root, tuple(options.languages), options.check == "decode")
+
+
+def _librimix_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mix", choices=("mix_clean", "mix_both", "mix_single"), default="mix_clean", help="(default: mix_clean)")
+    add("--librispeech", type=Path, metavar="DIR", help="folder of LibriSpeech's subsets, for the transcripts")
+    add(
+        "--metadata",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="CSV",
+        help="make the mixtures when they are read, by these csv files of LibriMix's metadata/ (or their folder); "
+        "--root is then the folder that holds LibriSpeech and wham_noise",
+    )
+    add("--speech", default="LibriSpeech", metavar="NAME", help="with --metadata: LibriSpeech's folder in --root")
+    add("--noise", default="wham_noise", metavar="NAME", help="with --metadata: the noise's folder in --root")
+    add("--rate", type=int, choices=(8000, 16000), default=16000, help="with --metadata: in Hz (default: 16000)")
+    add("--mode", choices=("min", "max"), default="min", help="with --metadata (default: min)")
+
+
+def _librimix(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.librimix import LibriMixScan
+    from metis_lightning.data.librimix_made import MadeMixtureScan
+
+    if not options.metadata:
+        return LibriMixScan(mix=options.mix, librispeech=options.librispeech, root=options.root)
+    return MadeMixtureScan(
+        mix=options.mix,
+        librispeech=options.librispeech or Path(options.root) / options.speech,
+        root=options.root,
+        metadata=tuple(options.metadata),
+        speech=options.speech,
+        noise=options.noise,
+        sample_rate=options.rate,
+        mode=options.mode,
+    )
+
+
+def _dns(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.dns import DnsScan
+
+    return DnsScan(options.root, options.check == "decode")
+
+
+def _librispeech_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--subsets", nargs="+", default=[], metavar="S", help="only these (default: all)")
+
+
+def _librispeech(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.librispeech import LibriSpeechScan
+
+    return LibriSpeechScan(options.root, tuple(options.subsets), options.check == "decode")
+
+
+def _vctk(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.vctk import VctkScan
+
+    return VctkScan(options.root, options.check == "decode")
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
+CORPORA = {
+    "emilia": Corpus(
+        "Emilia and Emilia-YODAS: tars, or lists beside unpacked folders",
+        "--root /data/Emilia-Dataset --out emilia.jsonl --workers 8",
+        _emilia_options,
+        _emilia,
+    ),
+    "librimix": Corpus(
+        "Libri2Mix, Libri3Mix, …: on disk, or made from LibriSpeech and WHAM! when they are read",
+        "--root /data/Libri2Mix/wav16k/min --librispeech /data/LibriSpeech --out librimix.jsonl",
+        _librimix_options,
+        _librimix,
+    ),
+    "dns": Corpus(
+        "DNS Challenge 2020: clean speech, and noisy-clean pairs",
+        "--root /data/DNS-Challenge/datasets --out dns.jsonl",
+        _no_options,
+        _dns,
+    ),
+    "librispeech": Corpus(
+        "LibriSpeech",
+        "--root /data/LibriSpeech --out librispeech.jsonl",
+        _librispeech_options,
+        _librispeech,
+    ),
+    "vctk": Corpus("VCTK 0.92 or 0.80", "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl", _no_options, _vctk),
+}
+"""The corpora, by the name of their file in `data/`."""
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
+    return int(index), int(count)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
+    return share
+
+
+_positive.__name__ = "whole number"  # argparse names the type in its message
+_share.__name__ = "number"
