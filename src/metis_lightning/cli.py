@@ -35,7 +35,15 @@ OTHER_VERBS = {
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
 }
 
-VERBS = TRAINER_VERBS | OTHER_VERBS
+CONFIG_VERBS = {
+    "prepare tokens": Verb(
+        "store the tokens that a config trains on", "prepare tokens -c configs/pretrain.yaml --out runs/tokens"
+    ),
+    "bench data": Verb("how fast a config's batches come", "bench data -c configs/pretrain.yaml"),
+}
+"""Verbs of two words that take `fit`'s configs and options beside their own."""
+
+VERBS = TRAINER_VERBS | OTHER_VERBS | CONFIG_VERBS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -77,6 +85,8 @@ def _dispatch(args: list[str]) -> None:
     elif args[0] in OTHER_VERBS:
         options = _other_verbs_parser().parse_args(args)
         options.run(options)
+    elif " ".join(args[:2]) in CONFIG_VERBS:
+        _run_config_verb(" ".join(args[:2]), args[2:])
     else:
         guess = get_close_matches(args[0], VERBS, n=1)
         hint = f"did you mean {guess[0]!r}?" if guess else f"the verbs are {', '.join(VERBS)}"
@@ -147,6 +157,36 @@ def _add_tables_options(verb: argparse.ArgumentParser) -> None:
         "  python -m metis_lightning tables\n"
         "  python -m metis_lightning tables --results evaluation/results --out evaluation/tables"
     )
+
+
+def _run_config_verb(name: str, args: list[str]) -> None:
+    """Run a verb of two words; what is not its own option is a config or an option of `fit`."""
+    parser = OneLineParser(
+        prog=f"python -m metis_lightning {name}",
+        usage="%(prog)s -c CONFIG [-c OVERLAY …] [options] [options of fit]",
+        description=CONFIG_VERBS[name].about,
+        epilog=f"example:\n  python -m metis_lightning {CONFIG_VERBS[name].example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--batch-seconds", type=_positive, metavar="S", help="audio in a batch on each process, padding included")
+    if name == "prepare tokens":
+        add(
+            "--out",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="folder of the store; what is there is not made again",
+        )
+        add("--kinds", nargs="+", metavar="KIND", help="ssl, acoustic, features (default: what the module trains on)")
+        add("--shard-size", type=_positive, default=2000, metavar="N", help="recordings in a file (default: 2000)")
+        from metis_lightning.prepare_tokens import run_prepare_tokens as run
+    else:
+        add("--seconds", type=_positive, default=30, metavar="S", help="how long to read (default: 30)")
+        from metis_lightning.bench_data import run_bench_data as run
+    options, rest = parser.parse_known_args(args)
+    run(options, rest)
 
 
 def _positive(text: str) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from sys import argv
@@ -119,6 +120,28 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
+    with _mistakes_in_one_line():
+        resolved = resolve_overlays(args)
+        # LightningCLI warns when it is handed arguments that the process has too.
+        MetisCLI(None if resolved == argv[1:] else resolved, examples)
+
+
+def build_from_config(args: Sequence[str]) -> MetisCLI:
+    """Return the module, data module and trainer that configs and options describe, as `fit` would build them.
+
+    Args:
+        args: as for `fit`, without the verb.
+
+    Raises:
+        UserError: the config does not fit.
+    """
+    with _mistakes_in_one_line():
+        return MetisCLI(resolve_overlays(args), {}, run=False)
+
+
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    """Within the block, say nothing beside the point, and raise a user's mistake as what it is."""
     # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
@@ -127,9 +150,7 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
     try:
-        resolved = resolve_overlays(args)
-        # LightningCLI warns when it is handed arguments that the process has too.
-        MetisCLI(None if resolved == argv[1:] else resolved, examples)
+        yield
     except Exception as error:
         mistake = _find_mistake(error)
         if mistake is None:

@@ -1,8 +1,9 @@
-"""A corpus in memory: utterances, their speakers, and their waveforms read once."""
+"""A corpus: utterances, their speakers, and their waveforms read once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.speed import at_speed
+from metis_lightning.data.table import UtteranceTable
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, Utterance
 
@@ -30,11 +32,8 @@ class SpeechCorpus:
 
     def __init__(self, utterances: Iterable[Utterance], cache: bool = True) -> None:
         """Index `utterances`; with `cache`, keep each waveform in memory after its first read (2 bytes a sample)."""
-        self.utterances = tuple(utterances)
-        self.by_speaker: dict[str, list[int]] = {}
-        for index, utterance in enumerate(self.utterances):
-            self.by_speaker.setdefault(utterance.speaker, []).append(index)
-        self._index = {utterance.id: index for index, utterance in enumerate(self.utterances)}
+        self.utterances = UtteranceTable.of(utterances)
+        self.by_speaker = self.utterances.by_speaker()
         self._cache: dict[int, Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -44,6 +43,14 @@ class SpeechCorpus:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
         return {**self.__dict__, "_cache": None if self._cache is None else {}}
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {utterance.id: index for index, utterance in enumerate(self.utterances)}
+
+    def seconds(self, index: int) -> float:
+        """Return an utterance's duration as listed, without reading its line of the manifest."""
+        return float(self.utterances.seconds[index])
 
     def index_of(self, utterance_id: str) -> int:
         """Return the index of an utterance.
@@ -57,9 +64,10 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        return self._samples(index).to(torch.float32) / _SCALE
+        return self.samples(index).to(torch.float32) / _SCALE
 
-    def _samples(self, index: int) -> Tensor:
+    def samples(self, index: int) -> Tensor:
+        """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         utterance = self.utterances[index]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.recipe import Piece, Recipe, SpeechItem, derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
@@ -32,19 +32,20 @@ class VisualRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws."""
-        utterance = corpus.utterances[index]
+        utterance, wave = corpus.utterances[index], corpus.wave(index)
         return SpeechItem(
             id=utterance.id,
             speaker=utterance.speaker,
             text=utterance.text,
-            wave=corpus.wave(index),
+            wave=wave,
             language=utterance.language,
             features=self.features(corpus, index),
+            pieces=(Piece(index, 0, wave.numel()),),
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length."""
-        return corpus.utterances[index].seconds
+        return corpus.seconds(index)
 
 
 class LipRecipe(VisualRecipe):
@@ -52,6 +53,8 @@ class LipRecipe(VisualRecipe):
 
     The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
     """
+
+    hears = False
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; nothing is read yet."""

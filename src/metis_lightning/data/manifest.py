@@ -17,6 +17,7 @@ from metis_lightning.types import Trial, Utterance
 
 _Record = TypeVar("_Record", Utterance, Trial)
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._/-]*")
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -31,6 +32,19 @@ def read_manifest(path: Path) -> list[Utterance]:
             an id has a character outside [A-Za-z0-9._-] or starts with a dot, or an id occurs twice.
     """
     return _read_records(path, lambda row, where: _utterance(row, path.resolve().parent, where))
+
+
+def parse_utterance(line: bytes, root: str, where: str) -> Utterance:
+    """Return the utterance of one line of a manifest whose paths are relative to `root`.
+
+    Raises:
+        UserError: naming `where`, as for `read_manifest`.
+    """
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from error
+    return _utterance(_object(text, where), Path(root), where)
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -130,6 +144,9 @@ def _id(row: dict[str, Any], key: str, where: str) -> str:
 
 def _relative_path(row: dict[str, Any], where: str) -> PurePosixPath:
     value = _text(row, "path", where)
+    if _PLAIN_PATH.fullmatch(value) and "/../" not in f"/{value}/":
+        # What nearly every line has: as the checks below find, at a third of their time.
+        return PurePosixPath(value)
     path, windows = PurePosixPath(value), PureWindowsPath(value)
     absolute = path.is_absolute() or bool(windows.anchor)
     if not value or absolute or ".." in windows.parts:

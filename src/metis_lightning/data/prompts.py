@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import FRAME, draw_uniform, random_crop, whole_frames
+from metis_lightning.data.recipe import FRAME, Piece, crop_start, draw_uniform, whole_frames
 from metis_lightning.data.voices import draw_enrollment
 
 Enrollment = Literal["prefix", "utterance"]
+
+
+class Prompted(NamedTuple):
+    """A prompt of whole token frames and the target that follows it, both (S,), and what they are made of."""
+
+    prompt: Tensor
+    target: Tensor
+    pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
@@ -40,18 +48,20 @@ class Prompts:
         if self.enrollment not in ("prefix", "utterance"):
             raise ValueError(f"enrollment must be 'prefix' or 'utterance', got {self.enrollment!r}")
 
-    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a prompt of whole token frames and the target of utterance `index`, both (S,)."""
+    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> Prompted:
+        """Return a prompt and the target of utterance `index`."""
         wave, most = corpus.wave(index), whole_frames(self.max_seconds)
+        whole = Piece(index, 0, wave.numel())
         other = draw_enrollment(corpus, index, generator) if self.enrollment == "utterance" else None
-        if other is not None:
-            prompt = random_crop(corpus.wave(other), most, generator)
-            return prompt[: prompt.numel() // FRAME * FRAME], wave
-        return split_prefix(wave, self.fraction, most, generator)
+        if other is None:
+            return Prompted(*split_prefix(wave, self.fraction, most, generator), (whole,))
+        enrolled = corpus.wave(other)
+        start, samples = crop_start(enrolled, most, generator), min(most, enrolled.numel()) // FRAME * FRAME
+        return Prompted(enrolled[start : start + samples], wave, (Piece(other, start, samples), whole))
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""
-        listed = corpus.utterances[index].seconds
+        listed = corpus.seconds(index)
         return listed if self.enrollment == "prefix" else listed + self.max_seconds
 
 

@@ -26,13 +26,25 @@ def perturb_speed(utterances: Iterable[Utterance], speeds: Sequence[float]) -> l
     Raises:
         UserError: if there is no speed, one is not positive or one occurs twice.
     """
+    check_speeds(speeds)
+    utterances = list(utterances)
+    return [renamed(u, speed) for speed in speeds for u in utterances]
+
+
+def check_speeds(speeds: Sequence[float]) -> None:
+    """Refuse what is no list of speeds.
+
+    Raises:
+        UserError: if there is none, one is not positive or one occurs twice.
+    """
     if not speeds or min(speeds) <= 0 or len(set(speeds)) < len(speeds):
         raise UserError(f"`speeds` must be positive and differ from each other, got {list(speeds)}; e.g. [0.9, 1.0]")
-    utterances = list(utterances)
-    return [u if speed == 1 else _renamed(u, speed) for speed in speeds for u in utterances]
 
 
-def _renamed(utterance: Utterance, speed: float) -> Utterance:
+def renamed(utterance: Utterance, speed: float) -> Utterance:
+    """Return the record of an utterance at a speed: itself at 1, else one of another id, speaker and duration."""
+    if speed == 1:
+        return utterance
     return replace(
         utterance,
         id=f"sp{speed:g}-{utterance.id}",

@@ -47,7 +47,7 @@ class TseRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and mixture as `source`."""
         utterance = corpus.utterances[index]
-        prompt, target = self.prompts.draw(corpus, index, generator)
+        prompt, target, pieces = self.prompts.draw(corpus, index, generator)
         interferer = draw_interferer(corpus, index, generator)
         other = speech_crop(corpus.wave(interferer), target.numel(), generator)
         snr_db = draw_uniform(*self.snr_range, generator)
@@ -67,6 +67,7 @@ class TseRecipe(Recipe):
                 "snr_db": snr_db,
                 "gain": mixed.gain * gain,
             },
+            pieces=pieces,
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

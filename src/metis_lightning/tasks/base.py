@@ -16,6 +16,7 @@ from metis_lightning.data.recipe import derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.masked_tokens import MaskRatioCurve
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import read_stored
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.difference import difference
 
@@ -38,6 +39,9 @@ class TrainableModule(lightning.LightningModule):
     over masked tokens, `masked_tokens` counts them), and `parts`, which says what of the module goes into a bundle;
     every checkpoint carries that as plain data.
     """
+
+    token_kinds: tuple[str, ...] = ()
+    """Kinds of tokens that the module trains on and can read from a store; none if it needs the audio."""
 
     def __init__(
         self,
@@ -62,6 +66,10 @@ class TrainableModule(lightning.LightningModule):
     def kept(self) -> set[str]:
         """Return the names of the weights that a checkpoint holds: all but the frozen front end of a bundle."""
         return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
+
+    def setup(self, stage: str) -> None:
+        """Have a data module with a token store read what this module's tokenizer makes, and nothing else."""
+        read_stored(getattr(self.trainer, "datamodule", None), getattr(self, "tokenizer", None), self.token_kinds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the module's own weights, and note which of them make which part of a bundle."""

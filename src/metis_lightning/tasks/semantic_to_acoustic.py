@@ -13,6 +13,7 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, Sema
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import stored_targets
 from metis_lightning.tasks.token_cache import TokenCache
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -31,6 +32,8 @@ class SemanticToAcousticModule(TrainableModule):
         prompt_rule: prompts and masks.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
+
+    token_kinds = ("ssl", "acoustic")
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class SemanticToAcousticModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the loss and accuracy on the masked tokens of a drawn layer."""
-        ssl, acoustic, frames = self.cache.tokens(batch)
+        ssl, acoustic, frames = stored_targets(self.tokenizer, batch) or self.cache.tokens(batch)
         acoustic = acoustic[..., : self.model.config.num_quantizers]
         layer = self._draw_layer(generator)
         masking = draw_masking(frames, ssl.shape[1], self.prompt_rule, generator)
