@@ -23,8 +23,6 @@ def run_bench_data(options: Namespace, config: Sequence[str]) -> None:
     datamodule = cli.datamodule
     if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):
         raise UserError("bench data: give a config of a module and a corpus of this package with -c")
-    if options.batch_seconds:
-        datamodule.batch_seconds = float(options.batch_seconds)
     read_stored(datamodule, getattr(cli.model, "tokenizer", None), cli.model.token_kinds)
     print(*report(measure(datamodule, options.seconds), datamodule), sep="\n")
 

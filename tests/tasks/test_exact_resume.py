@@ -67,7 +67,7 @@ class Run:
         optimizer = partial(torch.optim.AdamW, lr=1e-2)
         module = TseModule(str(self.bundle), lora_rank=2, optimizer=optimizer, lr_scheduler=SCHEDULE)
         recipe = TseRecipe(enrollment="utterance", max_prompt_seconds=0.5)
-        data = StarterDataModule(recipe=recipe, batch_seconds=8.0, max_seconds=1.5, num_workers=self.workers)
+        data = StarterDataModule(recipe=recipe, batch_seconds=8.0, max_seconds=2.0, num_workers=self.workers)
         saved = ModelCheckpoint(self.folder, "{step}", save_top_k=-1, every_n_train_steps=1)
         lightning.Trainer(
             max_steps=STEPS,

@@ -33,7 +33,7 @@ from metis_lightning.weights.build import load_tokenizer
 from tiny import STAGE1, stage2_config
 
 KINDS = ("ssl", "acoustic")
-SECONDS = 1.3
+SECONDS = 2.1
 
 
 def data(recipe: Recipe, tokens: Path | None = None) -> StarterDataModule:

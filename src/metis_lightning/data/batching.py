@@ -23,6 +23,9 @@ ItemKey = tuple[int, int]
 # corpora, lengths within a factor of 1.2 do, so that the neighbours of an item still vary.
 _TIGHT, _LOOSE = 1.08, 1.2
 
+# Items from which the padding without buckets is told.
+_ENOUGH = 200_000
+
 
 def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     """Pad items with zeros at the end and stack them.
@@ -195,9 +198,10 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
 def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds: float, seed: int = 0) -> float:
     """Return the share of padding if batches of the same seconds were filled in random order: what buckets save."""
-    lengths = np.asarray(lengths, dtype=np.float64)
+    order = _permutation(len(lengths), derived_generator("unbucketed", seed))[:_ENOUGH]
+    lengths = np.asarray(lengths, dtype=np.float64)[order]
     padded, longest, count = 0.0, 0.0, 0
-    for length in lengths[_permutation(len(lengths), derived_generator("unbucketed", seed))].tolist():
+    for length in lengths.tolist():
         if count and max(longest, length) * (count + 1) > batch_seconds:
             padded, longest, count = padded + longest * count, 0.0, 0
         longest, count = max(longest, length), count + 1

@@ -64,7 +64,7 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        return self.samples(index).to(torch.float32) / _SCALE
+        return as_wave(self.samples(index))
 
     def samples(self, index: int) -> Tensor:
         """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
@@ -76,3 +76,8 @@ class SpeechCorpus:
         if self._cache is not None:
             self._cache[index] = samples
         return samples
+
+
+def as_wave(samples: Tensor) -> Tensor:
+    """Return the waveform float32 of int16 samples as `SpeechCorpus.samples` gives them, as a new tensor."""
+    return samples.to(torch.float32) / _SCALE

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from metis_lightning.data.batching import process_rank, process_world_size
-from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.corpus import SpeechCorpus, as_wave
 from metis_lightning.data.token_shards import Recording, audio_hash, stamp_of
 from metis_lightning.data.token_store import TokenStore
 from metis_lightning.errors import UserError
@@ -47,7 +47,7 @@ class _Recordings(Dataset[tuple[Recording, Tensor]]):
         utterance = corpus.utterances[index]
         samples = corpus.samples(index)
         stamp = stamp_of(utterance)
-        return Recording(digest64(utterance.id), stamp, audio_hash(samples), len(samples)), corpus.wave(index)
+        return Recording(digest64(utterance.id), stamp, audio_hash(samples), len(samples)), as_wave(samples)
 
 
 def _collate(items: Sequence[tuple[Recording, Tensor]]) -> RecordingBatch:
@@ -70,7 +70,9 @@ class Unstored:
         Raises:
             UserError: if there is no utterance.
         """
-        self.corpora, self.stores, self.num_workers = tuple(corpora), tuple(stores), num_workers
+        # Each recording is read once: nothing is gained by keeping it.
+        self.corpora = tuple(SpeechCorpus(corpus.utterances, cache=False) for corpus in corpora)
+        self.stores, self.num_workers = tuple(stores), num_workers
         self.batch_seconds = batch_seconds
         if not sum(map(len, corpora)):
             raise UserError("no utterances to make tokens of; check the data root, the splits and max_seconds")
