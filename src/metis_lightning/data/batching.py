@@ -199,13 +199,13 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds: float, seed: int = 0) -> float:
     """Return the share of padding if batches of the same seconds were filled in random order: what buckets save."""
     order = _permutation(len(lengths), derived_generator("unbucketed", seed))[:_ENOUGH]
-    lengths = np.asarray(lengths, dtype=np.float64)[order]
+    drawn = np.asarray(lengths, dtype=np.float64)[order]
     padded, longest, count = 0.0, 0.0, 0
-    for length in lengths.tolist():
+    for length in drawn.tolist():
         if count and max(longest, length) * (count + 1) > batch_seconds:
             padded, longest, count = padded + longest * count, 0.0, 0
         longest, count = max(longest, length), count + 1
-    return float(1 - lengths.sum() / (padded + longest * count))
+    return float(1 - drawn.sum() / (padded + longest * count))
 
 
 def _bucket_edges(ascending: np.ndarray, batch_seconds: float) -> list[int]:

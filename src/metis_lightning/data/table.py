@@ -13,6 +13,7 @@ import numpy as np
 
 from metis_lightning.data.manifest import parse_utterance
 from metis_lightning.data.speed import check_speeds, renamed
+from metis_lightning.data.table_index import ManifestIndex, read_manifest_index, write_manifest_index
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -83,11 +84,19 @@ class UtteranceTable(Sequence[Utterance]):
         """Return the table of any utterances, in the order given."""
         if isinstance(utterances, UtteranceTable):
             return utterances
-        listed = tuple(utterances)
-        scan = _Scan()
+        listed, scan = tuple(utterances), _Scan()
         for utterance in listed:
-            scan.add(utterance)
-        return scan.table(listed)
+            scan.add(utterance, 0)
+        return cls.indexed(listed, scan.index(0))
+
+    @classmethod
+    def indexed(cls, source: Sequence[Utterance], index: ManifestIndex) -> UtteranceTable:
+        """Return the table of utterances of which the index is known."""
+        columns = np.empty(len(source), dtype=_COLUMNS)
+        columns["row"], columns["speed"] = np.arange(len(source)), 1.0
+        columns["name"], columns["seconds"] = index.names, index.seconds
+        columns["speaker"], columns["split"] = index.speakers, index.splits
+        return cls(source, columns, index.speaker_names, index.split_names)
 
     @property
     def seconds(self) -> np.ndarray:
@@ -158,6 +167,8 @@ class UtteranceTable(Sequence[Utterance]):
 def open_manifest(path: Path, root: str | None = None) -> UtteranceTable:
     """Read a manifest through, checking every line as `read_manifest` does, and keep what batches are planned from.
 
+    Of a large manifest that is kept on disk too (`data.table_index`): the next run need not read it through.
+
     Args:
         path: the manifest.
         root: folder that its paths are relative to; None is the manifest's folder.
@@ -167,39 +178,54 @@ def open_manifest(path: Path, root: str | None = None) -> UtteranceTable:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; check the data root")
+    index = read_manifest_index(path)
+    if index is None:
+        index = _read_through(path)
+        write_manifest_index(path, index)
     root = str(path.resolve().parent) if root is None else root
-    scan, offsets, end = _Scan(), array("q"), 0
+    return UtteranceTable.indexed(ManifestLines(path, root, index.offsets), index)
+
+
+def _read_through(path: Path) -> ManifestIndex:
+    scan, end = _Scan(), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                scan.add(parse_utterance(line, root, f"{path}:{number}"))
-                offsets.append(end)
+                scan.add(parse_utterance(line, "", f"{path}:{number}"), end)
             end += len(line)
-    _check_unique(path, np.array(scan.names))
-    offsets.append(end)
-    return scan.table(ManifestLines(path, root, np.array(offsets, dtype=np.int64)))
+    index = scan.index(end)
+    _check_unique(path, index.names)
+    return index
 
 
 class _Scan:
     """Columns as they grow, and the names behind their codes."""
 
     def __init__(self) -> None:
-        self.names, self.seconds, self.speakers, self.splits = array("q"), array("d"), array("i"), array("i")
+        self.names, self.seconds, self.offsets = array("q"), array("d"), array("q")
+        self.speakers, self.splits = array("i"), array("i")
         self.speaker_codes: dict[str, int] = {}
         self.split_codes: dict[str, int] = {}
 
-    def add(self, utterance: Utterance) -> None:
+    def add(self, utterance: Utterance, offset: int) -> None:
         self.names.append(digest64(utterance.id))
         self.seconds.append(utterance.seconds)
+        self.offsets.append(offset)
         self.speakers.append(self.speaker_codes.setdefault(utterance.speaker, len(self.speaker_codes)))
         self.splits.append(self.split_codes.setdefault(utterance.split, len(self.split_codes)))
 
-    def table(self, source: Sequence[Utterance]) -> UtteranceTable:
-        columns = np.empty(len(source), dtype=_COLUMNS)
-        columns["row"], columns["speed"] = np.arange(len(source)), 1.0
-        columns["name"], columns["seconds"] = self.names, self.seconds
-        columns["speaker"], columns["split"] = self.speakers, self.splits
-        return UtteranceTable(source, columns, tuple(self.speaker_codes), tuple(self.split_codes))
+    def index(self, end: int) -> ManifestIndex:
+        """Return what was added; the last line ends at `end`."""
+        self.offsets.append(end)
+        return ManifestIndex(
+            names=np.array(self.names, dtype=np.int64),
+            seconds=np.array(self.seconds, dtype=np.float64),
+            speakers=np.array(self.speakers, dtype=np.int32),
+            splits=np.array(self.splits, dtype=np.int32),
+            offsets=np.array(self.offsets, dtype=np.int64),
+            speaker_names=tuple(self.speaker_codes),
+            split_names=tuple(self.split_codes),
+        )
 
 
 def _check_unique(path: Path, names: np.ndarray) -> None:
