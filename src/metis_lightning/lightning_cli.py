@@ -145,6 +145,8 @@ def _mistakes_in_one_line() -> Iterator[None]:
     # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    # It knows of resumable loaders only, not of our data module, which does resume.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     # Lightning recommends other products at the start of every run.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
