@@ -56,8 +56,8 @@ def read_manifest_index(manifest: Path) -> ManifestIndex | None:
             if (file.metadata() or {}) != _state(manifest):
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        names = {key: tuple(json.loads(arrays.pop(key).tobytes())) for key in ("speaker_names", "split_names")}
-        return ManifestIndex(**arrays, **names)
+        speakers, splits = (tuple(json.loads(arrays.pop(key).tobytes())) for key in ("speaker_names", "split_names"))
+        return ManifestIndex(**arrays, speaker_names=speakers, split_names=splits)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         # Whatever it is, the manifest itself says all that it could.
         return None
