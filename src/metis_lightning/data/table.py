@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from metis_lightning.data.manifest import parse_utterance
+from metis_lightning.data.manifest import check_utterance, parse_utterance
 from metis_lightning.data.speed import check_speeds, renamed
 from metis_lightning.data.table_index import ManifestIndex, read_manifest_index, write_manifest_index
 from metis_lightning.errors import UserError
@@ -86,7 +86,7 @@ class UtteranceTable(Sequence[Utterance]):
             return utterances
         listed, scan = tuple(utterances), _Scan()
         for utterance in listed:
-            scan.add(utterance, 0)
+            scan.add(utterance.id, utterance.seconds, utterance.speaker, utterance.split)
         return cls.indexed(listed, scan.index(0))
 
     @classmethod
@@ -191,7 +191,9 @@ def _read_through(path: Path) -> ManifestIndex:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                scan.add(parse_utterance(line, "", f"{path}:{number}"), end)
+                fields = check_utterance(line, f"{path}:{number}")
+                scan.add(fields["id"], fields["seconds"], fields["speaker"], fields["split"])
+                scan.offsets.append(end)
             end += len(line)
     index = scan.index(end)
     _check_unique(path, index.names)
@@ -207,12 +209,11 @@ class _Scan:
         self.speaker_codes: dict[str, int] = {}
         self.split_codes: dict[str, int] = {}
 
-    def add(self, utterance: Utterance, offset: int) -> None:
-        self.names.append(digest64(utterance.id))
-        self.seconds.append(utterance.seconds)
-        self.offsets.append(offset)
-        self.speakers.append(self.speaker_codes.setdefault(utterance.speaker, len(self.speaker_codes)))
-        self.splits.append(self.split_codes.setdefault(utterance.split, len(self.split_codes)))
+    def add(self, name: str, seconds: float, speaker: str, split: str) -> None:
+        self.names.append(digest64(name))
+        self.seconds.append(seconds)
+        self.speakers.append(self.speaker_codes.setdefault(speaker, len(self.speaker_codes)))
+        self.splits.append(self.split_codes.setdefault(split, len(self.split_codes)))
 
     def index(self, end: int) -> ManifestIndex:
         """Return what was added; the last line ends at `end`."""
@@ -239,7 +240,7 @@ def _check_unique(path: Path, names: np.ndarray) -> None:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            name = parse_utterance(line, "", f"{path}:{number}").id
+            name = check_utterance(line, f"{path}:{number}")["id"]
             if name in seen:
                 raise UserError(
                     f"{path}:{number}: id {name!r} occurs already at {path}:{seen[name]}; ids must be unique"
