@@ -28,13 +28,14 @@ LAYERS = (
     {"evaluate"},
     {"explain", "overlays"},
     {"lightning_cli", "prepare"},
+    {"prepare_tokens", "bench_data"},
     {"cli"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
-USES_TASKS = {"tasks", "evaluate", "cli"}
+USES_TASKS = {"tasks", "evaluate", "prepare_tokens", "bench_data", "cli"}
 
 
 def layer_of(module: str) -> str:

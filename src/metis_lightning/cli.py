@@ -38,7 +38,15 @@ OTHER_VERBS = {
     "prepare": Verb("list a corpus as a manifest", "prepare emilia --root /data/Emilia-Dataset --out emilia.jsonl"),
 }
 
-VERBS = TRAINER_VERBS | OTHER_VERBS
+CONFIG_VERBS = {
+    "prepare tokens": Verb(
+        "store the tokens that a config trains on", "prepare tokens -c configs/pretrain.yaml --out runs/tokens"
+    ),
+    "bench data": Verb("how fast a config's batches come", "bench data -c configs/pretrain.yaml"),
+}
+"""Verbs of two words that take `fit`'s configs and options beside their own."""
+
+VERBS = TRAINER_VERBS | OTHER_VERBS | CONFIG_VERBS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -77,6 +85,8 @@ def _dispatch(args: list[str]) -> None:
         from metis_lightning.lightning_cli import run_trainer_verb
 
         run_trainer_verb(args, {name: verb.example for name, verb in TRAINER_VERBS.items()})
+    elif " ".join(args[:2]) in CONFIG_VERBS:
+        _run_config_verb(" ".join(args[:2]), args[2:])
     elif args[0] in OTHER_VERBS:
         options = _other_verbs_parser().parse_args(args)
         options.run(options)
@@ -90,7 +100,7 @@ def _overview() -> str:
     """Return the text of the bare command: every verb with an example."""
     lines = ["usage: python -m metis_lightning VERB [options]", "", "verbs:"]
     for name, verb in VERBS.items():
-        lines += [f"  {name:<10} {verb.about}", f"  {'':<10}   python -m metis_lightning {verb.example}"]
+        lines += [f"  {name:<14} {verb.about}", f"  {'':<14}   python -m metis_lightning {verb.example}"]
     lines += ["", "python -m metis_lightning VERB --help lists a verb's options."]
     return "\n".join(lines)
 
@@ -183,6 +193,37 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _run_config_verb(name: str, args: list[str]) -> None:
+    """Run a verb of two words; what is not its own option is a config or an option of `fit`."""
+    parser = OneLineParser(
+        prog=f"python -m metis_lightning {name}",
+        usage="%(prog)s -c CONFIG [-c OVERLAY ...] [options] [options of fit]",
+        description=CONFIG_VERBS[name].about,
+        epilog=f"example:\n  python -m metis_lightning {CONFIG_VERBS[name].example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    {"prepare tokens": _add_prepare_tokens_options, "bench data": _add_bench_data_options}[name](parser)
+    options, config = parser.parse_known_args(args)
+    options.run(options, config)
+
+
+def _add_prepare_tokens_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `prepare tokens`."""
+    verb.set_defaults(run=_run_prepare_tokens)
+    add = verb.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the store; what is there is not made again")
+    add("--kinds", nargs="+", metavar="KIND", help="ssl, acoustic, features (default: what the module trains on)")
+    add("--batch-seconds", type=_positive, metavar="S", help="audio in a batch (default: the config's)")
+    add("--shard-size", type=_positive, default=2000, metavar="N", help="recordings in a file (default: 2000)")
+
+
+def _add_bench_data_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `bench data`."""
+    verb.set_defaults(run=_run_bench_data)
+    verb.add_argument("--seconds", type=_positive, default=30, metavar="S", help="how long to read (default: 30)")
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -213,3 +254,17 @@ def _run_compare(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.compare import run_compare
 
     run_compare(options)
+
+
+def _run_prepare_tokens(options: argparse.Namespace, config: list[str]) -> None:
+    """Run the verb `prepare tokens`."""
+    from metis_lightning.prepare_tokens import run_prepare_tokens
+
+    run_prepare_tokens(options, config)
+
+
+def _run_bench_data(options: argparse.Namespace, config: list[str]) -> None:
+    """Run the verb `bench data`."""
+    from metis_lightning.bench_data import run_bench_data
+
+    run_bench_data(options, config)

@@ -29,6 +29,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def digest64(text: str) -> int:
+    """Return 64 bits of a hash of a text as a signed integer, the same in every process and on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content as lower-case hexadecimal."""
     with path.open("rb") as file:

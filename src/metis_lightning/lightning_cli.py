@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from sys import argv
@@ -124,15 +125,37 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
+    with _mistakes_in_one_line():
+        MetisCLI(args, examples)
+
+
+def build_from_config(args: Sequence[str]) -> MetisCLI:
+    """Return the module, data module and trainer that configs and options describe, as `fit` would build them.
+
+    Args:
+        args: as for `fit`, without the verb.
+
+    Raises:
+        UserError: the config does not fit.
+    """
+    with _mistakes_in_one_line():
+        return MetisCLI(args, {}, run=False)
+
+
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    """Within the block, say nothing beside the point, and raise a user's mistake as what it is."""
     # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    # It knows of resumable loaders only, not of our data module, which does resume.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     # Lightning recommends other products at the start of every run.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
     try:
-        MetisCLI(args, examples)
+        yield
     except Exception as error:
         mistake = _find_mistake(error)
         if mistake is None:

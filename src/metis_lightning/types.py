@@ -41,6 +41,14 @@ class AudioSource(ABC):
             UserError: if it cannot be read.
         """
 
+    @abstractmethod
+    def stamp(self) -> str:
+        """Return what changes when the audio does, without reading it; of a URL, only where it is.
+
+        Raises:
+            FileNotFoundError: if a local file is not there.
+        """
+
 
 AudioLocation = Path | AudioSource
 """Where audio is: a local file, or a source that reads it."""
@@ -107,6 +115,8 @@ class SpeechBatch:
     heard: (B,) bool or None, the rows that have a source, which is zeros in the others; None if all have one.
     features: (B, F, C) float32 or None, frames of a condition that is not audio, such as lips, at the recipe's rate.
     feature_lengths: (B,) int64 or None, frames of `features` that are not padding.
+    ssl_tokens, acoustic_tokens: (B, T) and (B, T, Q) int64 or None, tokens of `wave` that were read from a store; where
+        a recipe needs no sound beside them, `wave` is (B, 0), and `lengths` are still those of what was recorded.
     """
 
     ids: tuple[str, ...]
@@ -122,6 +132,8 @@ class SpeechBatch:
     heard: Tensor | None = None
     features: Tensor | None = None
     feature_lengths: Tensor | None = None
+    ssl_tokens: Tensor | None = None
+    acoustic_tokens: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """Return the same batch with every tensor on `device`."""

@@ -1,8 +1,11 @@
+import warnings
+
 import pytest
 import torch
 
 from metis_lightning.data.batching import SecondsBatchSampler, collate
-from metis_lightning.data.recipe import SpeechItem
+from metis_lightning.data.recipe import PlainRecipe, SpeechItem
+from metis_lightning.data.starter import StarterDataModule
 from metis_lightning.errors import UserError
 
 
@@ -119,6 +122,33 @@ def test_impossible_requests_are_the_users_mistake(monkeypatch):
     on_rank(monkeypatch, 0, 4)
     with pytest.raises(UserError, match="3 utterances cannot be shared by 4 processes"):
         list(SecondsBatchSampler([1.0] * 3, 10.0, True))
+
+
+def test_a_fingerprint_is_of_everything_that_batches_follow_from(monkeypatch):
+    def fingerprint(lengths=(1.0, 2.0, 3.0), seconds=6.0, seed=0):
+        return SecondsBatchSampler(lengths, seconds, shuffle=True, seed=seed).fingerprint()
+
+    same = fingerprint()
+    assert fingerprint() == same
+    others = {fingerprint((1.0, 2.0, 3.5)), fingerprint(seconds=7.0), fingerprint(seed=1)}
+    on_rank(monkeypatch, 0, 2)
+    others.add(fingerprint())
+    assert len(others) == 4
+    assert same not in others
+
+
+@pytest.mark.parametrize(("plan", "warned"), [(None, False), ("", False), ("another", True)])
+def test_resuming_in_other_batches_is_said(plan, warned):
+    module = StarterDataModule(recipe=PlainRecipe(), max_seconds=1.9, batch_seconds=8.0)
+    module.train_dataloader()
+    own = module._plan
+    place = {"epoch": 1, "batches": 2} | ({} if plan is None else {"plan": plan or own})
+    module.load_state_dict(place)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loader = module.train_dataloader()
+    assert any("within an epoch of other batches" in str(w.message) for w in caught) == warned
+    assert next(iter(loader.batch_sampler))[0][0] == 1
 
 
 def test_a_resumed_epoch_goes_on_after_the_batches_that_were_done() -> None:

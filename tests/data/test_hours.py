@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from metis_lightning.data.hours import within_hours
 from metis_lightning.data.recipe import PlainRecipe
 from metis_lightning.data.starter import STARTER_ROOT, StarterDataModule
+from metis_lightning.data.table import UtteranceTable
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
@@ -16,36 +16,43 @@ def ids(utterances):
 
 def trained_on(**options):
     data = StarterDataModule(PlainRecipe(), **options)
-    return data.train_dataloader().dataset.corpus.utterances
+    return list(data.train_dataloader().dataset.corpus.utterances)
 
 
 def minutes(utterances):
     return sum(utterance.seconds for utterance in utterances) / 60
 
 
-@pytest.fixture
-def listed():
-    first = Utterance("", Path("a.wav"), "ada", "", "en", 36.0, 24_000, "train")
-    return [replace(first, id=f"u{number}") for number in range(100)]
+def utterance(number):
+    return Utterance(f"u{number}", Path("a.wav"), f"s{number // 10}", "", "en", 36.0, 24_000, "train")
 
 
-def test_the_cap_is_kept_and_the_order_is_the_manifests(listed):
-    ten = within_hours(listed, 0.1)
-    assert len(ten) == 10
-    assert ids(ten) == [i for i in ids(listed) if i in set(ids(ten))]
-    # As good as at random: not the first ten.
-    assert ids(ten) != ids(listed)[:10]
-    assert len(within_hours(listed, 0.1099)) == 10
-    assert within_hours(listed, 1.0) == within_hours(listed, 50) == listed
+EVERYONE = [utterance(number) for number in range(200)]
+"""20 speakers, each with 10 utterances of a hundredth of an hour."""
 
 
-def test_fewer_hours_are_among_more_whatever_the_order(listed):
-    chosen = [set(ids(within_hours(listed, hours))) for hours in (0.05, 0.1, 0.5)]
+def within(hours, listed=EVERYONE):
+    return list(within_hours(UtteranceTable.of(listed), hours))
+
+
+@pytest.mark.parametrize("hours", [0.001, 0.01, 0.2, 0.555, 1.99, 2.0, 5.0])
+def test_the_cap_takes_as_much_as_fits_in_whole_speakers_save_one(hours):
+    chosen = within(hours)
+    assert len(chosen) == min(200, int(hours / 0.01 + 1e-6))
+    counts = [sum(u.speaker == f"s{s}" for u in chosen) for s in range(20)]
+    assert sum(0 < count < 10 for count in counts) <= 1
+    assert ids(chosen) == [i for i in ids(EVERYONE) if i in set(ids(chosen))]
+
+
+def test_fewer_hours_are_among_more_whatever_the_order():
+    chosen = [set(ids(within(hours))) for hours in (0.05, 0.1, 0.5)]
     assert [len(each) for each in chosen] == [5, 10, 50]
     assert chosen[0] < chosen[1] < chosen[2]
-    assert set(ids(within_hours(reversed(listed), 0.1))) == chosen[1]
+    assert set(ids(within(0.1, EVERYONE[::-1]))) == chosen[1]
+    # As good as at random: not the first.
+    assert within(0.5) != EVERYONE[:50]
     # The same on every machine and in every version: a run that is gone on with keeps its data.
-    assert chosen[0] == {"u3", "u10", "u52", "u64", "u65"}
+    assert chosen[0] == {"u11", "u12", "u14", "u16", "u19"}
 
 
 def test_training_is_capped_and_validation_is_not():

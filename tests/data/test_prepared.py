@@ -11,6 +11,7 @@ from metis_lightning.data.build import BuildOptions, build_manifest
 from metis_lightning.data.emilia import EmiliaScan
 from metis_lightning.data.prepared import PreparedDataModule
 from metis_lightning.data.selection import Selection, hold_out, select
+from metis_lightning.data.table import UtteranceTable
 from metis_lightning.data.trials import write_trials
 from metis_lightning.data.tse import TseRecipe
 from metis_lightning.errors import UserError
@@ -27,53 +28,44 @@ EVERYONE = [utterance(n, language="de" if n % 4 == 0 else "en", dnsmos=3 + n / 1
 
 
 def kept(listed=EVERYONE, **options):
-    return list(select(lambda: iter(listed), Selection(**options)))
+    return list(select(UtteranceTable.of(listed), Selection(**options)))
+
+
+def held_out(listed, dev_hours=0.5):
+    return list(hold_out(UtteranceTable.of(listed), "dev", dev_hours))
 
 
 def test_filters():
     assert kept() == EVERYONE
     assert kept(languages=("de",)) == EVERYONE[::4]
+    assert kept(languages=("zh",)) == []
     assert kept(min_dnsmos=3.1) == EVERYONE[100:]
     longer = [replace(u, seconds=float(n)) for n, u in enumerate(EVERYONE)]
     assert kept(longer, seconds=(5.0, 7.0)) == longer[5:8]
     few = [*EVERYONE[:11], EVERYONE[30]]
     assert kept(few, min_per_speaker=2) == EVERYONE[:10]
+    # Speakers are counted after the other filters.
+    assert kept(languages=("de",), min_per_speaker=3) == [u for u in EVERYONE[::4] if int(u.speaker[1:]) % 2 == 0]
     with pytest.raises(UserError, match="'u0' has no dnsmos"):
         kept([replace(EVERYONE[0], dnsmos=None)], min_dnsmos=3.0)
 
 
-@pytest.mark.parametrize("hours", [0.0, 0.005, 0.2, 0.555, 1.99, 2.0, 5.0])
-def test_the_cap_takes_as_much_as_fits_in_whole_speakers_save_one(hours):
-    chosen = kept(hours=hours + 1e-9)
-    assert len(chosen) == min(200, int(hours / 0.01 + 1e-6))
-    counts = [sum(u.speaker == f"s{s}" for u in chosen) for s in range(20)]
-    assert sum(0 < count < 10 for count in counts) <= 1
-
-
-def test_a_smaller_choice_is_part_of_a_larger_and_of_any_order():
-    small, large = set(kept(hours=0.4)), set(kept(hours=1.0))
-    assert small < large
-    assert set(kept(EVERYONE[::-1], hours=0.4)) == small
-    assert set(kept(hours=0.4, seed=1)) != small
-    others = [utterance(500, split="dev"), *EVERYONE]
-    assert set(kept(others, hours=0.4)) == {others[0]} | small
-
-
 def test_speakers_are_held_out_for_validation():
-    held = hold_out(EVERYONE, Selection(dev_hours=0.15), "dev")
+    held = held_out(EVERYONE, 0.15)
     dev = {u.speaker for u in held if u.split == "dev"}
     assert len(dev) == 2
     assert dev.isdisjoint(u.speaker for u in held if u.split == "train")
     assert [u.id for u in held] == [u.id for u in EVERYONE]
-    # The same voices whatever the cap, and never more than a tenth.
-    capped = hold_out(kept(hours=0.6), Selection(dev_hours=0.05), "dev")
-    assert {u.speaker for u in capped if u.split == "dev"} == dev
+    # The same voices in any order; never more than a tenth.
+    assert {u.speaker for u in held_out(EVERYONE[::-1], 0.15) if u.split == "dev"} == dev
+    assert len({u.speaker for u in held_out(EVERYONE, 50) if u.split == "dev"}) == 2
     three = [u for u in EVERYONE if u.speaker in ("s1", "s2", "s3")]
-    assert len({u.speaker for u in hold_out(three, Selection(), "dev") if u.split == "dev"}) == 1
+    assert len({u.speaker for u in held_out(three) if u.split == "dev"}) == 1
     own = [*EVERYONE, utterance(500, split="dev")]
-    assert hold_out(own, Selection(), "dev") == own
-    alone = hold_out(EVERYONE[:10], Selection(), "dev")
+    assert held_out(own) == own
+    alone = held_out(EVERYONE[:10])
     assert sum(u.split == "dev" for u in alone) == 1
+    assert held_out(EVERYONE[:1]) == EVERYONE[:1]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.speed import at_speed, perturb_speed
+from metis_lightning.data.speed import at_speed
 from metis_lightning.data.starter import StarterDataModule
 from metis_lightning.errors import UserError
 
@@ -24,8 +24,8 @@ def test_a_faster_tape_is_shorter_and_higher(tone, speed):
 
 
 def test_other_speeds_are_other_speakers(corpus):
-    heard = perturb_speed(corpus.utterances, [0.9, 1.0])
-    assert heard[len(corpus) :] == list(corpus.utterances)
+    heard = corpus.utterances.at_speeds([0.9, 1.0])
+    assert list(heard[len(corpus) :]) == list(corpus.utterances)
     first = heard[0]
     assert (first.id, first.speaker, first.speed) == ("sp0.9-ada_0", "sp0.9-ada", 0.9)
     played = SpeechCorpus(heard)
@@ -37,7 +37,7 @@ def test_other_speeds_are_other_speakers(corpus):
 @pytest.mark.parametrize("speeds", [[], [0.0, 1.0], [1.0, 1.0], [-1.0]])
 def test_wrong_speeds_are_named(corpus, speeds):
     with pytest.raises(UserError, match="`speeds` must be positive"):
-        perturb_speed(corpus.utterances, speeds)
+        corpus.utterances.at_speeds(speeds)
 
 
 def test_training_hears_all_speeds_and_validation_one():

@@ -74,7 +74,7 @@ def test_level_changes_wave_and_source_alike_and_never_clips(corpus):
 def test_a_loud_prompt_is_lowered_with_the_rest(corpus):
     loud = SpeechCorpus(corpus.utterances)
     # Above full scale, as a lossy codec's overshoot.
-    loud._cache = {index: corpus._samples(index) * (5 if index in (1, 2) else 1) for index in range(9)}
+    loud._cache = {index: corpus.samples(index) * (5 if index in (1, 2) else 1) for index in range(9)}
     item = TseRecipe(snr_range=(20, 20), enrollment="utterance")(loud, 0, derived_generator(0))
     assert float(loud.wave(1).abs().max()) > 1.2
     assert max(float(item.wave.abs().max()), float(item.source.abs().max())) == pytest.approx(0.99, abs=1e-5)

@@ -86,7 +86,7 @@ def test_the_stand_in_follows_the_loudness_of_four_bands(corpus: SpeechCorpus) -
     assert torch.equal(features, recipe(corpus, 1, derived_generator(5)).features)
     assert torch.linalg.matrix_rank(features, atol=1e-3) <= 4
     quiet = SpeechCorpus(corpus.utterances)
-    quiet._cache = {1: quiet._samples(1) // 2}
+    quiet._cache = {1: quiet.samples(1) // 2}
     assert not torch.allclose(recipe.features(quiet, 1), features)
 
 

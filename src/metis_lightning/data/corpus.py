@@ -1,8 +1,9 @@
-"""A corpus in memory: utterances, their speakers, and their waveforms read once."""
+"""A corpus: utterances, their speakers, and their waveforms read once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.speed import at_speed
+from metis_lightning.data.table import UtteranceTable
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
@@ -32,11 +34,8 @@ class SpeechCorpus:
 
     def __init__(self, utterances: Iterable[Utterance], cache: bool = True) -> None:
         """Index `utterances`; with `cache`, keep each waveform in memory after its first read (2 bytes a sample)."""
-        self.utterances = tuple(utterances)
-        self.by_speaker: dict[str, list[int]] = {}
-        for index, utterance in enumerate(self.utterances):
-            self.by_speaker.setdefault(utterance.speaker, []).append(index)
-        self._index = {utterance.id: index for index, utterance in enumerate(self.utterances)}
+        self.utterances = UtteranceTable.of(utterances)
+        self.by_speaker = self.utterances.by_speaker()
         self._cache: dict[int, Tensor] | None = {} if cache else None
         # Several utterances may be heard in one recording.
         self._heard: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
@@ -53,6 +52,14 @@ class SpeechCorpus:
         """Tell whether there is an utterance of this id."""
         return utterance_id in self._index
 
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {utterance.id: index for index, utterance in enumerate(self.utterances)}
+
+    def seconds(self, index: int) -> float:
+        """Return an utterance's duration as listed, without reading its line of the manifest."""
+        return float(self.utterances.seconds[index])
+
     def index_of(self, utterance_id: str) -> int:
         """Return the index of an utterance.
 
@@ -65,7 +72,7 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        return self._samples(index).to(torch.float32) / _SCALE
+        return as_wave(self.samples(index))
 
     def heard(self, index: int) -> Tensor:
         """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
@@ -77,15 +84,23 @@ class SpeechCorpus:
         if utterance.heard is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
         samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance.speed)
-        if samples.shape != (clean := self._samples(index)).shape:
+        if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
             )
-        return samples.to(torch.float32) / _SCALE
+        return as_wave(samples)
 
-    def _samples(self, index: int) -> Tensor:
+    def samples(self, index: int) -> Tensor:
+        """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
         utterance = self.utterances[index]
         return _cached(self._cache, index, utterance.path, utterance.speed)
+
+
+def as_wave(samples: Tensor) -> Tensor:
+    """Return the waveform float32 of int16 samples as `SpeechCorpus.samples` gives them, as a new tensor."""
+    return samples.to(torch.float32) / _SCALE
 
 
 def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, speed: float) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.manifest import check_manifest, read_trials, stream_manifest
+from metis_lightning.data.manifest import read_trials
 from metis_lightning.data.mixing import mix_trial
+from metis_lightning.data.table import UtteranceTable, open_manifest
 from metis_lightning.data.testsets import TestSets
 from metis_lightning.data.trials import write_trials
 from metis_lightning.errors import UserError
@@ -25,8 +26,6 @@ TEST_SET = "emiliamix"
 
 # Candidates for each trial: some have no second utterance to enroll them.
 _SPARE = 8
-
-Read = Callable[[], Iterable[Utterance]]
 
 
 class EmiliaMixTests(TestSets):
@@ -55,16 +54,12 @@ class EmiliaMixTests(TestSets):
         """
         manifest = Path(str(root)) / "emilia.jsonl" if manifest is None else Path(manifest)
         listed = manifest.with_name(f"{TEST_SET}-{count}-{seed}.jsonl") if trials is None else Path(trials)
-        check_manifest(manifest)
-
-        def read() -> Iterable[Utterance]:
-            return stream_manifest(manifest, str(root))
-
+        utterances = open_manifest(manifest, str(root))
         if not listed.is_file():
-            write_trials(listed, choose_trials(read, count, seed))
+            write_trials(listed, choose_trials(utterances, count, seed))
         super().__init__(read_trials(listed))
         named = {name for trial in self._trials for name in (trial.target, trial.interferer, trial.enrollment)}
-        self._corpus = SpeechCorpus((utterance for utterance in read() if utterance.id in named), cache=False)
+        self._corpus = SpeechCorpus(utterances.where(utterances.is_named(named)), cache=False)
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio and make its mixture."""
@@ -87,8 +82,8 @@ class EmiliaMixTests(TestSets):
         )
 
 
-def choose_trials(read: Read, count: int, seed: int, min_seconds: float = 3.0) -> list[Trial]:
-    """Choose the mixtures by the module's rule, reading the manifest three times and keeping little of it.
+def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds: float = 3.0) -> list[Trial]:
+    """Choose the mixtures by the module's rule, reading the manifest once and of some speakers again.
 
     Raises:
         UserError: if there are too few speakers with two utterances.
@@ -97,9 +92,9 @@ def choose_trials(read: Read, count: int, seed: int, min_seconds: float = 3.0) -
     def rank(utterance: Utterance) -> str:
         return hashlib.sha256(f"{seed} {utterance.id}".encode()).hexdigest()
 
-    long_enough = (utterance for utterance in read() if utterance.seconds >= min_seconds)
+    long_enough = utterances.where(utterances.seconds >= min_seconds)
     candidates = heapq.nsmallest(_SPARE * count, long_enough, key=rank)
-    enrollments = _enrollments(read, candidates, seed)
+    enrollments = _enrollments(utterances, candidates, seed)
     targets = list({u.speaker: u for u in reversed(candidates) if u.id in enrollments}.values())
     targets = sorted(targets, key=rank)[:count]
     if len(targets) < count or len({u.speaker for u in candidates}) < 2:
@@ -120,13 +115,13 @@ def choose_trials(read: Read, count: int, seed: int, min_seconds: float = 3.0) -
     ]
 
 
-def _enrollments(read: Read, candidates: Sequence[Utterance], seed: int) -> dict[str, str]:
+def _enrollments(utterances: UtteranceTable, candidates: Sequence[Utterance], seed: int) -> dict[str, str]:
     """Map each candidate to another utterance of its speaker, the smallest by the SHA-256 of both and the seed."""
     by_speaker: dict[str, list[str]] = {}
     for candidate in candidates:
         by_speaker.setdefault(candidate.speaker, []).append(candidate.id)
     best: dict[str, tuple[str, str]] = {}
-    for utterance in read():
+    for utterance in utterances.where(utterances.is_speaker(by_speaker)):
         for target in by_speaker.get(utterance.speaker, ()):
             if target != utterance.id:
                 ranked = hashlib.sha256(f"{seed} {target} {utterance.id}".encode()).hexdigest()

@@ -7,7 +7,7 @@ import torch
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.mixing import peak_gain
 from metis_lightning.data.prompts import Prompts
-from metis_lightning.data.recipe import Recipe, SpeechItem
+from metis_lightning.data.recipe import Piece, Recipe, SpeechItem
 
 
 class HeardRecipe(Recipe):
@@ -26,7 +26,7 @@ class HeardRecipe(Recipe):
         target, heard = corpus.wave(index), corpus.heard(index)
         # A speaker who says nothing else is left without a prompt: a prefix of what is heard is not clean.
         other = None if self.prompts is None else self.prompts.other(corpus, index, generator)
-        prompt = target[:0] if other is None else other[0]
+        prompt, pieces = (target[:0], ()) if other is None else (other[0], (other[1],))
         source = torch.cat([prompt, heard])
         gain = peak_gain(source)
         return SpeechItem(
@@ -37,8 +37,9 @@ class HeardRecipe(Recipe):
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={"heard": utterance.source, "gain": gain},
+            pieces=(*pieces, Piece(index, 0, target.numel())),
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length and the longest prompt's."""
-        return corpus.utterances[index].seconds if self.prompts is None else self.prompts.seconds(corpus, index)
+        return corpus.seconds(index) if self.prompts is None else self.prompts.seconds(corpus, index)

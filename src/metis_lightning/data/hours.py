@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import sha256
-from itertools import accumulate
+import numpy as np
 
+from metis_lightning.data.table import UtteranceTable
 from metis_lightning.errors import UserError
-from metis_lightning.types import Utterance
 
 
-def within_hours(utterances: Iterable[Utterance], hours: float) -> list[Utterance]:
+def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
     """Return utterances that last at most `hours` together, in the order given; all of them if they are shorter.
 
-    They are taken by the hashes of their ids until the next one would exceed the cap: as good as at random, alike on
-    every machine and in every order of the manifest, and those of fewer hours are among those of more.
+    Speakers are taken by hashes of their names and the utterances of each by hashes of their ids, until the next one
+    would exceed the cap: as good as at random, alike on every machine and in every order of the manifest. So a speaker
+    is in as a whole, save the last, and has prompts; and what fewer hours hold is part of what more hours do.
 
     Raises:
         UserError: if `hours` is not positive.
     """
     if not hours > 0:
         raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")
-    listed = list(utterances)
-    by_hash = sorted(listed, key=lambda utterance: sha256(utterance.id.encode()).digest())
-    totals = accumulate(utterance.seconds for utterance in by_hash)
-    taken = {u.id for u, total in zip(by_hash, totals, strict=True) if total <= hours * 3600}
-    return [utterance for utterance in listed if utterance.id in taken]
+    order = np.lexsort((utterances.names(), utterances.speaker_order()))
+    taken = np.cumsum(utterances.seconds[order]) <= hours * 3600
+    return utterances.where(np.sort(order[taken]))

@@ -14,7 +14,7 @@ from metis_lightning.data.enrollment import (
     read_enrollments,
     write_enrollments,
 )
-from metis_lightning.data.manifest import check_manifest, read_manifest
+from metis_lightning.data.table import open_manifest
 from metis_lightning.data.testsets import TestSets
 from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial
@@ -36,8 +36,8 @@ class LibriMixTests(TestSets):
             UserError: if a file is missing or wrong, or the list names what the manifest lacks.
         """
         manifest = Path(root) / "librimix.jsonl" if manifest is None else Path(manifest)
-        check_manifest(manifest)
-        self._corpus = SpeechCorpus((u for u in read_manifest(manifest, str(root)) if u.split != "train"), cache=False)
+        utterances = open_manifest(manifest, str(root))
+        self._corpus = SpeechCorpus(utterances.where(~utterances.is_split("train")), cache=False)
         sources = {parse_source(utterance.id): utterance.split for utterance in self._corpus.utterances}
         listed = manifest.with_suffix(".map_mixture2enrollment") if enrollment is None else enrollment
         if enrollment is None and not listed.is_file():

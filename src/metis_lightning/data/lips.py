@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.recipe import Piece, Recipe, SpeechItem, derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
@@ -51,11 +51,12 @@ class VisualRecipe(Recipe):
             wave=wave,
             language=utterance.language,
             features=features,
+            pieces=(Piece(index, 0, wave.numel()),),
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length."""
-        return corpus.utterances[index].seconds
+        return corpus.seconds(index)
 
 
 class LipRecipe(VisualRecipe):
@@ -63,6 +64,8 @@ class LipRecipe(VisualRecipe):
 
     The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
     """
+
+    hears = False
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; nothing is read yet."""

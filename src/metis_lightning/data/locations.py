@@ -7,6 +7,7 @@ may leave the root.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 
 from metis_lightning.data.audio import decode
 from metis_lightning.data.mixdown import MODES, RATE, Mixdown, Part
-from metis_lightning.data.storage import Storage, is_url, read_bytes
+from metis_lightning.data.storage import Storage, is_url, location_stamp, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioLocation, AudioSource
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class FileSpan(AudioSource):
     def frames(self) -> tuple[np.ndarray, int]:
         """Return (S, channels) float32 and the sample rate."""
         return decode(read_bytes(self.url, self.offset, self.size), str(self))
+
+    def stamp(self) -> str:
+        """Return the stamp of the file, and which bytes of it these are."""
+        return f"{location_stamp(self.url)}|{self.offset}|{self.size}"
 
     def __str__(self) -> str:
         return self.url if self.size is None else f"{self.url}[{self.offset}:{self.offset + self.size}]"
@@ -49,6 +56,11 @@ def parse_location(value: object, root: str, where: str) -> AudioLocation:
         return FileSpan(_below(value.get("path"), root, where), offset, size)
     path = _below(value, root, where)
     return FileSpan(path) if is_url(root) else Path(path)
+
+
+def is_plain_path(value: object) -> bool:
+    """Tell whether a value is a relative path of the simplest kind, which nearly every line has: quickly done."""
+    return isinstance(value, str) and _PLAIN_PATH.fullmatch(value) is not None and "/../" not in f"/{value}/"
 
 
 def relative_path(value: object, where: str) -> str:

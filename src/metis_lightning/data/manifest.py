@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from metis_lightning.data.locations import parse_location
+from metis_lightning.data.locations import is_plain_path, parse_location
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.types import Trial, Utterance
@@ -36,19 +36,39 @@ def read_manifest(path: Path, root: str | None = None) -> list[Utterance]:
     Raises:
         UserError: naming file and line, if a line is no such object or an id occurs twice.
     """
-    root = _root(path, root)
+    root = manifest_root(path, root)
     return _read_records(path, lambda row, where: parse_row(row, root, where))
 
 
-def stream_manifest(path: Path, root: str | None = None) -> Iterator[Utterance]:
-    """Yield the utterances of a corpus without keeping them; ids are taken to be unique, as `prepare` makes them.
+def parse_utterance(line: bytes, root: str, where: str) -> Utterance:
+    """Return the utterance of one line of a manifest whose paths are relative to `root`.
 
     Raises:
-        UserError: naming file and line, if a line is none.
+        UserError: naming `where`, as for `read_manifest`.
     """
-    root = _root(path, root)
-    for where, row in _rows(path):
-        yield parse_row(row, root, where)
+    return parse_row(_object(_decoded(line, where), where), root, where)
+
+
+def check_utterance(line: bytes, where: str) -> dict[str, Any]:
+    """Return the fields of the utterance that `parse_utterance` makes of a line, its locations as they are written.
+
+    Half of its work: for reading a large manifest through.
+
+    Raises:
+        UserError: naming `where`, as for `read_manifest`.
+    """
+    fields = _fields(_object(_decoded(line, where), where), where)
+    for location in (fields["path"], fields["heard"]):
+        if location is not None and not is_plain_path(location):
+            parse_location(location, "", where)
+    return fields
+
+
+def _decoded(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from error
 
 
 def check_manifest(path: Path) -> None:
@@ -142,24 +162,33 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
         UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
             character outside [A-Za-z0-9._-] or starts with a dot.
     """
-    return Utterance(
-        id=_id(row, "id", where),
-        path=parse_location(row.get("path"), root, where),
-        speaker=_id(row, "speaker", where),
-        text=_text(row, "text", where),
-        language=_text(row, "language", where).split("-")[0].lower(),
-        seconds=_positive(row, "seconds", where),
-        sample_rate=int(_positive(row, "sample_rate", where)),
-        split=_text(row, "split", where),
-        source=str(row.get("source", "")),
-        license=str(row.get("license", "")),
-        channels=int(_positive(row, "channels", where)) if "channels" in row else 1,
-        dnsmos=_number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
-        heard=parse_location(row["heard"], root, where) if row.get("heard") is not None else None,
-    )
+    fields = _fields(row, where)
+    fields["path"] = parse_location(fields["path"], root, where)
+    if fields["heard"] is not None:
+        fields["heard"] = parse_location(fields["heard"], root, where)
+    return Utterance(**fields)
 
 
-def _root(path: Path, root: str | None) -> str:
+def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
+    return {
+        "id": _id(row, "id", where),
+        "path": row.get("path"),
+        "speaker": _id(row, "speaker", where),
+        "text": _text(row, "text", where),
+        "language": _text(row, "language", where).split("-")[0].lower(),
+        "seconds": _positive(row, "seconds", where),
+        "sample_rate": int(_positive(row, "sample_rate", where)),
+        "split": _text(row, "split", where),
+        "source": str(row.get("source", "")),
+        "license": str(row.get("license", "")),
+        "channels": int(_positive(row, "channels", where)) if "channels" in row else 1,
+        "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
+        "heard": row.get("heard"),
+    }
+
+
+def manifest_root(path: Path, root: str | None) -> str:
+    """Return what a manifest's paths are relative to: `root`, or else the manifest's folder."""
     return str(path.resolve().parent) if root is None else root
 
 

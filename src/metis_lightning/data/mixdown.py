@@ -14,7 +14,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from metis_lightning.data.audio import decode
-from metis_lightning.data.storage import read_bytes
+from metis_lightning.data.storage import location_stamp, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioSource
 
@@ -60,6 +60,12 @@ class Mixdown(AudioSource):
         fitted = _transformed(self.parts, self.noise, self.sample_rate, self.mode)
         taken = np.stack([fitted[number] for number in self.take], axis=1)
         return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
+
+    def stamp(self) -> str:
+        """Return the stamps of the parts, and what is done to them."""
+        parts = [*self.parts, *([self.noise] if self.noise else [])]
+        heard = "|".join(f"{location_stamp(part.path)}*{part.gain!r}" for part in parts)
+        return f"{heard}|{self.sample_rate}|{self.mode}|{self.take}"
 
     def __str__(self) -> str:
         return "+".join(([*self.parts, *([self.noise] if self.noise else [])])[number].path for number in self.take)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from metis_lightning.data.batching import ItemKey, SecondsBatchSampler, collate
+from metis_lightning.data.batching import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.hours import within_hours
 from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
-from metis_lightning.data.speed import perturb_speed
+from metis_lightning.data.stored import StoredTokens, corpus_for
+from metis_lightning.data.table import UtteranceTable
+from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
 
@@ -24,9 +29,9 @@ class RecipeDataset(Dataset[SpeechItem]):
     So an item is the same whatever batch, worker or process asks for it.
     """
 
-    def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int) -> None:
-        """Join a corpus and a recipe."""
-        self.corpus, self.recipe, self.seed = corpus, recipe, seed
+    def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stored: StoredTokens | None = None) -> None:
+        """Join a corpus and a recipe; items get their tokens from `stored`, if there is any."""
+        self.corpus, self.recipe, self.seed, self.stored = corpus_for(recipe, corpus, stored), recipe, seed, stored
 
     def __len__(self) -> int:
         """Return the number of items in an epoch."""
@@ -36,7 +41,8 @@ class RecipeDataset(Dataset[SpeechItem]):
         """Make the item of (epoch, index)."""
         epoch, index = key
         generator = derived_generator("item", self.seed, epoch, self.corpus.utterances[index].id)
-        return self.recipe(self.corpus, index, generator)
+        item = self.recipe(self.corpus, index, generator)
+        return item if self.stored is None else self.stored.attach(self.corpus, item)
 
 
 class SpeechDataModule(L.LightningDataModule, ABC):
@@ -61,6 +67,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         cache: bool = True,
         speeds: Sequence[float] = (1.0,),
         hours: float | None = None,
+        tokens: Path | None = None,
     ) -> None:
         """Describe the batches; nothing is read before `setup`.
 
@@ -68,7 +75,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             recipe: makes a training item from an utterance.
             val_recipe: makes a validation item; None takes `recipe`.
             root: folder of the corpus; None takes the corpus's default, if it has one.
-            batch_seconds: seconds in a batch, padding included, on each process.
+            batch_seconds: seconds in a batch, padding included, on each process; 200 are the paper's 10K tokens.
             num_workers: processes that prepare batches; each keeps an audio cache of its own.
             seed: of the order of batches and of every item's draws.
             max_seconds: longer utterances are left out.
@@ -76,6 +83,8 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             speeds: training hears each utterance at each of these speeds, other speeds as other speakers
                 (`data.speed`); validation hears none but 1.
             hours: training hears at most this much of the corpus, before `speeds` (`data.hours`); None is all of it.
+            tokens: folder that `prepare tokens` wrote: tokens are read from it, and audio only where a recipe needs
+                the sound itself. None: the module makes them of the audio, batch by batch.
         """
         super().__init__()
         self.recipe, self.val_recipe = recipe, recipe if val_recipe is None else val_recipe
@@ -83,53 +92,83 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
         self.hours = hours
         self._corpora: dict[str, SpeechCorpus] = {}
-        self._resume = {"epoch": 0, "batches": 0}
+        self.tokens = tokens
+        self._stored: StoredTokens | None = None
+        self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._plan = ""
 
     @abstractmethod
-    def utterances(self) -> list[Utterance]:
-        """Return all utterances of the corpus, of every split."""
+    def utterances(self) -> Sequence[Utterance]:
+        """Return all utterances of the corpus, of every split; of a large one as `data.table.open_manifest` does."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest, once."""
         if self._corpora:
             return
-        listed = self.utterances()
-        train, val = ([u for u in listed if u.split == split] for split in (self.train_split, self.val_split))
+        listed = UtteranceTable.of(self.utterances())
+        train, val = listed.in_split(self.train_split), listed.in_split(self.val_split)
         if self.hours is not None:
-            train = within_hours((u for u in train if u.seconds <= self.max_seconds), self.hours)
+            train = within_hours(train.where(train.seconds <= self.max_seconds), self.hours)
         for split, recorded, speeds in ((self.train_split, train, self.speeds), (self.val_split, val, (1.0,))):
-            heard = perturb_speed(recorded, speeds)
-            self._corpora[split] = SpeechCorpus((u for u in heard if u.seconds <= self.max_seconds), cache=self.cache)
+            heard = recorded.at_speeds(speeds)
+            self._corpora[split] = SpeechCorpus(heard.where(heard.seconds <= self.max_seconds), cache=self.cache)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its batches are done, for the checkpoint."""
+    def corpora(self) -> Mapping[str, SpeechCorpus]:
+        """Return what is heard in training and in validation, by split."""
+        self.setup()
+        return self._corpora
+
+    def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
+        """Read these kinds of tokens from the folder `tokens`, made by the tokenizer of these fingerprints.
+
+        Raises:
+            UserError: if they are damaged or do not cover the corpus.
+        """
+        if self.tokens is None:
+            raise UserError("no token store: name the folder that `prepare tokens` wrote with --data.tokens")
+        self._stored = StoredTokens(self.tokens, fingerprints)
+        for corpus in self.corpora().values():
+            self._stored.check(corpus)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, how many of its batches are done, and what they follow from, for the checkpoint."""
         if self.trainer is None:
             return dict(self._resume)
         done, epoch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready, self.trainer.current_epoch
         whole = done >= self.trainer.num_training_batches
-        return {"epoch": epoch + 1, "batches": 0} if whole else {"epoch": epoch, "batches": done}
+        place = {"epoch": epoch + 1, "batches": 0} if whole else {"epoch": epoch, "batches": done}
+        return {**place, "plan": self._plan}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made: its epoch's first batches are not drawn again."""
         self._resume = dict(state_dict)
 
     def train_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of shuffled training batches."""
-        loader = self._loader(self.train_split, self.recipe, shuffle=True)
-        loader.batch_sampler.resume(**self._resume)  # type: ignore[union-attr]
-        return loader
+        sampler = self._sampler(self.train_split, self.recipe, shuffle=True)
+        self._plan = sampler.fingerprint()
+        if self._resume["batches"] and self._resume.get("plan", self._plan) != self._plan:
+            rank_zero_warn(
+                "the checkpoint was made within an epoch of other batches (another corpus, batch_seconds, seed, "
+                "release or number of processes): utterances of this epoch may be heard twice or not at all"
+            )
+        sampler.resume(self._resume["epoch"], self._resume["batches"])
+        rank_zero_info(_described(sampler))
+        return self._loader(self.train_split, self.recipe, sampler)
 
     def val_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of fixed validation batches, shortest first."""
-        return self._loader(self.val_split, self.val_recipe, shuffle=False)
+        sampler = self._sampler(self.val_split, self.val_recipe, shuffle=False)
+        return self._loader(self.val_split, self.val_recipe, sampler)
 
-    def _loader(self, split: str, recipe: Recipe, shuffle: bool) -> DataLoader[SpeechItem]:
-        self.setup()
-        corpus = self._corpora[split]
-        lengths = [recipe.seconds(corpus, index) for index in range(len(corpus))]
-        sampler = SecondsBatchSampler(lengths, self.batch_seconds, shuffle, self.seed)
+    def _sampler(self, split: str, recipe: Recipe, shuffle: bool) -> SecondsBatchSampler:
+        corpus = self.corpora()[split]
+        lengths = np.fromiter((recipe.seconds(corpus, index) for index in range(len(corpus))), dtype=np.float64)
+        return SecondsBatchSampler(lengths, self.batch_seconds, shuffle, self.seed)
+
+    def _loader(self, split: str, recipe: Recipe, sampler: SecondsBatchSampler) -> DataLoader[SpeechItem]:
         return DataLoader(
-            RecipeDataset(corpus, recipe, self.seed),
+            RecipeDataset(self.corpora()[split], recipe, self.seed, self._stored),
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.num_workers,
@@ -137,3 +176,12 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _described(sampler: SecondsBatchSampler) -> str:
+    """Return a line on the batches of an epoch: what padding costs, and would without buckets."""
+    unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
+    return (
+        f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "
+        f"{sampler.padding():.1%} of them padding (without length buckets {unbucketed:.1%})"
+    )

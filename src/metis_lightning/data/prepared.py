@@ -1,21 +1,23 @@
-"""The DataModule of every corpus that `prepare` has listed: Emilia, LibriMix, DNS, LibriSpeech, VCTK."""
+"""The DataModule of every corpus that has a manifest: those that `prepare` lists, and a user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.data.manifest import check_manifest, read_trials, stream_manifest
+from metis_lightning.data.manifest import read_trials
 from metis_lightning.data.module import SpeechDataModule
 from metis_lightning.data.recipe import Recipe
 from metis_lightning.data.selection import Selection, hold_out, select
+from metis_lightning.data.table import UtteranceTable, open_manifest
 from metis_lightning.errors import UserError
-from metis_lightning.types import Utterance
 
 
 class PreparedDataModule(SpeechDataModule):
-    """Training and validation batches of a prepared manifest, or of what a selection keeps of it."""
+    """Training and validation batches of a manifest, or of what a selection keeps of it.
+
+    Little more than the durations is kept in memory; lines are read when their utterances are heard.
+    """
 
     def __init__(
         self,
@@ -30,8 +32,8 @@ class PreparedDataModule(SpeechDataModule):
 
         Args:
             recipe: makes a training item from an utterance.
-            manifest: written by `python -m metis_lightning prepare`.
-            root: folder or URL that it was prepared with; None is the manifest's folder.
+            manifest: as `python -m metis_lightning prepare` writes it, or in that format (`data.manifest.parse_row`).
+            root: folder or URL that its paths are relative to; None is the manifest's folder.
             selection: what is kept.
             leave_out: a test list made of the same corpus, such as EmiliaMix's, whose utterances are not trained on.
             kwargs: see `SpeechDataModule`.
@@ -40,23 +42,19 @@ class PreparedDataModule(SpeechDataModule):
         self.manifest, self.corpus_root, self.selection = Path(manifest), root, selection
         self.leave_out = leave_out
 
-    def utterances(self) -> list[Utterance]:
+    def utterances(self) -> UtteranceTable:
         """Return what is kept, with speakers held out for validation if the corpus has no split for it.
 
         Raises:
             UserError: if the manifest is missing, wrong, not the one of its checksum, or nothing is kept.
         """
-        check_manifest(self.manifest)
-        tested = frozenset[str]() if self.leave_out is None else _named(self.leave_out)
-
-        def read() -> Iterable[Utterance]:
-            listed = stream_manifest(self.manifest, self.corpus_root)
-            return (utterance for utterance in listed if utterance.id not in tested)
-
-        kept = list(select(read, self.selection, self.train_split))
-        if not kept:
+        listed = open_manifest(self.manifest, self.corpus_root)
+        if self.leave_out is not None:
+            listed = listed.where(~listed.is_named(_named(self.leave_out)))
+        kept = select(listed, self.selection)
+        if not len(kept):
             raise UserError(f"{self.manifest}: nothing is left by {self.selection}; loosen it")
-        return hold_out(kept, self.selection, self.val_split)
+        return hold_out(kept, self.val_split, self.selection.dev_hours)
 
 
 def _named(path: Path) -> frozenset[str]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import FRAME, draw_uniform, random_crop, whole_frames
+from metis_lightning.data.recipe import FRAME, Piece, crop_start, draw_uniform, whole_frames
 from metis_lightning.data.voices import draw_enrollment
 from metis_lightning.types import Applied
 
 Enrollment = Literal["prefix", "utterance"]
+
+
+class Prompted(NamedTuple):
+    """A prompt of whole token frames and the target that follows it, both (S,), what they are made of, and the draw."""
+
+    prompt: Tensor
+    target: Tensor
+    pieces: tuple[Piece, ...]
+    chosen: Applied
 
 
 @dataclass(frozen=True)
@@ -43,29 +52,32 @@ class Prompts:
         if self.enrollment not in ("prefix", "utterance"):
             raise ValueError(f"enrollment must be 'prefix' or 'utterance', got {self.enrollment!r}")
 
-    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Applied]:
-        """Return a prompt of whole token frames and the target of utterance `index`, both (S,), and the choice."""
-        wave, most = corpus.wave(index), whole_frames(self.max_seconds)
-        drawn = self.other(corpus, index, generator) if self.enrollment == "utterance" else None
-        if drawn is None:
-            return *split_prefix(wave, self.fraction, most, generator), {"enrollment": "prefix"}
-        prompt, chosen = drawn
-        return prompt, wave, {"enrollment": chosen}
+    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> Prompted:
+        """Return a prompt and the target of utterance `index`."""
+        wave = corpus.wave(index)
+        whole = Piece(index, 0, wave.numel())
+        other = self.other(corpus, index, generator) if self.enrollment == "utterance" else None
+        if other is None:
+            split = split_prefix(wave, self.fraction, whole_frames(self.max_seconds), generator)
+            return Prompted(*split, (whole,), {"enrollment": "prefix"})
+        prompt, piece = other
+        return Prompted(prompt, wave, (piece, whole), {"enrollment": corpus.utterances[piece.index].id})
 
-    def other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, str] | None:
-        """Return a prompt (S,) of whole token frames from another utterance of the speaker, and that one's id.
+    def other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Piece] | None:
+        """Return a prompt (S,) of whole token frames from another utterance of the speaker, and where that is.
 
         None if there is none.
         """
-        drawn = draw_enrollment(corpus, index, generator)
+        drawn, most = draw_enrollment(corpus, index, generator), whole_frames(self.max_seconds)
         if drawn is None:
             return None
-        prompt = random_crop(corpus.wave(drawn), whole_frames(self.max_seconds), generator)
-        return prompt[: prompt.numel() // FRAME * FRAME], corpus.utterances[drawn].id
+        enrolled = corpus.wave(drawn)
+        start, samples = crop_start(enrolled, most, generator), min(most, enrolled.numel()) // FRAME * FRAME
+        return enrolled[start : start + samples], Piece(drawn, start, samples)
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length, and the longest prompt's where that is put before it."""
-        listed = corpus.utterances[index].seconds
+        listed = corpus.seconds(index)
         return listed if self.enrollment == "prefix" else listed + self.max_seconds
 
 

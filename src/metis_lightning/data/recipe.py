@@ -21,6 +21,15 @@ FRAME = WAVE_RATE // TOKEN_RATE
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a wave that comes from utterance `index`: where it starts there and how long it is, in samples."""
+
+    index: int
+    start: int
+    samples: int
+
+
+@dataclass(frozen=True)
 class SpeechItem:
     """One row of a batch before padding; the fields are those of `SpeechBatch`.
 
@@ -30,6 +39,8 @@ class SpeechItem:
     applied: what was done to the target to make `source`.
     script: the text that the model is given to speak, in `language`; empty if there is none.
     features: (F, C) float32 or None, frames of a condition that is not audio.
+    pieces: what `wave` is made of, in order, up to its level; empty if it is no recording any more.
+    ssl_tokens, acoustic_tokens: (T,) and (T, Q) of `wave` from a token store, which fills them in; None without.
     """
 
     id: str
@@ -42,10 +53,16 @@ class SpeechItem:
     language: str = ""
     script: str = ""
     features: Tensor | None = None
+    pieces: tuple[Piece, ...] = ()
+    ssl_tokens: Tensor | None = None
+    acoustic_tokens: Tensor | None = None
 
 
 class Recipe(ABC):
     """Turns an utterance into an item, with all chance from the generator it is given."""
+
+    hears: bool = True
+    """Whether the item needs the sound itself where its tokens are read from a store, for a source or features."""
 
     @abstractmethod
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
@@ -61,6 +78,8 @@ class PlainRecipe(Recipe):
 
     The text stays that of the whole utterance, also beside a crop.
     """
+
+    hears = False
 
     def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
         """Choose whole utterances or crops.
@@ -83,16 +102,17 @@ class PlainRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance or a crop of it."""
         utterance, wave = corpus.utterances[index], corpus.wave(index)
-        if self.limit is not None:
-            samples = whole_frames(self.limit)
-            wave = random_crop(wave, samples, generator)
-            if self.fixed:
-                wave = pad(wave, (0, samples - wave.numel()))
-        return SpeechItem(id=utterance.id, speaker=utterance.speaker, text=utterance.text, wave=wave)
+        samples = wave.numel() if self.limit is None else whole_frames(self.limit)
+        start = crop_start(wave, samples, generator)
+        wave = wave[start : start + samples]
+        pieces = (Piece(index, start, wave.numel()),)
+        if self.fixed:
+            wave = pad(wave, (0, samples - wave.numel()))
+        return SpeechItem(id=utterance.id, speaker=utterance.speaker, text=utterance.text, wave=wave, pieces=pieces)
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the crop's length, or the utterance's."""
-        listed = corpus.utterances[index].seconds
+        listed = corpus.seconds(index)
         if self.limit is None:
             return listed
         return self.limit if self.fixed else min(listed, self.limit)
@@ -109,11 +129,14 @@ def whole_frames(seconds: float) -> int:
 
 def random_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
     """Return `samples` consecutive samples of a (S,) wave from a random place, or all of a shorter wave."""
-    spare = wave.numel() - samples
-    if spare <= 0:
-        return wave
-    start = draw_int(spare + 1, generator)
+    start = crop_start(wave, samples, generator)
     return wave[start : start + samples]
+
+
+def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
+    """Return where a random crop of `samples` samples of a (S,) wave starts: 0, without a draw, in a shorter wave."""
+    spare = wave.numel() - samples
+    return draw_int(spare + 1, generator) if spare > 0 else 0
 
 
 def draw_int(stop: int, generator: torch.Generator) -> int:

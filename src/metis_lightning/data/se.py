@@ -13,7 +13,7 @@ from metis_lightning.data.corruption import add_noise, band_limit, convolve_room
 from metis_lightning.data.mixing import is_silent, peak_gain
 from metis_lightning.data.noises import Noises, RecordedNoises, SyntheticNoises
 from metis_lightning.data.prompts import Prompts, check_range
-from metis_lightning.data.recipe import Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recipe import Piece, Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
 from metis_lightning.data.rooms import RecordedRooms, Rooms, SyntheticRooms
 from metis_lightning.types import WAVE_RATE, Applied
 
@@ -85,7 +85,7 @@ class SeRecipe(Recipe):
         utterance, clean = corpus.utterances[index], corpus.wave(index)
         prompt, target = clean[:0], clean
         if self.prompts is not None:
-            prompt, target, _ = self.prompts.draw(corpus, index, generator)
+            prompt, target, *_ = self.prompts.draw(corpus, index, generator)
         heard, applied = self._corrupt(corpus, index, target, generator)
         source = torch.cat([prompt, heard])
         gain = peak_gain(clean, source)
@@ -97,11 +97,12 @@ class SeRecipe(Recipe):
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={**applied, "gain": gain},
+            pieces=(Piece(index, 0, clean.numel()),),
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length."""
-        return corpus.utterances[index].seconds
+        return corpus.seconds(index)
 
     def _corrupt(
         self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: torch.Generator

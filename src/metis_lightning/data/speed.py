@@ -5,7 +5,7 @@ From Ko et al., "Audio Augmentation for Speech Recognition" (Interspeech 2015); 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,22 +17,24 @@ from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, Utterance
 
 
-def perturb_speed(utterances: Iterable[Utterance], speeds: Sequence[float]) -> list[Utterance]:
-    """Return the utterances at each of the speeds, those of one speed together.
-
-    At another speed than 1 an utterance has another id, speaker and duration, `sp0.9-ada` for `ada` at 0.9: pitch and
-    formants move with the tempo, so the voice is another one. Audio is not touched: `SpeechCorpus` does it on reading.
+def check_speeds(speeds: Sequence[float]) -> None:
+    """Refuse what is no list of speeds.
 
     Raises:
-        UserError: if there is no speed, one is not positive or one occurs twice.
+        UserError: if there is none, one is not positive or one occurs twice.
     """
     if not speeds or min(speeds) <= 0 or len(set(speeds)) < len(speeds):
         raise UserError(f"`speeds` must be positive and differ from each other, got {list(speeds)}; e.g. [0.9, 1.0]")
-    utterances = list(utterances)
-    return [u if speed == 1 else _renamed(u, speed) for speed in speeds for u in utterances]
 
 
-def _renamed(utterance: Utterance, speed: float) -> Utterance:
+def renamed(utterance: Utterance, speed: float) -> Utterance:
+    """Return the record of an utterance at a speed: itself at 1, else one of another id, speaker and duration.
+
+    `sp0.9-ada` for `ada` at 0.9: pitch and formants move with the tempo, so the voice is another one. Audio is not
+    touched: `SpeechCorpus` does it on reading.
+    """
+    if speed == 1:
+        return utterance
     return replace(
         utterance,
         id=f"sp{speed:g}-{utterance.id}",

@@ -109,6 +109,18 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
     return data
 
 
+def location_stamp(location: str | Path) -> str:
+    """Return size and time of change of a local file, or the URL: what tells whether a file is another by now.
+
+    Raises:
+        FileNotFoundError: if a local file is not there.
+    """
+    if is_url(str(location)):
+        return str(location)
+    status = os.stat(location)
+    return f"{status.st_size}|{status.st_mtime_ns}"
+
+
 def stamp_of(*paths: Path) -> str:
     """Return a stamp of local files that changes when one of them does, comes or goes."""
     digest = hashlib.blake2b(digest_size=16)

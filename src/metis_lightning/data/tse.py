@@ -49,7 +49,7 @@ class TseRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and mixture as `source`."""
         utterance = corpus.utterances[index]
-        prompt, target, chosen = self.prompts.draw(corpus, index, generator)
+        prompt, target, pieces, chosen = self.prompts.draw(corpus, index, generator)
         mixed, added = self._mix(corpus, index, target, generator)
         wave = torch.cat([prompt * mixed.gain, mixed.target])
         source = torch.cat([prompt * mixed.gain, mixed.mixture])
@@ -62,6 +62,7 @@ class TseRecipe(Recipe):
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={**chosen, **added, "gain": mixed.gain * gain},
+            pieces=pieces,
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

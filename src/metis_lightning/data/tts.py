@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import Recipe, SpeechItem
+from metis_lightning.data.recipe import Piece, Recipe, SpeechItem
 from metis_lightning.errors import UserError
 
 
@@ -16,6 +16,8 @@ class TtsRecipe(Recipe):
     a script covers prompt and target, as prompt text and text do at inference.
     """
 
+    hears = False
+
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance with its script.
 
@@ -25,15 +27,17 @@ class TtsRecipe(Recipe):
         utterance = corpus.utterances[index]
         if not utterance.text.strip():
             raise UserError(f"utterance {utterance.id!r} has no text, which TTS needs; leave it out of the manifest")
+        wave = corpus.wave(index)
         return SpeechItem(
             id=utterance.id,
             speaker=utterance.speaker,
             text=utterance.text,
-            wave=corpus.wave(index),
+            wave=wave,
             language=utterance.language,
             script=utterance.text,
+            pieces=(Piece(index, 0, wave.numel()),),
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length."""
-        return corpus.utterances[index].seconds
+        return corpus.seconds(index)

@@ -45,7 +45,7 @@ class VcRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and converted target as `source`."""
         utterance = corpus.utterances[index]
-        prompt, target, chosen = self.prompts.draw(corpus, index, generator)
+        prompt, target, pieces, chosen = self.prompts.draw(corpus, index, generator)
         wave = torch.cat([prompt, target])
         start = 0 if self.perturb_prompt else prompt.numel()
         converted, applied = self._convert(corpus, index, wave[start:], generator)
@@ -59,6 +59,7 @@ class VcRecipe(Recipe):
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={**chosen, **applied, "gain": gain},
+            pieces=pieces,
         )
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

@@ -17,6 +17,7 @@ from metis_lightning.data.recipe import derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.masked_tokens import MaskRatioCurve
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import read_stored
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.difference import difference
 
@@ -42,6 +43,9 @@ class TrainableModule(lightning.LightningModule):
 
     rests: bool = False
     """Whether some weights have no part in some steps."""
+
+    token_kinds: tuple[str, ...] = ()
+    """Kinds of tokens that the module trains on and can read from a store; none if it needs the audio."""
 
     def __init__(
         self,
@@ -69,10 +73,11 @@ class TrainableModule(lightning.LightningModule):
         return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
 
     def setup(self, stage: str) -> None:
-        """Tell DDP of weights that rest: it would wait for their gradients."""
-        strategy = self.trainer.strategy
-        if self.rests and isinstance(strategy, DDPStrategy):
+        """Tell DDP of weights that rest, and have a data module with a token store read what this tokenizer makes."""
+        # DDP would wait for the gradients of weights that rest.
+        if self.rests and isinstance(strategy := self.trainer.strategy, DDPStrategy):
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        read_stored(getattr(self.trainer, "datamodule", None), getattr(self, "tokenizer", None), self.token_kinds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the module's own weights, which of them make which part of a bundle, and the seed of all draws."""

@@ -21,6 +21,7 @@ from metis_lightning.sampling.request import HOP, SHORTEST, Request
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import Extension, extend, load_base, load_tokenizer, plain_config
@@ -56,6 +57,8 @@ class FinetuneModule(TrainableModule):
 
     sees_prompt: bool = True
     """Whether the condition covers the prompt; if not, it is zero there."""
+
+    token_kinds = ("ssl",)
 
     def __init__(
         self,
@@ -150,7 +153,7 @@ class FinetuneModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return loss and accuracy on masked tokens, in validation also those of the base without any condition."""
-        tokens, frames = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)
+        tokens, frames = ssl_targets(self.tokenizer, batch)
         prompts = None if batch.prompt_lengths is None else self.tokenizer.num_frames(batch.prompt_lengths)
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator, prompts)
         valid = frame_mask(frames, tokens.shape[1])

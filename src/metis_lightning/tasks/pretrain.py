@@ -13,6 +13,7 @@ from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import ssl_targets
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -29,6 +30,8 @@ class PretrainModule(TrainableModule):
         prompt_rule: prompts and masks.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
+
+    token_kinds = ("ssl",)
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class PretrainModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the loss and accuracy on masked tokens."""
-        tokens, frames = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)
+        tokens, frames = ssl_targets(self.tokenizer, batch)
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator)
         valid = frame_mask(frames, tokens.shape[1])
         hidden = self.model(tokens, masking.mask, masking.t, valid)

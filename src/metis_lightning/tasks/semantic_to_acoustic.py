@@ -13,6 +13,7 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, Sema
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.stored_targets import stored_targets
 from metis_lightning.tasks.token_cache import TokenCache
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -32,6 +33,8 @@ class SemanticToAcousticModule(TrainableModule):
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
+
+    token_kinds = ("ssl", "acoustic")
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class SemanticToAcousticModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the loss and accuracy on the masked tokens of a drawn layer."""
-        ssl, acoustic, frames = self.cache.tokens(batch)
+        ssl, acoustic, frames = stored_targets(self.tokenizer, batch) or self.cache.tokens(batch)
         acoustic = acoustic[..., : self.model.config.num_quantizers]
         layer = self._draw_layer(generator)
         masking = draw_masking(frames, ssl.shape[1], self.prompt_rule, generator)

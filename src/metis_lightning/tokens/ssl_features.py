@@ -7,6 +7,7 @@ Shape letters: B batch, S samples, T frames, C feature width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ class SSLFeatures(nn.Module, ABC):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as a bundle notes them."""
+        return {}
+
+    def encoder_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights that the features depend on beside this module's own."""
         return {}
 
     @abstractmethod

@@ -5,6 +5,7 @@ Shape letters: B batch, S samples at 16 kHz, T frames at 50 Hz, C feature width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,11 @@ class W2vBertFeatures(SSLFeatures):
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"encoder": self.source, "layer": self.layer, "dim": self.dim}
+
+    def encoder_weights(self) -> Mapping[str, Tensor]:
+        """Return the encoder's weights; it is not kept where it was not in use before."""
+        encoder = self._encoder[0] if self._encoder else load_encoder(self.source, self.layer)
+        return {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return the number of whole stacked filter-bank frames."""
