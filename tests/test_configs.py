@@ -12,6 +12,7 @@ import yaml
 from lightning import LightningDataModule
 
 from documented import REPOSITORY, config_commands
+from metis_lightning.data.prepared import PreparedDataModule
 from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.tasks.base import TrainableModule
 
@@ -33,6 +34,26 @@ def test_a_config_builds_its_module_data_and_trainer(command: list[str], monkeyp
     folders = {str(callback.dirpath) for callback in cli.trainer.checkpoint_callbacks}
     assert folders
     assert all(folder.endswith(f"runs/{cli.trainer.logger.name}/checkpoints") for folder in folders)
+
+
+@pytest.mark.parametrize(
+    "configs",
+    [
+        ("configs/tse_lora.yaml", "experiments/table_03/tse_lora_32.yaml"),
+        ("configs/tts_lora.yaml", "experiments/table_01/tts_lora_32_1k.yaml"),
+    ],
+)
+def test_a_corpus_laid_over_an_experiment_leaves_its_hours_and_recipe(
+    configs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    run = ["--trainer.accelerator=cpu", "--trainer.devices=1", "-c", configs[0], "-c", configs[1]]
+    alone = MetisCLI(run, {}, run=False).datamodule
+    over = MetisCLI([*run, "-c", "configs/data/emilia.yaml"], {}, run=False).datamodule
+    assert isinstance(over, PreparedDataModule)
+    assert over.hours == alone.hours in (1000, 10_000)
+    assert type(over.recipe) is type(alone.recipe)
+    assert over.selection.min_per_speaker == 2
 
 
 def test_two_processes_train_together(tmp_path: Path, tiny_bundle: Path) -> None:

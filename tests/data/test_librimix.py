@@ -209,3 +209,38 @@ def test_mixtures_train_extraction(storage, tmp_path):
     assert torch.allclose(item.wave[cut:], corpus.wave(0) * gain)
     assert torch.allclose(item.source[cut:], corpus.heard(0) * gain)
     assert HeardRecipe(prompts=False)(corpus, 0, derived_generator(1)).prompt_length == 0
+
+
+def test_three_voices(storage, tmp_path):
+    """Libri3Mix: each source's interferer is the sum of the two others, on disk and made."""
+    names, gains = ("11-1-0000", "22-2-0000", "33-3-0001"), (0.5, 0.7, 0.6)
+    mixture = "_".join(names)
+    paths = [f"test-clean/{'/'.join(name.split('-')[:2])}/{name}.flac" for name in names]
+    fields = [value for path, gain in zip(paths, gains, strict=True) for value in (path, repr(gain))]
+    header = "mixture_ID," + ",".join(f"source_{n}_path,source_{n}_gain" for n in (1, 2, 3)) + ",noise_path,noise_gain"
+    table = put(tmp_path / "libri3mix_test-clean.csv", f"{header}\n{mixture},{','.join(fields)},tt/long.wav,0.3\n")
+
+    waves = [soundfile.read(storage / "LibriSpeech" / p)[0] * g for p, g in zip(paths, gains, strict=True)]
+    waves = [wave[: min(map(len, waves))] for wave in waves]
+    root, folders = tmp_path / "Libri3Mix/wav16k/min", ("mix_clean", "s1", "s2", "s3")
+    for folder, wave in zip(folders, (sum(waves), *waves), strict=True):
+        put(root / "test" / folder / f"{mixture}.wav", encoded(wave, 16_000))
+    columns = "mixture_ID,mixture_path,source_1_path,source_2_path,source_3_path,length"
+    there = ",".join(f"/elsewhere/min/test/{folder}/{mixture}.wav" for folder in folders)
+    put(root / "metadata/mixture_test_mix_clean.csv", f"{columns}\n{mixture},{there},{len(waves[0])}\n")
+
+    made = MadeMixtureScan(root=str(storage), metadata=(table,))
+    for scan in (LibriMixScan(root=str(root)), made):
+        manifest = tmp_path / f"{type(scan).__name__}.jsonl"
+        listed = prepared(scan, manifest)
+        assert [(u.id, u.speaker) for u in listed] == [(f"{mixture}_s{n}", name[:2]) for n, name in enumerate(names, 1)]
+        corpus = SpeechCorpus(listed)
+        for number, wave in enumerate(waves):
+            expected = read_audio(root / f"test/s{number + 1}/{mixture}.wav", 24_000)
+            assert float((corpus.wave(number) - expected).abs().max()) < 2e-4
+            assert corpus.heard(number).numel() == corpus.wave(number).numel() == round(len(wave) * 1.5)
+        enrollments = [f"{mixture} {name} s{n}/{mixture}" for n, name in enumerate(names, 1)]
+        tests = LibriMixTests(scan.root, manifest, put(tmp_path / "map3", "\n".join(enrollments)))
+        item = tests.load_item(tests.load_trials("librimix-test")[1])
+        assert float((item.mixture - item.target - item.interferer).abs().max()) < 5e-4
+        assert float((item.interferer - corpus.wave(0) - corpus.wave(2)).abs().max()) < 1e-6
