@@ -43,7 +43,12 @@ def add_prepare_options(verb: argparse.ArgumentParser) -> None:
         corpus.add_options(parser)
         parser.set_defaults(run=run_prepare)
     verb.epilog = "\n".join(
-        ["examples:", *(f"  python -m metis_lightning prepare {name} {c.example}" for name, c in CORPORA.items())]
+        [
+            "examples:",
+            *(f"  python -m metis_lightning prepare {name} {c.example}" for name, c in CORPORA.items()),
+            "",
+            "python -m metis_lightning prepare tokens --help tells how tokens are stored for training.",
+        ]
     )
 
 
