@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from metis_lightning.data.locations import parse_location
+from metis_lightning.data.locations import parse_file, parse_location
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.types import Trial, Utterance
@@ -135,8 +135,8 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
     """Return the utterance of a manifest's line.
 
     The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
-    channels, dnsmos, heard`; other keys are ignored. `path` and `heard` are locations (`data.locations`) below `root`;
-    `language` may carry a region ("en-US"), which is dropped.
+    channels, dnsmos, heard, video, lips`; other keys are ignored. `path` and `heard` are locations (`data.locations`),
+    `video` and `lips` files below `root`; `language` may carry a region ("en-US"), which is dropped.
 
     Raises:
         UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
@@ -156,6 +156,8 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
         channels=int(_positive(row, "channels", where)) if "channels" in row else 1,
         dnsmos=_number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
         heard=parse_location(row["heard"], root, where) if row.get("heard") is not None else None,
+        video=parse_file(row["video"], root, where) if row.get("video") is not None else None,
+        lips=parse_file(row["lips"], root, where) if row.get("lips") is not None else None,
     )
 
 
