@@ -91,7 +91,7 @@ def _read(path: Path) -> Iterator[Clip]:
         parts = PurePosixPath(relative_path("/".join(cells[:2]), where)).parts
         if len(cells) != 4 or len(parts) < 5 or not cells[2].isdecimal():
             raise UserError(
-                f"{where}: expected set, path, pictures and tokens, as in lrs3,lrs3_video_seg16s/test/ID/00001.mp4,62,7 9"
+                f"{where}: expected set, path, pictures and tokens, as in lrs3,lrs3_video_seg16s/test/ID/1.mp4,62,7 9"
             )
         *_, folder, speaker, name = parts
         yield Clip(

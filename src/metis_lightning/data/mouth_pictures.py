@@ -32,8 +32,8 @@ class MouthRecipe(VisualRecipe):
     Args:
         folder: where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
             show mouths already.
-        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the middle.
-            A config gives validation a recipe of its own.
+        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the
+            middle, which suits validation (`val_recipe`).
     """
 
     def __init__(self, folder: Path | None = None, random_crop: bool = True) -> None:

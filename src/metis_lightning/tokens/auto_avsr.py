@@ -1,9 +1,9 @@
 """Auto-AVSR's published weights of visual speech recognition, read by name.
 
-Two spellings are about. One has everything below `encoder.`: `encoder.frontend.frontend3D.0.weight`,
-`encoder.frontend.trunk.layer1.0.conv1.weight`, `encoder.embed.0.weight`, `encoder.encoders.0.self_attn.linear_q.weight`,
-`encoder.after_norm.weight`. The later one has `frontend.…` and `proj_encoder.weight` outside, and for the rest is the
-same. A Lightning checkpoint puts `model.` before either.
+Two spellings are about. The first has everything below `encoder.`: `encoder.frontend.frontend3D.0.weight`,
+`encoder.frontend.trunk.layer1.0.conv1.weight`, `encoder.embed.0.weight`,
+`encoder.encoders.0.self_attn.linear_q.weight`, `encoder.after_norm.weight`. The later one has `frontend.…` and
+`proj_encoder.weight` outside, and the rest as before. A Lightning checkpoint puts `model.` before either.
 """
 
 from __future__ import annotations
@@ -20,12 +20,45 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.tokens.tokenizer import frozen
+from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualEncoder, VisualSizes
 
 # Beside the encoder, a recogniser has a decoder, a CTC head and what joins them.
 _OTHER_PARTS = ("decoder.", "ctc.", "proj_decoder.", "criterion.")
 # Tables of positions, which are computed here, and counts of training steps.
 _NO_WEIGHTS = re.compile(r"embed\.\d+\.pe|.*\.num_batches_tracked")
+
+
+class AutoAvsrFeatures(VisualEncoder):
+    """Lip features by a file of Auto-AVSR's weights, which is read when it is first used.
+
+    The encoder is frozen, runs in float32, and is no part of this module's weights.
+
+    Args:
+        weights: the file, see `load_auto_avsr`.
+        sizes: of the encoder.
+    """
+
+    def __init__(self, weights: Path, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen
+        super().__init__()
+        self.weights, self.sizes, self.dim = Path(weights), sizes, sizes.dim
+        # In a list, so that it becomes no part of the weights.
+        self._encoder: list[AutoAvsrEncoder] = []
+
+    def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
+        """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding.
+
+        Raises:
+            UserError: if the weights are missing or others, see `load_auto_avsr`.
+        """
+        with frozen(pictures):
+            return self.loaded().to(pictures.device)(pictures.float(), lengths)
+
+    def loaded(self) -> AutoAvsrEncoder:
+        """Return the encoder, read at the first call."""
+        if not self._encoder:
+            self._encoder.append(load_auto_avsr(self.weights, self.sizes))
+        return self._encoder[0]
 
 
 def load_auto_avsr(

@@ -1,4 +1,4 @@
-"""Conformer blocks (2005.08100) with relative positions (Transformer-XL, 1901.02860), as ESPnet and Auto-AVSR build them.
+"""Conformer blocks (2005.08100) with relative positions (Transformer-XL, 1901.02860), as in ESPnet and Auto-AVSR.
 
 Names of weights are the published ones (`pointwise_cov1` is theirs). Shape letters: B batch, F frames, A heads, D width
 of a head, C width.
@@ -109,7 +109,7 @@ class ConvolutionModule(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward, each after a norm and added; a norm at the end."""
+    """Half a feed-forward, attention, convolution, half a feed-forward, each behind a norm and added; then a norm."""
 
     def __init__(self, dim: int, num_heads: int, hidden: int, kernel_size: int) -> None:
         super().__init__()

@@ -33,9 +33,11 @@ class VisualEncoder(nn.Module, ABC):
         """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
 
     @torch.no_grad()
-    def features(self, mouths: np.ndarray) -> Tensor:
-        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8."""
-        device = next(self.parameters()).device
+    def features(self, mouths: np.ndarray, device: str = "cpu") -> Tensor:
+        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8.
+
+        The encoder must be on `device`, or go there by itself.
+        """
         pictures = encoder_input(mouths)[None].to(device)
         return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
 
