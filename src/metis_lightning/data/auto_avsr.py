@@ -1,8 +1,8 @@
 """LRS3 and LRS2 by Auto-AVSR's preparation (2303.14307), the one that Metis's lip to speech follows.
 
 `labels/<set>_<subset>_transcript_lengths_seg16s.csv`, without a header, has lines `set,path,pictures,token ids`. The
-path is below the folder `<set>`: `<set>_video_seg16s/<folder>/<speaker>/<n>.mp4`, with a .wav of the same name beside it
-(or its sound inside), and the words in `<set>_text_seg16s/…/<n>.txt`.
+path is below the folder `<set>`: `<set>_video_seg16s/<folder>/<speaker>/<n>.mp4`, with a .wav of the same name beside
+it (or its sound inside), and the words in `<set>_text_seg16s/…/<n>.txt`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class VisualFrontend(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Map (B, F, H, W) to (B, F, C).
 
-        Without gradients long videos go through in pieces that overlap by what the convolution sees; the result is the same.
+        Without gradients long videos go through in pieces, which overlap by what the convolution sees.
         """
         count = pictures.shape[1]
         if torch.is_grad_enabled() or count <= _CHUNK:
