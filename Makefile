@@ -44,5 +44,5 @@ types: .venv/.developed ## check types with mypy
 	touch .venv/.installed
 
 .venv/.developed: .venv/.installed
-	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,dev]'
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,video,dev]'
 	touch .venv/.developed

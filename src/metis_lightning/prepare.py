@@ -25,6 +25,8 @@ class Corpus(NamedTuple):
     example: str
     add_options: Callable[[argparse.ArgumentParser], None]
     scan: Callable[[argparse.Namespace], CorpusScan]
+    finish: Callable[[argparse.Namespace], None] = lambda options: None
+    """What is done once the manifest is there."""
 
 
 def add_prepare_options(verb: argparse.ArgumentParser) -> None:
@@ -94,6 +96,7 @@ def run_prepare(options: argparse.Namespace) -> None:
     built = build_manifest(scan, BuildOptions(options.out, options.workers, options.shard, options.max_faults))
     if built is not None:
         print(*_report(options.corpus, built, options.out), sep="\n")
+        CORPORA[options.corpus].finish(options)
 
 
 def _report(corpus: str, found: Summary, out: Path) -> list[str]:
@@ -105,11 +108,12 @@ def _report(corpus: str, found: Summary, out: Path) -> list[str]:
         "splits: " + ", ".join(f"{name} {count:,}" for name, count in found.splits.most_common()),
     ]
     # What differs from the rest is resampled and mixed down when it is read: said once, here.
-    for name, counts in (("Hz", found.sample_rates), ("channels", found.channels)):
+    kinds = (("Hz", found.sample_rates), ("channels", found.channels), ("pictures a second", found.frame_rates))
+    for name, counts in ((name, counts) for name, counts in kinds if counts):
         lines.append(f"{name}: " + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common()))
     if found.faults:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.faults.most_common())
-        lines.append(f"left out: {kinds}; listed in {out.with_suffix('.faults.jsonl')}")
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in found.faults.most_common())
+        lines.append(f"left out: {faults}; listed in {out.with_suffix('.faults.jsonl')}")
     return [*lines, f"manifest: {out} (sha256 {found.sha256[:16]})"]
 
 
@@ -182,6 +186,87 @@ def _vctk(options: argparse.Namespace) -> CorpusScan:
     return VctkScan(options.root, options.check == "decode")
 
 
+def _lip_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--mouths",
+        type=Path,
+        metavar="DIR",
+        help="crop the mouth of each face into DIR/ID.mp4 (needs the extra `lips`); what is there stays",
+    )
+    add("--features", type=Path, metavar="DIR", help="then write each mouth's features (T, 768) into DIR/ID.npy")
+    add(
+        "--encoder", type=Path, metavar="FILE", help="with --features: Auto-AVSR's weights of visual speech recognition"
+    )
+    add("--device", default="cpu", metavar="D", help="with --features: cpu, cuda, cuda:1, … (default: cpu)")
+
+
+def _lrs3_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--layout",
+        choices=("auto", "raw", "avhubert", "autoavsr"),
+        default="auto",
+        help="as given out, or by AV-HuBERT's or Auto-AVSR's preparation (default: auto, by their lists)",
+    )
+    _lip_options(parser)
+
+
+def _video_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--list",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="jsonl, or csv with a header: video, audio, text, speaker, id, split, language, lips; paths below --root",
+    )
+    _lip_options(parser)
+
+
+def _lrs3(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.lrs3 import lrs3_scan
+
+    return lrs3_scan(str(options.root), options.check == "decode", _mouths(options), options.layout)
+
+
+def _lrs2(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.lrs2 import lrs2_scan
+
+    return lrs2_scan(str(options.root), options.check == "decode", _mouths(options))
+
+
+def _video(options: argparse.Namespace) -> CorpusScan:
+    from metis_lightning.data.own_video import OwnVideoScan
+
+    return OwnVideoScan(str(options.root), options.check == "decode", _mouths(options), options.list)
+
+
+def _mouths(options: argparse.Namespace) -> str | None:
+    """Return the folder of mouths; what will be needed is asked for before the work begins."""
+    from metis_lightning.data.face_landmarks import require_face_mesh
+    from metis_lightning.data.video import require_av
+
+    require_av()
+    if options.mouths is not None:
+        require_face_mesh()
+    if (options.features is None) != (options.encoder is None):
+        raise UserError("give --features and --encoder together: the folder, and the weights that make what is in it")
+    if options.encoder is not None and not options.encoder.is_file():
+        raise UserError(f"--encoder {options.encoder}: no such weights; download Auto-AVSR's model")
+    return None if options.mouths is None else str(options.mouths)
+
+
+def _lip_features(options: argparse.Namespace) -> None:
+    if options.features is None:
+        return
+    from metis_lightning.tokens.auto_avsr import AutoAvsrFeatures
+    from metis_lightning.tokens.lip_features import FeatureOptions, LipCorpus, write_lip_features
+
+    corpus = LipCorpus(options.out, str(options.root), options.mouths)
+    how = FeatureOptions(options.features, options.device, options.shard)
+    count = write_lip_features(corpus, AutoAvsrFeatures(options.encoder), how)
+    print(f"lip features: {count:,} written to {options.features}")
+
+
 def _no_options(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
 
@@ -210,6 +295,27 @@ CORPORA = {
         "--root /data/LibriSpeech --out librispeech.jsonl",
         _librispeech_options,
         _librispeech,
+    ),
+    "lrs3": Corpus(
+        "LRS3, as given out or prepared for AV-HuBERT or Auto-AVSR",
+        "--root /data/lrs3 --out lrs3.jsonl --mouths mouths --features lips --encoder vsr_trlrs3_base.pth --workers 8",
+        _lrs3_options,
+        _lrs3,
+        _lip_features,
+    ),
+    "lrs2": Corpus(
+        "LRS2, as given out or prepared for Auto-AVSR",
+        "--root /data/mvlrs_v1 --out lrs2.jsonl --mouths mouths",
+        _lip_options,
+        _lrs2,
+        _lip_features,
+    ),
+    "video": Corpus(
+        "talking faces of your own, by a list",
+        "--root /data/faces --list clips.csv --out faces.jsonl --mouths mouths",
+        _video_options,
+        _video,
+        _lip_features,
     ),
     "vctk": Corpus("VCTK 0.92 or 0.80", "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl", _no_options, _vctk),
 }

@@ -62,7 +62,8 @@ class Utterance:
     `text` is the transcript in `language` (ISO 639-1), empty if unknown. At a `speed` other than 1 it is heard as a
     tape played faster or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
     `heard` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
-    `dnsmos` is the quality that the corpus lists (1 to 5).
+    `dnsmos` is the quality that the corpus lists (1 to 5). `video` shows the speaker, or the mouth alone in 96 x 96
+    pixels, and `lips` is a file of features computed from it, in corpora of talking faces.
     """
 
     id: str
@@ -79,6 +80,8 @@ class Utterance:
     channels: int = 1
     dnsmos: float | None = None
     heard: AudioLocation | None = None
+    video: Path | None = None
+    lips: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ class TestItem:
 
     `mixture` is what is heard: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
     `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
-    `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown.
+    `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
+    frames (F, C) of a condition that is not audio: lips at 25 Hz (L2S).
     """
 
     __test__ = False  # not a pytest class
@@ -173,6 +177,7 @@ class TestItem:
     interferer: Tensor | None = None
     enrollment: Tensor | None = None
     prompt_text: str = ""
+    features: Tensor | None = None
 
     def signal(self, name: str) -> Tensor:
         """Return the signal called `name`.

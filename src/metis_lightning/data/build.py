@@ -56,6 +56,7 @@ class Summary:
     splits: Counter[str] = field(default_factory=Counter)
     sample_rates: Counter[str] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
+    frame_rates: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     broken_archives: int = 0
     archives: int = 0
@@ -70,6 +71,8 @@ class Summary:
         self.splits[row["split"]] += 1
         self.sample_rates[str(row["sample_rate"])] += 1
         self.channels[str(row.get("channels", 1))] += 1
+        if "frame_rate" in row:
+            self.frame_rates[str(row["frame_rate"])] += 1
 
     def add_fault(self, fault: Fault) -> None:
         """Count a fault."""

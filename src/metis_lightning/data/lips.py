@@ -37,9 +37,16 @@ class VisualRecipe(Recipe):
         Raises:
             UserError: if the features are not as long as the audio, but for a frame or two.
         """
-        utterance, wave, features = corpus.utterances[index], corpus.wave(index), self.features(corpus, index)
-        expected = wave.numel() / _HOP
-        if abs(len(features) - expected) > 2 + 0.05 * expected:
+        return self.item(corpus, index, self.features(corpus, index))
+
+    def item(self, corpus: SpeechCorpus, index: int, features: Tensor) -> SpeechItem:
+        """Return the utterance with features (F, C) that were read.
+
+        Raises:
+            UserError: if they are not as long as the audio, but for a frame or two.
+        """
+        utterance, wave = corpus.utterances[index], corpus.wave(index)
+        if not check_lengths(len(features), wave.numel() / WAVE_RATE):
             raise UserError(
                 f"utterance {utterance.id!r}: {len(features)} frames of features for {wave.numel() / WAVE_RATE:.2f} s; "
                 f"give {_RATE} a second"
@@ -63,13 +70,14 @@ class LipRecipe(VisualRecipe):
     """Features that a visual speech recogniser gave: `ID.safetensors` or `ID.npy` in a folder, (F, C) at 25 Hz.
 
     The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
+    Without a folder, the features are those that the manifest lists beside each utterance (`lips`).
     """
 
     hears = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         """Name the folder; nothing is read yet."""
-        self.folder = Path(folder)
+        self.folder = None if folder is None else Path(folder)
 
     def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
         """Read the features of an utterance.
@@ -77,7 +85,12 @@ class LipRecipe(VisualRecipe):
         Raises:
             UserError: if there are none, they lie outside the folder, or the file holds something else.
         """
-        return read_features(self.folder, corpus.utterances[index].id)
+        utterance = corpus.utterances[index]
+        if self.folder is not None:
+            return read_features(self.folder, utterance.id)
+        if utterance.lips is None:
+            raise UserError(f"utterance {utterance.id!r}: the manifest lists no lip features; name their folder")
+        return read_feature_file(utterance.lips)
 
 
 class EnvelopeRecipe(VisualRecipe):
@@ -111,6 +124,15 @@ def read_features(folder: Path, utterance_id: str) -> Tensor:
         raise UserError(f"{paths[0]}: no lip features of utterance {utterance_id!r}, nor with the ending .npy")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: lies outside the folder {folder}")
+    return read_feature_file(path)
+
+
+def read_feature_file(path: Path) -> Tensor:
+    """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
+
+    Raises:
+        UserError: if it is missing or holds something else.
+    """
     features = _read(path)
     if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
         raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")
@@ -126,6 +148,16 @@ def _read(path: Path) -> Tensor:
     except (ValueError, TypeError, EOFError, OSError, SafetensorError) as error:
         raise UserError(f"{path}: not one array of plain numbers ({error})") from error
     return features.float()
+
+
+def check_lengths(frames: int, seconds: float) -> bool:
+    """Tell whether frames at 25 Hz last as long as a sound, but for two of them and 5%.
+
+    >>> check_lengths(37, 1.5), check_lengths(30, 1.5)
+    (True, False)
+    """
+    expected = seconds * _RATE
+    return abs(frames - expected) <= 2 + 0.05 * expected
 
 
 def envelope_features(wave: Tensor, dim: int, edges_hz: tuple[float, ...]) -> Tensor:

@@ -1,8 +1,8 @@
 """Where the audio of a manifest's line is, as JSON and as something to read.
 
 A location is a string, a path relative to the corpus's root; or an object: `{"path", "offset", "size"}`, bytes inside a
-file such as a tar; or `{"mix": …}`, a sum that is made when it is read (`data.mixdown`). Manifests travel, so no path
-may leave the root.
+file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a sum that is made when it is read
+(`data.mixdown`). Manifests travel, so no path may leave the root.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from metis_lightning.data.audio import decode
 from metis_lightning.data.mixdown import MODES, RATE, Mixdown, Part
 from metis_lightning.data.storage import Storage, is_url, location_stamp, read_bytes
+from metis_lightning.data.video import VideoSound
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioLocation, AudioSource
 
@@ -51,11 +52,24 @@ def parse_location(value: object, root: str, where: str) -> AudioLocation:
     """
     if isinstance(value, dict) and "mix" in value:
         return _mixdown(value, root, where)
+    if isinstance(value, dict) and "video" in value:
+        return VideoSound(_below(value["video"], root, where))
     if isinstance(value, dict):
         offset, size = (_whole(value, key, where) for key in ("offset", "size"))
         return FileSpan(_below(value.get("path"), root, where), offset, size)
     path = _below(value, root, where)
     return FileSpan(path) if is_url(root) else Path(path)
+
+
+def parse_file(value: object, root: str, where: str) -> Path:
+    """Return the local file that a manifest's value names.
+
+    Raises:
+        UserError: naming `where`, if it is no relative path, holds `..`, or `root` is a URL.
+    """
+    if is_url(root):
+        raise UserError(f"{where}: videos and features are read from local folders, not from {root}; copy the corpus")
+    return Path(_below(value, root, where))
 
 
 def is_plain_path(value: object) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from metis_lightning.data.locations import is_plain_path, parse_location
+from metis_lightning.data.locations import is_plain_path, parse_file, parse_location
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.types import Trial, Utterance
@@ -22,6 +22,9 @@ SCHEMA = 1
 
 _Record = TypeVar("_Record", Utterance, Trial)
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+_LOCATED = {"path": parse_location, "heard": parse_location, "video": parse_file, "lips": parse_file}
+"""What reads each of a line's locations."""
 
 
 def read_manifest(path: Path, root: str | None = None) -> list[Utterance]:
@@ -58,9 +61,9 @@ def check_utterance(line: bytes, where: str) -> dict[str, Any]:
         UserError: naming `where`, as for `read_manifest`.
     """
     fields = _fields(_object(_decoded(line, where), where), where)
-    for location in (fields["path"], fields["heard"]):
-        if location is not None and not is_plain_path(location):
-            parse_location(location, "", where)
+    for name, value in _listed_locations(fields):
+        if not is_plain_path(value):
+            _LOCATED[name](value, "", where)
     return fields
 
 
@@ -155,24 +158,26 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
     """Return the utterance of a manifest's line.
 
     The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
-    channels, dnsmos, heard`; other keys are ignored. `path` and `heard` are locations (`data.locations`) below `root`;
-    `language` may carry a region ("en-US"), which is dropped.
+    channels, dnsmos, heard, video, lips`; other keys are ignored. `path` and `heard` are locations (`data.locations`),
+    `video` and `lips` files below `root`; `language` may carry a region ("en-US"), which is dropped.
 
     Raises:
         UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
             character outside [A-Za-z0-9._-] or starts with a dot.
     """
     fields = _fields(row, where)
-    fields["path"] = parse_location(fields["path"], root, where)
-    if fields["heard"] is not None:
-        fields["heard"] = parse_location(fields["heard"], root, where)
-    return Utterance(**fields)
+    located = {name: _LOCATED[name](value, root, where) for name, value in _listed_locations(fields)}
+    return Utterance(**(fields | located))
+
+
+def _listed_locations(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the locations of a line as they are written; the audio's own even if it is missing."""
+    return ((name, fields[name]) for name in _LOCATED if name == "path" or fields[name] is not None)
 
 
 def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
     return {
         "id": _id(row, "id", where),
-        "path": row.get("path"),
         "speaker": _id(row, "speaker", where),
         "text": _text(row, "text", where),
         "language": _text(row, "language", where).split("-")[0].lower(),
@@ -181,9 +186,9 @@ def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         "split": _text(row, "split", where),
         "source": str(row.get("source", "")),
         "license": str(row.get("license", "")),
+        **{name: row.get(name) for name in _LOCATED},
         "channels": int(_positive(row, "channels", where)) if "channels" in row else 1,
         "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
-        "heard": row.get("heard"),
     }
 
 

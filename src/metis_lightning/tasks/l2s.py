@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from metis_lightning.data.mouth_pictures import CROP
 from metis_lightning.errors import UserError
 from metis_lightning.sampling.request import HOP, Request
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tokens.lips import LIP_DIM, double_rate, fit_frames
+from metis_lightning.tokens.tokenizer import frozen
+from metis_lightning.tokens.visual_encoder import VisualEncoder
 from metis_lightning.types import SpeechBatch
 
 
@@ -22,15 +26,21 @@ class L2sModule(FinetuneModule):
 
     Args:
         lip_dim: width of the features.
+        encoder: makes the features of mouth pictures, frozen, in every step; None if the data hold features already,
+            which is much faster.
         kwargs: those of `FinetuneModule`; the paper trains all of stage 1, `lora_rank` 0.
     """
 
     task = "l2s"
     sees_prompt = False
 
-    def __init__(self, lip_dim: int = LIP_DIM, lora_rank: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | None = None, **kwargs: Any
+    ) -> None:
         self._lip_dim = lip_dim
         super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
+        # In a list, so that it becomes no part of the weights.
+        self._encoder = [] if encoder is None else [encoder.eval().requires_grad_(False)]
 
     @property
     def condition_dim(self) -> int:
@@ -47,10 +57,23 @@ class L2sModule(FinetuneModule):
             raise UserError(
                 "L2S needs lip features: give the data module the recipe metis_lightning.data.lips.LipRecipe"
             )
-        if batch.features.shape[-1] != self._lip_dim:
-            raise UserError(f"lip features are {batch.features.shape[-1]} wide, lip_dim is {self._lip_dim}")
+        features = self._encoded(batch.features, batch.feature_lengths) if self._encoder else batch.features
+        if features.shape[-1] != self._lip_dim:
+            raise UserError(f"lip features are {features.shape[-1]} wide, lip_dim is {self._lip_dim}")
         frames = self.tokenizer.num_frames(batch.lengths)
-        return fit_frames(double_rate(batch.features, batch.feature_lengths), int(frames.max()))
+        return fit_frames(double_rate(features, batch.feature_lengths), int(frames.max()))
+
+    def _encoded(self, pictures: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return features (B, F, C) of mouth pictures (B, F, 88 * 88)."""
+        if pictures.shape[-1] != CROP**2:
+            raise UserError(
+                f"the visual encoder takes mouth pictures, {CROP**2} values a frame, not {pictures.shape[-1]}: "
+                "use the recipe metis_lightning.data.mouth_pictures.MouthRecipe, or leave model.encoder out"
+            )
+        if lengths is None:
+            lengths = torch.full((len(pictures),), pictures.shape[1], device=pictures.device)
+        with frozen(pictures):
+            return self._encoder[0].to(pictures.device)(pictures.float().unflatten(-1, (CROP, CROP)), lengths)
 
     def request(self, item: SpeechBatch) -> Request:
         """Return what inference would be asked for, with the lip features of the target."""
