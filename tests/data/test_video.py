@@ -73,6 +73,14 @@ def test_sound_is_in_time_with_the_pictures(tmp_path: Path, late: float) -> None
     assert read_audio(VideoSound(str(path)), 24_000).numel() == pytest.approx(1.5 * len(heard), abs=2)
 
 
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("name", ["m.mkv", "m.mov", "m.mp4"])
+def test_any_container_is_read(tmp_path: Path, name: str, decode: bool) -> None:
+    path = write_clip(tmp_path / name, pictures(30, (64, 80)), rate=30)
+    assert inspect_video(path, decode) == InspectedVideo(25, 30.0, 80, 64, False)
+    assert read_video(path).shape == (25, 64, 80, 3)
+
+
 def kind_of(path: Path, decode: bool = True) -> str:
     with pytest.raises(OddVideo) as caught:
         inspect_video(path, decode)

@@ -47,50 +47,49 @@ def pictures(batch: int, frames: int, seed: int = 0) -> Tensor:
 # --- Names ----------------------------------------------------------------------------------------------------------
 
 
-def published_shapes() -> dict[str, tuple[int, ...]]:
+Shapes = dict[str, tuple[int, ...]]
+
+
+def norm(name: str, width: int) -> Shapes:
+    return {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def linear(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def residual_block(name: str, width: int, out: int) -> Shapes:
+    shapes = {f"{name}.conv1.weight": (out, width, 3, 3), f"{name}.conv2.weight": (out, out, 3, 3)}
+    shapes |= norm(f"{name}.bn1", out) | norm(f"{name}.bn2", out)
+    if width != out:
+        shapes |= {f"{name}.downsample.0.weight": (out, width, 1, 1)} | norm(f"{name}.downsample.1", out)
+    return shapes
+
+
+def conformer_block(name: str) -> Shapes:
+    shapes: Shapes = {f"{name}.self_attn.linear_pos.weight": (768, 768)}
+    shapes |= {f"{name}.self_attn.pos_bias_{part}": (12, 64) for part in "uv"}
+    for part in ("q", "k", "v", "out"):
+        shapes |= linear(f"{name}.self_attn.linear_{part}", 768, 768)
+    for part in ("feed_forward", "feed_forward_macaron"):
+        shapes |= linear(f"{name}.{part}.w_1", 3072, 768) | linear(f"{name}.{part}.w_2", 768, 3072)
+    for part in ("norm_ff", "norm_mha", "norm_ff_macaron", "norm_conv", "norm_final"):
+        shapes |= linear(f"{name}.{part}", 768)
+    shapes |= linear(f"{name}.conv_module.pointwise_cov1", 1536, 768, 1)
+    shapes |= linear(f"{name}.conv_module.depthwise_conv", 768, 1, 31)
+    shapes |= linear(f"{name}.conv_module.pointwise_cov2", 768, 768, 1)
+    return shapes | norm(f"{name}.conv_module.norm", 768)
+
+
+def published_shapes() -> Shapes:
     """Encoder tensors of the published recogniser, from its code: names in full and shapes."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "frontend.frontend3D.0.weight": (64, 1, 5, 7, 7),
-        "embed.0.weight": (768, 512),
-    }
-
-    def norm(name: str, width: int) -> None:
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{name}.{part}"] = (width,)
-
-    def linear(name: str, *shape: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
-
-    norm("frontend.frontend3D.1", 64)
-    shapes["embed.0.bias"] = (768,)
-    width = 64
-    for layer, out in enumerate((64, 128, 256, 512), start=1):
-        for block in range(2):
-            name = f"frontend.trunk.layer{layer}.{block}"
-            shapes[f"{name}.conv1.weight"] = (out, width, 3, 3)
-            shapes[f"{name}.conv2.weight"] = (out, out, 3, 3)
-            norm(f"{name}.bn1", out)
-            norm(f"{name}.bn2", out)
-            if block == 0 and layer > 1:
-                shapes[f"{name}.downsample.0.weight"] = (out, width, 1, 1)
-                norm(f"{name}.downsample.1", out)
-            width = out
+    shapes: Shapes = {"frontend.frontend3D.0.weight": (64, 1, 5, 7, 7)}
+    shapes |= norm("frontend.frontend3D.1", 64) | linear("embed.0", 768, 512) | linear("after_norm", 768)
+    for layer, (width, out) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), start=1):
+        shapes |= residual_block(f"frontend.trunk.layer{layer}.0", width, out)
+        shapes |= residual_block(f"frontend.trunk.layer{layer}.1", out, out)
     for number in range(12):
-        name = f"encoders.{number}"
-        for part in ("q", "k", "v", "out"):
-            linear(f"{name}.self_attn.linear_{part}", 768, 768)
-        shapes[f"{name}.self_attn.linear_pos.weight"] = (768, 768)
-        shapes[f"{name}.self_attn.pos_bias_u"] = shapes[f"{name}.self_attn.pos_bias_v"] = (12, 64)
-        for part in ("feed_forward", "feed_forward_macaron"):
-            linear(f"{name}.{part}.w_1", 3072, 768)
-            linear(f"{name}.{part}.w_2", 768, 3072)
-        linear(f"{name}.conv_module.pointwise_cov1", 1536, 768, 1)
-        linear(f"{name}.conv_module.depthwise_conv", 768, 1, 31)
-        linear(f"{name}.conv_module.pointwise_cov2", 768, 768, 1)
-        norm(f"{name}.conv_module.norm", 768)
-        for part in ("norm_ff", "norm_mha", "norm_ff_macaron", "norm_conv", "norm_final"):
-            linear(f"{name}.{part}", 768)
-    linear("after_norm", 768)
+        shapes |= conformer_block(f"encoders.{number}")
     return shapes
 
 

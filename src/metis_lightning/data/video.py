@@ -109,7 +109,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray]) -> int:
 def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Frame]:
     """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time; times are in seconds, ascending.
 
-    The last item lasts as long as the one before it.
+    Of two that are equally near it is the earlier. The last item lasts as long as the one before it.
 
     >>> list(at_rate([(n / 50, n) for n in range(6)], 25))
     [0, 2, 4]
@@ -120,11 +120,11 @@ def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Fra
     for time, item in timed:
         if last is not None:
             step = time - last[0]
-            while count / rate < (last[0] + time) / 2 - 1e-9:
+            while count / rate <= (last[0] + time) / 2 + 1e-9:
                 yield last[1]
                 count += 1
         last = (time, item)
-    while last is not None and count / rate < last[0] + step / 2 - 1e-9:
+    while last is not None and count / rate <= last[0] + step / 2 + 1e-9:
         yield last[1]
         count += 1
 

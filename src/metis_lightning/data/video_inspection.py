@@ -58,7 +58,9 @@ def inspect_video(path: Path, decode: bool = True) -> InspectedVideo:
                 if len(times) < listed:
                     raise OddVideo("truncated video", f"{len(times)} of {listed} pictures")
             else:
-                frames = round(listed * FRAME_RATE / rate) if rate else 0
+                # Only mp4 lists the number of pictures; others say how long they last, in microseconds.
+                seconds = listed / rate if listed and rate else (container.duration or 0) / 1e6
+                frames = round(seconds * FRAME_RATE)
             found = InspectedVideo(frames, rate, stream.width, stream.height, bool(container.streams.audio))
     except UserError as error:
         raise OddVideo("unreadable video", str(error)) from error
