@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from command import run_command
 from documented import PROGRAM, REPOSITORY, readme_commands
 
 COMMANDS = readme_commands()
@@ -45,7 +44,7 @@ def test_the_readme_has_only_commands_that_are_run_here() -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_the_commands_run_as_written_but_shorter(workspace: Path) -> None:
+def test_the_commands_run_as_written_but_shorter(workspace: Path, tmp_path: Path) -> None:
     """In the README's order: `tables` needs the results of `evaluate`."""
     for command in OURS:
         words = shlex.split(command.removeprefix(PROGRAM))
@@ -54,9 +53,8 @@ def test_the_commands_run_as_written_but_shorter(workspace: Path) -> None:
             extra = ["--num-steps=2", "--limit=1"]
         if "runs/tokens" in words:
             extra.append("--data.max_seconds=2")
-        line = [sys.executable, "-m", "metis_lightning", *words, *extra]
-        done = subprocess.run(line, cwd=workspace, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+        status = run_command([*words, *extra], workspace, tmp_path / "said.txt")
+        assert status == 0, f"{command}\n{(tmp_path / 'said.txt').read_text()[-3000:]}"
 
     assert (workspace / "runs/tse_lora/checkpoints/last.ckpt").stat().st_size < 15e6
     events = EventAccumulator(str(workspace / "runs" / "tse_lora"))
