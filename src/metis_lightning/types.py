@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metis_lightning.errors import UserError
+
 TOKEN_RATE = 50
 """Token frames a second, for SSL and acoustic tokens alike."""
 
@@ -47,18 +49,21 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of a target-speaker-extraction test list: everything that fixes a mixture.
+    """One line of a test list: everything that fixes what a system is given.
 
-    `snr_db` is the power of the target over the power of the interferer, in dB, over the target's duration.
-    `target`, `interferer` and `enrollment` are utterance ids; enrollment is another utterance of the target's speaker.
+    `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
+    utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
+    power of the target over the power of the interferer, in dB, over the target's duration; None adds them as they are.
+    `task` is what is asked of a system; empty where the list serves several tasks and does not say.
     """
 
     id: str
     test_set: str
-    target: str
-    interferer: str
-    enrollment: str
-    snr_db: float
+    target: str = ""
+    interferer: str = ""
+    enrollment: str = ""
+    snr_db: float | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,12 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class TestItem:
-    """One trial of a test list with its audio, all (S,) float32 at 24 kHz.
+    """One trial of a test list with its audio, all (S,) float32 at 24 kHz; None where the test set has none.
 
-    `mixture` is target plus interferer; `target` is the clean reference; `interferer` is as loud as in the mixture;
-    `enrollment` is the prompt. `text` is the target's transcript in `language`.
+    `mixture` is what is heard: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
+    `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
+    `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `lips` are (F, C)
+    features of the target's face at 25 Hz.
     """
 
     __test__ = False  # not a pytest class
@@ -124,9 +131,24 @@ class TestItem:
     id: str
     test_set: str
     speaker: str
-    text: str
+    text: str | None
     language: str
-    mixture: Tensor
-    target: Tensor
-    interferer: Tensor
-    enrollment: Tensor
+    mixture: Tensor | None = None
+    target: Tensor | None = None
+    interferer: Tensor | None = None
+    enrollment: Tensor | None = None
+    prompt_text: str = ""
+    lips: Tensor | None = None
+
+    def signal(self, name: str) -> Tensor:
+        """Return the signal called `name`.
+
+        Raises:
+            UserError: if the test set has none.
+        """
+        wave = getattr(self, name)
+        if wave is None:
+            raise UserError(
+                f"test set {self.test_set!r} has no {name}: a system or a task that needs one cannot run on it"
+            )
+        return wave

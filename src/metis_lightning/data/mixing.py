@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from metis_lightning.types import Trial
+
 PEAK = 0.99
 """A mixture's largest sample, just below what a 16-bit file can hold."""
 
@@ -73,10 +75,21 @@ def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> Mixed:
     interferer = fit_length(interferer, target.numel())
     if is_silent(target) or is_silent(interferer):
         raise ValueError("a silent target or interferer has no signal-to-noise ratio")
-    interferer = interferer * (rms(target) / rms(interferer) * 10 ** (-snr_db / 20))
+    return add_voices(target, interferer * (rms(target) / rms(interferer) * 10 ** (-snr_db / 20)))
+
+
+def add_voices(target: Tensor, interferer: Tensor) -> Mixed:
+    """Add two voices (S,) as loud as they are, all lowered by one gain only if the sum would pass 0.99."""
     gain = peak_gain(target + interferer)
     target, interferer = target * gain, interferer * gain
     return Mixed(target + interferer, target, interferer, gain)
+
+
+def mix_trial(trial: Trial, target: Tensor, interferer: Tensor) -> Mixed:
+    """Mix a trial's voices: at its SNR, or as loud as they are if it has none; the interferer fits the target (S,)."""
+    if trial.snr_db is None:
+        return add_voices(target, fit_length(interferer, target.numel()))
+    return mix_at_snr(target, interferer, trial.snr_db)
 
 
 def peak_gain(*waves: Tensor) -> float:

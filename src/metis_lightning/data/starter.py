@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.manifest import read_manifest, read_speaker_sex, read_trials
-from metis_lightning.data.mixing import mix_at_snr
+from metis_lightning.data.mixing import mix_trial
 from metis_lightning.data.module import SpeechDataModule
+from metis_lightning.data.testsets import TestSets
 from metis_lightning.data.trials import TrialPlan, make_trials
-from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial, Utterance
 
 STARTER_ROOT = Path(__file__).resolve().parents[1] / "assets" / "starter"
@@ -35,7 +36,7 @@ class StarterDataModule(SpeechDataModule):
         return read_manifest(Path(self.root or STARTER_ROOT) / _MANIFEST)
 
 
-class StarterTests:
+class StarterTests(TestSets):
     """The fixed test lists for target speaker extraction, with their audio."""
 
     def __init__(self, root: Path | None = None) -> None:
@@ -45,24 +46,8 @@ class StarterTests:
             UserError: if either file is missing or wrong.
         """
         root = Path(root or STARTER_ROOT)
-        self._corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
-        self._trials = read_trials(root / _TRIALS)
-
-    def test_sets(self) -> tuple[str, ...]:
-        """Return the names of the test sets, in the order of the list."""
-        return tuple(dict.fromkeys(trial.test_set for trial in self._trials))
-
-    def load_trials(self, test_set: str) -> list[Trial]:
-        """Return the trials of a test set; the first few already cover all its speakers and SNRs.
-
-        Raises:
-            UserError: if there is no such test set.
-        """
-        if test_set not in self.test_sets():
-            raise UserError(
-                f"no test set {test_set!r} in the starter corpus; choose from {', '.join(self.test_sets())}"
-            )
-        return [trial for trial in self._trials if trial.test_set == test_set]
+        self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
+        super().__init__(replace(trial, task="tse") for trial in read_trials(root / _TRIALS))
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio and make its mixture.
@@ -70,11 +55,11 @@ class StarterTests:
         Raises:
             UserError: if an utterance is not in the corpus or its audio cannot be read.
         """
-        corpus = self._corpus
+        corpus = self.corpus
         target, interferer, enrollment = (
             corpus.index_of(utterance_id) for utterance_id in (trial.target, trial.interferer, trial.enrollment)
         )
-        mixed = mix_at_snr(corpus.wave(target), corpus.wave(interferer), trial.snr_db)
+        mixed = mix_trial(trial, corpus.wave(target), corpus.wave(interferer))
         utterance = corpus.utterances[target]
         return TestItem(
             id=trial.id,

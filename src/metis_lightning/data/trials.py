@@ -79,8 +79,9 @@ def make_trials(utterances: Sequence[Utterance], sex: Mapping[str, str], plan: T
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
     """Write a test list that `read_trials` reads, complete or not at all."""
+    rows = ({key: value for key, value in asdict(t).items() if value not in ("", None)} for t in trials)
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(asdict(trial)) + "\n" for trial in trials), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _by_speaker(utterances: Sequence[Utterance], split: str) -> dict[str, list[Utterance]]:
