@@ -20,8 +20,9 @@ from metis_lightning.evaluate.results import Results
 from metis_lightning.evaluate.stats import summarize
 from metis_lightning.evaluate.systems import CONTROLS, Generated, System, control, generate, tse_system
 from metis_lightning.evaluate.tables import write_tables
-from metis_lightning.metrics.suite import Suite
-from metis_lightning.metrics.values import WerValue
+from metis_lightning.metrics.suite import Suite, SuiteOptions
+from metis_lightning.metrics.utterance import Utterance
+from metis_lightning.metrics.values import word_errors_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
 CODEC = "nano"
@@ -49,7 +50,7 @@ def run_evaluate(options: Namespace) -> None:
     """
     tests = StarterTests()
     plan = _plan(options, tests)
-    suite = Suite(options.protocol)
+    suite = Suite(SuiteOptions(options.protocol, num_threads=2))
     folder = options.out or Path("evaluation/results") / options.task
     results = Results(folder, _protocol(plan, suite))
     total = sum(len(trials) for _, trials in plan.trials) * len(plan.systems)
@@ -120,18 +121,18 @@ def _items(plan: Plan, tests: StarterTests) -> Iterable[TestItem]:
 def score(suite: Suite, task: str, system: str, item: TestItem, generated: Generated) -> dict[str, Any]:
     """Return the results row of one utterance."""
     values = suite.score(
-        item.id,
-        generated.wave,
-        WAVE_RATE,
-        reference=item.target,
-        interferer=item.interferer,
-        prompt=item.enrollment,
-        text=item.text,
-        language=item.language,
+        Utterance(
+            item.id,
+            generated.wave,
+            WAVE_RATE,
+            reference=item.target,
+            interferer=item.interferer,
+            prompt=item.enrollment,
+            text=item.text,
+            language=item.language,
+        )
     )
-    wer = values[suite.wer_column]
-    if not isinstance(wer, WerValue):
-        raise TypeError(f"{suite.wer_column} must be a WerValue, got {type(wer).__name__}")
+    wer = word_errors_of(values)
     return {
         "id": item.id,
         "task": task,

@@ -5,12 +5,10 @@ Shape letters: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
@@ -18,11 +16,13 @@ from metis_lightning.metrics import signal
 from metis_lightning.metrics.asr import offline_asr, require_english
 from metis_lightning.metrics.dnsmos import COLUMNS, Dnsmos, model_files
 from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.speaker import WEIGHTS, Ge2eEncoder
 from metis_lightning.metrics.stoi import stoi
+from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, WerValue, measure
 from metis_lightning.metrics.wer import NORMALIZER, english_normalizer, word_errors
 
@@ -32,58 +32,41 @@ _PACKAGES = ("torch", "numpy", "soxr", "onnxruntime", "speechmos", "pesq", "pyst
 
 
 class Suite:
-    """All metrics of a protocol, with their models loaded once. No metric downloads anything."""
+    """All metrics of a protocol, with their models loaded once. No metric of the protocol "offline" downloads anything.
 
-    def __init__(self, protocol: str = "offline", num_threads: int = 2) -> None:
+    Args:
+        options: which metrics, by which back ends.
+    """
+
+    def __init__(self, options: SuiteOptions = SuiteOptions()) -> None:  # noqa: B008  (frozen)
         """Load every model now, so that a missing package ends the run before hours are spent.
-
-        Args:
-            protocol: "offline", the back ends that ordinary packages carry.
-            num_threads: CPU threads of each model.
 
         Raises:
             UserError: the protocol is unknown, a package is missing, or a model file is not the known one.
         """
-        if protocol not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{protocol}': choose from {', '.join(PROTOCOLS)}")
+        if options.protocol not in PROTOCOLS:
+            raise UserError(f"unknown protocol '{options.protocol}': choose from {', '.join(PROTOCOLS)}")
         for package in ("pesq", "pystoi", "jiwer"):
             require(package, "eval")
-        self.protocol = protocol
-        self._dnsmos = Dnsmos(num_threads)
+        self.options = options
+        self._dnsmos = Dnsmos(options.num_threads)
         self._speaker = Ge2eEncoder()
         self._normalize = english_normalizer()
-        self._asr = offline_asr(num_threads)
-        self.wer_column = f"WER_{self._asr.name}"
+        self._asr = offline_asr(options.num_threads)
 
-    def score(
-        self,
-        item_id: str,
-        generated: Tensor,
-        sample_rate: int,
-        reference: Tensor | None = None,
-        interferer: Tensor | None = None,
-        prompt: Tensor | None = None,
-        text: str | None = None,
-        language: str = "en",
-    ) -> dict[str, MetricValue]:
+    @property
+    def wer_column(self) -> str | None:
+        """The column of the word error rate of English utterances, named by its recogniser; None if it is left out."""
+        return f"WER_{self._asr.name}"
+
+    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
         """Score one utterance; every column is always there, null with a reason where it has no value.
-
-        Args:
-            item_id: named in tracebacks.
-            generated: (S,) what the system said.
-            sample_rate: of all four signals, in Hz.
-            reference: (S,) the clean target, of the same length within 0.1 s.
-            interferer: (S',) the other voice.
-            prompt: (S'',) the enrollment.
-            text: the target's transcript in `language` (ISO 639-1).
-            language: of the transcript.
 
         Returns:
             DNSMOS_{SIG,BAK,OVRL,P808}, PESQ, STOI, SI_SDR (dB), SIM_ge2e (to the prompt), SIM_target_ge2e,
             SIM_margin_ge2e (to the target minus to the interferer), and `wer_column`, a `WerValue`.
         """
-        given = {"signal": generated, "reference": reference, "interferer": interferer, "prompt": prompt}
-        waves = Waves(given, sample_rate)
+        waves = Waves(utterance)
         try:
             return {
                 **measure(COLUMNS, lambda: self._dnsmos(waves["signal"])),
@@ -91,10 +74,10 @@ class Suite:
                 **measure(("STOI",), lambda: (stoi(*waves.pair()),)),
                 **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),
                 **self._similarities(waves),
-                self.wer_column: self._word_errors(waves, text, language),
+                f"WER_{self._asr.name}": self._word_errors(waves, utterance.text, utterance.language),
             }
         except Exception as error:
-            error.add_note(f"while scoring {item_id}")
+            error.add_note(f"while scoring {utterance.id}")
             raise
 
     def _similarities(self, waves: Waves) -> dict[str, MetricValue]:
@@ -126,7 +109,7 @@ class Suite:
         """Return everything that decides the numbers, as plain JSON values."""
         onnx = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in model_files().items()}
         return {
-            "protocol": self.protocol,
+            "protocol": self.options.protocol,
             "models": {
                 **onnx,
                 "speaker": {"name": self._speaker.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)},
@@ -147,9 +130,15 @@ class Suite:
 class Waves:
     """The signals of one utterance at 16 kHz, resampled when first asked for."""
 
-    def __init__(self, given: Mapping[str, Tensor | None], sample_rate: int) -> None:
-        """Keep the signals as given, (S,) each at `sample_rate` Hz."""
-        self._given, self._sample_rate = given, sample_rate
+    def __init__(self, utterance: Utterance) -> None:
+        """Keep the signals as given."""
+        self._given = {
+            "signal": utterance.generated,
+            "reference": utterance.reference,
+            "interferer": utterance.interferer,
+            "prompt": utterance.prompt,
+        }
+        self._sample_rate = utterance.sample_rate
         self._ready: dict[str, np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from metis_lightning.metrics.errors import MetricError
@@ -39,3 +39,12 @@ def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) ->
         return {column: MetricValue(float(value)) for column, value in zip(columns, score(), strict=True)}
     except MetricError as error:
         return {column: MetricValue(None, str(error)) for column in columns}
+
+
+def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
+    """Return the word error rate of a scored utterance: its one column that is a `WerValue`.
+
+    It is null without a hypothesis if word errors were left out.
+    """
+    found = [value for value in values.values() if isinstance(value, WerValue)]
+    return found[0] if found else WerValue(None, "word errors were not asked for")
