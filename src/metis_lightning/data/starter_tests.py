@@ -1,7 +1,7 @@
 """The starter corpus's test lists for SE, VC, TTS and L2S, made by a rule from those for target speaker extraction.
 
-Each trial for TSE gives one trial of every other task, on the same target, so that tasks can be compared and a list needs
-no file of its own. What is drawn is drawn from a seed that is a hash of the trial's id.
+Each trial for TSE gives one trial of every other task, on the same target, so that tasks can be compared and a list
+needs no file of its own. What is drawn is drawn from a seed that is a hash of the trial's id.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class StarterVcTests(StarterTaskTests):
     task = "vc"
 
     def trial(self, trial: Trial) -> Trial:
-        """Return a trial whose prompt is the interfering voice's: the smallest by SHA-256 of those that are long enough.
+        """Return a trial whose prompt is the interfering voice's: of those that are long enough the smallest by SHA-256.
 
         Raises:
             UserError: if that voice says nothing but the source's words.

@@ -1,0 +1,127 @@
+"""The test sets of a corpus, found by its name: whatever `TestSets` its modules hold. Nothing is registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from metis_lightning.data.testsets import TestSets
+from metis_lightning.errors import UserError
+from metis_lightning.evaluate.tasks import TASKS, is_for
+from metis_lightning.types import Trial
+
+_CORPORA = "metis_lightning.data"
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One fixed list of trials, and what reads their audio."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    trials: tuple[Trial, ...]
+    reader: TestSets
+
+
+def find_test_sets(data: str, root: Path | None, task: str) -> list[TestSet]:
+    """Return the test sets of a corpus that are for a task, in the order of their files.
+
+    Args:
+        data: a corpus by the name of its file in `metis_lightning/data/` (`starter`; also `starter_tests.py` is looked
+            into), or a module or class of one's own by its full name.
+        root: the corpus's folder; None where it has a default.
+        task: what is evaluated.
+
+    Raises:
+        UserError: there is no such corpus, it needs a root, or has no test set for the task.
+    """
+    readers = [_read(kind, data, root) for kind in _classes(data)]
+    listed = [(reader, name) for reader in readers for name in reader.test_sets()]
+    found = [TestSet(name, tuple(reader.load_trials(name)), reader) for reader, name in listed]
+    serving = [test_set for test_set in found if is_for(task, test_set.trials[0])]
+    if not serving:
+        served = {trial.task for test_set in found for trial in test_set.trials if trial.task}
+        tasks = [*TASKS] if data == "starter" else sorted(served) or [*TASKS]
+        raise UserError(f"--task {task}: choose one of {', '.join(tasks)}; no test set of --data {data} is for it")
+    return serving
+
+
+def choose(test_sets: Sequence[TestSet], names: Sequence[str] | None, data: str) -> list[TestSet]:
+    """Return the test sets of these names, all by default.
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    by_name = {test_set.name: test_set for test_set in test_sets}
+    for name in names or ():
+        if name not in by_name:
+            raise UserError(
+                f"--test-sets: no test set {name!r} in {data} for this task; choose from {', '.join(by_name)}"
+            )
+    return [by_name[name] for name in names or by_name]
+
+
+def _classes(data: str) -> list[type[TestSets]]:
+    """Return the readers that a corpus's modules define.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [kind for module in _modules(data) for kind in _readers_in(module)]
+    own = data.rpartition(".")[2]
+    named = [kind for kind in found if kind.__name__ == own]
+    if not found:
+        raise UserError(
+            f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
+            "...), or the full name of a class of your own that is a TestSets"
+        )
+    return named or found
+
+
+def _modules(data: str) -> Iterator[ModuleType]:
+    """Import the modules that a name may mean."""
+    if data.isidentifier():
+        names = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"]
+    else:
+        names = [data, data.rpartition(".")[0]]
+    for name in names:
+        if _exists(name):
+            yield import_module(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _readers_in(module: ModuleType) -> list[type[TestSets]]:
+    """Return the concrete readers that a module itself defines, in its order."""
+    return [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, TestSets)
+        and not inspect.isabstract(kind)
+        and kind.__module__ == module.__name__
+    ]
+
+
+def _read(kind: type[TestSets], data: str, root: Path | None) -> TestSets:
+    """Make a reader.
+
+    Raises:
+        UserError: it needs a root and there is none.
+    """
+    if root is not None:
+        return kind(root)  # type: ignore[arg-type]
+    if any(each.default is each.empty for each in inspect.signature(kind).parameters.values()):
+        raise UserError(f"--data {data}: give --root, the corpus's folder")
+    return kind()  # type: ignore[call-arg]
