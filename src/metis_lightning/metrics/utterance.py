@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from metis_lightning.metrics.signal import Wave
@@ -22,6 +23,8 @@ class Utterance:
         prompt: (S''',) the recording that says whose voice is wanted.
         text: what is said, in `language`.
         language: ISO 639-1.
+        seconds: time that it took to generate; None where that is not known or not to be in the results.
+        num_steps: sampling steps of both stages, likewise.
     """
 
     id: str
@@ -32,9 +35,19 @@ class Utterance:
     prompt: Wave | None = None
     text: str | None = None
     language: str = "en"
+    seconds: float | None = None
+    num_steps: int | None = None
 
     def as_arrays(self) -> Utterance:
         """Return it with numpy arrays for tensors: those are pickled by value, without a shared-memory file each."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        waves = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.detach().cpu().numpy() for name, value in waves.items()})
+        return replace(
+            self,
+            generated=_array(self.generated),
+            reference=None if self.reference is None else _array(self.reference),
+            interferer=None if self.interferer is None else _array(self.interferer),
+            prompt=None if self.prompt is None else _array(self.prompt),
+        )
+
+
+def _array(wave: Wave) -> np.ndarray:
+    return wave.detach().cpu().numpy() if isinstance(wave, Tensor) else wave

@@ -33,6 +33,14 @@ class WerValue(MetricValue):
     hypothesis: str | None = None
 
 
+@dataclass(frozen=True)
+class CerValue(MetricValue):
+    """A character error rate (edits / characters, a fraction) with its counts."""
+
+    edits: int | None = None
+    characters: int | None = None
+
+
 def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) -> dict[str, MetricValue]:
     """Return a value per column from `score()`, or the reason of its `MetricError` in each of them."""
     try:
