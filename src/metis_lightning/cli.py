@@ -127,7 +127,16 @@ def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
     add("--data", default="starter", metavar="D", help="corpus of the test sets (default: starter, which is embedded)")
     add("--root", type=Path, metavar="DIR", help="folder of the corpus")
     add("--test-sets", nargs="+", metavar="SET", help="test sets to run (default: all of the task)")
-    add("--protocol", default="offline", metavar="P", help="which metric models to use (default: offline)")
+    add("--protocol", default="offline", metavar="P", help="which metric models to use, offline or paper")
+    add(
+        "--asr",
+        nargs="+",
+        metavar="M",
+        help="recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)",
+    )
+    add("--speakers", nargs="+", metavar="M", help="speaker encoders, KIND[:SOURCE] (default: the protocol's)")
+    add("--nisqa", metavar="FILE", help="NISQA's published nisqa.tar (default: no NISQA)")
+    add("--normalizer", metavar="RULES", help="of texts: whisper-english, seed-tts or none (default: the protocol's)")
     add("--limit", type=_positive, metavar="N", help="only the first N items of each test set")
     add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="K", help="seeds of the sampler (default: 0)")
     add("--num-steps", type=_positive, metavar="N", help="sampling steps (default: those released for the task)")

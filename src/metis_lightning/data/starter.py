@@ -39,6 +39,8 @@ class StarterDataModule(SpeechDataModule):
 class StarterTests(TestSets):
     """The fixed test lists for target speaker extraction, with their audio."""
 
+    task = "tse"
+
     def __init__(self, root: Path | None = None) -> None:
         """Read the manifest and the lists; `root` defaults to the embedded corpus.
 
@@ -47,7 +49,7 @@ class StarterTests(TestSets):
         """
         root = Path(root or STARTER_ROOT)
         self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
-        super().__init__(replace(trial, task="tse") for trial in read_trials(root / _TRIALS))
+        super().__init__(replace(trial, task=self.task) for trial in read_trials(root / _TRIALS))
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio and make its mixture.

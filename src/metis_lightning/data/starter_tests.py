@@ -105,7 +105,7 @@ class StarterVcTests(StarterTaskTests):
     task = "vc"
 
     def trial(self, trial: Trial) -> Trial:
-        """Return a trial whose prompt is the interfering voice's: of those that are long enough the smallest by SHA-256.
+        """Return a trial whose prompt is the interfering voice's: the smallest by SHA-256 of those long enough.
 
         Raises:
             UserError: if that voice says nothing but the source's words.

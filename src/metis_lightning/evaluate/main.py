@@ -7,19 +7,22 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from metis_lightning.evaluate.failures import check_failures
 from metis_lightning.evaluate.keys import key_of
 from metis_lightning.evaluate.plan import Plan, make_plan
 from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together
-from metis_lightning.evaluate.report import report
+from metis_lightning.evaluate.report import real_time_factor, report
 from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
 from metis_lightning.evaluate.shard import Share, run_share
 from metis_lightning.evaluate.stats import summarize
 from metis_lightning.evaluate.tables import write_tables
-from metis_lightning.evaluate.tasks import TASKS
 from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.pool import ScoringPool
+from metis_lightning.metrics.protocols import TASKS
 
 EXTRA_FILES = "extra_files.json"
 """The files of folders of audio that belong to no item of the test sets."""
@@ -85,7 +88,7 @@ def _launched(plan: Plan, launch: Launch, options: Namespace, make_pool: MakePoo
 def _finish(plan: Plan, results: Results, options: Namespace) -> None:
     """Gather the rows, and write and say what comes of them."""
     folder, rows = results.folder, results.gather(whole=True)
-    results.write_summary(summarize(rows))
+    results.write_summary([{**group, **_speed(group, rows)} for group in summarize(rows)])
     print(*report(rows, [system.name for system in plan.systems]), sep="\n")
     for control, test_set in plan.left_out:
         print(f"{control}: not on {test_set}, which has no such signal")
@@ -94,6 +97,13 @@ def _finish(plan: Plan, results: Results, options: Namespace) -> None:
     print(f"audio: {folder / 'wavs'}")
     _write_tables(folder)
     check_failures(rows, options.max_failed_share)
+
+
+def _speed(group: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how fast a system was on a test set, and in how many steps."""
+    own = [row for row in rows if (row["test_set"], row["system"]) == (group["test_set"], group["system"])]
+    steps = {row["steps"] for row in own} - {None}
+    return {"real_time_factor": real_time_factor(own, group["system"]), "steps": sorted(steps)}
 
 
 def _tell_extra_files(plan: Plan, folder: Path) -> None:
@@ -120,8 +130,17 @@ def _write_tables(folder: Path) -> None:
 
 def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None) -> ScoringPool:
     """Return what scores, beside generation."""
-    task = options.task if options.task in TASKS else None
-    return make_pool(SuiteOptions(options.protocol, task), processes or options.scoring_processes)
+    suite = SuiteOptions(
+        protocol=options.protocol,
+        task=options.task if options.task in TASKS else None,
+        asr=None if options.asr is None else tuple(options.asr),
+        speakers=None if options.speakers is None else tuple(options.speakers),
+        nisqa=options.nisqa,
+        normalizer=options.normalizer,
+        # The models of the offline protocol are small, and every scoring process has its own.
+        device="cuda" if options.protocol == "paper" and torch.cuda.is_available() else "cpu",
+    )
+    return make_pool(suite, processes or options.scoring_processes)
 
 
 def _folder(options: Namespace) -> Path:

@@ -29,8 +29,9 @@ class Output:
     """A waveform (S,) at 24 kHz; None with the reason in `error`.
 
     seconds: that it took to make; None if that is not known.
-    steps: of stage 1's sampler; None if there was none.
+    steps: of the samplers of both stages; None if there were none.
     sample_rate, channels: as the system gave it, before it was brought to 24 kHz and one channel.
+    was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
     """
 
     wave: Tensor | None
@@ -39,6 +40,7 @@ class Output:
     steps: int | None = None
     sample_rate: int | None = WAVE_RATE
     channels: int | None = 1
+    was_made: bool = True
 
     @property
     def fault(self) -> str | None:
@@ -68,8 +70,9 @@ def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
     try:
         output = run(trial, item, seed)
     except UserError as error:
-        return Output(None, f"not generated: {error}", round(time.perf_counter() - start, 3), None, None, None)
+        seconds = round(time.perf_counter() - start, 3)
+        return Output(None, f"not generated: {error}", seconds, sample_rate=None, channels=None)
     except Exception as error:
         error.add_note(f"while generating {trial.id}")
         raise
-    return replace(output, seconds=round(time.perf_counter() - start, 3))
+    return replace(output, seconds=round(time.perf_counter() - start, 3)) if output.was_made else output

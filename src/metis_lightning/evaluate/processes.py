@@ -7,8 +7,10 @@ share it is. The processes of several machines share the folder of the results.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,11 +79,22 @@ def in_processes(work: Callable[..., None], count: int, *arguments: object) -> N
     """Call `work(rank, *arguments)` in `count` processes; the first error is raised when all of them have ended.
 
     They are forked from a server that has no threads and no accelerator open, where the system has such a thing.
+
+    Raises:
+        UserError: a process raised one, or was killed.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
-        context.set_forkserver_preload([work.__module__])
+        # What this process has loaded of us, the others need too.
+        context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
     with ProcessPoolExecutor(count, mp_context=context) as executor:
-        for future in [executor.submit(work, rank, *arguments) for rank in range(count)]:
-            future.result()
+        futures = [executor.submit(work, rank, *arguments) for rank in range(count)]
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "one of the processes was killed (out of memory?): give fewer --devices and run the same command again; "
+                "what was scored is kept"
+            ) from error

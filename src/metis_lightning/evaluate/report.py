@@ -33,7 +33,7 @@ def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float | Non
 
 def _speed(rows: Sequence[dict[str, Any]], system: str) -> str:
     factor = real_time_factor(rows, system)
-    return f"{system}: " + ("speed not known" if factor is None else f"real-time factor {factor:.2f}")
+    return f"{system}: " + ("its speed is not known" if factor is None else f"real-time factor {factor:.2f}")
 
 
 def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:

@@ -162,11 +162,16 @@ def _model(source: str, options: SystemOptions) -> System:
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task, entry = task_of(options.task, trial)
             speech = entry.answer(metis, item, seed, settings[task])
-            return Output(speech.wave, steps=settings[task].stage1.num_steps)
+            return Output(speech.wave, steps=total_steps(settings[task], speech.acoustic_tokens.shape[1]))
 
         return run
 
     return System(_label(source), _identity(source, options, settings), load, is_seeded=True)
+
+
+def total_steps(settings: Settings, num_quantizers: int) -> int:
+    """Return the steps of both stages."""
+    return settings.stage1.num_steps + sum(settings.layer_steps(num_quantizers))
 
 
 def _field(control: str, entry: EvaluatedTask) -> str | None:

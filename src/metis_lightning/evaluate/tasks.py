@@ -1,4 +1,4 @@
-"""What each task's model is given of a test item, and what its results are compared with: one entry a task.
+"""What each task's model is given of a test item: one entry a task. What is measured is in `metrics.protocols`.
 
 The controls follow from the same entry: `input` plays what the model hears, `target` is the item's `target`, and
 `resynthesis` that after a round trip through the acoustic codec. Where a task or a test set has no such signal, the
@@ -27,14 +27,11 @@ class EvaluatedTask:
 
     answer: asks a pipeline for the item's speech, with a seed and settings.
     hears: the field of the item that is the model's source, and what the control `input` plays; None if there is none.
-    is_aligned: whether a result is in time with the item's `target`, so that metrics may compare the two sample by
-        sample. If not, there is nothing that they are compared with.
     covers: the tasks whose test sets are those of this one, each asked as its own; the entry's rest is not used then.
     """
 
     answer: Answer
     hears: str | None = None
-    is_aligned: bool = False
     covers: tuple[str, ...] = ()
 
 
@@ -63,9 +60,9 @@ def _lip_to_speech(metis: Metis, item: TestItem, seed: int, settings: Settings) 
 TASKS: Mapping[str, EvaluatedTask] = {
     "tts": EvaluatedTask(_synthesize),
     "vc": EvaluatedTask(_convert, "mixture"),
-    "tse": EvaluatedTask(_extract, "mixture", is_aligned=True),
-    "se": EvaluatedTask(_enhance, "mixture", is_aligned=True),
-    "l2s": EvaluatedTask(_lip_to_speech, is_aligned=True),
+    "tse": EvaluatedTask(_extract, "mixture"),
+    "se": EvaluatedTask(_enhance, "mixture"),
+    "l2s": EvaluatedTask(_lip_to_speech),
     # One checkpoint for several tasks: each trial is asked of it as its own task is.
     "omni": EvaluatedTask(_extract, covers=("tts", "vc", "tse", "se")),
 }
@@ -75,13 +72,16 @@ def task_of(name: str, trial: Trial) -> tuple[str, EvaluatedTask]:
     """Return which task a trial is, by name and entry, in an evaluation of the task `name`."""
     if name in TASKS and TASKS[name].covers:
         name = trial.task
-    return name, TASKS.get(name) or EvaluatedTask(partial(_ask, name), "mixture", is_aligned=True)
+    return name, TASKS.get(name) or EvaluatedTask(partial(_ask, name), "mixture")
 
 
-def is_for(task: str, trial: Trial) -> bool:
-    """Return whether a trial belongs to a task; where its list does not say, it belongs to any that the table knows."""
+def is_for(task: str, said: str) -> bool:
+    """Return whether a list is for a task, given what it says of that.
+
+    A list that says nothing is for any task that the table knows, but not for one that covers others.
+    """
     covers = TASKS[task].covers if task in TASKS else ()
-    return trial.task in (task, *covers) or (not trial.task and task in TASKS and not covers)
+    return said in (task, *covers) or (not said and task in TASKS and not covers)
 
 
 def _ask(task: str, metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:

@@ -41,14 +41,18 @@ def find_test_sets(data: str, root: Path | None, task: str) -> list[TestSet]:
     Raises:
         UserError: there is no such corpus, it needs a root, or has no test set for the task.
     """
-    readers = [_read(kind, data, root) for kind in _classes(data)]
+    kinds = _classes(data)
+    # A reader that is for one task says so before it reads anything.
+    said = {kind: getattr(kind, "task", "") for kind in kinds}
+    readers = [_read(kind, data, root) for kind in kinds if not said[kind] or is_for(task, said[kind])]
     listed = [(reader, name) for reader in readers for name in reader.test_sets()]
     found = [TestSet(name, tuple(reader.load_trials(name)), reader) for reader, name in listed]
-    serving = [test_set for test_set in found if is_for(task, test_set.trials[0])]
+    serving = [test_set for test_set in found if is_for(task, test_set.trials[0].task)]
     if not serving:
-        served = {trial.task for test_set in found for trial in test_set.trials if trial.task}
-        tasks = [*TASKS] if data == "starter" else sorted(served) or [*TASKS]
-        raise UserError(f"--task {task}: choose one of {', '.join(tasks)}; no test set of --data {data} is for it")
+        served = {*said.values(), *(test_set.trials[0].task for test_set in found)}
+        tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
+        own = sorted(served - {"", *TASKS})
+        raise UserError(f"--task {task}: choose one of {', '.join([*tasks, *own])}, for which {data} has test sets")
     return serving
 
 
@@ -86,17 +90,15 @@ def _classes(data: str) -> list[type[TestSets]]:
 
 def _modules(data: str) -> Iterator[ModuleType]:
     """Import the modules that a name may mean."""
-    if data.isidentifier():
-        names = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"]
-    else:
-        names = [data, data.rpartition(".")[0]]
-    for name in names:
-        if _exists(name):
-            yield import_module(name)
+    ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
+    found = [name for name in ours if _exists(name)]
+    for name in found or filter(_exists, [data, data.rpartition(".")[0]]):
+        yield import_module(name)
 
 
 def _exists(name: str) -> bool:
     try:
+        # A class within a module is looked for as a module too: its parent is no package then.
         return bool(name) and find_spec(name) is not None
     except (ImportError, ValueError):
         return False

@@ -35,16 +35,20 @@ class WavFolder:
         """List a folder.
 
         Raises:
-            UserError: there is no such folder, no audio file in it, or two files of one name.
+            UserError: there is no such folder, no audio file in it, two files of one id, or a link out of it.
         """
         if not folder.is_dir():
             raise UserError(f"--system {PREFIX}{folder}: no such folder")
         files: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in SUFFIXES and files.setdefault(path.stem, path) is not path:
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            if not path.resolve().is_relative_to(folder.resolve()):
                 raise UserError(
-                    f"--system {PREFIX}{folder}: {files[path.stem].name} and {path.name} are of one id; keep one"
+                    f"--system {PREFIX}{folder}: {path.name} leads out of the folder; copy the file into it"
                 )
+            if (other := files.setdefault(path.stem, path)) is not path:
+                raise UserError(f"--system {PREFIX}{folder}: {other.name} and {path.name} are of one id; keep one")
         if not files:
             raise UserError(
                 f"--system {PREFIX}{folder}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav"
@@ -54,7 +58,7 @@ class WavFolder:
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
         path = self.files.get(item_id)
-        return Output(None, MISSING, sample_rate=None, channels=None) if path is None else read_output(path)
+        return _nothing(MISSING) if path is None else read_output(path)
 
     def digest(self, ids: Collection[str]) -> str:
         """Return the SHA-256 of what the folder has for these items."""
@@ -74,9 +78,13 @@ def read_output(path: Path) -> Output:
     try:
         frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError):
-        return Output(None, "not a readable audio file", sample_rate=None, channels=None)
+        return _nothing("not a readable audio file")
     wave = frames.mean(axis=1)
     if rate != WAVE_RATE and wave.size:
         wave = soxr.resample(wave, rate, WAVE_RATE, quality="HQ")
     samples = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-    return Output(samples, sample_rate=int(rate), channels=frames.shape[1])
+    return Output(samples, sample_rate=int(rate), channels=frames.shape[1], was_made=False)
+
+
+def _nothing(reason: str) -> Output:
+    return Output(None, reason, sample_rate=None, channels=None, was_made=False)
