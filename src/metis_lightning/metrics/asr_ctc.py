@@ -52,6 +52,7 @@ class HubertCtc:
             raise MetricError(f"the signal is shorter than {self.name} can hear (25 ms)")
         inputs = self._processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
         tokens = self._model(inputs.input_values.to(self._device)).logits.argmax(dim=-1)
+        # To skip special tokens would skip the blanks before doubled letters are told from long ones.
         return str(self._processor.batch_decode(tokens)[0]).strip()
 
     def fingerprint(self) -> dict[str, Any]:
