@@ -55,9 +55,9 @@ def test_evaluate_tables_and_compare(
     }
     assert {(row["test_set"], row["system"]) for row in rows} == expected
     assert all(row["task"] == task and row["failed"] == [] for row in rows)
-    is_compared = {row["metrics"]["MSE"] is not None for row in rows if _task_of(row["test_set"]) in ("tts", "vc")}
-    assert is_compared <= {False}
-    assert all(row["metrics"]["MSE"] is not None for row in rows if _task_of(row["test_set"]) in ("tse", "se", "l2s"))
+    # Where an answer has its own timing, Omni's metrics have nothing to compare it with sample by sample.
+    compared = {_task_of(row["test_set"]) for row in rows if row["metrics"]["MSE"] is not None}
+    assert compared == ({"tse", "se"} if task == "omni" else set() if task == "vc" else {task})
     said = capsys.readouterr().out
     assert ("input: not on" in said) == (task in ("tts", "l2s", "omni"))
 

@@ -95,6 +95,6 @@ def in_processes(work: Callable[..., None], count: int, *arguments: object) -> N
                 future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "one of the processes was killed (out of memory?): give fewer --devices and run the same command again; "
+                "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
                 "what was scored is kept"
             ) from error

@@ -49,7 +49,7 @@ def find_test_sets(data: str, root: Path | None, task: str) -> list[TestSet]:
     found = [TestSet(name, tuple(reader.load_trials(name)), reader) for reader, name in listed]
     serving = [test_set for test_set in found if is_for(task, test_set.trials[0].task)]
     if not serving:
-        served = {*said.values(), *(test_set.trials[0].task for test_set in found)}
+        served = {*filter(None, said.values()), *(test_set.trials[0].task for test_set in found)}
         tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
         own = sorted(served - {"", *TASKS})
         raise UserError(f"--task {task}: choose one of {', '.join([*tasks, *own])}, for which {data} has test sets")
