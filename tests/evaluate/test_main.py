@@ -18,7 +18,7 @@ from metis_lightning.evaluate import processes, systems
 from metis_lightning.evaluate.keys import key_of
 from metis_lightning.evaluate.main import run_evaluate
 from metis_lightning.evaluate.processes import Launch
-from metis_lightning.evaluate.results import read_rows
+from metis_lightning.evaluate.results import Results, read_rows, row_file
 from metis_lightning.types import TestItem, Trial
 from quick_pool import NO_ASR, Interrupted, QuickPool
 
@@ -234,6 +234,13 @@ def test_a_row_too_many_is_an_error(place: str, make_options: MakeOptions) -> No
     (options.out / place).write_text(json.dumps({**row, "id": "test-unseen_059"}) + "\n")
     with pytest.raises(UserError, match="test-unseen_059 .*not of this run"):
         run_evaluate(options, QuickPool)
+
+
+def test_a_missing_row_is_an_error(tmp_path: Path) -> None:
+    results = Results(tmp_path, {"task": "tse"}, [("test", "nano", 0, name) for name in ("a", "b")])
+    row_file(tmp_path, 1).append({"test_set": "test", "system": "nano", "seed": 0, "id": "b"})
+    with pytest.raises(UserError, match="1 rows are missing, first a of nano on test, seed 0; run it again"):
+        results.gather(whole=True)
 
 
 @pytest.mark.timeout(300)

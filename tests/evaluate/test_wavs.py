@@ -17,6 +17,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate import systems
 from metis_lightning.evaluate.main import run_evaluate
 from metis_lightning.evaluate.results import read_rows
+from metis_lightning.metrics.suite import Suite, SuiteOptions
+from metis_lightning.metrics.utterance import Utterance
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., Namespace]
@@ -46,9 +48,10 @@ def theirs(tmp_path: Path) -> Path:
     put(6, clean[6][::3], 8_000)
     put(7, np.stack([clean[7], np.zeros_like(clean[7])], axis=1), suffix=".flac")
     (folder / f"{IDS[8]}.wav").write_bytes(b"no audio at all")
-    # The tenth is missing, an extra one is there, and one that only --limit leaves out, which is not extra.
+    # The tenth is missing, and an extra one is there. What --limit or --test-sets leave out is not extra.
     soundfile.write(folder / "of_something_else.wav", clean[0], 24_000)
     soundfile.write(folder / "test-unseen-se_059.wav", clean[0], 24_000)
+    soundfile.write(folder / "test-human-se_000.wav", clean[0], 24_000)
     (folder / "notes.txt").write_text("no audio, and not looked at")
     return folder
 
@@ -148,3 +151,14 @@ def test_a_link_out_of_the_folder_is_not_a_file_of_it(theirs: Path, tmp_path: Pa
     options = make_options(*COMMAND, "--limit", "10", "--system", f"wavs:{theirs}", "--max-failed-share", "1")
     with pytest.raises(UserError, match="leads out of the folder"):
         run_evaluate(options, QuickPool)
+
+
+def test_the_real_metrics_have_every_column_for_nothing_too() -> None:
+    """So a row of nulls has the columns of the others."""
+    suite = Suite(SuiteOptions(task="se", asr=(), speakers=()))
+    heard = torch.sin(torch.arange(24_000) / 20)
+    whole, nothing = (
+        suite.score(Utterance("id", wave, 24_000, reference=heard)) for wave in (heard * 0.5 + 0.1, heard[:0])
+    )
+    assert list(whole) == list(nothing)
+    assert {value.error for value in nothing.values()} == {"the signal is empty"}

@@ -85,10 +85,11 @@ def make_plan(options: Namespace, device: str) -> Plan:
     """
     if doubled := {seed for seed in options.seeds if options.seeds.count(seed) > 1}:
         raise UserError(f"--seeds: {sorted(doubled)} twice; give each seed once")
-    whole = choose(find_test_sets(options.data, options.root, options.task), options.test_sets, options.data)
+    there = find_test_sets(options.data, options.root, options.task)
+    whole = choose(there, options.test_sets, options.data)
     _check_ids(whole)
     test_sets = [TestSet(each.name, each.trials[: options.limit], each.reader) for each in whole]
-    systems = _systems(options, device, Items(_ids(test_sets), _ids(whole)))
+    systems = _systems(options, device, Items(_ids(test_sets), _ids(there)))
     left_out = _left_out(options.task, test_sets, systems)
     for control in CONTROLS:
         if control in options.system and {(control, each.name) for each in test_sets} <= set(left_out):
