@@ -139,8 +139,8 @@ def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["evaluate", "--task", "tse"]) == 0
     first, default = seen
     assert (first.task, first.system, first.limit, first.no_controls) == ("tse", ["nano", "a.ckpt"], 3, True)
-    assert (default.system, default.limit, default.no_controls, default.test_sets) == (["nano"], None, False, None)
-    assert (default.seed, default.num_steps, default.out, default.device) == (0, None, None, None)
+    assert (default.system, default.limit, default.no_controls, default.test_sets) == ([], None, False, None)
+    assert (default.seeds, default.num_steps, default.out, default.device) == ([0], None, None, None)
     assert default.protocol == "offline"
 
 

@@ -14,7 +14,7 @@ from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures
-from metis_lightning.weights.build import plain_config
+from metis_lightning.weights.build import Extension, extend, plain_config
 from metis_lightning.weights.bundle import Part, read_part, write_part
 
 WIDTH = 16
@@ -51,6 +51,35 @@ def make_tiny_bundle(folder: Path) -> Path:
             _write(folder, name, plain_config(config), SemanticToAcoustic(config))
         _write_tse(folder)
     return folder
+
+
+def make_bundle_of_every_task(folder: Path) -> Path:
+    """Write a tiny bundle whose random weights answer every task, Omni's too."""
+    make_tiny_bundle(folder)
+    heard = Extension("gated", 160, LORA_RANK)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_task(folder, "se", heard)
+        write_task(folder, "vc", heard)
+        write_task(folder, "l2s", Extension("plain", 768, LORA_RANK))
+        write_task(folder, "tts", Extension(None, 0, LORA_RANK, phones=True), text="utf8")
+        everything = Extension("gated", 160, LORA_RANK, phones=True)
+        write_task(folder, "omni", everything, text="utf8", answers=["tts", "vc", "tse", "se"])
+    return folder
+
+
+def write_task(folder: Path, task: str, extension: Extension, **config: object) -> None:
+    """Add a task's part with random weights to a bundle."""
+    model = Stage1(STAGE1)
+    trained = extend(model, extension)
+    known = {
+        "adapter": extension.adapter,
+        "cond_dim": extension.cond_dim,
+        "lora_rank": extension.lora_rank,
+        "base_sha256": read_part(folder, "stage1").sha256,
+    }
+    tensors = {name: value for name, value in model.state_dict().items() if name in trained}
+    write_part(folder, task, Part(known | config, tensors))
 
 
 def _write(folder: Path, name: str, config: dict[str, object], model: nn.Module) -> None:

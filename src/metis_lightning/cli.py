@@ -127,27 +127,64 @@ def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     verb.set_defaults(run=_run_evaluate)
     add = verb.add_argument
-    add("--task", required=True, help="what is evaluated, e.g. tse")
+    add("--task", required=True, help="what is evaluated: tts, vc, tse, se, l2s, omni")
     add(
         "--system",
         nargs="+",
-        default=["nano"],
+        default=[],
         metavar="S",
-        help="bundle names, bundle folders or checkpoints (default: the bundle nano)",
+        help="bundles, checkpoints, folders of audio by other tools (wavs:DIR, files named ID.wav), or the controls "
+        "input, target, resynthesis; NAME=S gives one a name (default: the bundle nano, where it does the task)",
     )
-    add("--no-controls", action="store_true", help="leave out the systems input, target and resynthesis")
+    add("--no-controls", action="store_true", help="leave out the controls, which come first where none is named")
+    add("--data", default="starter", metavar="D", help="corpus of the test sets (default: starter, which is embedded)")
+    add("--root", type=Path, metavar="DIR", help="folder of the corpus")
+    add(
+        "--data-options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more about its test sets, e.g. manifest=libri3mix.jsonl",
+    )
     add("--test-sets", nargs="+", metavar="SET", help="test sets to run (default: all of the task)")
-    add("--protocol", default="offline", metavar="P", help="which metric models to use (default: offline)")
+    add("--protocol", default="offline", metavar="P", help="which metric models to use, offline or paper")
+    add(
+        "--asr",
+        nargs="+",
+        metavar="M",
+        help="recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)",
+    )
+    add("--speakers", nargs="+", metavar="M", help="speaker encoders, KIND[:SOURCE] (default: the protocol's)")
+    add("--nisqa", metavar="FILE", help="NISQA's published nisqa.tar (default: no NISQA)")
+    add("--normalizer", metavar="RULES", help="of texts: whisper-english, seed-tts or none (default: the protocol's)")
     add("--limit", type=_positive, metavar="N", help="only the first N items of each test set")
-    add("--seed", type=int, default=0, help="seed of the sampler (default: 0)")
-    add("--num-steps", type=_positive, metavar="N", help="sampling steps (default: the bundle's)")
+    add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="K", help="seeds of the sampler (default: 0)")
+    add("--num-steps", type=_positive, metavar="N", help="sampling steps (default: those released for the task)")
+    add("--guidance-scale", type=float, metavar="W", help="guidance of stage 1 (default: that released for the task)")
+    add("--base", default="nano", metavar="BUNDLE", help="bundle of checkpoints and of resynthesis (default: nano)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: evaluation/results/TASK)")
     add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
+    add(
+        "--devices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes, each with a share of the items (default: 1)",
+    )
+    add("--scoring-processes", type=_positive, default=1, metavar="N", help="of each of them, beside it (default: 1)")
+    add(
+        "--max-failed-share",
+        type=_share,
+        default=0.1,
+        metavar="X",
+        help="exit with status 2 if a metric failed on a larger share of a test set (default: 0.1)",
+    )
     verb.epilog = (
         "examples:\n"
         "  python -m metis_lightning evaluate --task tse\n"
-        "  python -m metis_lightning evaluate --task tse --system runs/demo/checkpoints/last.ckpt --limit 10\n"
-        "  python -m metis_lightning evaluate --task tse --system nano last.ckpt --test-sets test-unseen"
+        "  python -m metis_lightning evaluate --task se --system runs/se_lora/checkpoints/last.ckpt --seeds 0 1 2\n"
+        "  python -m metis_lightning evaluate --task se --system input theirs=wavs:enhanced --limit 10\n"
+        "  python -m metis_lightning evaluate --task tse --system nano last.ckpt --test-sets test-unseen --devices 4"
     )
 
 
@@ -232,6 +269,15 @@ def _positive(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    """Convert an option's text to a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {number:g}")
+    return number
+
+
+_share.__name__ = "number"
 _positive.__name__ = "whole number"  # argparse names the type in its message
 
 

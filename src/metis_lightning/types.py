@@ -91,6 +91,7 @@ class Trial:
     `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
     utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
     power of the target over the power of the interferer, in dB, over the target's duration; None adds them as they are.
+    `task` is what is asked of a system; empty where the list serves several tasks and does not say.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Trial:
     interferer: str = ""
     enrollment: str = ""
     snr_db: float | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,132 +1,295 @@
-"""`evaluate` end to end with a quick suite: every row once, resumable, refused under another protocol."""
+"""`evaluate` end to end with quick metrics: every row once, resumable, refused under another protocol."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
-from torch import Tensor
 
+from metis_lightning.data.testsets import TestSets
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate import main
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.metrics.values import MetricValue, WerValue
+from metis_lightning.evaluate import processes, systems
+from metis_lightning.evaluate.keys import key_of
+from metis_lightning.evaluate.main import run_evaluate
+from metis_lightning.evaluate.processes import Launch
+from metis_lightning.evaluate.results import Results, read_rows, row_file
+from metis_lightning.types import TestItem, Trial
+from quick_pool import NO_ASR, Interrupted, QuickPool
+
+MakeOptions = Callable[..., Namespace]
+
+UNSEEN = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "2")
 
 
-class QuickSuite:
-    """Two real numbers instead of eleven: the level of what is heard, and the error to the reference."""
-
-    wer_column = "WER_none"
-
-    def __init__(self, protocol: str) -> None:
-        self.protocol = protocol
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"protocol": self.protocol}
-
-    def score(
-        self, item_id: str, generated: Tensor, sample_rate: int, reference: Tensor, **_: object
-    ) -> dict[str, MetricValue]:
-        error = float((generated - reference).square().mean())
-        level = MetricValue(float(generated.square().mean().sqrt()), None)
-        return {"LEVEL": level, "MSE": MetricValue(error, None), "WER_none": WerValue(None, "no ASR in this test")}
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-@pytest.fixture
-def options(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
-    monkeypatch.setattr(main, "Suite", QuickSuite)
-    monkeypatch.setattr(main, "CODEC", str(tiny_bundle))
-    monkeypatch.setattr(main, "write_tables", lambda *_: [])
-    return Namespace(
-        task="tse",
-        protocol="offline",
-        system=[str(tiny_bundle)],
-        no_controls=False,
-        test_sets=["test-unseen"],
-        limit=2,
-        seed=0,
-        num_steps=1,
-        out=tmp_path / "results" / "run",
-        device="cpu",
-    )
-
-
-def test_every_system_and_trial_has_one_row_and_one_wav(options: Namespace) -> None:
-    main.run_evaluate(options)
+def test_every_system_and_trial_has_one_row_and_one_wav(make_options: MakeOptions, every_task: Path) -> None:
+    options = make_options(*UNSEEN, "--system", str(every_task))
+    run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
-    keys = [(row["test_set"], row["system"], row["id"]) for row in rows]
+    keys = [key_of(row) for row in rows]
     assert len(keys) == len(set(keys)) == 4 * 2
-    assert {row["system"] for row in rows} == {"input", "target", "resynthesis", "tiny"}
+    assert {row["system"] for row in rows} == {"input", "target", "resynthesis", "every"}
     by_system = {row["system"]: row for row in rows}
     assert by_system["target"]["metrics"]["MSE"] == 0
     assert by_system["input"]["metrics"]["MSE"] > 0
-    assert by_system["target"]["error"] == {"WER_none": "no ASR in this test"}
+    assert by_system["target"]["error"] == {"WER_none": NO_ASR}
+    assert {row["seed"] for row in rows if row["system"] != "every"} == {None}
+    assert (by_system["every"]["seed"], by_system["every"]["steps"], by_system["target"]["steps"]) == (0, 58, None)
     for row in rows:
         info = soundfile.info(options.out / "wavs" / row["system"] / f"{row['id']}.wav")
         assert (info.frames, info.samplerate) == (row["n_samples"], 24_000)
+        assert (row["sample_rate"], row["channels"], row["failed"]) == (24_000, 1, [])
     summary = json.loads((options.out / "summary.json").read_text())
-    assert {(group["test_set"], group["system"]) for group in summary} == {(k[0], k[1]) for k in keys}
+    assert {(group["test_set"], group["system"]) for group in summary} == {key[:2] for key in keys}
+    assert all(group["metrics"]["WER_none"]["n_failed"] == 2 for group in summary)
 
 
-def test_a_cut_off_run_goes_on_and_gives_the_same_rows(options: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    main.run_evaluate(options)
+def test_seeds_are_rows_of_their_own_and_the_summary_has_their_spread(
+    make_options: MakeOptions, every_task: Path
+) -> None:
+    options = make_options(*UNSEEN, "--system", "input", str(every_task), "--seeds", "3", "4", "5")
+    run_evaluate(options, QuickPool)
+    rows = read_rows(options.out)
+    assert [(row["system"], row["seed"]) for row in rows[::2]] == [("input", None)] + [("every", k) for k in (3, 4, 5)]
+    summary = {group["system"]: group for group in json.loads((options.out / "summary.json").read_text())}
+    level = summary["every"]["metrics"]["LEVEL"]
+    means = torch.tensor([[r["metrics"]["LEVEL"] for r in rows if r["seed"] == k] for k in (3, 4, 5)]).mean(dim=1)
+    assert (level["n"], level["n_seeds"], level["seed_sd"]) == (6, 3, pytest.approx(float(means.std()), rel=1e-5))
+    assert level["seed_sd"] > 0
+    assert "seed_sd" not in summary["input"]["metrics"]["LEVEL"]
+    waves = [soundfile.read(path)[0] for path in sorted((options.out / "wavs" / "every").rglob("*_000.wav"))]
+    assert len(waves) == 3
+    assert not (waves[0] == waves[1]).all()
+
+
+@pytest.mark.parametrize("kept", [0, 3, 5])
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_rows(
+    kept: int, make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = make_options(*UNSEEN, "--system", "target", "input", str(every_task))
+    run_evaluate(options, QuickPool)
     whole = read_rows(options.out)
     path = options.out / "utterances.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:3]) + lines[3][:40])
+    path.write_text("".join(lines[:kept]) + lines[kept][:40])
     scored: list[str] = []
-    original = main.score
-    monkeypatch.setattr(main, "score", lambda *a: scored.append(a[2]) or original(*a))
-    main.run_evaluate(options)
-    assert len(scored) == len(whole) - 3
-    again = read_rows(options.out)
-    drop = ("seconds",)
-    strip = [{k: v for k, v in row.items() if k not in drop} for row in again]
-    assert strip == [{k: v for k, v in row.items() if k not in drop} for row in whole]
+    original = QuickPool.score
+    monkeypatch.setattr(QuickPool, "score", lambda self, u: (scored.append(u.id), original(self, u))[1])
+    run_evaluate(options, QuickPool)
+    assert len(scored) == len(whole) - kept
+    assert without_time(read_rows(options.out)) == without_time(whole)
 
 
-def test_another_protocol_needs_another_folder(options: Namespace) -> None:
-    options.no_controls = True
-    main.run_evaluate(options)
-    options.seed = 1
-    with pytest.raises(UserError, match="another protocol.*seed"):
-        main.run_evaluate(options)
+def test_what_was_scored_before_ctrl_c_is_kept(make_options: MakeOptions) -> None:
+    options = make_options(*UNSEEN, "--system", "target", "input")
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluate(options, Interrupted)
+    assert [row["system"] for row in read_rows(options.out)] == ["target", "target"]
+    assert not (options.out / "summary.json").exists()
+    run_evaluate(options, QuickPool)
+    assert len(read_rows(options.out)) == 4
+
+
+def test_models_live_one_at_a_time(
+    make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living: list[object] = []
+    most: list[int] = []
+
+    class Counted(systems.Metis):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            living.append(None)
+            most.append(len(living))
+
+        def __del__(self) -> None:
+            living.pop()
+
+    monkeypatch.setattr(systems, "Metis", Counted)
+    names = ["resynthesis", f"a={every_task}", f"b={every_task}"]
+    run_evaluate(make_options(*UNSEEN, "--system", *names), QuickPool)
+    assert most == [1, 1, 1]
+
+
+def test_another_protocol_needs_another_folder(make_options: MakeOptions, every_task: Path) -> None:
+    run_evaluate(make_options(*UNSEEN, "--system", "input"), QuickPool)
+    with pytest.raises(UserError, match="another protocol.*seeds"):
+        run_evaluate(make_options(*UNSEEN, "--system", "input", "--seeds", "1"), QuickPool)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("arguments", "message"),
     [
-        ({"task": "sing"}, "--task sing: choose one of tse"),
-        ({"test_sets": ["test-moon"]}, "no test set 'test-moon'"),
-        ({"system": ["nowhere.ckpt"]}, "no such checkpoint"),
-        ({"system": ["nowhere"]}, "no such folder"),
+        (("--task", "sing"), "--task sing: choose one of tts, vc, tse, se, l2s, omni"),
+        (("--task", "tse", "--test-sets", "test-moon"), "no test set 'test-moon'"),
+        (("--task", "tse", "--system", "nowhere.ckpt"), "no such checkpoint"),
+        (("--task", "tse", "--system", "nowhere"), "no such folder"),
+        (("--task", "tse", "--system", "wavs:nowhere"), "wavs:nowhere: no such folder"),
+        (("--task", "se", "--system", "nano"), "no weights for the task 'se'"),
+        (("--task", "tts", "--system", "input"), "the task tts has no such control"),
+        (("--task", "tse", "--system", "input", "a=input", "a=target"), "would be called .*'a'"),
+        (("--task", "tse", "--system", "..=input"), "no such folder"),
+        (("--task", "tse", "--data", "moon"), "--data moon: no corpus with test sets"),
+        (("--task", "tse", "--seeds", "1", "1"), "--seeds: .1. twice"),
+        (("--task", "se", "--no-controls"), "nano has no weights for the task 'se'"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(
-    options: Namespace, change: dict[str, object], message: str
+    arguments: tuple[str, ...], message: str, make_options: MakeOptions
 ) -> None:
-    for name, value in change.items():
-        setattr(options, name, value)
+    options = make_options(*arguments)
     with pytest.raises(UserError, match=message):
-        main.run_evaluate(options)
+        run_evaluate(options, QuickPool)
     assert not options.out.exists()
 
 
-def test_two_systems_of_one_name_are_refused(options: Namespace) -> None:
-    options.system = options.system * 2
-    with pytest.raises(UserError, match="would be called"):
-        main.run_evaluate(options)
+def test_results_are_the_same_for_the_same_seed(make_options: MakeOptions, every_task: Path) -> None:
+    first, second = (
+        make_options(*UNSEEN, "--no-controls", "--system", str(every_task), "--out", f"results/{name}")
+        for name in ("a", "b")
+    )
+    for options in (first, second):
+        run_evaluate(options, QuickPool)
+    assert without_time(read_rows(first.out)) == without_time(read_rows(second.out))
 
 
-def test_extraction_is_the_same_for_the_same_seed(options: Namespace) -> None:
-    options.no_controls = True
-    main.run_evaluate(options)
-    first = soundfile.read(next((options.out / "wavs").rglob("*.wav")))[0]
-    options.out = options.out.parent / "again"
-    main.run_evaluate(options)
-    second = soundfile.read(next((options.out / "wavs").rglob("*.wav")))[0]
-    assert torch.equal(torch.from_numpy(first), torch.from_numpy(second))
+def test_a_bug_in_a_model_is_not_a_failed_row(
+    make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, *_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(systems.Metis, "extract", broken)
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_evaluate(make_options(*UNSEEN, "--no-controls", "--system", str(every_task)), QuickPool)
+    assert caught.value.__notes__ == ["while generating test-unseen_000"]
+
+
+class OddTests(TestSets):
+    """Two items of a corpus of one's own, for a task of one's own; the second is too short for any model."""
+
+    def __init__(self, task: str = "unhum", names: tuple[str, ...] = ("odd_0", "odd_1")) -> None:
+        super().__init__(Trial(name, "odd", task=task) for name in names)
+
+    def load_item(self, trial: Trial) -> TestItem:
+        samples = 500 if trial.id.endswith("1") else 12_000
+        wave = torch.sin(torch.arange(samples) / 20)
+        return TestItem(trial.id, "odd", "", None, "en", mixture=wave, target=wave, enrollment=torch.sin(wave))
+
+
+def test_a_model_that_refuses_an_item_gives_a_failed_row(
+    make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metis_lightning.evaluate import test_sets
+
+    monkeypatch.setattr(test_sets, "_classes", lambda data: [lambda: OddTests("vc")])
+    options = make_options("--task", "vc", "--no-controls", "--system", str(every_task))
+    with pytest.raises(UserError, match="every on odd: 1 of 2 without LEVEL .*prompt lasts.*more than.* 0.1"):
+        run_evaluate(options, QuickPool)
+    good, bad = read_rows(options.out)
+    assert good["failed"] == []
+    assert bad["error"]["LEVEL"].startswith("not generated: the prompt lasts 0.02")
+    assert set(bad["metrics"].values()) == {None}
+    assert bad["failed"] == ["LEVEL", "MSE", "WER_none"]
+    assert (bad["n_samples"], bad["hypothesis"]) == (0, None)
+    summary = json.loads((options.out / "summary.json").read_text())
+    assert summary[0]["metrics"]["LEVEL"]["n_failed"] == 1
+    run_evaluate(
+        make_options("--task", "vc", "--no-controls", "--system", str(every_task), "--max-failed-share", "0.5"),
+        QuickPool,
+    )
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "a/b", ".hidden", ""])
+def test_ids_that_are_no_file_names_are_refused(
+    name: str, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metis_lightning.evaluate import test_sets
+
+    monkeypatch.setattr(test_sets, "_classes", lambda data: [lambda: OddTests("vc", ("fine", name))])
+    options = make_options("--task", "vc", "--system", "input")
+    with pytest.raises(UserError, match="may hold only"):
+        run_evaluate(options, QuickPool)
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize("place", ["utterances.jsonl", "utterances.jsonl.1"])
+def test_a_row_too_many_is_an_error(place: str, make_options: MakeOptions) -> None:
+    options = make_options(*UNSEEN, "--system", "input")
+    run_evaluate(options, QuickPool)
+    row = read_rows(options.out)[0]
+    with (options.out / place).open("a") as file:
+        file.write(json.dumps({**row, "n_samples": 7}) + "\n")
+    with pytest.raises(UserError, match="two rows for test-unseen_000 of input on test-unseen"):
+        run_evaluate(options, QuickPool)
+    (options.out / place).write_text(json.dumps({**row, "id": "test-unseen_059"}) + "\n")
+    with pytest.raises(UserError, match="test-unseen_059 .*not of this run"):
+        run_evaluate(options, QuickPool)
+
+
+def test_a_missing_row_is_an_error(tmp_path: Path) -> None:
+    results = Results(tmp_path, {"task": "tse"}, [("test", "nano", 0, name) for name in ("a", "b")])
+    row_file(tmp_path, 1).append({"test_set": "test", "system": "nano", "seed": 0, "id": "b"})
+    with pytest.raises(UserError, match="1 rows are missing, first a of nano on test, seed 0; run it again"):
+        results.gather(whole=True)
+
+
+@pytest.mark.timeout(300)
+def test_one_two_and_three_processes_give_equal_rows(make_options: MakeOptions, every_task: Path) -> None:
+    """Two items and two seeds, so the last round of three is not full; what a killed process left is taken over."""
+    found = {}
+    for count in (1, 2, 3):
+        options = make_options(
+            *UNSEEN, "--system", "input", str(every_task), "--seeds", "0", "1",
+            "--devices", str(count), "--out", f"results/{count}",
+        )  # fmt: skip
+        run_evaluate(options, QuickPool)
+        found[count] = without_time(read_rows(options.out))
+        assert sorted(path.name for path in options.out.iterdir()) == [
+            "protocol.json", "summary.json", "utterances.jsonl", "wavs",
+        ]  # fmt: skip
+    assert len(found[1]) == 3 * 2
+    assert found[1] == found[2] == found[3]
+
+    lines = (options.out / "utterances.jsonl").read_text().splitlines(keepends=True)
+    (options.out / "utterances.jsonl").write_text("".join(lines[:2]))
+    (options.out / "utterances.jsonl.2").write_text("".join(lines[1:4]) + lines[4][:30])
+    options.devices = 1
+    run_evaluate(options, QuickPool)
+    assert without_time(read_rows(options.out)) == found[1]
+
+    launched = make_options(
+        *UNSEEN, "--system", "input", str(every_task), "--seeds", "0", "1", "--out", "results/launched"
+    )  # fmt: skip
+    processes.in_processes(launch, 2, launched)
+    assert without_time(read_rows(launched.out)) == found[1]
+
+
+def launch(rank: int, options: Namespace) -> None:
+    """Run as torchrun would: told by the environment which of two processes this is."""
+    import os
+
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29631", LOCAL_RANK=str(rank)
+    )
+    run_evaluate(options, QuickPool)
+
+
+def test_a_launcher_is_heard() -> None:
+    assert Launch.of(3, {}) == Launch(3)
+    assert Launch.of(1, {"WORLD_SIZE": "1", "RANK": "0"}) == Launch(1)
+    there = {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert Launch.of(1, there) == Launch(4, 2, 0)
+    with pytest.raises(UserError, match="leave --devices out"):
+        Launch.of(2, there)
+    with pytest.raises(UserError, match="MASTER_ADDR"):
+        Launch.of(1, {"WORLD_SIZE": "4", "RANK": "2"})

@@ -12,7 +12,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.stoi import stoi
-from metis_lightning.metrics.suite import Suite, Waves
+from metis_lightning.metrics.suite import Suite, SuiteOptions, Waves
+from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import WerValue
 
 COLUMNS = [
@@ -21,12 +22,15 @@ COLUMNS = [
     "DNSMOS_OVRL",
     "DNSMOS_P808",
     "PESQ",
+    "PESQ_NB",
     "STOI",
+    "ESTOI",
     "SI_SDR",
     "SIM_ge2e",
     "SIM_target_ge2e",
     "SIM_margin_ge2e",
     "WER_tiny.en",
+    "CER_tiny.en",
 ]
 
 
@@ -44,7 +48,7 @@ def offline() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def suite(offline: None) -> Suite:
-    return Suite(num_threads=1)
+    return Suite()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def signals(speech: Callable[[str], np.ndarray], clean: np.ndarray, noisy: np.nd
 def test_all_columns_have_values(
     suite: Suite, signals: dict[str, Tensor], clean: np.ndarray, noisy: np.ndarray
 ) -> None:
-    scores = suite.score("item", **signals, sample_rate=16_000, text="I have no idea what was said here.")
+    scores = suite.score(Utterance("item", **signals, sample_rate=16_000, text="I have no idea what was said here."))
     assert list(scores) == COLUMNS
     assert all(score.error is None for score in scores.values())
     values = {name: score.value for name, score in scores.items()}
@@ -73,41 +77,41 @@ def test_all_columns_have_values(
 
 
 def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: dict[str, Tensor]) -> None:
-    scores = suite.score("item", signals["generated"], 16_000, text="Bonjour.", language="fr")
+    scores = suite.score(Utterance("item", signals["generated"], 16_000, text="Bonjour.", language="fr"))
     assert list(scores) == COLUMNS
     assert {name: score.error for name, score in scores.items() if score.value is None} == {
-        **dict.fromkeys(["PESQ", "STOI", "SI_SDR", "SIM_target_ge2e", "SIM_margin_ge2e"], "no reference"),
+        **dict.fromkeys(["PESQ", "PESQ_NB", "STOI", "ESTOI", "SI_SDR"], "no reference"),
+        **dict.fromkeys(["SIM_target_ge2e", "SIM_margin_ge2e"], "no reference"),
         "SIM_ge2e": "no prompt",
-        "WER_tiny.en": "tiny.en recognises English only; the language is 'fr'",
+        **dict.fromkeys(["WER_tiny.en", "CER_tiny.en"], "tiny.en recognises English only; the language is 'fr'"),
     }
 
 
 def test_broken_audio_is_null_everywhere(suite: Suite, signals: dict[str, Tensor]) -> None:
-    scores = suite.score(
-        "item", **{**signals, "generated": signals["generated"] * torch.nan}, sample_rate=16_000, text="a"
-    )
+    broken = signals["generated"] * torch.nan
+    scores = suite.score(Utterance("item", **{**signals, "generated": broken}, sample_rate=16_000, text="a"))
     assert {score.error for score in scores.values()} == {"the signal has samples that are not finite"}
 
 
 def test_signals_are_resampled_and_cropped() -> None:
-    waves = Waves({"signal": torch.ones(24_000 - 1200), "reference": torch.ones(24_000)}, sample_rate=24_000)
+    waves = Waves(Utterance("a", torch.ones(24_000 - 1200), 24_000, reference=torch.ones(24_000)))
     assert [wave.shape for wave in waves.pair()] == [(15_200,), (15_200,)]
     assert waves["reference"].shape == (16_000,)
 
 
 def test_bugs_are_not_swallowed(suite: Suite) -> None:
     with pytest.raises(ValueError, match="one utterance") as caught:
-        suite.score("item-7", torch.zeros(1, 16_000), 16_000)
+        suite.score(Utterance("item-7", torch.zeros(1, 16_000), 16_000))
     assert caught.value.__notes__ == ["while scoring item-7"]
 
 
 def test_fingerprint_is_plain_and_stable(suite: Suite) -> None:
     fingerprint = suite.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint == suite.fingerprint()
-    assert set(fingerprint["models"]) == {"dnsmos_p835", "dnsmos_p808", "speaker", "asr"}
+    assert set(fingerprint["models"]) == {"dnsmos_p835", "dnsmos_p808", "nisqa", "speakers", "asr"}
     assert None not in fingerprint["packages"].values()
 
 
 def test_unknown_protocol() -> None:
     with pytest.raises(UserError, match="unknown protocol 'papre'.*offline"):
-        Suite("papre")
+        Suite(SuiteOptions("papre"))

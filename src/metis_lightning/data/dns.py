@@ -40,6 +40,8 @@ class DnsTests(TestSets):
     Items have no transcript and no prompt; recordings and the blind set have no `target`.
     """
 
+    task = "se"
+
     def __init__(self, root: Path) -> None:
         """List the files.
 

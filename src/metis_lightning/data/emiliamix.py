@@ -31,6 +31,8 @@ _SPARE = 8
 class EmiliaMixTests(TestSets):
     """Target speaker extraction from mixtures of a prepared Emilia manifest, which need not fit in memory."""
 
+    task = "tse"
+
     def __init__(
         self,
         root: Path | str,

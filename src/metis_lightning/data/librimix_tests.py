@@ -23,6 +23,8 @@ from metis_lightning.types import TestItem, Trial
 class LibriMixTests(TestSets):
     """Target speaker extraction from LibriMix: every source of every mixture of a prepared manifest is a target."""
 
+    task = "tse"
+
     def __init__(self, root: Path, manifest: Path | None = None, enrollment: Path | None = None) -> None:
         """Read the manifest and the enrollment list.
 

@@ -125,6 +125,8 @@ class LibriSpeechTests(TestSets):
     NaturalSpeech 3's, though not its selection.
     """
 
+    task = "tts"
+
     def __init__(self, root: Path, subset: str = "test-clean", per_speaker: int = 1) -> None:
         """Choose the trials of the test set `librispeech-<subset>`, from durations in the files' headers.
 

@@ -62,7 +62,8 @@ class SeedTtsTests(TestSets):
             files = [file for line in lines for file in (line.prompt, line.source) if file is not None]
             require_files(files, f"Seed-TTS-eval {name}")
             for line in lines:
-                trial = Trial(f"{test_set}_{line.utterance}", test_set)
+                task = "tts" if line.source is None else "vc"
+                trial = Trial(f"{test_set}_{line.utterance}", test_set, task=task)
                 if trial.id in self._lines:
                     raise UserError(f"{path}: {line.utterance!r} occurs twice")
                 self._lines[trial.id] = line

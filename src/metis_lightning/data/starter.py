@@ -38,6 +38,8 @@ class StarterDataModule(SpeechDataModule):
 class StarterTests(TestSets):
     """The fixed test lists for target speaker extraction, with their audio."""
 
+    task = "tse"
+
     def __init__(self, root: Path | None = None) -> None:
         """Read the manifest and the lists; `root` defaults to the embedded corpus.
 
@@ -45,7 +47,7 @@ class StarterTests(TestSets):
             UserError: if either file is missing or wrong.
         """
         root = Path(root or STARTER_ROOT)
-        self._corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
+        self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
         super().__init__(read_trials(root / _TRIALS))
 
     def load_item(self, trial: Trial) -> TestItem:
@@ -54,7 +56,7 @@ class StarterTests(TestSets):
         Raises:
             UserError: if an utterance is not in the corpus or its audio cannot be read.
         """
-        corpus = self._corpus
+        corpus = self.corpus
         target, interferer, enrollment = (
             corpus.index_of(utterance_id) for utterance_id in (trial.target, trial.interferer, trial.enrollment)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metis_lightning.errors import UserError
@@ -11,9 +12,15 @@ from metis_lightning.types import TestItem, Trial
 
 
 class TestSets(ABC):
-    """Fixed lists of trials, in an order that the first few of a list stand for all."""
+    """Fixed lists of trials, in an order that the first few of a list stand for all.
+
+    Attributes:
+        task: what its trials ask of a system; empty where they say it each.
+    """
 
     __test__ = False  # not a pytest class
+
+    task: str = ""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         """Keep the trials of all test sets.
@@ -21,7 +28,7 @@ class TestSets(ABC):
         Raises:
             UserError: if there is none.
         """
-        self._trials = list(trials)
+        self._trials = [replace(trial, task=trial.task or self.task) for trial in trials]
         if not self._trials:
             raise UserError(f"{type(self).__name__}: no test item found; check the data root")
 

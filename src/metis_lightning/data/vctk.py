@@ -74,6 +74,8 @@ class VctkTests(TestSets):
     smallest by the SHA-256 of their ids and the seed.
     """
 
+    task = "vc"
+
     def __init__(self, root: Path, count: int = 200, seed: int = 0, same_speaker: bool = False) -> None:
         """Choose the trials of the test set `vctk`.
 

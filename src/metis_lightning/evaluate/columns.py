@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD": "dB", "F0_RMSE": "Hz"}
-_LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE"}
+_LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE", "STEPS"}
 
 
 @dataclass(frozen=True)

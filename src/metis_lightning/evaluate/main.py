@@ -2,64 +2,124 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.starter import StarterTests
-from metis_lightning.errors import UserError
-from metis_lightning.evaluate.report import report
-from metis_lightning.evaluate.results import Results
+from metis_lightning.evaluate.failures import check_failures
+from metis_lightning.evaluate.keys import key_of
+from metis_lightning.evaluate.plan import Plan, make_plan
+from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together
+from metis_lightning.evaluate.report import real_time_factor, report
+from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
+from metis_lightning.evaluate.shard import Share, run_share
 from metis_lightning.evaluate.stats import summarize
-from metis_lightning.evaluate.systems import CONTROLS, Generated, System, control, generate, tse_system
 from metis_lightning.evaluate.tables import write_tables
-from metis_lightning.metrics.suite import Suite
-from metis_lightning.metrics.values import WerValue
-from metis_lightning.types import WAVE_RATE, TestItem, Trial
+from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.metrics.pool import ScoringPool
+from metis_lightning.metrics.protocols import TASKS
 
-CODEC = "nano"
-"""Bundle whose codec makes the control `resynthesis`."""
-
-TASKS = {"tse": tse_system}
-"""What makes a system of a bundle or a checkpoint, by task."""
+EXTRA_FILES = "extra_files.json"
+"""The files of folders of audio that belong to no item of the test sets."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one call of `evaluate` runs: (test set, trials) in order, and systems in order."""
-
-    task: str
-    trials: list[tuple[str, list[Trial]]]
-    systems: list[System]
-    seed: int
+MakePool = Callable[[SuiteOptions, int], ScoringPool]
 
 
-def run_evaluate(options: Namespace) -> None:
+def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
     """Run `evaluate` as the command line asks.
 
+    Args:
+        options: of the command line.
+        make_pool: makes what scores, of the suite's options and a number of processes.
+
     Raises:
-        UserError: for a mistake in the options.
+        UserError: for a mistake in the options, or if more failed than they allow.
     """
-    tests = StarterTests()
-    plan = _plan(options, tests)
-    suite = Suite(options.protocol)
-    folder = options.out or Path("evaluation/results") / options.task
-    results = Results(folder, _protocol(plan, suite))
-    total = sum(len(trials) for _, trials in plan.trials) * len(plan.systems)
-    with tqdm(total=total, unit="utt", desc=f"evaluate {options.task}", disable=None) as progress:
-        for system in plan.systems:
-            _run_system(system, plan, tests, suite, results, progress)
-    results.write_summary(summarize(results.rows))
-    print(*report(results.rows, [system.name for system in plan.systems]), sep="\n")
+    launch = Launch.of(options.devices, os.environ)
+    plan = make_plan(options, device_of(options.device, launch.local_rank))
+    if launch.rank is not None:
+        results = _launched(plan, launch, options, make_pool)
+    elif launch.count > 1:
+        results = _starting_others(plan, launch.count, options, make_pool)
+    else:
+        results = _alone(plan, options, make_pool)
+    if not launch.rank:
+        _finish(plan, results, options)
+
+
+def run_rank(rank: int, options: Namespace, make_pool: MakePool) -> None:
+    """Do the share of one of the processes that `run_evaluate` starts on this machine."""
+    plan = make_plan(options, device_of(options.device, rank))
+    done = {key_of(row) for row in read_rows(_folder(options))}
+    with _pool(options, make_pool) as pool:
+        run_share(plan, Share(rank, options.devices), done, row_file(_folder(options), rank), pool)
+
+
+def _alone(plan: Plan, options: Namespace, make_pool: MakePool) -> Results:
+    with _pool(options, make_pool) as pool:
+        results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
+        run_share(plan, Share(), results.done(), row_file(results.folder), pool)
+    return results
+
+
+def _starting_others(plan: Plan, count: int, options: Namespace, make_pool: MakePool) -> Results:
+    with _pool(options, make_pool, 1) as pool:
+        results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
+    in_processes(run_rank, count, options, make_pool)
+    return results
+
+
+def _launched(plan: Plan, launch: Launch, options: Namespace, make_pool: MakePool) -> Results:
+    rank = launch.rank or 0
+    with together(launch) as wait, _pool(options, make_pool) as pool:
+        results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
+        wait()
+        run_share(plan, Share(rank, launch.count), results.done(), row_file(results.folder, rank), pool)
+        wait()
+    return results
+
+
+def _finish(plan: Plan, results: Results, options: Namespace) -> None:
+    """Gather the rows, and write and say what comes of them."""
+    folder, rows = results.folder, results.gather(whole=True)
+    results.write_summary([{**group, **_speed(group, rows)} for group in summarize(rows)])
+    print(*report(rows, [system.name for system in plan.systems]), sep="\n")
+    for control, test_set in plan.left_out:
+        print(f"{control}: not on {test_set}, which has no such signal")
+    _tell_extra_files(plan, folder)
     print(f"rows, summary and protocol: {folder}")
     print(f"audio: {folder / 'wavs'}")
+    _write_tables(folder)
+    check_failures(rows, options.max_failed_share)
+
+
+def _speed(group: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how fast a system was on a test set, and in how many steps."""
+    own = [row for row in rows if (row["test_set"], row["system"]) == (group["test_set"], group["system"])]
+    steps = {row["steps"] for row in own} - {None}
+    return {"real_time_factor": real_time_factor(own, group["system"]), "steps": sorted(steps)}
+
+
+def _tell_extra_files(plan: Plan, folder: Path) -> None:
+    """List the files that no item asked for."""
+    extra = {system.name: list(system.extra_files) for system in plan.systems if system.extra_files}
+    for name, files in extra.items():
+        print(
+            f"metis-lightning: {name}: {len(files)} files belong to no item of the test sets and are not scored, "
+            f"first {files[0]}; all are in {folder / EXTRA_FILES}",
+            file=sys.stderr,
+        )
+    if extra:
+        write_json(folder / EXTRA_FILES, extra)
+
+
+def _write_tables(folder: Path) -> None:
     benchmarks = Path("evaluation/benchmarks")
     if not benchmarks.is_dir():
         print(f"no table: {benchmarks} is not here; run `tables` in the repository's folder")
@@ -68,81 +128,20 @@ def run_evaluate(options: Namespace) -> None:
         print(f"table: {path}")
 
 
-def _plan(options: Namespace, tests: StarterTests) -> Plan:
-    if options.task not in TASKS:
-        raise UserError(f"--task {options.task}: choose one of {', '.join(TASKS)}")
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    controls = [] if options.no_controls else [control(name, CODEC, device) for name in CONTROLS]
-    systems = controls + [TASKS[options.task](name, options.num_steps, device) for name in options.system]
-    names = [system.name for system in systems]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise UserError(
-            f"--system: several systems would be called {sorted(doubled)}; evaluate them into different --out"
-        )
-    chosen = options.test_sets or tests.test_sets()
-    trials = [(test_set, tests.load_trials(test_set)[: options.limit]) for test_set in chosen]
-    return Plan(options.task, trials, systems, options.seed)
-
-
-def _protocol(plan: Plan, suite: Suite) -> dict[str, Any]:
-    return {
-        "task": plan.task,
-        "seed": plan.seed,
-        "ids": {test_set: [trial.id for trial in trials] for test_set, trials in plan.trials},
-        "systems": {system.name: dict(system.identity) for system in plan.systems},
-        "metrics": suite.fingerprint(),
-    }
-
-
-def _run_system(
-    system: System, plan: Plan, tests: StarterTests, suite: Suite, results: Results, progress: tqdm[Any]
-) -> None:
-    """Generate and score what is not done yet; the system's models live only as long as this call."""
-    done, run = results.done(), None
-    for item in _items(plan, tests):
-        if (item.test_set, system.name, item.id) not in done:
-            run = run or system.load()
-            generated = generate(run, item, plan.seed)
-            write_wav(results.folder / "wavs" / system.name / f"{item.id}.wav", generated.wave, WAVE_RATE)
-            results.append(score(suite, plan.task, system.name, item, generated))
-            # A bar that is off, away from a terminal, does not count either.
-            if progress.disable and len(results.rows) % 20 == 0:
-                print(f"{len(results.rows)}/{progress.total} utterances, now {system.name}", file=sys.stderr)
-        progress.update()
-
-
-def _items(plan: Plan, tests: StarterTests) -> Iterable[TestItem]:
-    for _, trials in plan.trials:
-        for trial in trials:
-            yield tests.load_item(trial)
-
-
-def score(suite: Suite, task: str, system: str, item: TestItem, generated: Generated) -> dict[str, Any]:
-    """Return the results row of one utterance."""
-    values = suite.score(
-        item.id,
-        generated.wave,
-        WAVE_RATE,
-        reference=item.target,
-        interferer=item.interferer,
-        prompt=item.enrollment,
-        text=item.text,
-        language=item.language,
+def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None) -> ScoringPool:
+    """Return what scores, beside generation."""
+    suite = SuiteOptions(
+        protocol=options.protocol,
+        task=options.task if options.task in TASKS else None,
+        asr=None if options.asr is None else tuple(options.asr),
+        speakers=None if options.speakers is None else tuple(options.speakers),
+        nisqa=options.nisqa,
+        normalizer=options.normalizer,
+        # The models of the offline protocol are small, and every scoring process has its own.
+        device="cuda" if options.protocol == "paper" and torch.cuda.is_available() else "cpu",
     )
-    wer = values[suite.wer_column]
-    if not isinstance(wer, WerValue):
-        raise TypeError(f"{suite.wer_column} must be a WerValue, got {type(wer).__name__}")
-    return {
-        "id": item.id,
-        "task": task,
-        "test_set": item.test_set,
-        "system": system,
-        "speaker": item.speaker,
-        "metrics": {name: value.value for name, value in values.items()},
-        "error": {name: value.error for name, value in values.items() if value.error is not None},
-        "wer": None if wer.value is None else {"edits": wer.edits, "words": wer.words},
-        "n_samples": len(generated.wave),
-        "seconds": round(generated.seconds, 3),
-        "hypothesis": wer.hypothesis,
-        "text": item.text,
-    }
+    return make_pool(suite, processes or options.scoring_processes)
+
+
+def _folder(options: Namespace) -> Path:
+    return options.out or Path("evaluation/results") / options.task

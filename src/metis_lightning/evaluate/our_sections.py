@@ -112,7 +112,8 @@ def _line(group: Group, result: Result, notes: Notes) -> Line:
     labels = (
         Cell(result.system),
         Cell(result.run, notes=(notes.key(protocol_note(result)),)),
-        Cell(str(len(result.rows))),
+        # With several seeds an utterance has several rows.
+        Cell(str(len({row["id"] for row in result.rows}))),
         Cell("–" if None in speakers else str(len(speakers))),
     )
     return Line(labels, tuple(_cell(group, result, metric) for metric in group.metrics), "ours")

@@ -14,18 +14,26 @@ MARGIN = "SIM_margin_"
 
 def report(rows: Sequence[dict[str, Any]], systems: Sequence[str]) -> list[str]:
     """Return lines on each system: its speed, and its similarity margin against that of `input`."""
-    lines = [f"{system}: real-time factor {real_time_factor(rows, system):.2f}" for system in systems]
+    lines = [_speed(rows, system) for system in systems]
     for test_set in dict.fromkeys(row["test_set"] for row in rows):
         part = [row for row in rows if row["test_set"] == test_set]
-        if any(row["system"] == "input" for row in part):
+        if any(row["system"] == "input" for row in part) and any(
+            name.startswith(MARGIN) for name in part[0]["metrics"]
+        ):
             lines += [margin_gain(part, system) for system in systems if system not in ("input", "target")]
     return lines
 
 
-def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float:
-    """Return the seconds that a system took for a second of its speech, over all its rows."""
-    own = [row for row in rows if row["system"] == system]
-    return sum(row["seconds"] for row in own) * WAVE_RATE / sum(row["n_samples"] for row in own)
+def real_time_factor(rows: Iterable[dict[str, Any]], system: str) -> float | None:
+    """Return the seconds that a system took for a second of its speech, over all its rows; None if it is not known."""
+    own = [row for row in rows if row["system"] == system and row["seconds"] is not None and row["n_samples"]]
+    samples = sum(row["n_samples"] for row in own)
+    return sum(row["seconds"] for row in own) * WAVE_RATE / samples if samples else None
+
+
+def _speed(rows: Sequence[dict[str, Any]], system: str) -> str:
+    factor = real_time_factor(rows, system)
+    return f"{system}: " + ("its speed is not known" if factor is None else f"real-time factor {factor:.2f}")
 
 
 def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:

@@ -4,44 +4,82 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.keys import Key, key_of
 from metis_lightning.files import atomic_path
 
 ROWS, SUMMARY, PROTOCOL = "utterances.jsonl", "summary.json", "protocol.json"
 
 
+class RowFile:
+    """A file that rows are appended to as they are made, so that a run that was cut off goes on where it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+
+def row_file(folder: Path, rank: int | None = None) -> RowFile:
+    """Return the file that a run's rows go to; with a rank, that of one of several processes."""
+    return RowFile(folder / (ROWS if rank is None else f"{ROWS}.{rank}"))
+
+
 class Results:
-    """The folder of a run. Rows are appended as they are made, so that an interrupted run goes on where it stopped.
+    """The folder of a run. Several processes write their rows to files of their own, which are gathered in the end.
 
     Raises:
-        UserError: if the folder holds rows of another protocol.
+        UserError: if the folder holds rows of another protocol, or `gathered` refuses them.
     """
 
-    def __init__(self, folder: Path, protocol: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, protocol: Mapping[str, Any], keys: Sequence[Key], is_owner: bool = True) -> None:
+        """Check what the folder holds already.
+
+        Args:
+            folder: of the run.
+            protocol: all that decides the numbers.
+            keys: what every row of the run is found by, in order.
+            is_owner: whether to write: the protocol, and the rows that another call left in several files.
+        """
+        self.folder, self.keys = folder, keys
         self.protocol = {**protocol, "fingerprint": fingerprint(protocol)}
         path = folder / PROTOCOL
         if path.is_file():
             self._check(json.loads(path.read_text(encoding="utf-8")))
-        write_json(path, self.protocol)
-        self.rows = read_rows(folder)
-        # A run that was cut off may have left half a row behind.
-        with atomic_path(folder / ROWS) as temporary:
-            temporary.write_text("".join(_line(row) for row in self.rows), encoding="utf-8")
+        if is_owner:
+            write_json(path, self.protocol)
+            self.gather()
 
-    def done(self) -> set[tuple[str, str, str]]:
-        """Return (test set, system, id) of the rows that are there."""
-        return {(row["test_set"], row["system"], row["id"]) for row in self.rows}
+    def done(self) -> set[Key]:
+        """Return what the rows of the run's file are found by."""
+        return {key_of(row) for row in read_rows(self.folder)}
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row to the list and to the file."""
-        self.rows.append(row)
-        with (self.folder / ROWS).open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+    def gather(self, whole: bool = False) -> list[dict[str, Any]]:
+        """Put the rows of all processes into the run's file, in the order of the run, and return them.
+
+        Args:
+            whole: whether every row must be there.
+
+        Raises:
+            UserError: a row is not of this run, or there are two of one id, or one is missing.
+        """
+        parts = sorted(self.folder.glob(f"{ROWS}.*"))
+        rows = gathered([read_rows_of(path) for path in (self.folder / ROWS, *parts)], self.keys, self.folder)
+        if whole and len(rows) < len(self.keys):
+            missing = sorted(set(self.keys) - {key_of(row) for row in rows}, key=self.keys.index)
+            raise UserError(f"{self.folder}: {len(missing)} rows are missing, first {_named(missing[0])}; run it again")
+        with atomic_path(self.folder / ROWS) as temporary:
+            temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+        for part in parts:
+            part.unlink()
+        return rows
 
     def write_summary(self, summary: list[dict[str, Any]]) -> None:
         """Write `summary.json`."""
@@ -58,6 +96,33 @@ class Results:
         )
 
 
+def gathered(files: Sequence[Sequence[dict[str, Any]]], keys: Sequence[Key], folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of several files in the order of `keys`.
+
+    A row that is in two files alike is one that a call was gathering when it was cut off.
+
+    Raises:
+        UserError: a row is not of this run, or there are two of one id.
+    """
+    found: dict[Key, dict[str, Any]] = {}
+    for rows in files:
+        seen: set[Key] = set()
+        for row in rows:
+            key = key_of(row)
+            if key in seen or found.setdefault(key, row) != row:
+                raise UserError(f"{folder}: two rows for {_named(key)}; remove one of them, or the folder")
+            seen.add(key)
+    order = {key: place for place, key in enumerate(keys)}
+    if strangers := [key for key in found if key not in order]:
+        raise UserError(f"{folder}: a row for {_named(strangers[0])}, which is not of this run; remove the folder")
+    return [found[key] for key in sorted(found, key=order.__getitem__)]
+
+
+def _named(key: Key) -> str:
+    test_set, system, seed, item_id = key
+    return f"{item_id} of {system} on {test_set}" + ("" if seed is None else f", seed {seed}")
+
+
 def fingerprint(protocol: Mapping[str, Any]) -> str:
     """Return the first 12 hexadecimal digits of the SHA-256 of a protocol."""
     text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
@@ -65,8 +130,12 @@ def fingerprint(protocol: Mapping[str, Any]) -> str:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a folder; none if there is no file. A last line without its end is left out."""
-    path = folder / ROWS
+    """Return the complete rows of a run; none if there is no file."""
+    return read_rows_of(folder / ROWS)
+
+
+def read_rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of a file; none if there is no file. A last line without its end is left out."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -17,6 +17,9 @@ from metis_lightning.evaluate.stats import summarize
 # Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
 _PER_RUN = ("systems", "fingerprint")
 
+# Parts that have an entry for each test set.
+_PER_TEST_SET = {"ids", "trials"}
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -33,9 +36,10 @@ class Protocol:
     @classmethod
     def of(cls, found: Mapping[str, Any], test_set: str) -> Protocol:
         """Return the protocol of one test set of a run, whose `protocol.json` is `found`."""
-        ids = found.get("ids", {})
         decides = {key: value for key, value in found.items() if key not in _PER_RUN}
-        decides["ids"] = {test_set: ids.get(test_set)} if isinstance(ids, dict) else ids
+        for key in _PER_TEST_SET & found.keys():
+            lists = found[key]
+            decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
         settings = {key: value for key, value in found.items() if isinstance(value, (str, int, float))}
         settings.pop("fingerprint", None)
         metrics = found.get("metrics")

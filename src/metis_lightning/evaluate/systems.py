@@ -1,4 +1,4 @@
-"""Systems under test: each turns a trial into a waveform.
+"""Systems under test: each turns a test item into a waveform.
 
 The controls bound what a model can do: `input` does nothing, `target` is the reference itself, and `resynthesis` is the
 reference after a round trip through the acoustic codec.
@@ -6,95 +6,200 @@ reference after a round trip through the acoustic codec.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.comparison import CONTROLS
+from metis_lightning.evaluate.outputs import Output, Run
+from metis_lightning.evaluate.tasks import TASKS, EvaluatedTask, task_of
+from metis_lightning.evaluate.wavs import PREFIX, WavFolder
 from metis_lightning.files import sha256_of
-from metis_lightning.pipeline import TSE_SETTINGS, Metis, Settings
-from metis_lightning.types import TestItem
-from metis_lightning.weights.bundle import INDEX, bundle_folder
+from metis_lightning.pipeline import SETTINGS, TSE_SETTINGS, Metis, Settings
+from metis_lightning.types import TestItem, Trial
+from metis_lightning.weights.build import part_for
+from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
 
-CONTROLS = ("input", "target", "resynthesis")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
 
 
 @dataclass(frozen=True)
 class System:
     """A name for tables, what decides its output (for the fingerprint), and how it is made.
 
-    `load` returns the function from a trial and a seed to a waveform (S,) at 24 kHz; models are loaded only then.
+    load: makes the function that runs it; models are loaded only then.
+    is_seeded: whether its output depends on the seed.
+    control: which control it is; None if none.
+    extra_files: those of a folder that belong to no item.
     """
 
     name: str
     identity: Mapping[str, Any]
-    load: Callable[[], Callable[[TestItem, int], Tensor]]
+    load: Callable[[], Run]
+    is_seeded: bool = False
+    control: str | None = None
+    extra_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A waveform (S,) at 24 kHz, and the seconds that it took to make."""
+class SystemOptions:
+    """What makes systems of the names on the command line.
 
-    wave: Tensor
-    seconds: float
+    task: what is evaluated.
+    base: bundle of the codec behind `resynthesis`, and that checkpoints belong to.
+    device: where models run.
+    num_steps, guidance_scale: of stage 1's sampler; None for the released ones of the task.
+    """
 
+    task: str
+    base: str = "nano"
+    device: str = "cpu"
+    num_steps: int | None = None
+    guidance_scale: float | None = None
 
-def generate(run: Callable[[TestItem, int], Tensor], item: TestItem, seed: int) -> Generated:
-    """Run a loaded system on a trial and time it."""
-    start = time.perf_counter()
-    wave = run(item, seed)
-    return Generated(wave, time.perf_counter() - start)
-
-
-def control(name: str, codec: str, device: str) -> System:
-    """Return a built-in control; `codec` is the bundle that resynthesizes."""
-    if name == "input":
-        return System(name, {}, lambda: lambda item, seed: item.signal("mixture"))
-    if name == "target":
-        return System(name, {}, lambda: lambda item, seed: item.signal("target"))
-    identity = {"bundle": sha256_of(bundle_folder(codec) / INDEX)}
-
-    def load() -> Callable[[TestItem, int], Tensor]:
-        metis = Metis.codecs_only(codec, device)
-        return lambda item, seed: metis.resynthesize(item.signal("target")).wave
-
-    return System(name, identity, load)
+    def settings(self, task: str) -> Settings:
+        """Return the settings that a task is answered with."""
+        settings = SETTINGS.get(task, TSE_SETTINGS)
+        changed: dict[str, Any] = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
+        return replace(settings, stage1=replace(settings.stage1, **{k: v for k, v in changed.items() if v is not None}))
 
 
-def tse_system(name: str, num_steps: int | None, device: str) -> System:
-    """Return target speaker extraction by a bundle or a checkpoint.
+@dataclass(frozen=True)
+class Items:
+    """The ids that systems are run on, and all that the test sets have, whatever the limit."""
+
+    chosen: Collection[str]
+    known: Collection[str]
+
+
+def make_systems(names: Sequence[str], options: SystemOptions, items: Items) -> list[System]:
+    """Return the systems that the command line names, as `S` or `NAME=S`.
 
     Raises:
-        UserError: if there is no such bundle or checkpoint.
+        UserError: there is no such control, folder, bundle or checkpoint, or two have one name.
     """
-    settings = TSE_SETTINGS
-    if num_steps is not None:
-        settings = replace(settings, stage1=replace(settings.stage1, num_steps=num_steps))
-
-    def load() -> Callable[[TestItem, int], Tensor]:
-        metis = Metis.from_pretrained(name, task="tse", device=device)
-        return lambda item, seed: metis.extract(item.signal("mixture"), item.signal("enrollment"), seed, settings).wave
-
-    return System(_label(name), _identity(name, settings), load)
+    systems = [_system(name, options, items) for name in names]
+    labels = [system.name for system in systems]
+    if doubled := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(f"--system: several systems would be called {doubled}; tell them apart as NAME={names[0]}")
+    return systems
 
 
-def _label(name: str) -> str:
+def has_control(control: str, entry: EvaluatedTask, item: TestItem) -> bool:
+    """Return whether a task and an item have the signal that a control plays."""
+    field = _field(control, entry)
+    return field is not None and getattr(item, field) is not None
+
+
+def answers(name: str, task: str) -> bool:
+    """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
+    if name.endswith(".ckpt"):
+        return True
+    parts = read_index(bundle_folder(name))["parts"]
+    return (
+        part_for({key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}, task)
+        is not None
+    )
+
+
+def _system(text: str, options: SystemOptions, items: Items) -> System:
+    head, sign, tail = text.partition("=")
+    named = bool(sign and tail and _NAME.fullmatch(head))
+    label, source = (head, tail) if named else (None, text)
+    if source in CONTROLS:
+        made = _control(source, options)
+    elif source.startswith(PREFIX):
+        made = _wavs(Path(source.removeprefix(PREFIX)), items)
+    else:
+        made = _model(source, options)
+    name = label or made.name
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--system {text}: {name!r} cannot name a folder; give the system a name as NAME={source}")
+    return replace(made, name=name)
+
+
+def _control(name: str, options: SystemOptions) -> System:
+    def entry_of(trial: Trial) -> EvaluatedTask:
+        return task_of(options.task, trial)[1]
+
+    def play(trial: Trial, item: TestItem, seed: int) -> Output:
+        return Output(item.signal(_field(name, entry_of(trial)) or "source"))
+
+    def load() -> Run:
+        metis = Metis.codecs_only(options.base, options.device)
+        return lambda trial, item, seed: Output(metis.resynthesize(item.signal("target")).wave)
+
+    if name != "resynthesis":
+        return System(name, {}, lambda: play, control=name)
+    return System(name, {"bundle": sha256_of(bundle_folder(options.base) / INDEX)}, load, control=name)
+
+
+def _wavs(path: Path, items: Items) -> System:
+    folder = WavFolder.of(path)
+    return System(
+        path.resolve().name,
+        {"wavs": folder.digest(items.chosen)},
+        lambda: lambda trial, item, seed: folder.read(item.id),
+        extra_files=tuple(folder.extra(items.known)),
+    )
+
+
+def _model(source: str, options: SystemOptions) -> System:
+    """Return a bundle or a checkpoint.
+
+    Raises:
+        UserError: there is none, or a bundle has no weights for the task.
+    """
+    covered = TASKS[options.task].covers if options.task in TASKS else ()
+    settings = {task: options.settings(task) for task in covered or (options.task,)}
+
+    def load() -> Run:
+        metis = Metis.from_pretrained(source, options.task, options.base, options.device)
+
+        def run(trial: Trial, item: TestItem, seed: int) -> Output:
+            task, entry = task_of(options.task, trial)
+            speech = entry.answer(metis, item, seed, settings[task])
+            return Output(speech.wave, steps=total_steps(settings[task], speech.acoustic_tokens.shape[1]))
+
+        return run
+
+    return System(_label(source), _identity(source, options, settings), load, is_seeded=True)
+
+
+def total_steps(settings: Settings, num_quantizers: int) -> int:
+    """Return the steps of both stages."""
+    return settings.stage1.num_steps + sum(settings.layer_steps(num_quantizers))
+
+
+def _field(control: str, entry: EvaluatedTask) -> str | None:
+    return entry.hears if control == "input" else "target"
+
+
+def _label(source: str) -> str:
     """Return a short name for tables: a run's folder for a checkpoint, a bundle's own name."""
-    path = Path(name)
+    path = Path(source)
     if path.suffix != ".ckpt":
         return path.name
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return run.name or path.stem
 
 
-def _identity(name: str, settings: Settings) -> dict[str, Any]:
-    path = Path(name)
+def _identity(source: str, options: SystemOptions, settings: Mapping[str, Settings]) -> dict[str, Any]:
+    shown = {task: repr(each) for task, each in settings.items()}
+    found: dict[str, Any] = {"settings": shown if len(shown) > 1 else next(iter(shown.values()))}
+    path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():
-            raise UserError(f"--system {name}: no such checkpoint")
-        return {"checkpoint": sha256_of(path), "settings": repr(settings)}
-    return {"bundle": sha256_of(bundle_folder(name) / INDEX), "settings": repr(settings)}
+            raise UserError(f"--system {source}: no such checkpoint")
+        base = sha256_of(bundle_folder(options.base) / INDEX)
+        return {"checkpoint": sha256_of(path), "base": base, **found}
+    identity = {"bundle": sha256_of(bundle_folder(source) / INDEX), **found}
+    if not answers(source, options.task):
+        raise UserError(
+            f"--system {source}: the bundle has no weights for the task {options.task!r}; "
+            "fine-tune for it and give the checkpoint"
+        )
+    return identity

@@ -1,4 +1,7 @@
-"""Speech recognisers that need no download: each tells what it heard, for the word error rate."""
+"""Speech recognisers, for the word error rate: what each promises, and those that need no download.
+
+The others are in `recognizers`, a file each.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import numpy as np
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import missing, require, verify, versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
@@ -22,8 +24,7 @@ _TINY_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
 
 # One temperature: the usual ladder of retries draws random tokens. Nothing is filtered out of what was heard: a loop of
 # the decoder is an error of the audio it was given; the limit on new tokens (30 s of fast speech) only bounds its time.
-_TINY_DECODING = {
-    "language": "en",
+GREEDY = {
     "task": "transcribe",
     "beam_size": 1,
     "best_of": 1,
@@ -32,14 +33,18 @@ _TINY_DECODING = {
     "vad_filter": False,
     "max_new_tokens": 224,
 }
+"""How faster-whisper's models decode here."""
+
+_TINY_DECODING = {"language": "en", **GREEDY}
 
 
 class AsrBackend(Protocol):
-    """An English speech recogniser."""
+    """A speech recogniser. `name` stands in column names; `languages` are those it knows (ISO 639-1), None for all."""
 
     name: str
+    languages: frozenset[str] | None
 
-    def transcribe(self, wave: Wave) -> str:
+    def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words heard in (S,) samples at 16 kHz; an empty string if none.
 
         Raises:
@@ -56,6 +61,7 @@ class FasterWhisperTiny:
     """Whisper tiny.en in int8 by CTranslate2, greedy: the same audio always gives the same text."""
 
     name = "tiny.en"
+    languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(self, num_threads: int = 2) -> None:
         """Check the model files and load them.
@@ -69,7 +75,7 @@ class FasterWhisperTiny:
         self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
         self._model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads)
 
-    def transcribe(self, wave: Wave) -> str:
+    def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words heard; see `AsrBackend.transcribe`."""
         segments, _ = self._model.transcribe(as_array(wave), **_TINY_DECODING)
         return " ".join(segment.text.strip() for segment in segments)
@@ -84,6 +90,7 @@ class PocketSphinx:
     """CMU PocketSphinx with its own US English model: a quarter of the words are wrong, so only a sanity check."""
 
     name = "pocketsphinx"
+    languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(self) -> None:
         """Load the model that the package carries.
@@ -94,7 +101,7 @@ class PocketSphinx:
         self._package = require("pocketsphinx", "offline")
         self._decoder = self._package.Decoder(samprate=METRIC_RATE, loglevel="FATAL")
 
-    def transcribe(self, wave: Wave) -> str:
+    def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words heard; see `AsrBackend.transcribe`."""
         pcm = (np.clip(as_array(wave), -1.0, 1.0) * 32767.0).astype(np.int16).tobytes()
         # Without this the running cepstral mean of earlier utterances would change what is heard in this one.
@@ -140,16 +147,6 @@ def offline_asr(num_threads: int = 2) -> AsrBackend:
     if _installed("pocketsphinx"):
         return PocketSphinx()
     raise UserError("no speech recogniser is installed for the WER: run  pip install 'metis-lightning[offline]'")
-
-
-def require_english(language: str, backend: AsrBackend) -> None:
-    """Refuse an utterance that `backend` cannot recognise; `language` is ISO 639-1.
-
-    Raises:
-        MetricError: it is not English.
-    """
-    if language != "en":
-        raise MetricError(f"{backend.name} recognises English only; the language is '{language}'")
 
 
 def _installed(module: str) -> bool:

@@ -5,8 +5,7 @@ Shape letters: B batch, S samples.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,14 +37,18 @@ class UtteranceMean(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", torch.tensor(0), dist_reduce_fx="sum")
 
-    @abstractmethod
     def values(self, *waves: np.ndarray) -> Sequence[float]:
         """Return a value per name for one utterance, given its waves (S,) at 16 kHz, or raise `MetricError`."""
+        raise NotImplementedError
 
     def add(self, *waves: Tensor) -> None:
         """Add one utterance, given its waves (S,) at `sample_rate`."""
+        self.record(lambda: self.values(*(to_metric_rate(wave, self.sample_rate) for wave in waves)))
+
+    def record(self, score: Callable[[], Sequence[float]]) -> None:
+        """Add the values of one utterance, or count it as failed if `score` raises `MetricError`."""
         try:
-            values = self.values(*(to_metric_rate(wave, self.sample_rate) for wave in waves))
+            values = score()
         except MetricError:
             self.failed += 1
             return

@@ -33,9 +33,13 @@ def mel_to_hz(mels: Tensor) -> Tensor:
     return torch.where(mels < corner, mels * _LINEAR_STEP, _CORNER * torch.exp(_LOG_STEP * (mels - corner)))
 
 
-def slaney_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
-    """Return triangular filters of equal area from 0 Hz to half the sample rate: (n_mels, n_fft // 2 + 1) float32."""
-    points = torch.linspace(0.0, hz_to_mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
+def slaney_filters(sample_rate: int, n_fft: int, n_mels: int, highest: float | None = None) -> Tensor:
+    """Return triangular filters of equal area: (n_mels, n_fft // 2 + 1) float32.
+
+    They reach from 0 Hz to `highest`, or half the sample rate if None; filters above half the sample rate are empty.
+    """
+    top = hz_to_mel(sample_rate / 2 if highest is None else highest)
+    points = torch.linspace(0.0, top, n_mels + 2, dtype=torch.float64)
     edges = mel_to_hz(points)[:, None]
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[None] * sample_rate / n_fft
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])

@@ -7,26 +7,27 @@ import numpy as np
 from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.signal import Wave
 from metis_lightning.metrics.speaker import Ge2eEncoder
+from metis_lightning.metrics.speakers import SpeakerEncoder
 
 
-def speaker_similarity(first: Wave, second: Wave, encoder: Ge2eEncoder) -> float:
-    """Return the cosine, 0 to 1 for this encoder, of the voices of two (S,) recordings at 16 kHz.
+def speaker_similarity(first: Wave, second: Wave, encoder: SpeakerEncoder) -> float:
+    """Return the cosine, -1 to 1, of the voices of two (S,) recordings at 16 kHz.
 
-    The values are those of GE2E: they are not comparable with the paper's WavLM similarities.
+    Values of different encoders are not comparable.
 
     Raises:
-        MetricError: one is empty, silent or not finite.
+        MetricError: one is empty, silent, not finite, or too short for the encoder.
     """
     return float(encoder.embed(first) @ encoder.embed(second))
 
 
 class SimMetric(PairMean):
-    """Mean speaker similarity over pairs of recordings; higher is better."""
+    """Mean speaker similarity over pairs of recordings: SIM_{encoder}; higher is better."""
 
-    def __init__(self, sample_rate: int) -> None:
-        """Take waves at `sample_rate` Hz."""
-        super().__init__(f"SIM_{Ge2eEncoder.name}", sample_rate=sample_rate)
-        self._encoder = Ge2eEncoder()
+    def __init__(self, sample_rate: int, encoder: SpeakerEncoder | None = None) -> None:
+        """Take waves at `sample_rate` Hz; the encoder is GE2E if None."""
+        self._encoder = encoder or Ge2eEncoder()
+        super().__init__(f"SIM_{self._encoder.name}", sample_rate=sample_rate)
 
     def values(self, *waves: np.ndarray) -> list[float]:
         """Score one pair of recordings."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from metis_lightning.files import sha256_of
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.mel import PowerMel
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
@@ -92,3 +94,7 @@ class Ge2eEncoder:
         if not partials.any():
             raise MetricError("the speaker encoder finds no voice")
         return nn.functional.normalize(partials.double().mean(dim=0), dim=0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the file and its hash."""
+        return {"name": self.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)}

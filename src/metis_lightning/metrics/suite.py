@@ -5,138 +5,152 @@ Shape letters: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics import signal
-from metis_lightning.metrics.asr import offline_asr, require_english
-from metis_lightning.metrics.dnsmos import COLUMNS, Dnsmos, model_files
+from metis_lightning.metrics import loops, protocols, signal
+from metis_lightning.metrics.dnsmos import COLUMNS as DNSMOS_COLUMNS
+from metis_lightning.metrics.dnsmos import Dnsmos, model_files
 from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.nisqa import COLUMNS as NISQA_COLUMNS
+from metis_lightning.metrics.nisqa import Nisqa
+from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.pesq import pesq
+from metis_lightning.metrics.protocols import PROTOCOLS
+from metis_lightning.metrics.recognizers import Recognizers
 from metis_lightning.metrics.si_sdr import si_sdr
-from metis_lightning.metrics.speaker import WEIGHTS, Ge2eEncoder
-from metis_lightning.metrics.stoi import stoi
-from metis_lightning.metrics.values import MetricValue, WerValue, measure
-from metis_lightning.metrics.wer import NORMALIZER, english_normalizer, word_errors
+from metis_lightning.metrics.speakers import SpeakerEncoder, speaker_encoder
+from metis_lightning.metrics.speed import real_time_factor
+from metis_lightning.metrics.stoi import SEED, stoi
+from metis_lightning.metrics.text import NORMALIZERS
+from metis_lightning.metrics.utterance import Utterance
+from metis_lightning.metrics.values import MetricValue, measure
+from metis_lightning.metrics.word_scores import WordScores
 
-PROTOCOLS = ("offline",)
+__all__ = ["PROTOCOLS", "Suite", "SuiteOptions", "Waves"]
 
 _PACKAGES = ("torch", "numpy", "soxr", "onnxruntime", "speechmos", "pesq", "pystoi", "jiwer", "whisper-normalizer")
 
 
 class Suite:
-    """All metrics of a protocol, with their models loaded once. No metric downloads anything."""
+    """All metrics of a protocol, with their models loaded once. No metric of the protocol "offline" downloads anything.
 
-    def __init__(self, protocol: str = "offline", num_threads: int = 2) -> None:
+    Args:
+        options: which metrics, by which back ends.
+    """
+
+    def __init__(self, options: SuiteOptions = SuiteOptions()) -> None:  # noqa: B008  (frozen)
         """Load every model now, so that a missing package ends the run before hours are spent.
 
-        Args:
-            protocol: "offline", the back ends that ordinary packages carry.
-            num_threads: CPU threads of each model.
-
         Raises:
-            UserError: the protocol is unknown, a package is missing, or a model file is not the known one.
+            UserError: the protocol is unknown, a package is missing, or a model is missing or not the known one.
         """
-        if protocol not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{protocol}': choose from {', '.join(PROTOCOLS)}")
+        self.options = protocols.resolve(options)
+        self.task = protocols.task_metrics(options.task)
         for package in ("pesq", "pystoi", "jiwer"):
             require(package, "eval")
-        self.protocol = protocol
-        self._dnsmos = Dnsmos(num_threads)
-        self._speaker = Ge2eEncoder()
-        self._normalize = english_normalizer()
-        self._asr = offline_asr(num_threads)
-        self.wer_column = f"WER_{self._asr.name}"
+        device, threads = self.options.device, self.options.num_threads
+        # Weights that the user has to fetch come first: their absence is what ends most runs.
+        self._nisqa = Nisqa(self.options.nisqa) if self.options.nisqa else None
+        self._speakers = [speaker_encoder(spec, device) for spec in self.options.speakers or ()]
+        self._words = WordScores(
+            Recognizers(self.options.asr or (), device, threads), self.options.normalizer or "whisper-english"
+        )
+        self._dnsmos = Dnsmos(threads)
 
-    def score(
-        self,
-        item_id: str,
-        generated: Tensor,
-        sample_rate: int,
-        reference: Tensor | None = None,
-        interferer: Tensor | None = None,
-        prompt: Tensor | None = None,
-        text: str | None = None,
-        language: str = "en",
-    ) -> dict[str, MetricValue]:
+    @property
+    def wer_column(self) -> str | None:
+        """The column of the word error rate of English utterances, named by its recogniser; None if it is left out."""
+        return self._words.column("en")
+
+    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
         """Score one utterance; every column is always there, null with a reason where it has no value.
 
-        Args:
-            item_id: named in tracebacks.
-            generated: (S,) what the system said.
-            sample_rate: of all four signals, in Hz.
-            reference: (S,) the clean target, of the same length within 0.1 s.
-            interferer: (S',) the other voice.
-            prompt: (S'',) the enrollment.
-            text: the target's transcript in `language` (ISO 639-1).
-            language: of the transcript.
-
         Returns:
-            DNSMOS_{SIG,BAK,OVRL,P808}, PESQ, STOI, SI_SDR (dB), SIM_ge2e (to the prompt), SIM_target_ge2e,
-            SIM_margin_ge2e (to the target minus to the interferer), and `wer_column`, a `WerValue`.
+            DNSMOS_{SIG,BAK,OVRL,P808}; NISQA and its dimensions if there are weights; PESQ, PESQ_NB, STOI, ESTOI and
+            SI_SDR (dB) for tasks that keep the reference's timing; for each speaker encoder, named in the column,
+            SIM_… (to the prompt), SIM_target_… (to the reference) and SIM_margin_… (to the reference less to the
+            interferer), as the task has them; WER_… and CER_… with the name of the recogniser that the utterance's
+            language has, the first a `WerValue`; RTF and STEPS if the utterance has them.
         """
-        given = {"signal": generated, "reference": reference, "interferer": interferer, "prompt": prompt}
-        waves = Waves(given, sample_rate)
+        waves = Waves(utterance)
         try:
             return {
-                **measure(COLUMNS, lambda: self._dnsmos(waves["signal"])),
-                **measure(("PESQ",), lambda: (pesq(*waves.pair()),)),
-                **measure(("STOI",), lambda: (stoi(*waves.pair()),)),
-                **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),
-                **self._similarities(waves),
-                self.wer_column: self._word_errors(waves, text, language),
+                **measure(DNSMOS_COLUMNS, lambda: self._dnsmos(waves["signal"])),
+                **self._quality(waves),
+                **self._intrusive(waves),
+                **{key: value for encoder in self._speakers for key, value in self._similar(encoder, waves).items()},
+                **self._words.score(lambda: waves["signal"], utterance.text, utterance.language),
+                **_speed(utterance),
             }
         except Exception as error:
-            error.add_note(f"while scoring {item_id}")
+            error.add_note(f"while scoring {utterance.id}")
             raise
 
-    def _similarities(self, waves: Waves) -> dict[str, MetricValue]:
-        embed = cache(lambda name: self._speaker.embed(waves[name]))
+    def _quality(self, waves: Waves) -> dict[str, MetricValue]:
+        """Return NISQA."""
+        nisqa = self._nisqa
+        if nisqa is None:
+            return {}
+        if self.task.nisqa_rate == signal.METRIC_RATE:
+            return measure(NISQA_COLUMNS, lambda: nisqa(waves["signal"], signal.METRIC_RATE))
+        given = waves.utterance
+        return measure(NISQA_COLUMNS, lambda: nisqa(given.generated, given.sample_rate))
+
+    def _intrusive(self, waves: Waves) -> dict[str, MetricValue]:
+        """Return what compares sample by sample."""
+        if not self.task.is_aligned:
+            return {}
+        return {
+            **measure(("PESQ",), lambda: (pesq(*waves.pair()),)),
+            **measure(("PESQ_NB",), lambda: (pesq(*waves.pair(), "nb"),)),
+            **measure(("STOI",), lambda: (stoi(*waves.pair()),)),
+            **measure(("ESTOI",), lambda: (stoi(*waves.pair(), extended=True),)),
+            **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),
+        }
+
+    def _similar(self, encoder: SpeakerEncoder, waves: Waves) -> dict[str, MetricValue]:
+        """Return the similarities of one encoder."""
+        embed = cache(lambda name: encoder.embed(waves[name]))
 
         def similarity(name: str) -> float:
             return float(embed("signal") @ embed(name))
 
-        suffix = self._speaker.name
-        return {
-            **measure((f"SIM_{suffix}",), lambda: (similarity("prompt"),)),
-            **measure((f"SIM_target_{suffix}",), lambda: (similarity("reference"),)),
-            **measure((f"SIM_margin_{suffix}",), lambda: (similarity("reference") - similarity("interferer"),)),
+        ways = {
+            "prompt": ("SIM", lambda: (similarity("prompt"),)),
+            "reference": ("SIM_target", lambda: (similarity("reference"),)),
+            "margin": ("SIM_margin", lambda: (similarity("reference") - similarity("interferer"),)),
         }
-
-    def _word_errors(self, waves: Waves, text: str | None, language: str) -> WerValue:
-        hypothesis = None
-        try:
-            if text is None:
-                raise MetricError("no reference text")
-            require_english(language, self._asr)
-            hypothesis = self._asr.transcribe(waves["signal"])
-            errors = word_errors(text, hypothesis, self._normalize)
-        except MetricError as error:
-            return WerValue(None, str(error), hypothesis=hypothesis)
-        return WerValue(errors.rate, None, errors.edits, errors.words, hypothesis)
+        chosen = [ways[name] for name in self.task.similar_to]
+        return {
+            key: value
+            for column, score in chosen
+            for key, value in measure((f"{column}_{encoder.name}",), score).items()
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that decides the numbers, as plain JSON values."""
         onnx = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in model_files().items()}
         return {
-            "protocol": self.protocol,
+            "protocol": self.options.protocol,
+            "task": self.options.task,
             "models": {
                 **onnx,
-                "speaker": {"name": self._speaker.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)},
-                "asr": self._asr.fingerprint(),
+                "nisqa": self._nisqa and self._nisqa.fingerprint(),
+                "speakers": [encoder.fingerprint() for encoder in self._speakers],
+                "asr": self._words.recognizers.fingerprint(),
             },
             "dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised",
-            "pesq": "P.862.2 wide band",
-            "stoi": "not extended",
+            "nisqa_rate": self.task.nisqa_rate,
+            "pesq": "P.862.2 wide band; P.862.1 narrow band",
+            "stoi": f"not extended, and extended with numpy's seed {SEED}",
             "si_sdr": "without the mean",
-            "normalizer": NORMALIZER,
+            "normalizer": NORMALIZERS[self._words.rules],
+            "asr_loops": loops.CRITERION,
             "sample_rate": signal.METRIC_RATE,
             "resampler": signal.RESAMPLER,
             "max_length_difference": signal.MAX_LENGTH_DIFFERENCE,
@@ -147,9 +161,15 @@ class Suite:
 class Waves:
     """The signals of one utterance at 16 kHz, resampled when first asked for."""
 
-    def __init__(self, given: Mapping[str, Tensor | None], sample_rate: int) -> None:
-        """Keep the signals as given, (S,) each at `sample_rate` Hz."""
-        self._given, self._sample_rate = given, sample_rate
+    def __init__(self, utterance: Utterance) -> None:
+        """Keep the signals as given."""
+        self.utterance = utterance
+        self._given = {
+            "signal": utterance.generated,
+            "reference": utterance.reference,
+            "interferer": utterance.interferer,
+            "prompt": utterance.prompt,
+        }
         self._ready: dict[str, np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -162,7 +182,7 @@ class Waves:
             wave = self._given[name]
             if wave is None:
                 raise MetricError(f"no {name}")
-            self._ready[name] = signal.to_metric_rate(wave, self._sample_rate, name)
+            self._ready[name] = signal.to_metric_rate(wave, self.utterance.sample_rate, name)
         return self._ready[name]
 
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -172,3 +192,13 @@ class Waves:
             MetricError: one was not given or cannot be used, or they are not of one recording.
         """
         return signal.same_length(self["signal"], self["reference"])
+
+
+def _speed(utterance: Utterance) -> dict[str, MetricValue]:
+    """Return the real-time factor and the steps, where they are known."""
+    seconds, steps = utterance.seconds, utterance.num_steps
+    spoken = len(utterance.generated) / utterance.sample_rate
+    return {
+        **({} if seconds is None else measure(("RTF",), lambda: (real_time_factor(seconds, spoken),))),
+        **({} if steps is None else {"STEPS": MetricValue(float(steps))}),
+    }

@@ -1,9 +1,10 @@
-"""WER: word errors between a transcript and what a recogniser heard."""
+"""WER and CER: word and character errors between a transcript and what a recogniser heard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,16 +12,16 @@ from torchmetrics import Metric
 
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require
+from metis_lightning.metrics.text import Normalizer, english_normalizer, normalizer
 
-NORMALIZER = "whisper_normalizer.english.EnglishTextNormalizer; tokens without a letter or digit dropped"
-"""What both texts go through before words are compared, for the fingerprint."""
+__all__ = ["CerMetric", "Normalizer", "WerMetric", "WordErrors", "english_normalizer", "word_errors"]
 
-Normalizer = Callable[[str], str]
+Unit = Literal["word", "character"]
 
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Substituted, deleted and inserted words, and the words of the reference."""
+    """Substituted, deleted and inserted words (or characters), and those of the reference."""
 
     edits: int
     words: int
@@ -31,23 +32,10 @@ class WordErrors:
         return self.edits / self.words
 
 
-def english_normalizer() -> Normalizer:
-    """Return Whisper's English normaliser: case, punctuation, contractions, numerals, British spellings, fillers.
-
-    Raises:
-        UserError: the package whisper-normalizer is not installed.
-    """
-    whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
-
-    def normalize(text: str) -> str:
-        # Of an ellipsis it leaves one dot, which would count as a word.
-        return " ".join(token for token in whisper(text).split() if any(map(str.isalnum, token)))
-
-    return normalize
-
-
-def word_errors(reference: str, hypothesis: str, normalize: Normalizer) -> WordErrors:
+def word_errors(reference: str, hypothesis: str, normalize: Normalizer, unit: Unit = "word") -> WordErrors:
     """Count the errors of `hypothesis` against `reference`, both normalised.
+
+    Characters are counted without white space, which recognisers of unspaced scripts put as they like.
 
     Raises:
         MetricError: nothing of the reference is left after normalisation.
@@ -55,34 +43,41 @@ def word_errors(reference: str, hypothesis: str, normalize: Normalizer) -> WordE
 
     >>> word_errors("the cat sat", "the hat sat down", str.lower)
     WordErrors(edits=2, words=3)
+    >>> word_errors("cat", "hats", str.lower, "character")
+    WordErrors(edits=2, words=3)
     """
     jiwer = require("jiwer", "eval")
-    expected, heard = normalize(reference), normalize(hypothesis)
-    if not expected.split():
+    expected, heard = normalize(reference).split(), normalize(hypothesis).split()
+    if not expected:
         raise MetricError("the reference text has no words")
-    counts = jiwer.process_words([expected], [heard])
+    if unit == "character":
+        expected, heard = list("".join(expected)), list("".join(heard))
+    counts = jiwer.process_words([" ".join(expected)], [" ".join(heard)])
     edits = counts.substitutions + counts.deletions + counts.insertions
     return WordErrors(edits, counts.substitutions + counts.deletions + counts.hits)
 
 
 class WerMetric(Metric):
-    """Word error rate of a corpus and the mean of its utterances' rates, as fractions.
+    """Error rate of a corpus and the mean of its utterances' rates, as fractions.
 
     `compute` gives `{"WER": total edits / total words, "WER_mean": mean of rates, "WER_failed": count}`.
     """
 
     full_state_update = False
     higher_is_better = False
+    unit: Unit = "word"
+    quantity = "WER"
     edits: Tensor
     words: Tensor
     rates: Tensor
     count: Tensor
     failed: Tensor
 
-    def __init__(self) -> None:
-        """Take English text."""
+    def __init__(self, rules: str = "whisper-english", language: str = "en") -> None:
+        """Take text in `language`, normalised by the `rules` of `metis_lightning.metrics.text.NORMALIZERS`."""
         super().__init__()
-        self._normalize = english_normalizer()
+        self.rules, self.language = rules, language
+        self._normalize = normalizer(rules, language)
         for name in ("edits", "words", "count", "failed"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("rates", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
@@ -94,7 +89,7 @@ class WerMetric(Metric):
 
     def _add(self, hypothesis: str, reference: str) -> None:
         try:
-            errors = word_errors(reference, hypothesis, self._normalize)
+            errors = word_errors(reference, hypothesis, self._normalize, self.unit)
         except MetricError:
             self.failed += 1
             return
@@ -105,4 +100,12 @@ class WerMetric(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the two rates and the number of utterances without a reference; NaN when there are no words."""
-        return {"WER": self.edits / self.words, "WER_mean": self.rates / self.count, "WER_failed": self.failed}
+        rates = {"": self.edits / self.words, "_mean": self.rates / self.count, "_failed": self.failed}
+        return {f"{self.quantity}{suffix}": value for suffix, value in rates.items()}
+
+
+class CerMetric(WerMetric):
+    """As `WerMetric`, by characters: CER, CER_mean, CER_failed."""
+
+    unit: Unit = "character"
+    quantity = "CER"

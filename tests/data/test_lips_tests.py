@@ -14,7 +14,7 @@ from fake_corpora import encoded, put
 from fake_faces import RATE, clip, lrs3, speech
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.lip_tests import LipTests
+from metis_lightning.data.lips_tests import LipTests
 from metis_lightning.data.lrs3 import lrs3_scan
 from metis_lightning.errors import UserError
 

@@ -24,10 +24,12 @@ class LipTests(TestSets):
     least `shortest_prompt` seconds; a clip without one is left out.
     """
 
+    task = "l2s"
+
     def __init__(
         self,
         root: Path,
-        manifest: Path,
+        manifest: Path | None = None,
         features: Path | None = None,
         prompts: Path | None = None,
         seed: int = 0,
@@ -37,7 +39,8 @@ class LipTests(TestSets):
 
         Args:
             root: the root that the manifest was prepared with.
-            manifest: of `prepare lrs3`, `lrs2` or `video`; its split `test` is tested.
+            manifest: of `prepare lrs3`, `lrs2` or `video`, whose split `test` is tested; by default `lrs3.jsonl` in
+                `root`.
             features: folder of lip features; None takes those that the manifest lists.
             prompts: Seed-TTS's folder `en`, or any folder of wav and flac files of single speakers.
             seed: of the choice of prompts.
@@ -46,12 +49,13 @@ class LipTests(TestSets):
         Raises:
             UserError: if a file is missing or wrong, or no clip has a prompt.
         """
+        manifest = Path(root) / "lrs3.jsonl" if manifest is None else Path(manifest)
         tested = open_manifest(manifest, str(root)).in_split("test")
         self._corpus, self._lips = SpeechCorpus(tested, cache=False), LipRecipe(features)
         self._prompts = {} if prompts is None else _recordings(Path(prompts))
         if features is not None:
             _require_features(Path(features), self._corpus.utterances)
-        name = f"{Path(manifest).stem}-test"
+        name = f"{manifest.stem}-test"
         pairs = ((u.id, self._prompt(u, seed, shortest_prompt)) for u in self._corpus.utterances)
         trials = [Trial(target, name, target=target, enrollment=prompt) for target, prompt in pairs if prompt]
         super().__init__(sorted(trials, key=lambda trial: _rank(seed, trial.id)))

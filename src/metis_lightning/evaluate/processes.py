@@ -1,0 +1,100 @@
+"""One process or several, on one machine (`--devices`) or on many (torchrun, which sets RANK and WORLD_SIZE).
+
+Every process takes its share of the same list and writes rows of its own; nothing that it computes depends on whose
+share it is. The processes of several machines share the folder of the results.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from metis_lightning.errors import UserError
+
+_LONG = timedelta(days=30)
+"""How long the first to finish waits for the last."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started.
+
+    count: processes in all.
+    rank: this one's number; None if it starts the others itself.
+    local_rank: its number on this machine.
+    """
+
+    count: int
+    rank: int | None = None
+    local_rank: int = 0
+
+    @classmethod
+    def of(cls, devices: int, environment: Mapping[str, str]) -> Launch:
+        """Read the environment; outside of a launcher, `devices` says how many processes there are.
+
+        Raises:
+            UserError: both ask for several processes, or the launcher did not say where the first process is.
+        """
+        count = int(environment.get("WORLD_SIZE", "1"))
+        if count == 1 or "RANK" not in environment:
+            return cls(devices)
+        if devices > 1:
+            raise UserError(f"--devices {devices} inside of a launcher with WORLD_SIZE={count}: leave --devices out")
+        if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
+            raise UserError(
+                "WORLD_SIZE and RANK are set, MASTER_ADDR and MASTER_PORT are not; start this with torchrun"
+            )
+        return cls(count, int(environment["RANK"]), int(environment.get("LOCAL_RANK", environment["RANK"])))
+
+
+def device_of(device: str | None, local_rank: int = 0) -> str:
+    """Return the device of a process; by default the accelerators in turn where there are any."""
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return kind if kind == "cpu" else f"{kind}:{local_rank % max(1, torch.cuda.device_count())}"
+
+
+@contextmanager
+def together(launch: Launch) -> Iterator[Callable[[], None]]:
+    """Give what waits until every process of a launcher is there; nothing to wait for if there is no launcher."""
+    if launch.rank is None:
+        yield lambda: None
+        return
+    distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.count, timeout=_LONG)
+    try:
+        yield distributed.barrier
+    finally:
+        distributed.destroy_process_group()
+
+
+def in_processes(work: Callable[..., None], count: int, *arguments: object) -> None:
+    """Call `work(rank, *arguments)` in `count` processes; the first error is raised when all of them have ended.
+
+    They are forked from a server that has no threads and no accelerator open, where the system has such a thing.
+
+    Raises:
+        UserError: a process raised one, or was killed.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        # What this process has loaded of us, the others need too.
+        context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
+    with ProcessPoolExecutor(count, mp_context=context) as executor:
+        futures = [executor.submit(work, rank, *arguments) for rank in range(count)]
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
+                "what was scored is kept"
+            ) from error

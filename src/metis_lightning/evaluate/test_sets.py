@@ -1,0 +1,146 @@
+"""The test sets of a corpus, found by its name: whatever `TestSets` its modules hold. Nothing is registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from metis_lightning.data.testsets import TestSets
+from metis_lightning.errors import UserError
+from metis_lightning.evaluate.tasks import TASKS, is_for
+from metis_lightning.types import Trial
+
+_CORPORA = "metis_lightning.data"
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One fixed list of trials, and what reads their audio."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    trials: tuple[Trial, ...]
+    reader: TestSets
+
+
+def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
+    """Return the test sets of a corpus that are for a task, in the order of their files.
+
+    Args:
+        data: a corpus by the name of its file in `metis_lightning/data/` (`starter`; also `starter_tests.py` is looked
+            into), or a module or class of one's own by its full name.
+        root: the corpus's folder; None where it has a default.
+        task: what is evaluated.
+        options: further arguments of the readers, NAME=VALUE, such as `manifest=libri3mix.jsonl`.
+
+    Raises:
+        UserError: there is no such corpus, it needs a root or takes no such option, or has no test set for the task.
+    """
+    kinds = _classes(data)
+    # A reader that is for one task says so before it reads anything.
+    said = {kind: getattr(kind, "task", "") for kind in kinds}
+    given = [*([] if root is None else [f"root={root}"]), *options]
+    readers = [_read(kind, data, given) for kind in kinds if not said[kind] or is_for(task, said[kind])]
+    listed = [(reader, name) for reader in readers for name in reader.test_sets()]
+    found = [TestSet(name, tuple(reader.load_trials(name)), reader) for reader, name in listed]
+    serving = [test_set for test_set in found if is_for(task, test_set.trials[0].task)]
+    if not serving:
+        served = {*filter(None, said.values()), *(test_set.trials[0].task for test_set in found)}
+        tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
+        own = sorted(served - {"", *TASKS})
+        raise UserError(f"--task {task}: choose one of {', '.join([*tasks, *own])}, for which {data} has test sets")
+    return serving
+
+
+def choose(test_sets: Sequence[TestSet], names: Sequence[str] | None, data: str) -> list[TestSet]:
+    """Return the test sets of these names, all by default.
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    by_name = {test_set.name: test_set for test_set in test_sets}
+    for name in names or ():
+        if name not in by_name:
+            raise UserError(
+                f"--test-sets: no test set {name!r} in {data} for this task; choose from {', '.join(by_name)}"
+            )
+    return [by_name[name] for name in names or by_name]
+
+
+def _classes(data: str) -> list[type[TestSets]]:
+    """Return the readers that a corpus's modules define.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [kind for module in _modules(data) for kind in _readers_in(module)]
+    own = data.rpartition(".")[2]
+    named = [kind for kind in found if kind.__name__ == own]
+    if not found:
+        raise UserError(
+            f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
+            "...), or the full name of a class of your own that is a TestSets"
+        )
+    return named or found
+
+
+def _modules(data: str) -> Iterator[ModuleType]:
+    """Import the modules that a name may mean."""
+    ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
+    found = [name for name in ours if _exists(name)]
+    for name in found or filter(_exists, [data, data.rpartition(".")[0]]):
+        yield import_module(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        # A class within a module is looked for as a module too: its parent is no package then.
+        return bool(name) and find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _readers_in(module: ModuleType) -> list[type[TestSets]]:
+    """Return the concrete readers that a module itself defines, in its order."""
+    return [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, TestSets)
+        and not inspect.isabstract(kind)
+        and kind.__module__ == module.__name__
+    ]
+
+
+def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> TestSets:
+    """Make a reader of arguments NAME=VALUE.
+
+    Raises:
+        UserError: it needs a root and there is none, or an argument is not one of its own.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    known = parser.add_class_arguments(kind, "reader")
+    needed = [name for name, each in inspect.signature(kind).parameters.items() if each.default is each.empty]
+    if missing := [name for name in needed if not any(text.startswith(f"{name}=") for text in given)]:
+        raise UserError(
+            f"--data {data}: give --root, the corpus's folder"
+            if missing == ["root"]
+            else f"--data {data}: give --data-options {missing[0]}=VALUE"
+        )
+    try:
+        config = parser.parse_args([f"--reader.{text}" for text in given])
+    except ArgumentError as error:
+        names = ", ".join(name.removeprefix("reader.") for name in known)
+        raise UserError(
+            f"--data-options: {' '.join(str(error).split())}; {data} takes {names} as NAME=VALUE"
+        ) from error
+    reader: TestSets = parser.instantiate_classes(config).reader
+    return reader

@@ -1,0 +1,53 @@
+"""Paraformer by funasr (Gao et al., 2022): the paper's recogniser of Chinese is `paraformer-zh`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.model_files import model_name, weight_hashes
+from metis_lightning.metrics.packages import require, versions
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
+from metis_lightning.metrics.text import simplified
+
+
+class Paraformer:
+    """Chinese, in simplified characters without punctuation.
+
+    funasr finds, downloads (from ModelScope) and opens the weights itself; take them only from a source that you trust.
+    """
+
+    languages: frozenset[str] | None = frozenset({"zh"})
+
+    def __init__(self, source: str = "paraformer-zh", device: str = "cpu") -> None:
+        """Load a model.
+
+        Args:
+            source: a name that funasr knows, or a folder with its files.
+            device: "cpu" or "cuda".
+
+        Raises:
+            UserError: funasr or zhconv is not installed, or the model cannot be loaded.
+        """
+        funasr = require("funasr", "zh")
+        require("zhconv", "zh")
+        self.name = model_name(source, "funasr")
+        self._hashes = weight_hashes(Path(source)) if Path(source).is_dir() else {}
+        try:
+            self._model = funasr.AutoModel(model=source, device=device, disable_update=True, disable_pbar=True)
+        except Exception as error:
+            # funasr raises whatever its download or its registry does: assertions, connection errors, key errors.
+            raise UserError(
+                f"the funasr model {source} cannot be loaded ({type(error).__name__}: {error}): give the folder of its "
+                "files"
+            ) from error
+
+    def transcribe(self, wave: Wave, language: str = "zh") -> str:
+        """Return the characters heard; see `AsrBackend.transcribe`."""
+        heard = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
+        return simplified(heard[0]["text"]) if heard else ""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return hashes and versions."""
+        return {"name": self.name, "sha256": self._hashes, "packages": versions(("funasr", "zhconv"))}

@@ -1,0 +1,252 @@
+"""NISQA v2.0: predicted overall quality, noisiness, discontinuity, coloration and loudness of speech, 1 to 5.
+
+Mittag et al., NISQA: A Deep CNN-Self-Attention Model for Multidimensional Speech Quality Prediction (2021). The weights
+are those of gabrielmittag/NISQA, `weights/nisqa.tar`, which no package carries: the user gives their path. They are
+loaded as plain tensors and must be of exactly this structure; their SHA-256 is in the fingerprint, and is compared with
+the user's where one is given.
+
+Shape letters: M mel bands, N segments, S samples, T mel frames, W frames of a segment.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
+from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.mel import slaney_filters
+from metis_lightning.metrics.signal import RESAMPLER, Wave, utterances, with_sound
+
+COLUMNS = ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD")
+"""Names of the ratings in results, in the order of the network's outputs."""
+
+_KIND = {"model": "NISQA_DIM", "cnn_model": "adapt", "td": "self_att", "pool": "att"}
+_NUMBERS = (
+    *(f"ms_{name}" for name in ("n_fft", "hop_length", "win_length", "n_mels", "fmax")),
+    *("ms_seg_length", "ms_seg_hop_length", "ms_max_segments", "cnn_kernel_size"),
+    *(f"cnn_{name}_{number}" for name in ("c_out", "pool") for number in (1, 2, 3)),
+    *("td_sa_d_model", "td_sa_nhead", "td_sa_num_layers", "td_sa_h", "pool_att_h"),
+)
+
+
+class NisqaScores(NamedTuple):
+    """Ratings from about 1 to 5, higher is better (less noise, fewer interruptions, …)."""
+
+    mos: float
+    noisiness: float
+    discontinuity: float
+    coloration: float
+    loudness: float
+
+
+class SegmentCnn(nn.Module):
+    """Six convolutions that turn a piece of mel spectrogram into a vector."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        """Make the layers with random weights; `args` are those of the checkpoint."""
+        super().__init__()
+        widths = [1, args["cnn_c_out_1"], args["cnn_c_out_2"], *[args["cnn_c_out_3"]] * 4]
+        height, width = _pair(args["cnn_kernel_size"])
+        self.pools = tuple(_pair(args[f"cnn_pool_{number}"]) for number in (1, 2, 3))
+        kernels = [(height, width)] * 5 + [(height, self.pools[2][1])]
+        paddings = [(1, 0 if height == 1 else 1)] * 5 + [(1, 0)]
+        layers = list(zip(widths[:-1], widths[1:], kernels, paddings, strict=True))
+        self.convs = nn.ModuleList(nn.Conv2d(*layer[:3], padding=layer[3]) for layer in layers)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.dim = widths[-1] * self.pools[2][0]
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """Map (N, M, W) to (N, dim)."""
+        x, pools = segments[:, None], {0: self.pools[0], 1: self.pools[1], 3: self.pools[2]}
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = norm(conv(x)).relu()
+            if number in pools:
+                x = nn.functional.adaptive_max_pool2d(x, pools[number])
+        return x.flatten(1)
+
+
+class AttentionPool(nn.Module):
+    """A rating from vectors over time, weighted by attention."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        """Make the layers with random weights."""
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, 1)
+        self.linear3 = nn.Linear(dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, dim) to (1,)."""
+        weights = self.linear2(self.linear1(x).relu()).softmax(dim=0)
+        return self.linear3((weights * x).sum(dim=0))
+
+
+class NisqaNetwork(nn.Module):
+    """Segments, each through the CNN, then self-attention over time, then a pool for each rating."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        """Make the layers with random weights; `args` are those of the checkpoint."""
+        super().__init__()
+        dim = args["td_sa_d_model"]
+        self.cnn = SegmentCnn(args)
+        self.linear = nn.Linear(self.cnn.dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, args["td_sa_nhead"], args["td_sa_h"], batch_first=True)
+            for _ in range(args["td_sa_num_layers"])
+        )
+        self.pools = nn.ModuleList(AttentionPool(dim, args["pool_att_h"]) for _ in COLUMNS)
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """Map (N, M, W) decibels to (5,) ratings."""
+        x = self.norm1(self.linear(self.cnn(segments)))[None]
+        for layer in self.layers:
+            x = layer(x)
+        return torch.cat([pool(x[0]) for pool in self.pools])
+
+
+class Nisqa:
+    """The network with published weights. Can be copied and pickled; a copy reads the file again."""
+
+    def __init__(self, weights: str) -> None:
+        """Load the weights, on the CPU: the network is small.
+
+        Args:
+            weights: path of `nisqa.tar`; `PATH#SHA256` to have the file's hash compared.
+
+        Raises:
+            UserError: there is no such file, its hash is another, or it is not NISQA v2.0.
+        """
+        self.weights = weights
+        path, _, expected = weights.partition("#")
+        self._path = Path(path).expanduser()
+        if not self._path.is_file():
+            raise UserError(
+                f"no NISQA weights {self._path}: download weights/nisqa.tar of github.com/gabrielmittag/NISQA and give "
+                "its path"
+            )
+        self._sha256 = sha256_of(self._path)
+        if expected and expected != self._sha256:
+            raise UserError(f"{self._path}: its SHA-256 is {self._sha256}, not {expected}: download the file again")
+        content = _content(self._path)
+        self._args = _arguments(content, self._path)
+        self._network = NisqaNetwork(self._args).eval().requires_grad_(False)
+        tensors = {_our_name(name): tensor for name, tensor in content["model_state_dict"].items()}
+        try:
+            self._network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(f"{self._path}: not the tensors of NISQA v2.0: {error}") from error
+
+    def __reduce__(self) -> tuple[type[Nisqa], tuple[str]]:
+        """Rebuild from the file."""
+        return Nisqa, (self.weights,)
+
+    @torch.no_grad()
+    def __call__(self, wave: Wave, sample_rate: int) -> NisqaScores:
+        """Rate one utterance, (S,) at `sample_rate` Hz. It hears up to 20 kHz, so the rate matters.
+
+        Raises:
+            MetricError: the audio is empty, silent, not finite, shorter than 0.14 s, or longer than the model's limit
+                (52 s).
+        """
+        samples, native = with_sound(wave), self._args.get("ms_sr")
+        if native and native != sample_rate:
+            samples = soxr.resample(samples, sample_rate, native, quality=RESAMPLER.split()[-1])
+            sample_rate = native
+        segments = self._segments(self._decibels(samples, sample_rate))
+        return NisqaScores(*self._network(segments).tolist())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the file and its hash."""
+        return {"name": "NISQA v2.0", "file": self._path.name, "sha256": self._sha256}
+
+    def _decibels(self, samples: np.ndarray, sample_rate: int) -> Tensor:
+        """Map (S,) to (T, M): mel magnitudes in dB, at most 80 dB below the loudest, as librosa computes them."""
+        args, n_fft = self._args, self._args["ms_n_fft"]
+        length = int(sample_rate * args["ms_win_length"])
+        if len(samples) <= n_fft // 2:
+            # The mirrored ends of a centred frame would be longer than the signal.
+            raise MetricError(f"the signal is too short for NISQA: {n_fft / 2 / sample_rate:.2f} s are needed")
+        spectrum = torch.stft(
+            torch.from_numpy(samples),
+            n_fft,
+            int(sample_rate * args["ms_hop_length"]),
+            length,
+            torch.hann_window(length),
+            pad_mode="reflect",
+            return_complex=True,
+        ).abs()
+        mel = slaney_filters(sample_rate, n_fft, args["ms_n_mels"], args["ms_fmax"]) @ spectrum
+        decibels = 20.0 * torch.log10(mel.clamp_min(1e-4))
+        return decibels.clamp_min(decibels.max() - 80.0).T
+
+    def _segments(self, decibels: Tensor) -> Tensor:
+        """Map (T, M) to overlapping (N, M, W)."""
+        length, hop = self._args["ms_seg_length"], self._args["ms_seg_hop_length"]
+        if len(decibels) < length:
+            raise MetricError("the signal is too short for NISQA")
+        segments = decibels.unfold(0, length, hop)
+        if len(segments) > self._args["ms_max_segments"]:
+            seconds = self._args["ms_max_segments"] * hop * self._args["ms_hop_length"]
+            raise MetricError(f"the signal is too long for NISQA: more than {seconds:.0f} s")
+        return segments
+
+
+class NisqaMetric(UtteranceMean):
+    """Mean NISQA over utterances: NISQA and its four dimensions; higher is better."""
+
+    def __init__(self, sample_rate: int, weights: str) -> None:
+        """Take waves at `sample_rate` Hz; `weights` as for `Nisqa`."""
+        super().__init__(*COLUMNS, sample_rate=sample_rate)
+        self._nisqa = Nisqa(weights)
+
+    def update(self, *, prediction: Tensor, lengths: Tensor | None = None) -> None:
+        """Add each row of a padded batch (B, S), of which `lengths` (B,) samples are audio."""
+        for wave in utterances(prediction, lengths):
+            self.record(partial(self._nisqa, wave, self.sample_rate))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a checkpoint of plain tensors ({type(error).__name__}): {error}") from error
+    if not isinstance(content, dict) or not {"args", "model_state_dict"} <= content.keys():
+        raise UserError(f"{path}: not a NISQA checkpoint: it has no 'args' and 'model_state_dict'")
+    return content
+
+
+def _arguments(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the checkpoint's description of itself.
+
+    Raises:
+        UserError: it describes another network.
+    """
+    args = content["args"]
+    wrong = {key: args.get(key) for key, value in _KIND.items() if args.get(key) != value}
+    missing = [key for key in _NUMBERS if args.get(key) is None]
+    if wrong or missing or args.get("td_2") not in (None, "skip"):
+        raise UserError(f"{path}: not NISQA v2.0 with dimensions (nisqa.tar): {wrong or missing or args.get('td_2')}")
+    return args
+
+
+def _our_name(name: str) -> str:
+    """Return our name of a tensor of the checkpoint."""
+    name = re.sub(r"^cnn\.model\.conv(\d)\.", lambda found: f"cnn.convs.{int(found[1]) - 1}.", name)
+    name = re.sub(r"^cnn\.model\.bn(\d)\.", lambda found: f"cnn.norms.{int(found[1]) - 1}.", name)
+    name = re.sub(r"^pool_layers\.(\d)\.model\.", r"pools.\1.", name)
+    return name.removeprefix("time_dependency.model.")
+
+
+def _pair(size: Any) -> tuple[int, int]:  # noqa: ANN401  (as the checkpoint has it: a number, a list or a tuple)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

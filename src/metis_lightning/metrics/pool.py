@@ -1,0 +1,125 @@
+"""Scoring in processes of their own, while this one generates.
+
+Why processes, and never forked ones: torch, numpy and onnxruntime each keep a pool of threads, and after a first
+scoring beside generation in one process torch computes on fewer cores than it had.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics import worker
+from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.metrics.utterance import Utterance
+from metis_lightning.metrics.values import MetricValue
+
+Result = TypeVar("Result")
+
+_WAITING_PER_PROCESS = 2
+"""Utterances that wait for each process; `submit` blocks beyond that, so waiting audio cannot fill the memory."""
+
+
+class ScoringPool:
+    """Processes with a `Suite` each. Use it as a context manager.
+
+    >>> with ScoringPool(SuiteOptions(), processes=2) as pool:  # doctest: +SKIP
+    ...     rows = [pool.submit(utterance) for utterance in utterances]
+    ...     values = [row.result() for row in rows]
+    """
+
+    def __init__(self, options: SuiteOptions, processes: int) -> None:
+        """Describe the pool; processes start with the `with` block.
+
+        Args:
+            options: of every process's suite.
+            processes: how many, at least 1.
+
+        Raises:
+            UserError: fewer than 1 process.
+        """
+        if processes < 1:
+            raise UserError(f"scoring needs at least 1 process, not {processes}")
+        self.options, self.processes = options, processes
+        self._free: SimpleQueue[_Process] = SimpleQueue()
+        # One thread a process, which hands it an utterance and waits: so it is known what a process died of.
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="scoring")
+        self._room = threading.BoundedSemaphore(processes * (1 + _WAITING_PER_PROCESS))
+
+    def __enter__(self) -> ScoringPool:
+        """Start the processes; they load their models while this one goes on."""
+        for _ in range(self.processes):
+            self._free.put(_Process(self.options))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what was submitted, or drop what waits if the block failed, and end the processes."""
+        self._threads.shutdown(wait=True, cancel_futures=kind is not None)
+        while not self._free.empty():
+            self._free.get().end()
+
+    def submit(self, utterance: Utterance) -> Future[dict[str, MetricValue]]:
+        """Score an utterance in some process; blocks while many wait already.
+
+        Returns:
+            A future of what `Suite.score` returns. It raises `UserError` if the process died, with the utterance's id.
+        """
+        self._room.acquire()
+        try:
+            sent = utterance.as_arrays()
+            future = self._threads.submit(self._run, f"the utterance {utterance.id}", worker.score, sent)
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return `Suite.fingerprint()` of the processes' suites."""
+        return self._run("the fingerprint", worker.fingerprint)
+
+    @property
+    def wer_column(self) -> str | None:
+        """`Suite.wer_column` of the processes' suites."""
+        return self._run("the name of the word error rate", worker.wer_column)
+
+    def _run(self, what: str, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call `function` in a free process; one that died is replaced, so that other utterances are still scored."""
+        process = self._free.get()
+        try:
+            return process.call(function, *arguments)
+        except BrokenProcessPool as error:
+            process.end()
+            process = _Process(self.options)
+            raise UserError(
+                f"a scoring process died on {what} (out of memory, or a crash of a metric's library): "
+                "leave the utterance out, or score with fewer processes"
+            ) from error
+        finally:
+            self._free.put(process)
+
+
+class _Process:
+    """One scoring process. Its first task makes the suite: an error of that reaches the caller as it is."""
+
+    def __init__(self, options: SuiteOptions) -> None:
+        self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._ready = self._executor.submit(worker.start, options)
+
+    def call(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Return what `function` returns there."""
+        self._ready.result()
+        return self._executor.submit(function, *arguments).result()
+
+    def end(self) -> None:
+        """End the process."""
+        self._executor.shutdown(wait=True, cancel_futures=True)

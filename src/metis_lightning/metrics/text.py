@@ -1,0 +1,100 @@
+"""What texts go through before words or characters are compared: the normalisers of word error rates.
+
+A rate means nothing without its normaliser, so its name is in every fingerprint.
+"""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+from collections.abc import Callable
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.packages import require
+
+Normalizer = Callable[[str], str]
+
+NORMALIZERS = {
+    "whisper-english": "whisper_normalizer.english.EnglishTextNormalizer; tokens without a letter or digit dropped",
+    "seed-tts": "as seed-tts-eval 752f429: punctuation but the apostrophe removed; en in lower case, zh by characters",
+    "none": "none: words are what white space separates",
+}
+"""What each normaliser does, for the fingerprint."""
+
+# Beyond ASCII, seed-tts-eval removes the Chinese punctuation that the package zhon lists. Unicode's punctuation classes
+# have all of that and more, but for these full-width signs, which are symbols to Unicode, and the ideographic space.
+_FULL_WIDTH_SYMBOLS = "＄＋＜＝＞＾｀｜～〾〿\u3000"
+
+
+def normalizer(name: str, language: str) -> Normalizer:
+    """Return a normaliser by its name in `NORMALIZERS`, for a language (ISO 639-1).
+
+    Raises:
+        UserError: there is no such normaliser, or the package whisper-normalizer is not installed.
+        MetricError: it has no rules for the language.
+    """
+    if name == "none":
+        return str
+    if name == "whisper-english":
+        if language != "en":
+            raise MetricError(f"the normaliser whisper-english has no rules for the language '{language}'")
+        return english_normalizer()
+    if name == "seed-tts":
+        return seed_tts_normalizer(language)
+    raise UserError(f"unknown normaliser '{name}': choose from {', '.join(NORMALIZERS)}")
+
+
+def english_normalizer() -> Normalizer:
+    """Return Whisper's English normaliser: case, punctuation, contractions, numerals, British spellings, fillers.
+
+    Raises:
+        UserError: the package whisper-normalizer is not installed.
+    """
+    whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+
+    def normalize(text: str) -> str:
+        # Of an ellipsis it leaves one dot, which would count as a word.
+        return " ".join(token for token in whisper(text).split() if any(map(str.isalnum, token)))
+
+    return normalize
+
+
+def seed_tts_normalizer(language: str) -> Normalizer:
+    """Return the rules of the Seed-TTS evaluation: nothing is forgiven but case and punctuation.
+
+    Punctuation is deleted, so that "twenty-one" is the word "twentyone". Chinese is split into characters; what is left
+    of Latin letters there keeps its case. Numerals stay as written. One deviation: a blank that punctuation leaves at
+    either end is no empty word here, and none between Chinese characters.
+
+    Raises:
+        MetricError: the language is neither English nor Chinese.
+
+    >>> seed_tts_normalizer("en")("Well - it's twenty-one, isn't it?")
+    "well it's twentyone isn't it"
+    >>> seed_tts_normalizer("zh")("你好，世界！")
+    '你 好 世 界'
+    """
+    if language == "en":
+        return lambda text: " ".join(_without_punctuation(text).lower().split())
+    if language == "zh":
+        return lambda text: " ".join("".join(_without_punctuation(text).split()))
+    raise MetricError(f"the Seed-TTS rules are for en and zh; the language is '{language}'")
+
+
+def simplified(text: str) -> str:
+    """Return Chinese text in simplified characters.
+
+    Raises:
+        UserError: the package zhconv is not installed.
+    """
+    return require("zhconv", "zh").convert(text, "zh-cn")
+
+
+def _without_punctuation(text: str) -> str:
+    return "".join(character for character in text if character == "'" or not _is_punctuation(character))
+
+
+def _is_punctuation(character: str) -> bool:
+    listed = character in string.punctuation or character in _FULL_WIDTH_SYMBOLS
+    return listed or unicodedata.category(character).startswith("P")

@@ -1,0 +1,96 @@
+import zlib
+
+import jiwer
+import pytest
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.loops import compression_ratio, longest_run, require_no_loop
+from metis_lightning.metrics.text import normalizer
+from metis_lightning.metrics.wer import CerMetric, WerMetric, WordErrors, word_errors
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "normal"),
+    [
+        # As the published script's own replacements give it.
+        ("en", "Get the trust fund to the bank early.", "get the trust fund to the bank early"),
+        ("en", "Well - it's 21, or twenty-one…", "well it's 21 or twentyone"),
+        ("en", "isn’t", "isnt"),  # the typographic apostrophe is punctuation to it
+        ("zh", "我们，要走了！", "我 们 要 走 了"),
+        ("zh", "用 GPU 训练（很快）。", "用 G P U 训 练 很 快"),
+        ("zh", "　“好”～", "好"),
+    ],
+)
+def test_seed_tts_rules(language: str, text: str, normal: str) -> None:
+    assert normalizer("seed-tts", language)(text) == normal
+
+
+def test_rules_differ_where_they_should() -> None:
+    said, heard = "Press one, isn't it?", "press 1 is not it"
+    assert word_errors(said, heard, normalizer("whisper-english", "en")).edits == 0
+    assert word_errors(said, heard, normalizer("seed-tts", "en")) == WordErrors(3, 4)
+    assert word_errors(said, heard, normalizer("none", "en")).edits == 5
+
+
+def test_rules_are_refused_for_what_they_are_not_for() -> None:
+    with pytest.raises(MetricError, match="no rules for the language 'zh'"):
+        normalizer("whisper-english", "zh")
+    with pytest.raises(MetricError, match="for en and zh; the language is 'de'"):
+        normalizer("seed-tts", "de")
+    with pytest.raises(UserError, match="unknown normaliser 'whisper': choose from whisper-english, seed-tts, none"):
+        normalizer("whisper", "en")
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"), [("the cat sat", "a cat sits"), ("世界 你好", "世界你 号"), ("a", "")]
+)
+def test_characters_equal_jiwer_without_blanks(reference: str, hypothesis: str) -> None:
+    ours = word_errors(reference, hypothesis, str, "character")
+    assert ours.rate == pytest.approx(jiwer.cer(reference.replace(" ", ""), hypothesis.replace(" ", "")))
+
+
+def test_character_metric_has_its_own_names() -> None:
+    metric = CerMetric("seed-tts", "zh")
+    metric.update(hypotheses=["你号"], references=["你好！"])
+    assert {name: float(value) for name, value in metric.compute().items()} == {
+        "CER": 0.5,
+        "CER_mean": 0.5,
+        "CER_failed": 0,
+    }
+    assert float(WerMetric("none").clone().words) == 0
+
+
+LOOP = "thank you for watching " * 30
+
+
+def test_compression_ratio_is_whispers() -> None:
+    assert compression_ratio(LOOP) == len(LOOP.encode()) / len(zlib.compress(LOOP.encode()))
+    assert compression_ratio(LOOP) > 2.4 > compression_ratio("The baker slid four trays of rye bread into the oven.")
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("", 0),
+        ("one", 1),
+        ("no no no", 3),
+        ("go on and go on and stop", 2),
+        ("好好好好", 4),
+        ("a b a b a b a", 3),
+        (LOOP, 30),
+    ],
+)
+def test_runs(text: str, runs: int) -> None:
+    assert longest_run(text) == runs
+
+
+def test_loops_are_refused_and_speech_is_not() -> None:
+    with pytest.raises(MetricError, match=r"the recogniser loops: 30 repeats in a row, compression ratio \d+"):
+        require_no_loop(LOOP, "Thank you for watching.")
+    require_no_loop(LOOP, LOOP)  # it was said so
+    require_no_loop("no no no no no", "Yes.")  # too short to be told from speech
+    require_no_loop("", "Yes.")
+    prose = " ".join(f"in the year {year} there was nothing new to be seen here" for year in range(1900, 1960))
+    assert compression_ratio(prose) > 2.4
+    require_no_loop(prose, "x")  # compresses well, repeats nothing in a row
