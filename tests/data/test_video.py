@@ -74,7 +74,7 @@ def test_sound_is_in_time_with_the_pictures(tmp_path: Path, late: float) -> None
 
 
 @pytest.mark.parametrize("decode", [True, False])
-@pytest.mark.parametrize("name", ["m.mkv", "m.mov", "m.mp4"])
+@pytest.mark.parametrize("name", ["m.mkv", "m.avi", "m.mov", "m.mp4"])
 def test_any_container_is_read(tmp_path: Path, name: str, decode: bool) -> None:
     path = write_clip(tmp_path / name, pictures(30, (64, 80)), rate=30)
     assert inspect_video(path, decode) == InspectedVideo(25, 30.0, 80, 64, False)

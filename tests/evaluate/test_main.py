@@ -186,12 +186,20 @@ class OddTests(TestSets):
         return TestItem(trial.id, "odd", "", None, "en", mixture=wave, target=wave, enrollment=torch.sin(wave))
 
 
+def reader_of(*arguments: object) -> type[TestSets]:
+    class Reader(OddTests):
+        def __init__(self) -> None:
+            super().__init__(*arguments)
+
+    return Reader
+
+
 def test_a_model_that_refuses_an_item_gives_a_failed_row(
     make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from metis_lightning.evaluate import test_sets
 
-    monkeypatch.setattr(test_sets, "_classes", lambda data: [lambda: OddTests("vc")])
+    monkeypatch.setattr(test_sets, "_classes", lambda data: [reader_of("vc")])
     options = make_options("--task", "vc", "--no-controls", "--system", str(every_task))
     with pytest.raises(UserError, match="every on odd: 1 of 2 without LEVEL .*prompt lasts.*more than.* 0.1"):
         run_evaluate(options, QuickPool)
@@ -215,7 +223,7 @@ def test_ids_that_are_no_file_names_are_refused(
 ) -> None:
     from metis_lightning.evaluate import test_sets
 
-    monkeypatch.setattr(test_sets, "_classes", lambda data: [lambda: OddTests("vc", ("fine", name))])
+    monkeypatch.setattr(test_sets, "_classes", lambda data: [reader_of("vc", ("fine", name))])
     options = make_options("--task", "vc", "--system", "input")
     with pytest.raises(UserError, match="may hold only"):
         run_evaluate(options, QuickPool)

@@ -107,9 +107,9 @@ def write_video(path: Path, frames: Iterable[np.ndarray]) -> int:
 
 
 def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Frame]:
-    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time; times are in seconds, ascending.
+    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time, of two the earlier.
 
-    Of two that are equally near it is the earlier. The last item lasts as long as the one before it.
+    Times are in seconds and ascend. The last item lasts as long as the one before it.
 
     >>> list(at_rate([(n / 50, n) for n in range(6)], 25))
     [0, 2, 4]
@@ -120,11 +120,11 @@ def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Fra
     for time, item in timed:
         if last is not None:
             step = time - last[0]
-            while count / rate <= (last[0] + time) / 2 + 1e-9:
+            while count / rate < (last[0] + time) / 2 + 1e-9:
                 yield last[1]
                 count += 1
         last = (time, item)
-    while last is not None and count / rate <= last[0] + step / 2 + 1e-9:
+    while last is not None and (count + 0.5) / rate < last[0] + step + 1e-9:
         yield last[1]
         count += 1
 
@@ -171,10 +171,10 @@ def timed_frames(container: InputContainer) -> Iterator[tuple[float, Any]]:
     """Yield (seconds since the first, frame) of the first picture track."""
     stream = container.streams.video[0]
     rate = float(stream.average_rate or FRAME_RATE)
-    first = None
+    # An avi holds no times, and those guessed of reordered pictures are wrong.
+    even, first = container.format.name == "avi", None
     for number, frame in enumerate(container.decode(stream)):
-        # A file without times is taken to be evenly spaced.
-        time = number / rate if frame.time is None else frame.time
+        time = number / rate if even or frame.time is None else frame.time
         first = time if first is None else first
         yield time - first, frame
 

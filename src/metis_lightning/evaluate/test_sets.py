@@ -139,8 +139,6 @@ def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> TestSets:
         config = parser.parse_args([f"--reader.{text}" for text in given])
     except ArgumentError as error:
         names = ", ".join(name.removeprefix("reader.") for name in known)
-        raise UserError(
-            f"--data-options: {' '.join(str(error).split())}; {data} takes {names} as NAME=VALUE"
-        ) from error
+        raise UserError(f"--data-options: {error}; {data} takes {names} as NAME=VALUE") from error
     reader: TestSets = parser.instantiate_classes(config).reader
     return reader
