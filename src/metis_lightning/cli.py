@@ -34,6 +34,7 @@ OTHER_VERBS = {
     "evaluate": Verb("run systems over the test sets and score them", "evaluate --task tse --limit 10"),
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
+    "import": Verb("make a bundle of the published weights", "import published --out bundles/metis --tasks se tse"),
 }
 
 VERBS = TRAINER_VERBS | OTHER_VERBS
@@ -54,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process if None.
     """
     # peft and others ask the model hub on occasion; without a network each question costs seconds of retries.
-    # A user who wants the hub says HF_HUB_OFFLINE=0.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # A user who wants the hub says HF_HUB_OFFLINE=0, or runs `import hub`.
+    args = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if args[:1] == ["import"] else "1")
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        _dispatch(args)
     except UserError as error:
         print(f"metis-lightning: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -105,6 +107,7 @@ def _other_verbs_parser() -> OneLineParser:
             "evaluate": _add_evaluate_options,
             "tables": _add_tables_options,
             "compare": _add_compare_options,
+            "import": _add_import_options,
         }
         add_options[name](verb)
     return parser
@@ -180,6 +183,53 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_import_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `import`."""
+    verb.set_defaults(run=_run_import)
+    add = verb.add_argument
+    add("source", nargs="?", metavar="SOURCE", help="folder with the published files, or 'hub' to download them")
+    add("--out", type=Path, required=True, metavar="DIR", help="the bundle: a new folder, or a bundle to add to")
+    add("--tasks", nargs="+", metavar="T", help="of base tts vc tse se l2s omni (default: all whose files are there)")
+    add(
+        "--file",
+        action="append",
+        default=[],
+        metavar="PART=PATH",
+        help="a file that lies elsewhere; a task is one file, or two: LoRA and adapter (may be repeated)",
+    )
+    add(
+        "--revision",
+        action="append",
+        default=[],
+        metavar="OWNER/NAME=COMMIT",
+        help="commit to download (default: the newest, which is noted in the bundle)",
+    )
+    add(
+        "--dtype",
+        choices=("published", "float32", "bfloat16", "float16"),
+        default="published",
+        help="how weights are stored (default: as published); bfloat16 halves their size, and rounds",
+    )
+    add("--sizes", default="paper", metavar="BUNDLE", help="sizes of the models (default: paper)")
+    add(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tensors that no model has and that are to be left out, noted in the bundle (may be repeated)",
+    )
+    verb.epilog = (
+        "examples:\n"
+        "  python -m metis_lightning import hub --out bundles/metis --tasks se tse --file "
+        "ssl_features=wav2vec2bert_stats.pt\n"
+        "  python -m metis_lightning import published --out bundles/metis\n"
+        "  python -m metis_lightning import published --out bundles/metis --file w2v_bert=models/w2v-bert-2.0 --dtype "
+        "bfloat16\n\n"
+        "wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted goes "
+        "on when it is run again."
+    )
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -210,3 +260,10 @@ def _run_compare(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.compare import run_compare
 
     run_compare(options)
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    """Run the verb `import`."""
+    from metis_lightning.weights.import_verb import run_import
+
+    run_import(options)

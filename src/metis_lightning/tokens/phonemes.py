@@ -3,8 +3,8 @@
 Every front end's ids stay below 1024, the rows of the published phone embedding. Its name goes into what is trained
 with it and is compared at loading: the same id means another sound to another front end.
 
-The released models number their phones by the vocabulary of their own G2P (`MaskgctPhones`); the numbering of the others
-is ours, so a run that starts from the released TTS or Omni weights has to learn the phone embedding anew.
+The released models number their phones by the vocabulary of their own G2P (`MaskgctPhones`); the others' numbering is
+ours, so a run that starts from the released TTS or Omni weights has to learn the phone embedding anew.
 Shape letters: B batch, P phones.
 """
 

@@ -36,6 +36,10 @@ AMPHION = Repository("", "MIT, as Amphion's source", "https://opensource.org/lic
 REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
 
 
+SSL_LAYER = 17
+"""Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out."""
+
+
 @dataclass(frozen=True)
 class PublishedFile:
     """One file of tensors.
@@ -82,12 +86,14 @@ class PublishedPart:
     """A part of a bundle, and the files that it comes from.
 
     task: None for what all tasks share, and for the base.
+    whole: for a task that comes as a LoRA, the file that is taken where that is not there.
     """
 
     name: str
     repository: Repository
     files: tuple[PublishedFile, ...]
     task: TaskLayout | None = None
+    whole: PublishedFile | None = None
 
 
 def _lora(task: str) -> tuple[PublishedFile, ...]:
@@ -95,21 +101,20 @@ def _lora(task: str) -> tuple[PublishedFile, ...]:
     return tuple(PublishedFile(f"{stem}{end}.safetensors", removed=PUBLISHED_PREFIX) for end in ("", "_adapter"))
 
 
-def _full(task: str) -> tuple[PublishedFile, ...]:
-    return (PublishedFile(f"metis_{task}/metis_{task}.safetensors"),)
+def _whole(task: str) -> PublishedFile:
+    return PublishedFile(f"metis_{task}/metis_{task}.safetensors")
 
 
 SHARED = (
     PublishedPart(
-        "ssl_features",
-        AMPHION,
-        (PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt}),),
-    ),
-    # Hidden state 17 is what 17 layers give.
-    PublishedPart(
         "w2v_bert",
         W2V_BERT,
         (PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\."),),
+    ),
+    PublishedPart(
+        "ssl_features",
+        AMPHION,
+        (PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt}),),
     ),
     PublishedPart("semantic_codec", MASKGCT, (PublishedFile("semantic_codec/model.safetensors"),)),
     PublishedPart(
@@ -123,7 +128,7 @@ SHARED = (
     PublishedPart("s2a_1layer", MASKGCT, (PublishedFile("s2a_model/s2a_model_1layer/model.safetensors"),)),
     PublishedPart("s2a_full", MASKGCT, (PublishedFile("s2a_model/s2a_model_full/model.safetensors"),)),
 )
-"""What every task needs."""
+"""What every task needs; the encoder before the statistics, which are as wide as it."""
 
 BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),))
 
@@ -131,14 +136,14 @@ HEARD = TaskLayout(adapter="gated")
 
 TASKS = (
     PublishedPart("tts", MASKGCT, (PublishedFile("t2s_model/model.safetensors"),), TaskLayout(text=MASKGCT_PHONES)),
-    PublishedPart("vc", METIS, _full("vc"), HEARD),
-    PublishedPart("tse", METIS, _lora("tse"), HEARD),
-    PublishedPart("se", METIS, _lora("se"), HEARD),
-    PublishedPart("l2s", METIS, _full("l2s"), TaskLayout(adapter="plain", cond_dim=LIP_DIM)),
+    PublishedPart("vc", METIS, (_whole("vc"),), HEARD),
+    PublishedPart("tse", METIS, _lora("tse"), HEARD, _whole("tse")),
+    PublishedPart("se", METIS, _lora("se"), HEARD, _whole("se")),
+    PublishedPart("l2s", METIS, (_whole("l2s"),), TaskLayout(adapter="plain", cond_dim=LIP_DIM)),
     PublishedPart(
         "omni",
         METIS,
-        _full("omni"),
+        (_whole("omni"),),
         TaskLayout(adapter="gated", text=MASKGCT_PHONES, answers=("tts", "vc", "tse", "se")),
     ),
 )
