@@ -61,7 +61,7 @@ def snapshot(repository: str, files: Sequence[str], revision: str | None = None)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    what = f"{repository} on the model hub"
+    what = f"{repository}, which is no folder here, on the model hub"
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:

@@ -100,11 +100,11 @@ def _checked_sha256(path: Path) -> str:
         UserError: if the download cache says that it should be another.
     """
     digest = sha256_of(path)
-    # The cache of huggingface_hub keeps large files under the SHA-256 that the hub has of them.
-    expected = path.resolve().name
-    if path.is_symlink() and len(expected) == len(digest) and expected != digest:
+    # The cache of huggingface_hub links to large files by the SHA-256 that the hub has of them.
+    expected = path.readlink().name if path.is_symlink() else digest
+    if len(expected) == len(digest) and expected != digest:
         raise UserError(
-            f"{path}: its SHA-256 is {digest}, the hub says {expected}; delete {path.resolve()} and run again"
+            f"{path}: its SHA-256 is {digest}, the hub says {expected}; delete what it links to and run again"
         )
     return digest
 
