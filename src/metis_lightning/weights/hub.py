@@ -58,6 +58,8 @@ def snapshot(repository: str, files: Sequence[str], revision: str | None = None)
     Raises:
         UserError: if there is no such repository or revision, or it cannot be reached.
     """
+    # The client that huggingface_hub brings; its errors are not wrapped.
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -75,6 +77,6 @@ def snapshot(repository: str, files: Sequence[str], revision: str | None = None)
             f"{what}: not downloaded yet, and the hub is not to be reached; is HF_HUB_OFFLINE=1 set? (HF_HUB_OFFLINE=0 "
             "lets commands download)"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{what}: {reason}; run the command again, a download goes on where it stopped") from error
