@@ -352,6 +352,19 @@ def test_tensors_are_left_out_only_by_name(published: Path, sizes: Path, tmp_pat
     assert read_index(tmp_path / "out")["parts"]["vc"]["source"]["left_out"] == ["ema.decay"]
 
 
+def test_the_visual_encoder_is_carried_along_as_it_is(published: Path, sizes: Path, tmp_path: Path) -> None:
+    shared = torch.randn(3)
+    weights = {"frontend.weight": shared, "tied.weight": shared, "bn.num_batches_tracked": torch.tensor(70_001)}
+    torch.save(weights, published / "metis_l2s/vis_model.pth")
+    (published / "metis_l2s/vis_model.json").write_text('{"adim": 768}')
+    assert main(run(published, tmp_path / "out", sizes, "--tasks", "l2s", "--dtype", "bfloat16")) == 0
+    entry = read_index(tmp_path / "out")["parts"]["lip_encoder"]
+    assert entry["config"] == {"adim": 768}
+    kept = read_tensors(tmp_path / "out/lip_encoder.safetensors")
+    assert torch.equal(kept["tied.weight"], shared.bfloat16())
+    assert int(kept["bn.num_batches_tracked"]) == 70_001
+
+
 def test_a_whole_model_is_taken_where_the_lora_is_not(published: Path, sizes: Path, tmp_path: Path) -> None:
     for path in (published / "metis_tse").glob("*lora*"):
         path.unlink()

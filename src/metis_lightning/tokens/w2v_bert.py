@@ -87,7 +87,8 @@ def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
     Raises:
         UserError: if transformers is not installed, or there is no such encoder.
     """
-    Wav2Vec2BertModel = _transformers().Wav2Vec2BertModel  # noqa: N806  a class
+    _transformers()
+    from transformers import Wav2Vec2BertModel
 
     class FirstLayers(Wav2Vec2BertModel):
         # The layers above are left out on purpose: no report of their weights.

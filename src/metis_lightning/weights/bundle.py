@@ -6,7 +6,7 @@ Nothing in a bundle can run code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,9 @@ def read_part(folder: Path, name: str) -> Part:
 
 
 def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:
-    """Add a part to a bundle, or replace it; tensors are stored in `dtype`, None for their own."""
+    """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own."""
     path = folder / part_file(name)
-    stored = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in part.tensors.items()}
+    stored = {key: value.detach().to(stored_dtype(value, dtype)).contiguous() for key, value in part.tensors.items()}
     with atomic_path(path) as temporary:
         save_file(stored, temporary)
     index = read_index(folder)
@@ -132,11 +132,21 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
         "config": dict(part.config),
         "sha256": sha256_of(path),
         "parameters": sum(value.numel() for value in stored.values()),
-        "dtype": ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in stored.values()})),
+        "dtype": dtype_names(stored.values()),
         **part.origin,
     }
     with atomic_path(folder / INDEX) as temporary:
         temporary.write_text(yaml.safe_dump(index, sort_keys=False), encoding="utf-8")
+
+
+def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Return how a tensor is stored if weights are in `dtype`: what counts steps or batches stays whole."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def dtype_names(tensors: Iterable[Tensor]) -> str:
+    """Return the data types of tensors as an index notes them."""
+    return ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
 
 
 def part_file(part: str) -> str:

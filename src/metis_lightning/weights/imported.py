@@ -11,7 +11,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
-from metis_lightning.weights.bundle import INDEX, Part, part_file, read_index, write_part
+from metis_lightning.weights.bundle import INDEX, Part, dtype_names, part_file, read_index, stored_dtype, write_part
 from metis_lightning.weights.inspected import Inspected
 from metis_lightning.weights.layout import PARTS, Repository
 
@@ -66,8 +66,8 @@ def _written(part: Inspected, folder: Path, dtype: torch.dtype | None) -> Writte
     if part.located.part.task is not None:
         # What is fine-tuned in full stands alone.
         config["base_sha256"] = read_index(folder)["parts"]["stage1"]["sha256"] if config["lora_rank"] else ""
-    stored = sorted({str(dtype or value.dtype).removeprefix("torch.") for value in part.shapes.values()})
-    expected = {"config": config, "dtype": ", ".join(stored), **_origin(part)}
+    stored = dtype_names(value.to(stored_dtype(value, dtype)) for value in part.shapes.values())
+    expected = {"config": config, "dtype": stored, **_origin(part)}
     entry = read_index(folder)["parts"].get(name, {})
     path = folder / part_file(name)
     same = all(entry.get(key) == value for key, value in expected.items())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from statistics import mode
 from typing import Any
 
@@ -17,7 +18,7 @@ from metis_lightning.models.lora import PUBLISHED_PREFIX
 from metis_lightning.tokens.semantic_codec import SemanticCodecConfig
 from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
 from metis_lightning.weights.build import config_from, plain_config
-from metis_lightning.weights.layout import SSL_LAYER, W2V_BERT, PublishedFile, TaskLayout
+from metis_lightning.weights.layout import LIP_ENCODER, SSL_LAYER, W2V_BERT, PublishedFile, TaskLayout
 from metis_lightning.weights.located import ENCODER_CONFIG, Located
 from metis_lightning.weights.needs import needed_tensors
 from metis_lightning.weights.published import acoustic_config, s2a_config, stage1_config
@@ -117,6 +118,8 @@ def _config(
     try:
         if name == "w2v_bert":
             return _encoder_config(found)
+        if found.part is LIP_ENCODER:
+            return _settings(found.files[0].with_suffix(".json"))
         if name == "ssl_features":
             return {"kind": "w2v_bert", "encoder": W2V_BERT.name, "layer": SSL_LAYER, "dim": _feature_dim(configs)}
         if found.part.task is not None:
@@ -142,13 +145,22 @@ def _feature_dim(configs: Mapping[str, Config]) -> int:
 
 def _encoder_config(found: Located) -> Config:
     """Return the settings of the first layers of an encoder, whose configuration lies beside its weights."""
-    path = found.files[0].with_name(ENCODER_CONFIG)
+    settings = _settings(found.files[0].with_name(ENCODER_CONFIG))
+    kept = {key: settings[key] for key in ENCODER_SETTINGS if key in settings}
+    return {**kept, "hidden_size": settings["hidden_size"], "num_hidden_layers": SSL_LAYER}
+
+
+def _settings(path: Path) -> Config:
+    """Return a configuration that lies beside weights."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: w2v-BERT's configuration is missing or not JSON ({error})") from error
-    kept = {key: settings[key] for key in ENCODER_SETTINGS if key in settings}
-    return {**kept, "hidden_size": settings["hidden_size"], "num_hidden_layers": SSL_LAYER}
+        raise UserError(
+            f"{path}: the configuration of the weights beside it is missing or not JSON ({error})"
+        ) from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not a configuration, which is a JSON object")
+    return settings
 
 
 def _task_config(
@@ -176,6 +188,8 @@ def _task_config(
 
 def _problems(part: Inspected, base: Config) -> list[str]:
     """Return every tensor that does not fit, by its name."""
+    if part.located.part is LIP_ENCODER:
+        return []
     needed = needed_tensors(part.located.part.name, part.config, base)
     where = ", ".join(str(path) for path in part.located.files)
     problems = [f"{where}: {name!r} is missing" for name in needed if name not in part.tensors]

@@ -148,4 +148,8 @@ TASKS = (
     ),
 )
 
-PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *TASKS)}
+LIP_ENCODER = PublishedPart("lip_encoder", METIS, (PublishedFile("metis_l2s/vis_model.pth"),))
+"""The visual speech recogniser whose features L2S takes: carried along as it is, since lip features are extracted by
+other programs and no model of this project has its names."""
+
+PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *TASKS, LIP_ENCODER)}

@@ -11,6 +11,8 @@ from metis_lightning.weights.hub import snapshot
 from metis_lightning.weights.layout import (
     AMPHION,
     BASE,
+    LIP_ENCODER,
+    PARTS,
     REPOSITORIES,
     SHARED,
     TASKS,
@@ -84,16 +86,16 @@ def _chosen(wanted: Wanted) -> list[PublishedPart]:
     """Return the parts to look for."""
     if unknown := [name for name in wanted.names if name not in NAMES]:
         raise UserError(f"--tasks {' '.join(unknown)}: choose from {', '.join(NAMES)}")
-    known = {part.name for part in (*SHARED, BASE, *TASKS)}
-    if unknown := [name for name in wanted.given if name not in known]:
-        raise UserError(f"--file {' '.join(unknown)}: the parts are {', '.join(sorted(known))}")
+    if unknown := [name for name in wanted.given if name not in PARTS]:
+        raise UserError(f"--file {' '.join(unknown)}: the parts are {', '.join(sorted(PARTS))}")
     tasks = [part for part in TASKS if not wanted.names or part.name in wanted.names]
     needs_base = not wanted.names or "base" in wanted.names or any(_is_lora(part, wanted) for part in tasks)
     for part in SHARED:
         if len(wanted.given.get(part.name, part.files)) != len(part.files):
             names = ", ".join(file.path for file in part.files)
             raise UserError(f"--file {part.name}: give as many files as are published, {names}, in this order")
-    return [*SHARED, *([BASE] if needs_base else []), *tasks]
+    lips = any(part.name == "l2s" for part in tasks)
+    return [*SHARED, *([BASE] if needs_base else []), *tasks, *([LIP_ENCODER] if lips else [])]
 
 
 def _is_lora(part: PublishedPart, wanted: Wanted) -> bool:
@@ -126,6 +128,7 @@ def _hub_roots(wanted: Wanted, parts: Sequence[PublishedPart]) -> dict[Repositor
     for repository in REPOSITORIES:
         own = [part for part in parts if part.repository == repository and part.name not in wanted.given]
         files = [file.path for part in own for file in part.files] + [ENCODER_CONFIG] * (repository == W2V_BERT)
+        files += [str(Path(LIP_ENCODER.files[0].path).with_suffix(".json"))] * (LIP_ENCODER in own)
         if own:
             roots[repository] = [snapshot(repository.name, files, wanted.revisions.get(repository.name))]
     return roots

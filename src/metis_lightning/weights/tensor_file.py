@@ -38,8 +38,9 @@ class TensorFile:
         self.shapes = {name: value.to("meta") for name, value in self._tensors.items()}
 
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor."""
-        return self._tensors[name]
+        """Return a tensor, which shares its memory with no other."""
+        tensor = self._tensors[name]
+        return tensor if self.path.suffix == ".safetensors" else tensor.clone()
 
     def published_config(self) -> dict[str, Any] | None:
         """Return the sizes that a file's metadata gives under `config`, in the published names; None if it gives none.
