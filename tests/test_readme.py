@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from command import run_command
 from documented import PROGRAM, REPOSITORY, readme_commands
+from published_layout import write_full
 
 COMMANDS = readme_commands()
 OURS = [command for command in COMMANDS if command.startswith(PROGRAM)]
@@ -22,6 +23,7 @@ SHORTER = {
     "compare": "",
     "prepare": "--trainer.enable_progress_bar=false",
     "bench": "--seconds=1",
+    "import": "",
 }
 
 
@@ -31,6 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "evaluation").mkdir()
     for name in ("configs", "experiments", "evaluation/benchmarks"):
         (folder / name).symlink_to(REPOSITORY / name)
+    write_full(folder / "published")
     return folder
 
 
@@ -70,5 +73,6 @@ def test_the_commands_run_as_written_but_shorter(workspace: Path, tmp_path: Path
     for system in ("input", "target", "resynthesis", "nano", "Metis-TSE LoRA 32", "WeSep"):
         assert system in table
     assert (workspace / "evaluation/tables/tables.html").is_file()
+    assert (workspace / "bundles/metis/omni.safetensors").is_file()
     page = (workspace / "evaluation/compare/tse/index.html").read_text()
     assert page.count("data:audio/ogg;base64,") >= 3

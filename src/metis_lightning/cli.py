@@ -36,6 +36,7 @@ OTHER_VERBS = {
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
     "prepare": Verb("list a corpus as a manifest", "prepare emilia --root /data/Emilia-Dataset --out emilia.jsonl"),
+    "import": Verb("make a bundle of the published weights", "import published --out bundles/metis --tasks se tse"),
 }
 
 CONFIG_VERBS = {
@@ -64,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process if None.
     """
     # peft and others ask the model hub on occasion; without a network each question costs seconds of retries.
-    # A user who wants the hub says HF_HUB_OFFLINE=0.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # A user who wants the hub says HF_HUB_OFFLINE=0, or runs `import hub`.
+    args = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if args[:1] == ["import"] else "1")
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        _dispatch(args)
     except UserError as error:
         print(f"metis-lightning: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -118,6 +120,7 @@ def _other_verbs_parser() -> OneLineParser:
             "tables": _add_tables_options,
             "compare": _add_compare_options,
             "prepare": add_prepare_options,
+            "import": _add_import_options,
         }
         options[name](verb)
     return parser
@@ -261,6 +264,53 @@ def _add_bench_data_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seconds", type=_positive, default=30, metavar="S", help="how long to read (default: 30)")
 
 
+def _add_import_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `import`."""
+    verb.set_defaults(run=_run_import)
+    add = verb.add_argument
+    add("source", nargs="?", metavar="SOURCE", help="folder with the published files, or 'hub' to download them")
+    add("--out", type=Path, required=True, metavar="DIR", help="the bundle: a new folder, or a bundle to add to")
+    add("--tasks", nargs="+", metavar="T", help="of base tts vc tse se l2s omni (default: all whose files are there)")
+    add(
+        "--file",
+        action="append",
+        default=[],
+        metavar="PART=PATH",
+        help="a file that lies elsewhere; a task is one file, or two: LoRA and adapter (may be repeated)",
+    )
+    add(
+        "--revision",
+        action="append",
+        default=[],
+        metavar="OWNER/NAME=COMMIT",
+        help="commit to download (default: the newest, which is noted in the bundle)",
+    )
+    add(
+        "--dtype",
+        choices=("published", "float32", "bfloat16", "float16"),
+        default="published",
+        help="how weights are stored (default: as published); bfloat16 halves their size, and rounds",
+    )
+    add("--sizes", default="paper", metavar="BUNDLE", help="sizes of the models (default: paper)")
+    add(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tensors that no model has and that are to be left out, noted in the bundle (may be repeated)",
+    )
+    verb.epilog = (
+        "examples:\n"
+        "  python -m metis_lightning import hub --out bundles/metis --tasks se tse --file "
+        "ssl_features=wav2vec2bert_stats.pt\n"
+        "  python -m metis_lightning import published --out bundles/metis\n"
+        "  python -m metis_lightning import published --out bundles/metis --file w2v_bert=models/w2v-bert-2.0 --dtype "
+        "bfloat16\n\n"
+        "wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted goes "
+        "on when it is run again."
+    )
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -314,3 +364,10 @@ def _run_bench_data(options: argparse.Namespace, config: list[str]) -> None:
     from metis_lightning.bench_data import run_bench_data
 
     run_bench_data(options, config)
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    """Run the verb `import`."""
+    from metis_lightning.weights.import_verb import run_import
+
+    run_import(options)

@@ -81,7 +81,8 @@ class Metis:
         """Load a bundle, or a fine-tuning checkpoint on top of a base bundle.
 
         Args:
-            name: `nano`, a bundle's folder, or a checkpoint file (`.ckpt`).
+            name: `nano`, a bundle's folder, its name on the model hub (`owner/name`, `owner/name@commit`), or a
+                checkpoint file (`.ckpt`).
             task: the task to load; weights that answer several, as Omni's do, are found by each of them.
             base: the bundle that a checkpoint belongs to.
             device: where the models run.

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
 from metis_lightning.models.stage1 import Stage1
+from metis_lightning.pipeline import Metis
 from metis_lightning.weights.build import load_base, load_task, load_weights
-from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_part, write_part
+from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_index, read_part, write_part
 from metis_lightning.weights.difference import difference
 from metis_lightning.weights.export import checkpoint_parts, export, main
 from tiny import STAGE1, WIDTH
@@ -87,6 +90,34 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("evil.ckpt", "pickle.ckpt"):
         with pytest.raises(UserError, match="not a checkpoint of plain tensors"):
             checkpoint_parts(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.safetensors", "model.ckpt", "bundle"])
+def test_a_pickle_posing_as_weights_is_one_line_and_is_not_run(
+    name: str, tiny_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "bundle":
+        # Even where the index vouches for it.
+        (tiny_bundle_copy / "stage1.safetensors").write_bytes(pickle.dumps(Evil()))
+        index = read_index(tiny_bundle_copy)
+        index["parts"]["stage1"]["sha256"] = sha256_of(tiny_bundle_copy / "stage1.safetensors")
+        (tiny_bundle_copy / INDEX).write_text(yaml.safe_dump(index))
+        name = str(tiny_bundle_copy)
+    else:
+        Path(name).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError) as refused:
+        Metis.from_pretrained(name, "tse", base=str(tiny_bundle_copy))
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_an_index_cannot_run_code(tiny_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tiny_bundle_copy / INDEX).write_text("parts: !!python/object/apply:pathlib.Path.touch [pwned]")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        Metis.from_pretrained(str(tiny_bundle_copy))
     assert not (tmp_path / "pwned").exists()
 
 

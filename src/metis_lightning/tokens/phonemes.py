@@ -3,8 +3,8 @@
 Every front end's ids stay below 1024, the rows of the published phone embedding. Its name goes into what is trained
 with it and is compared at loading: the same id means another sound to another front end.
 
-The released models number their phones by the vocabulary of their own G2P; the numbering here is ours, so a run that
-starts from their TTS or Omni weights has to learn the phone embedding anew.
+The released models number their phones by the vocabulary of their own G2P (`MaskgctPhones`); the others' numbering is
+ours, so a run that starts from the released TTS or Omni weights has to learn the phone embedding anew.
 Shape letters: B batch, P phones.
 """
 
@@ -135,13 +135,41 @@ class EspeakPhones(TextFrontEnd):
         return unicodedata.normalize("NFC", text)
 
 
+MASKGCT_PHONES = "maskgct"
+
+
+class MaskgctPhones(TextFrontEnd):
+    """The phones of the released TTS and Omni weights, whose texts this project does not read.
+
+    They are numbered by the vocabulary of MaskGCT's G2P, a set of readers by language. A `Request` takes the ids that
+    it gives; all that needs no text works without.
+    """
+
+    name = MASKGCT_PHONES
+
+    def languages(self) -> Sequence[str]:
+        """Return the six languages of the released models."""
+        return LANGUAGES[:6]
+
+    def symbols(self, text: str, language: str) -> list[int]:
+        """Raise a `UserError`: only MaskGCT's own G2P reads text as these weights learnt it."""
+        raise UserError(
+            f"the text {text!r}: these weights number phones by the vocabulary of MaskGCT's G2P, which is not part of "
+            "this project; give the ids that it returns in Request.phones, or weights that were trained here"
+        )
+
+    def readable(self, ids: Sequence[int]) -> str:
+        """Return the numbers."""
+        return " ".join(map(str, ids))
+
+
 def text_front_end(name: str) -> TextFrontEnd:
     """Return a front end by its name.
 
     Raises:
         UserError: if there is none of this name, or what it needs is not installed.
     """
-    kinds: tuple[type[TextFrontEnd], ...] = (Utf8Bytes, EspeakPhones)
+    kinds: tuple[type[TextFrontEnd], ...] = (Utf8Bytes, EspeakPhones, MaskgctPhones)
     for kind in kinds:
         if kind.name == name:
             return kind()

@@ -5,7 +5,8 @@ Shape letters: B batch, S samples at 16 kHz, T frames at 50 Hz, C feature width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,11 +29,15 @@ class W2vBertFeatures(SSLFeatures):
         encoder: folder with the encoder, or its name on the model hub (which needs HF_HUB_OFFLINE=0).
         layer: which hidden state.
         dim: its width.
+
+    Attributes:
+        load: returns the encoder; set it to take the encoder from elsewhere, such as a bundle.
     """
 
     def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:
         super().__init__()
         self.source, self.layer, self.dim = encoder, layer, dim
+        self.load: Callable[[], Wav2Vec2BertModel] = partial(load_encoder, encoder, layer)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
         # In lists, so that neither becomes a part of the weights.
@@ -77,7 +82,7 @@ class W2vBertFeatures(SSLFeatures):
 
     def _loaded(self) -> Wav2Vec2BertModel:
         if not self._encoder:
-            self._encoder.append(load_encoder(self.source, self.layer).eval().requires_grad_(False))
+            self._encoder.append(self.load().eval().requires_grad_(False))
         return self._encoder[0]
 
 
@@ -87,17 +92,45 @@ def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
     Raises:
         UserError: if transformers is not installed, or there is no such encoder.
     """
-    try:
-        from transformers import Wav2Vec2BertModel
-    except ImportError as error:
-        raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
+    _transformers()
+    from transformers import Wav2Vec2BertModel
 
     class FirstLayers(Wav2Vec2BertModel):
         # The layers above are left out on purpose: no report of their weights.
         _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\."]
 
     try:
-        return FirstLayers.from_pretrained(source, num_hidden_layers=layers)
+        # Safetensors only: the other format of such folders is a pickle.
+        return FirstLayers.from_pretrained(source, num_hidden_layers=layers, use_safetensors=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"w2v-BERT encoder {source!r}: neither a folder nor on the model hub ({reason})") from error
+
+
+ENCODER_SETTINGS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "feature_projection_input_dim",
+    "hidden_act", "layer_norm_eps", "position_embeddings_type", "rotary_embedding_base", "max_source_positions",
+    "left_max_position_embeddings", "right_max_position_embeddings", "conv_depthwise_kernel_size", "mask_time_prob",
+    "mask_feature_prob",
+)  # fmt: skip
+"""What of an encoder's configuration builds it. Other settings of a stranger's file are not passed on: some of
+transformers' name code to be fetched."""
+
+
+def build_encoder(config: Mapping[str, Any]) -> Wav2Vec2BertModel:
+    """Return an encoder, its weights as they are initialised, by the settings of transformers that it is told of.
+
+    Raises:
+        UserError: if transformers is not installed.
+    """
+    transformers = _transformers()
+    settings = {key: value for key, value in config.items() if key in ENCODER_SETTINGS}
+    return transformers.Wav2Vec2BertModel(transformers.Wav2Vec2BertConfig(**settings))
+
+
+def _transformers() -> Any:  # noqa: ANN401  a module
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
+    return transformers

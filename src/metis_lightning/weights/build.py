@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
@@ -18,7 +20,7 @@ from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecCo
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
-from metis_lightning.tokens.w2v_bert import W2vBertFeatures
+from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.weights.bundle import Part, has_part, read_part
 from metis_lightning.weights.difference import difference
 
@@ -31,6 +33,7 @@ FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures]] = {
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from transformers import Wav2Vec2BertModel
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
@@ -55,7 +58,7 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, names: Set[str] | None = None) -> None:
     """Load all weights of a model, or those of `names`, by exactly their names and shapes.
 
-    A model on the meta device takes none from a bundle that gives sizes only.
+    A model on the meta device takes the tensors themselves, and none from a bundle that gives sizes only.
 
     Raises:
         UserError: naming every tensor that is missing, unexpected or of another shape.
@@ -65,7 +68,12 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
     own = {name: value for name, value in model.state_dict().items() if names is None or name in names}
     if text := difference(own, tensors):
         raise UserError(f"{what}: the weights do not fit: {text}")
-    model.load_state_dict(dict(tensors), strict=names is None)
+    model.load_state_dict(dict(tensors), strict=names is None, assign=_unborn(model))
+
+
+def _unborn(model: nn.Module) -> bool:
+    """Return whether a model waits on the meta device for weights; not where all models are built there."""
+    return any(parameter.is_meta for parameter in model.parameters()) and not nn.Linear(1, 1).weight.is_meta
 
 
 def load_features(folder: Path) -> SSLFeatures:
@@ -76,13 +84,24 @@ def load_features(folder: Path) -> SSLFeatures:
         raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
     features = FEATURES[kind](**{key: value for key, value in part.config.items() if key != "kind"})
     load_weights(features, part.tensors, "ssl_features")
+    if isinstance(features, W2vBertFeatures) and has_part(folder, "w2v_bert"):
+        features.load = partial(load_w2v_bert, folder)
     return features
+
+
+def load_w2v_bert(folder: Path) -> Wav2Vec2BertModel:
+    """Return the encoder behind the SSL front end of a bundle that has its own."""
+    part = read_part(folder, "w2v_bert")
+    encoder = build_encoder(part.config)
+    load_weights(encoder, part.tensors, "w2v_bert")
+    return encoder
 
 
 def load_acoustic_codec(folder: Path) -> AcousticCodec:
     """Return the acoustic codec of a bundle."""
     part = read_part(folder, "acoustic_codec")
-    codec = AcousticCodec(config_from(AcousticCodecConfig, part.config))
+    with torch.device("meta"):
+        codec = AcousticCodec(config_from(AcousticCodecConfig, part.config))
     load_weights(codec, part.tensors, "acoustic_codec")
     return codec
 
@@ -90,7 +109,8 @@ def load_acoustic_codec(folder: Path) -> AcousticCodec:
 def load_tokenizer(folder: Path) -> SpeechTokenizer:
     """Return the frozen front end of a bundle; without its acoustic codec where the bundle has none yet."""
     semantic = read_part(folder, "semantic_codec")
-    semantic_codec = SemanticCodec(config_from(SemanticCodecConfig, semantic.config))
+    with torch.device("meta"):
+        semantic_codec = SemanticCodec(config_from(SemanticCodecConfig, semantic.config))
     load_weights(semantic_codec, semantic.tensors, "semantic_codec")
     acoustic_codec = load_acoustic_codec(folder) if has_part(folder, "acoustic_codec") else None
     return SpeechTokenizer(load_features(folder), semantic_codec, acoustic_codec)
@@ -99,7 +119,8 @@ def load_tokenizer(folder: Path) -> SpeechTokenizer:
 def load_base(folder: Path) -> tuple[Stage1, str]:
     """Return the unconditional stage 1 of a bundle and the SHA-256 of its weights."""
     part = read_part(folder, "stage1")
-    model = Stage1(config_from(Stage1Config, part.config))
+    with torch.device("meta"):
+        model = Stage1(config_from(Stage1Config, part.config))
     load_weights(model, part.tensors, "stage1")
     return model.eval(), part.sha256
 
@@ -108,7 +129,8 @@ def load_task(folder: Path, task: str) -> Stage1:
     """Return stage 1 fine-tuned for a task: the base with the task's LoRA and adapter, or all of the task's own."""
     part = read_part(folder, task)
     if "stage1" in part.config:
-        model, digest = Stage1(config_from(Stage1Config, part.config["stage1"])), part.config["base_sha256"]
+        with torch.device("meta"):
+            model, digest = Stage1(config_from(Stage1Config, part.config["stage1"])), part.config["base_sha256"]
     else:
         model, digest = load_base(folder)
     apply_task(model, part, digest, what=f"bundle {folder}, part {task!r}")
@@ -185,6 +207,7 @@ def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:
 
 def _load_s2a(folder: Path, name: str) -> SemanticToAcoustic:
     part = read_part(folder, name)
-    model = SemanticToAcoustic(config_from(SemanticToAcousticConfig, part.config))
+    with torch.device("meta"):
+        model = SemanticToAcoustic(config_from(SemanticToAcousticConfig, part.config))
     load_weights(model, part.tensors, name)
     return model.eval()

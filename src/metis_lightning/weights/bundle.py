@@ -1,22 +1,26 @@
 """Bundles: a folder with `bundle.yaml` and one safetensors file a part.
 
-A part is a name, a plain configuration, and tensors. Nothing in a bundle can run code.
+A part is a name, a plain configuration, and tensors; an imported one also says where it comes from and its licence.
+Nothing in a bundle can run code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.weights.hub import hub_bundle, is_hub_name
+from metis_lightning.weights.tensor_file import not_safetensors
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 INDEX = "bundle.yaml"
@@ -24,15 +28,26 @@ INDEX = "bundle.yaml"
 
 @dataclass(frozen=True)
 class Part:
-    """One trained piece: what builds it, its tensors in float32, and the SHA-256 of the file it came from."""
+    """One trained piece.
+
+    config: what builds it.
+    tensors: its weights; in float32 if it was read from a bundle.
+    sha256: of the file that it came from.
+    origin: licence and source of an imported part, as the index notes them.
+    """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     sha256: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle: one that ships with the package (`nano`, `paper`), or a folder on disk.
+    """Return the folder of a bundle.
+
+    Args:
+        name: of one that ships with the package (`nano`, `paper`), a folder on disk, or a repository on the model hub,
+            `owner/name` or `owner/name@revision`, which is downloaded once.
 
     Raises:
         UserError: if there is none.
@@ -40,7 +55,20 @@ def bundle_folder(name: str) -> Path:
     for folder in (ASSETS / name, Path(name)):
         if (folder / INDEX).is_file():
             return folder
+    if Path(name).is_file():
+        raise UserError(f"{name}: a file, not a bundle; give a bundle's folder, or a checkpoint that ends in .ckpt")
+    if Path(name).is_dir():
+        raise UserError(f"bundle {name!r}: the folder has no {INDEX}; {_instead(Path(name))}")
+    if is_hub_name(name):
+        return hub_bundle(name, INDEX)
     raise UserError(f"bundle {name!r}: no such folder with a {INDEX}; give 'nano' or the path of a bundle")
+
+
+def _instead(folder: Path) -> str:
+    """Return what to do with a folder that is no bundle."""
+    if any(folder.glob("*/*.safetensors")) or any(folder.glob("*/*/*.safetensors")):
+        return f"if it holds the published files, run: python -m metis_lightning import {folder} --out my_bundle"
+    return "give 'nano' or the path of a bundle"
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -48,7 +76,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         return {"format": 1, "parts": {}}
-    index = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        index = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({error}); copy the bundle again") from error
     if not isinstance(index, dict) or not isinstance(index.get("parts"), dict):
         raise UserError(f"{path}: not a bundle index (it has no 'parts')")
     return index
@@ -75,20 +106,25 @@ def read_part(folder: Path, name: str) -> Part:
                 f"bundle {folder}: it gives sizes only, no weights of {name!r}; name a bundle that has them"
             )
         return Part(config=entry["config"], tensors={})
-    path = folder / _file_name(name)
+    path = folder / part_file(name)
     if not path.is_file():
         raise UserError(f"bundle {folder}: {path.name} is missing")
     digest = sha256_of(path)
     if digest != entry["sha256"]:
-        raise UserError(f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed")
-    tensors = {key: value.float() for key, value in load_file(path).items()}
+        raise UserError(
+            f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed, copy it again"
+        )
+    try:
+        tensors = {key: value.float() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: {not_safetensors(error)}") from error
     return Part(config=entry["config"], tensors=tensors, sha256=digest)
 
 
-def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Add a part to a bundle, or replace it; tensors are stored in `dtype`."""
-    path = folder / _file_name(name)
-    stored = {key: value.detach().to(dtype).contiguous() for key, value in part.tensors.items()}
+def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:
+    """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own."""
+    path = folder / part_file(name)
+    stored = {key: value.detach().to(stored_dtype(value, dtype)).contiguous() for key, value in part.tensors.items()}
     with atomic_path(path) as temporary:
         save_file(stored, temporary)
     index = read_index(folder)
@@ -96,13 +132,29 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype = torch.b
         "config": dict(part.config),
         "sha256": sha256_of(path),
         "parameters": sum(value.numel() for value in stored.values()),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_names(stored.values()),
+        **part.origin,
     }
     with atomic_path(folder / INDEX) as temporary:
         temporary.write_text(yaml.safe_dump(index, sort_keys=False), encoding="utf-8")
 
 
-def _file_name(part: str) -> str:
+def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Return how a tensor is stored if weights are in `dtype`: what counts steps or batches stays whole."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def dtype_names(tensors: Iterable[Tensor]) -> str:
+    """Return the data types of tensors as an index notes them."""
+    return ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+
+
+def part_file(part: str) -> str:
+    """Return the name of a part's file.
+
+    Raises:
+        UserError: if the part's name could lead out of the bundle's folder.
+    """
     if not part.replace("_", "").isalnum():
         raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")
     return f"{part}.safetensors"

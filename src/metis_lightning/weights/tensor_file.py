@@ -1,0 +1,85 @@
+"""Files of named tensors from elsewhere: read without running code, and tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+
+
+class TensorFile:
+    """A safetensors file, or a dictionary of tensors that `torch.save` wrote (`.pt`, `.pth`, `.bin`).
+
+    Opening reads names and shapes; a tensor's bytes are read from the disk when they are used.
+
+    Attributes:
+        shapes: name to a tensor on the meta device.
+        metadata: of a safetensors file.
+
+    Raises:
+        UserError: if the file is missing, broken, or holds anything but tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: Mapping[str, str] = {}
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        self._tensors = self._safetensors() if path.suffix == ".safetensors" else self._saved()
+        self.shapes = {name: value.to("meta") for name, value in self._tensors.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, which shares its memory with no other."""
+        tensor = self._tensors[name]
+        return tensor if self.path.suffix == ".safetensors" else tensor.clone()
+
+    def published_config(self) -> dict[str, Any] | None:
+        """Return the sizes that a file's metadata gives under `config`, in the published names; None if it gives none.
+
+        Raises:
+            UserError: if they are not a JSON object.
+        """
+        if "config" not in self.metadata:
+            return None
+        try:
+            config = json.loads(self.metadata["config"])
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path}: its metadata 'config' is not JSON ({error})") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{self.path}: its metadata 'config' is not a JSON object")
+        return config
+
+    def _safetensors(self) -> dict[str, Tensor]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                self.metadata = file.metadata() or {}
+                # Mapped into memory, not read.
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self.path}: {not_safetensors(error)}") from error
+
+    def _saved(self) -> dict[str, Tensor]:
+        try:
+            content = torch.load(
+                self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path) or None
+            )
+        except (UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, LookupError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{self.path}: not a file of plain tensors, so it is not read ({reason})") from error
+        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise UserError(f"{self.path}: it holds more than named tensors; give a file of weights alone")
+        return content
+
+
+def not_safetensors(error: Exception) -> str:
+    """Return what to say of a file that safetensors cannot read."""
+    return f"not a whole safetensors file, and under this name nothing else is read ({error}); download it again"
