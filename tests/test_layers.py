@@ -27,7 +27,7 @@ LAYERS = (
     {"tasks"},
     {"evaluate"},
     {"explain", "overlays"},
-    {"lightning_cli"},
+    {"lightning_cli", "bench_evaluate"},
     {"cli"},
     {"__main__"},
 )

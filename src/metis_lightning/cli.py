@@ -36,7 +36,12 @@ OTHER_VERBS = {
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
 }
 
-VERBS = TRAINER_VERBS | OTHER_VERBS
+BENCH_VERBS = {
+    "bench evaluate": Verb("how fast clips are scored, beside torchmetrics", "bench evaluate --clips 200"),
+}
+"""Verbs of two words that measure speed."""
+
+VERBS = TRAINER_VERBS | OTHER_VERBS | BENCH_VERBS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -75,6 +80,8 @@ def _dispatch(args: list[str]) -> None:
         from metis_lightning.lightning_cli import run_trainer_verb
 
         run_trainer_verb(args, {name: verb.example for name, verb in TRAINER_VERBS.items()})
+    elif " ".join(args[:2]) in BENCH_VERBS:
+        _run_bench_verb(" ".join(args[:2]), args[2:])
     elif args[0] in OTHER_VERBS:
         options = _other_verbs_parser().parse_args(args)
         options.run(options)
@@ -88,7 +95,7 @@ def _overview() -> str:
     """Return the text of the bare command: every verb with an example."""
     lines = ["usage: python -m metis_lightning VERB [options]", "", "verbs:"]
     for name, verb in VERBS.items():
-        lines += [f"  {name:<10} {verb.about}", f"  {'':<10}   python -m metis_lightning {verb.example}"]
+        lines += [f"  {name:<14} {verb.about}", f"  {'':<14}   python -m metis_lightning {verb.example}"]
     lines += ["", "python -m metis_lightning VERB --help lists a verb's options."]
     return "\n".join(lines)
 
@@ -180,6 +187,36 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _run_bench_verb(name: str, args: list[str]) -> None:
+    """Run a verb of two words that measures speed."""
+    parser = OneLineParser(
+        prog=f"python -m metis_lightning {name}",
+        description=BENCH_VERBS[name].about,
+        epilog=f"example:\n  python -m metis_lightning {BENCH_VERBS[name].example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    {"bench evaluate": _add_bench_evaluate_options}[name](parser)
+    options = parser.parse_args(args)
+    options.run(options)
+
+
+def _add_bench_evaluate_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `bench evaluate`."""
+    verb.set_defaults(run=_run_bench_evaluate)
+    add = verb.add_argument
+    add("--clips", type=_positive, default=200, metavar="N", help="clips to score on both sides (default: 200)")
+    add("--seconds", type=_positive, default=5, metavar="S", help="length of a clip (default: 5)")
+    add("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="of ours (default: the cores)")
+    add(
+        "--memory-clips",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="further clips for the memory's slope, 0 for none (default: 2000)",
+    )
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -210,3 +247,10 @@ def _run_compare(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.compare import run_compare
 
     run_compare(options)
+
+
+def _run_bench_evaluate(options: argparse.Namespace) -> None:
+    """Run the verb `bench evaluate`."""
+    from metis_lightning.bench_evaluate import run_bench_evaluate
+
+    run_bench_evaluate(options)
