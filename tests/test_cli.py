@@ -88,18 +88,8 @@ def test_the_bare_command_lists_every_verb_with_an_example(
 ) -> None:
     assert cli.main(args) == 0
     out = capsys.readouterr().out
-    verbs = (
-        "fit",
-        "validate",
-        "test",
-        "predict",
-        "evaluate",
-        "tables",
-        "compare",
-        "prepare",
-        "prepare tokens",
-        "bench data",
-    )
+    verbs = [*cli.TRAINER_VERBS, *cli.VERBS]
+    assert len(verbs) > 10
     for verb in verbs:
         assert f"python -m metis_lightning {verb} " in out
 
@@ -121,12 +111,12 @@ def test_the_module_runs() -> None:
     assert done.stderr == "metis-lightning: error: unknown verb 'ft': did you mean 'fit'?\n"
 
 
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "tables", "compare", "prepare tokens", "bench data"])
+@pytest.mark.parametrize("verb", ["fit", *cli.VERBS])
 def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*verb.split(), "--help"])
     assert stop.value.code == 0
-    assert f"python -m metis_lightning {verb} -" in capsys.readouterr().out
+    assert f"python -m metis_lightning {verb} " in capsys.readouterr().out
 
 
 # --- verbs ----------------------------------------------------------------------------------------------------------
@@ -134,7 +124,7 @@ def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.Cap
 
 def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr(cli, "_run_evaluate", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.main.run_evaluate", seen.append)
     assert cli.main(["evaluate", "--task", "tse", "--system", "nano", "a.ckpt", "--limit", "3", "--no-controls"]) == 0
     assert cli.main(["evaluate", "--task", "tse"]) == 0
     first, default = seen
@@ -146,7 +136,7 @@ def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr(cli, "_run_tables", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.tables.run_tables", seen.append)
     assert cli.main(["tables", "--out", "elsewhere"]) == 0
     assert (seen[0].results, seen[0].out, seen[0].baseline) == (None, Path("elsewhere"), None)
     assert seen[0].benchmarks == Path("evaluation/benchmarks")
@@ -154,7 +144,7 @@ def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compare_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr(cli, "_run_compare", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.compare.run_compare", seen.append)
     assert cli.main(["compare", "--task", "tse", "--systems", "a", "b", "--limit", "3"]) == 0
     assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ["a", "b"], 3)
     assert (seen[0].results, seen[0].out, seen[0].sort) == (Path("evaluation/results"), None, None)
@@ -291,6 +281,6 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     def bug(options: Namespace) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_run_tables", bug)
+    monkeypatch.setattr("metis_lightning.evaluate.tables.run_tables", bug)
     with pytest.raises(ZeroDivisionError):
         cli.main(["tables"])

@@ -27,8 +27,9 @@ LAYERS = (
     {"tasks"},
     {"evaluate"},
     {"explain", "overlays"},
-    {"lightning_cli", "prepare"},
+    {"lightning_cli", "bench_evaluate"},
     {"prepare_tokens", "bench_data"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 )

@@ -16,7 +16,7 @@ from fake_corpora import (
 )
 from metis_lightning import cli
 from metis_lightning.data.manifest import read_manifest
-from metis_lightning.prepare import CORPORA
+from metis_lightning.verbs.prepare import CORPORA
 
 
 @pytest.fixture

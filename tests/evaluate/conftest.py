@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning.cli import _other_verbs_parser
+from metis_lightning.verbs.evaluate import VERB
 from tiny import make_bundle_of_every_task
 
 MakeOptions = Callable[..., Namespace]
@@ -27,6 +27,6 @@ def make_options(every_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def parse(*arguments: str) -> Namespace:
         fixed = ["--base", str(every_task), "--num-steps", "1", "--device", "cpu", "--out", "results/run"]
-        return _other_verbs_parser().parse_args(["evaluate", *fixed, *arguments])
+        return VERB.parser().parse_args([*fixed, *arguments])
 
     return parse

@@ -24,7 +24,7 @@ TEXTS = [
     ("yes", ""),
     ("a b c d", "a b c d"),
     ("...", "x"),
-    ("one two", "one two three"),
+    ("red fox", "red fox runs"),
 ]
 
 

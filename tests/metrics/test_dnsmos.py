@@ -1,5 +1,7 @@
 import copy
+import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,15 @@ import pytest
 
 from metis_lightning.errors import UserError
 from metis_lightning.metrics import dnsmos
-from metis_lightning.metrics.dnsmos import Dnsmos, DnsmosScores, windows
+from metis_lightning.metrics.dnsmos import (
+    Dnsmos,
+    DnsmosScores,
+    model_files,
+    repeated,
+    window_starts,
+    windows,
+)
+from metis_lightning.metrics.dnsmos_p835 import session
 from metis_lightning.metrics.errors import MetricError
 
 SHORT = "if-sara_0069"
@@ -25,8 +35,10 @@ def test_equals_the_package(
     assert rate(expected_waves[name]) == pytest.approx(expected[name]["dnsmos"], abs=1e-3)
 
 
-def test_the_package_is_not_imported(rate: Dnsmos) -> None:
-    assert "speechmos" not in sys.modules
+def test_the_package_is_not_imported() -> None:
+    code = "import sys; from metis_lightning.metrics.dnsmos import Dnsmos; Dnsmos(); print('speechmos' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_short_audio_is_doubled_until_it_fits() -> None:
@@ -44,6 +56,33 @@ def test_windows_that_the_published_rounding_skips_are_skipped() -> None:
     # From hop 7 to 23, int((hop + 9.01) * 16000) is one sample less than hop * 16000 + int(9.01 * 16000).
     starts = [int(window[0]) // 16_000 for window in windows(np.arange(18 * 16_000, dtype=np.float32))]
     assert starts == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("samples", [640, 32_000, 80_000, 80_007, 144_159, 144_160, 176_000])
+def test_each_frame_once_gives_the_ratings_of_the_whole_network(
+    rate: Dnsmos, speech: Callable[[str], np.ndarray], samples: int
+) -> None:
+    wave = np.concatenate([speech(item) for item in ("am-michael_0285", SHORT, "allison_cannot-complete-as-dialed")])
+    wave = np.concatenate([wave, wave])[:samples]
+    whole = session(model_files()["dnsmos_p835"], 1)
+    raw = np.concatenate([whole.run(None, {"input_1": window[None]})[0] for window in windows(wave)])
+    period = samples if samples < 144_160 else None
+    ours = rate._p835(windows(wave), window_starts(len(repeated(wave))), period)
+    np.testing.assert_allclose(ours, raw, atol=1e-5)
+
+
+def test_equals_speechmos_on_longer_speech(rate: Dnsmos, speech: Callable[[str], np.ndarray]) -> None:
+    pytest.importorskip("librosa")
+    from speechmos import dnsmos as published
+
+    wave = np.concatenate(
+        [speech(item) for item in ("am-michael_0285", SHORT, "allison_cannot-complete-as-dialed")] * 2
+    )
+    for seconds in (5.0, 9.01, 10.5, 12.3):
+        part = np.clip(wave[: round(seconds * 16_000)], -1, 1)
+        theirs = published.run(part, 16_000)
+        expected = [theirs[f"{name}_mos"] for name in ("sig", "bak", "ovrl", "p808")]
+        assert list(rate(part)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_copy_rates_noise_lower(rate: Dnsmos, expected: dict[str, Any], noisy: np.ndarray) -> None:

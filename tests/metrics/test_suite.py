@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.asr import FasterWhisperTiny
 from metis_lightning.metrics.pesq import pesq
+from metis_lightning.metrics.protocols import resolve
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.stoi import stoi
 from metis_lightning.metrics.suite import Suite, SuiteOptions, Waves
 from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import WerValue
+from metis_lightning.metrics.values import MetricValue, WerValue
 
 COLUMNS = [
     "DNSMOS_SIG",
@@ -115,3 +117,81 @@ def test_fingerprint_is_plain_and_stable(suite: Suite) -> None:
 def test_unknown_protocol() -> None:
     with pytest.raises(UserError, match="unknown protocol 'papre'.*offline"):
         Suite(SuiteOptions("papre"))
+
+
+def test_similarities_and_timing_are_as_the_task_has_them() -> None:
+    columns = {
+        task: list(Suite(SuiteOptions(task=task, asr=())).score(Utterance("a", torch.zeros(0), 16_000)))
+        for task in ("tts", "se", "tse")
+    }
+    dnsmos = ["DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"]
+    intrusive = ["PESQ", "PESQ_NB", "STOI", "ESTOI", "SI_SDR"]
+    assert columns["tts"] == [*dnsmos, "SIM_ge2e", "SIM_target_ge2e"]
+    assert columns["se"] == [*dnsmos, *intrusive, "SIM_target_ge2e"]
+    assert columns["tse"] == [*dnsmos, *intrusive, "SIM_ge2e", "SIM_target_ge2e", "SIM_margin_ge2e"]
+
+
+def test_speed_is_there_where_it_is_known(suite: Suite, signals: dict[str, Tensor]) -> None:
+    generated = signals["generated"]
+    scores = suite.score(Utterance("a", generated, 16_000, seconds=2.0, num_steps=30))
+    assert scores["RTF"].value == pytest.approx(2.0 * 16_000 / len(generated))
+    assert scores["STEPS"].value == 30
+
+
+@pytest.mark.parametrize(
+    ("broken", "reasons"),
+    [
+        (torch.zeros(43_999), {"PESQ": "silent", "STOI": "silent", "SI_SDR": "silent", "SIM_ge2e": "silent"}),
+        (torch.zeros(0), {"DNSMOS_OVRL": "empty", "PESQ": "empty", "SIM_ge2e": "empty", "WER_tiny.en": "empty"}),
+        (torch.full((32_000,), torch.inf), {"DNSMOS_OVRL": "not finite", "WER_tiny.en": "not finite"}),
+        (torch.randn(640), {"PESQ": "differ in length", "ESTOI": "differ in length", "SI_SDR": "differ in length"}),
+    ],
+    ids=["silent", "empty", "infinite", "40 ms"],
+)
+def test_planted_failures_have_reasons(
+    suite: Suite, signals: dict[str, Tensor], broken: Tensor, reasons: dict[str, str]
+) -> None:
+    scores = suite.score(Utterance("a", **{**signals, "generated": broken}, sample_rate=16_000, text="A word."))
+    assert list(scores) == COLUMNS
+    for column, reason in reasons.items():
+        assert scores[column].value is None
+        assert reason in (scores[column].error or "")
+
+
+def test_reference_without_speech_is_pesqs_reason(suite: Suite) -> None:
+    # 19 ms of a tone are sound, but no utterance to PESQ.
+    beep = torch.zeros(32_000)
+    beep[16_000:16_300] = 0.1 * torch.sin(2 * torch.pi * 500 * torch.arange(300) / 16_000)
+    scores = suite.score(Utterance("a", beep, 16_000, reference=beep))
+    assert scores["PESQ_NB"] == MetricValue(None, "PESQ: No utterances detected")
+    assert scores["PESQ"] == MetricValue(None, "PESQ: No utterances detected")
+
+
+def test_a_loop_is_null_with_what_was_heard(
+    suite: Suite, signals: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = "and then " * 40
+    monkeypatch.setattr(FasterWhisperTiny, "transcribe", lambda *_: loop)
+    scores = suite.score(Utterance("a", signals["generated"], 16_000, text="And then it rained."))
+    heard = scores["WER_tiny.en"]
+    assert isinstance(heard, WerValue)
+    assert (heard.value, heard.hypothesis) == (None, loop)
+    assert "the recogniser loops: 40 repeats in a row" in (heard.error or "")
+    assert scores["CER_tiny.en"].error == heard.error
+
+
+def test_the_papers_protocol_says_all_that_is_missing() -> None:
+    with pytest.raises(UserError, match="paper.*wavlm-large:PATH.*wavlm_large_finetune.pth; and NISQA, the path of"):
+        Suite(SuiteOptions("paper", task="tts"))
+    # Enhancement needs no path for its encoder: that is on the hub.
+    with pytest.raises(UserError, match="are on no hub: give NISQA"):
+        Suite(SuiteOptions("paper", task="se"))
+
+
+def test_the_papers_protocol_has_the_papers_models() -> None:
+    tts = resolve(SuiteOptions("paper", task="tts", nisqa="n.tar", speakers=("wavlm-large:w.pth",)))
+    assert tts.asr == ("zh=paraformer:paraformer-zh", "whisper:openai/whisper-large-v3")
+    assert (tts.speakers, tts.normalizer) == (("wavlm-large:w.pth",), "seed-tts")
+    assert resolve(SuiteOptions("paper", task="se", nisqa="n.tar")).speakers == ("wavlm-sv",)
+    with pytest.raises(UserError, match="unknown task 'ttss': choose one of tts, vc, tse, se, l2s, omni"):
+        resolve(SuiteOptions(task="ttss"))

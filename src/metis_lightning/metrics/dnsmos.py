@@ -2,29 +2,31 @@
 
 Reddy et al., DNSMOS P.835 (ICASSP 2022). The windows and polynomials are those of `dnsmos_local.py` in
 microsoft/DNS-Challenge (commit 591184a), without the personalised variant; the ONNX files are the ones that the package
-speechmos carries. That package is never imported, since it would import librosa.
+speechmos carries. That package is never imported, since it would import librosa. What the script does to clips of any
+length is in `window_starts`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.dnsmos_p835 import P835, session
 from metis_lightning.metrics.mel import PowerMel
-from metis_lightning.metrics.packages import missing, require, verify
+from metis_lightning.metrics.packages import missing, verify
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array, utterances
 
 COLUMNS = ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808")
 """Names of the ratings in results, in the order of `DnsmosScores`."""
 
 WINDOW_SECONDS = 9.01
+WINDOW_SAMPLES = int(WINDOW_SECONDS * METRIC_RATE)
 _P835 = ("sig_bak_ovr.onnx", "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd")
 _P808 = ("model_v8.onnx", "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91")
 # Highest power first, as numpy.polyval wants them: raw network outputs to ratings.
@@ -57,19 +59,35 @@ def model_files() -> dict[str, Path]:
     return {"dnsmos_p835": folder / _P835[0], "dnsmos_p808": folder / _P808[0]}
 
 
-def windows(wave: np.ndarray) -> list[np.ndarray]:
-    """Cut 16 kHz audio (S,) into windows of 9.01 s, one each second; audio that is too short is doubled until it fits.
+def window_starts(num_samples: int) -> list[int]:
+    """Return the second at which each window of 9.01 s begins, for a number of samples at 16 kHz.
 
     What the published script leaves out stays out: the tail after the last whole window, and the 8th to 24th window,
-    which its rounding makes one sample too short.
+    which its rounding makes one sample too short. So just past 9.01 s still one window is heard, the first 9.01 s; a
+    second one comes from 11 s on. Shorter audio is repeated by doubling: 9.00 s become 18 s, of which the windows
+    at 0 to 6 s are heard.
+
+    >>> window_starts(144_160), window_starts(11 * 16_000), window_starts(18 * 16_000)
+    ([0], [0, 1], [0, 1, 2, 3, 4, 5, 6])
     """
-    size = int(WINDOW_SECONDS * METRIC_RATE)
-    while len(wave) < size:
-        wave = np.append(wave, wave)
-    hops = int(np.floor(len(wave) / METRIC_RATE) - WINDOW_SECONDS) + 1
+    hops = int(np.floor(num_samples / METRIC_RATE) - WINDOW_SECONDS) + 1
     # In exact arithmetic every window would have the same length.
-    cuts = [wave[hop * METRIC_RATE : int((hop + WINDOW_SECONDS) * METRIC_RATE)] for hop in range(hops)]
-    return [cut for cut in cuts if len(cut) == size]
+    ends = [int((hop + WINDOW_SECONDS) * METRIC_RATE) for hop in range(hops)]
+    return [hop for hop, end in enumerate(ends) if min(end, num_samples) - hop * METRIC_RATE == WINDOW_SAMPLES]
+
+
+def repeated(wave: np.ndarray) -> np.ndarray:
+    """Double audio (S,) until a window fits."""
+    while len(wave) < WINDOW_SAMPLES:
+        wave = np.append(wave, wave)
+    return wave
+
+
+def windows(wave: np.ndarray) -> list[np.ndarray]:
+    """Cut 16 kHz audio (S,) into its windows, (144160,) each; audio that is too short is doubled until it fits."""
+    stream = repeated(wave)
+    starts = [start * METRIC_RATE for start in window_starts(len(stream))]
+    return [stream[start : start + WINDOW_SAMPLES] for start in starts]
 
 
 class Dnsmos:
@@ -83,8 +101,8 @@ class Dnsmos:
         """
         self.num_threads = num_threads
         files = model_files()
-        self._p835 = _session(files["dnsmos_p835"], num_threads)
-        self._p808 = _session(files["dnsmos_p808"], num_threads)
+        self._p835 = P835(files["dnsmos_p835"], num_threads)
+        self._p808 = session(files["dnsmos_p808"], num_threads)
         self._mel = PowerMel(METRIC_RATE, n_fft=321, hop_length=160, n_mels=120)
 
     def __reduce__(self) -> tuple[type[Dnsmos], tuple[int]]:
@@ -97,15 +115,18 @@ class Dnsmos:
         Raises:
             MetricError: the audio is empty or not finite.
         """
-        ratings = [self._rate(window) for window in windows(as_array(wave))]
-        return DnsmosScores(*np.mean(ratings, axis=0).tolist())
+        samples = as_array(wave)
+        cuts = windows(samples)
+        starts = window_starts(len(repeated(samples)))
+        raw = self._p835(cuts, starts, len(samples) if len(samples) < WINDOW_SAMPLES else None).astype(np.float64)
+        p835 = [np.polyval(fit, raw[:, column]) for column, fit in enumerate((_SIG, _BAK, _OVRL))]
+        p808 = np.array([self._rate_p808(window) for window in cuts])
+        return DnsmosScores(*(float(np.mean(ratings)) for ratings in (*p835, p808)))
 
-    def _rate(self, window: np.ndarray) -> list[float]:
-        sig, bak, ovrl = self._p835.run(None, {"input_1": window[None]})[0][0].astype(np.float64)
+    def _rate_p808(self, window: np.ndarray) -> float:
         # The P.808 network was trained on windows that end one hop earlier.
         features = self._decibels(window[:-160]).numpy()[None]
-        p808 = float(self._p808.run(None, {"input_1": features})[0][0][0])
-        return [float(np.polyval(*fit)) for fit in ((_SIG, sig), (_BAK, bak), (_OVRL, ovrl))] + [p808]
+        return float(self._p808.run(None, {"input_1": features})[0][0][0])
 
     def _decibels(self, wave: np.ndarray) -> Tensor:
         """Map (S,) to (frames, 120): dB below the loudest cell, floored at -80, scaled to about -1 ... 1."""
@@ -131,14 +152,3 @@ class DnsmosMetric(UtteranceMean):
     def values(self, *waves: np.ndarray) -> DnsmosScores:
         """Rate one utterance."""
         return self._dnsmos(*waves)
-
-
-def _session(path: Path, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime is imported late and has no types)
-    # onnxruntime reports usage to its maker unless told not to before it is imported.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    onnxruntime = require("onnxruntime", "eval")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-    # Idle threads of one network would spin on the cores that the other metrics need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -25,7 +25,7 @@ from metis_lightning.metrics.recognizers import Recognizers
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.speakers import SpeakerEncoder, speaker_encoder
 from metis_lightning.metrics.speed import real_time_factor
-from metis_lightning.metrics.stoi import SEED, stoi
+from metis_lightning.metrics.stoi import SEED, intelligibility
 from metis_lightning.metrics.text import NORMALIZERS
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, measure
@@ -108,8 +108,7 @@ class Suite:
         return {
             **measure(("PESQ",), lambda: (pesq(*waves.pair()),)),
             **measure(("PESQ_NB",), lambda: (pesq(*waves.pair(), "nb"),)),
-            **measure(("STOI",), lambda: (stoi(*waves.pair()),)),
-            **measure(("ESTOI",), lambda: (stoi(*waves.pair(), extended=True),)),
+            **measure(("STOI", "ESTOI"), lambda: intelligibility(*waves.pair())),
             **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),
         }
 
@@ -147,7 +146,7 @@ class Suite:
             "dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised",
             "nisqa_rate": self.task.nisqa_rate,
             "pesq": "P.862.2 wide band; P.862.1 narrow band",
-            "stoi": f"not extended, and extended with numpy's seed {SEED}",
+            "stoi": f"not extended, and extended with noise of seed {SEED}",
             "si_sdr": "without the mean",
             "normalizer": NORMALIZERS[self._words.rules],
             "asr_loops": loops.CRITERION,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from metis_lightning.errors import UserError
+from metis_lightning.verbs.parsing import positive, share
+from metis_lightning.verbs.verb import Verb
 
 if TYPE_CHECKING:
     from metis_lightning.data.build import Summary
@@ -43,22 +45,13 @@ def add_prepare_options(verb: argparse.ArgumentParser) -> None:
         )
         _add_common(parser)
         corpus.add_options(parser)
-        parser.set_defaults(run=run_prepare)
-    verb.epilog = "\n".join(
-        [
-            "examples:",
-            *(f"  python -m metis_lightning prepare {name} {c.example}" for name, c in CORPORA.items()),
-            "",
-            "python -m metis_lightning prepare tokens --help tells how tokens are stored for training.",
-        ]
-    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--root", required=True, metavar="DIR", help="folder of the corpus; emilia takes any fsspec URL too")
     add("--out", required=True, type=Path, metavar="M.jsonl", help="the manifest; paths in it are relative to --root")
-    add("--workers", type=_positive, default=1, metavar="N", help="processes that scan (default: 1)")
+    add("--workers", type=positive, default=1, metavar="N", help="processes that scan (default: 1)")
     add(
         "--shard",
         type=_shard,
@@ -68,7 +61,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-faults",
-        type=_share,
+        type=share,
         default=0.0,
         metavar="SHARE",
         help="largest share of faulty utterances, and of broken archives, to leave out (default: 0, none)",
@@ -322,13 +315,6 @@ CORPORA = {
 """The corpora, by the name of their file in `data/`."""
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -336,12 +322,11 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
-    return share
-
-
-_positive.__name__ = "whole number"  # argparse names the type in its message
-_share.__name__ = "number"
+VERB = Verb(
+    name="prepare",
+    about="list a corpus as a manifest",
+    examples=tuple(f"{name} {corpus.example}" for name, corpus in CORPORA.items()),
+    add_options=add_prepare_options,
+    run="metis_lightning.verbs.prepare:run_prepare",
+    note="python -m metis_lightning prepare tokens --help tells how tokens are stored for training.",
+)
