@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metis_lightning.tokens.convnext import ConvNeXtBackbone
+from metis_lightning.tokens.convnext import ConvNeXtBackbone, keep
 from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer, WeightNormConv1d
 
 
@@ -82,9 +82,12 @@ class EncoderBlock(nn.Module):
             WeightNormConv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, 2C, S / stride)."""
-        return self.block(x)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, C, S) to (B, 2C, S / stride); `lengths` (B,) as in `AcousticEncoder`."""
+        *units, activation, down = self.block
+        for unit in units:
+            x = unit(keep(x, lengths))
+        return down(activation(keep(x, lengths)))
 
 
 class AcousticEncoder(nn.Module):
@@ -92,6 +95,7 @@ class AcousticEncoder(nn.Module):
 
     def __init__(self, config: AcousticCodecConfig) -> None:
         super().__init__()
+        self.ratios = config.up_ratios
         widths = [config.d_model * 2**i for i in range(len(config.up_ratios) + 1)]
         self.block = nn.Sequential(
             WeightNormConv1d(1, config.d_model, 7, padding=3),
@@ -100,9 +104,18 @@ class AcousticEncoder(nn.Module):
             WeightNormConv1d(widths[-1], config.latent_dim, 3, padding=1),
         )
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop."""
-        return self.block(wave)
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop.
+
+        With `lengths` (B,), multiples of the hop too, the first latents of each row are what the row gives alone,
+        whatever follows in it.
+        """
+        first, *blocks, activation, last = self.block
+        x = first(keep(wave, lengths))
+        for block, ratio in zip(blocks, self.ratios, strict=True):
+            x = block(x, lengths)
+            lengths = None if lengths is None else lengths // ratio
+        return last(activation(keep(x, lengths)))
 
 
 class InverseSTFT(nn.Module):
@@ -187,10 +200,15 @@ class AcousticCodec(nn.Module):
         quantized = self.decoder.quantizer(self.encoder(wave[:, None]))
         return self.decoder.model(quantized.latents), quantized
 
-    def encode(self, wave: Tensor) -> Tensor:
-        """Return acoustic tokens (B, T, Q) of wave (B, S); the end is zero-padded to a whole frame."""
-        padding = -wave.shape[-1] % self.config.hop_size
-        latents = self.encoder(F.pad(wave, (0, padding))[:, None])
+    def encode(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return acoustic tokens (B, T, Q) of wave (B, S); the end is zero-padded to a whole frame.
+
+        With `lengths` (B,), samples of each row, a row's tokens are those that it has alone, and have no meaning
+        after its last frame. Wave must be zero after a row's end.
+        """
+        hop = self.config.hop_size
+        whole = None if lengths is None else -(-lengths // hop) * hop
+        latents = self.encoder(F.pad(wave, (0, -wave.shape[-1] % hop))[:, None], whole)
         return self.decoder.quantizer(latents).codes.permute(1, 2, 0)
 
     def decode(self, tokens: Tensor) -> Tensor:

@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def keep(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return x (B, C, T) with zeros after the first `lengths` (B,) positions of each row; x itself without lengths.
+
+    Convolutions pad with zeros, so a row that is kept before each of them gives what it would give alone.
+    """
+    if lengths is None:
+        return x
+    return x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None, None])
+
+
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, then a pointwise MLP scaled by `gamma`, on a residual path."""
 
@@ -39,11 +49,14 @@ class ConvNeXtBackbone(nn.Module):
         self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
         self.apply(_initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, T) to (B, T, C): the output is channels-last."""
-        h = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, C_in, T) to (B, T, C): the output is channels-last.
+
+        With `lengths` (B,) the first frames of each row are what the row gives alone; what follows has no meaning.
+        """
+        h = self.norm(self.embed(keep(x, lengths)).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
-            h = block(h)
+            h = block(keep(h, lengths))
         return self.final_layer_norm(h.transpose(1, 2))
 
 

@@ -40,9 +40,13 @@ class SemanticCodec(nn.Module):
         quantized = self.quantizer(self.encoder(features.transpose(1, 2)).transpose(1, 2))
         return self.decoder(quantized.latents), quantized
 
-    def quantize(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C)."""
-        quantized = self.quantizer(self.encoder(features.transpose(1, 2)).transpose(1, 2))
+    def quantize(self, features: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C).
+
+        With `frames` (B,) the first frames of each row are what the row gives alone, whatever it is padded with.
+        """
+        backbone, projection = self.encoder
+        quantized = self.quantizer(projection(backbone(features.transpose(1, 2), frames)).transpose(1, 2))
         return quantized.codes[0], quantized.latents.transpose(1, 2)
 
     def reconstruct(self, tokens: Tensor) -> Tensor:

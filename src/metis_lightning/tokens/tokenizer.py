@@ -45,15 +45,18 @@ class SpeechTokenizer(nn.Module):
             return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
 
     def ssl_tokens(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz."""
+        """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz.
+
+        A row's tokens are those that it has alone, whatever it is padded with, but for ties within float rounding.
+        """
         with frozen(wave):
             features, frames = self.ssl_features(wave, lengths)
-            return self.semantic_codec.quantize(features)[0], frames
+            return self.semantic_codec.quantize(features, frames)[0], frames
 
-    def acoustic_tokens(self, wave: Tensor) -> Tensor:
-        """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz."""
+    def acoustic_tokens(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz, zero after `lengths` (B,) samples of each row."""
         with frozen(wave):
-            return self._codec().encode(wave)
+            return self._codec().encode(wave, lengths)
 
     def wave(self, acoustic_tokens: Tensor) -> Tensor:
         """Return a waveform (B, T · 480) at 24 kHz of acoustic tokens (B, T, Q)."""
