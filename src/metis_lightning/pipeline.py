@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.inference import Precision, ready
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.sampling.mask_predict import gumbel
+from metis_lightning.sampling.mask_predict import Noise, gumbel
 from metis_lightning.sampling.request import HOP, SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
 from metis_lightning.sampling.rows import Each, each, each_row
 from metis_lightning.sampling.settings import (
@@ -72,6 +73,8 @@ class Metis:
         stage1: fine-tuned stage-1 models by task.
         stage2: the model of the first acoustic layer and that of the others; None if only codecs are needed.
         text: front end that the stage-1 models were trained with; None if they take no text.
+        batch_size: most requests that are worked on together.
+        compile: whether the backbones are compiled, once for each shape of a batch.
     """
 
     def __init__(
@@ -80,11 +83,23 @@ class Metis:
         stage1: Mapping[str, Stage1],
         stage2: tuple[SemanticToAcoustic, SemanticToAcoustic] | None,
         text: TextFrontEnd | None = None,
+        batch_size: int = 16,
+        compile: bool = False,
     ) -> None:
         self.tokenizer, self.stage1, self.stage2, self.text = tokenizer, stage1, stage2, text
+        self.batch_size, self.compile = batch_size, compile
+        self._ready: dict[Stage1, TwoStages] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str = "nano", task: str = "tse", base: str = "nano", device: str = "cpu") -> Metis:
+    def from_pretrained(
+        cls,
+        name: str = "nano",
+        task: str = "tse",
+        base: str = "nano",
+        device: str = "cpu",
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> Metis:
         """Load a bundle, or a fine-tuning checkpoint on top of a base bundle.
 
         Args:
@@ -92,17 +107,22 @@ class Metis:
             task: the task to load; weights that answer several, as Omni's do, are found by each of them.
             base: the bundle that a checkpoint belongs to.
             device: where the models run.
+            precision: of both stages, see `models.inference.ready`; the front end and the codecs stay in float32.
+            compile: whether the backbones are compiled, once for each shape of a batch.
 
         Raises:
             UserError: if something is missing or does not belong together.
         """
         found = load_answering(name, task, base)
         first, full = load_stage2(found.folder)
+        for stage in (found.model, first, full):
+            ready(stage.to(device), precision)
         return cls(
             load_tokenizer(found.folder).to(device),
-            dict.fromkeys(found.tasks, found.model.to(device)),
-            (first.to(device), full.to(device)),
+            dict.fromkeys(found.tasks, found.model),
+            (first, full),
             None if found.text is None else text_front_end(found.text),
+            compile=compile,
         )
 
     @classmethod
@@ -415,20 +435,45 @@ class Metis:
     def _answer(
         self, requests: Sequence[Request], seeds: Sequence[int], settings: Settings | None, options: Options
     ) -> list[Speech]:
-        return [
-            self._answer_one(request, seed, settings, options) for request, seed in zip(requests, seeds, strict=True)
-        ]
+        checked = [self._checked(request, row if len(requests) > 1 else None) for row, request in enumerate(requests)]
+        batches: dict[tuple[Stage1, Settings], list[int]] = {}
+        for row, request in enumerate(checked):
+            chosen = (settings_for(request) if settings is None else settings).chosen(options)
+            batches.setdefault((self.stage1[request.task], chosen), []).append(row)
+        answers: dict[int, Speech] = {}
+        for (model, chosen), rows in batches.items():
+            # Rows of like lengths go together, so that little is padded where rows are.
+            rows.sort(key=lambda row: checked[row].length)
+            for start in range(0, len(rows), self.batch_size):
+                some = rows[start : start + self.batch_size]
+                noises = [self._noise(seeds[row]) for row in some]
+                speech = self._stages(model).answer([checked[row] for row in some], chosen, noises)
+                answers.update(zip(some, speech, strict=True))
+        return [answers[row] for row in range(len(requests))]
 
-    def _answer_one(self, request: Request, seed: int, settings: Settings | None, options: Options) -> Speech:
+    def _checked(self, request: Request, row: int | None) -> Request:
+        """Return a checked request; a mistake in one of several names its row."""
         if request.task not in self.stage1:
             tasks = ", ".join(self.stage1) or "no task"
             raise UserError(f"this pipeline was loaded for {tasks}; load it with task={request.task!r}")
+        try:
+            return request.checked()
+        except UserError as error:
+            if row is None:
+                raise
+            raise UserError(f"request {row} of the batch: {error}") from error
+
+    def _stages(self, model: Stage1) -> TwoStages:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
-        request = request.checked()
-        stages = TwoStages(self.tokenizer, self.stage1[request.task], *self.stage2)
-        chosen = (settings_for(request) if settings is None else settings).chosen(options)
-        return stages.answer(request, chosen, gumbel(torch.Generator().manual_seed(seed)))
+        if model not in self._ready:
+            self._ready[model] = TwoStages(self.tokenizer, model, *self.stage2, compile=self.compile)
+        return self._ready[model]
+
+    def _noise(self, seed: int) -> Noise:
+        """Return a row's noise; drawn on the GPU where there is one, whose numbers are not those of a CPU."""
+        device = self.device if self.device.type == "cuda" and torch.cuda.is_available() else torch.device("cpu")
+        return gumbel(torch.Generator(device).manual_seed(seed))
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:
