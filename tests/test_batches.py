@@ -50,7 +50,7 @@ def metis(tiny_bundle: object) -> Metis:
     lips = Stage1(STAGE1, PlainAdapter(LIP_DIM, WIDTH)).eval()
     assert loaded.stage2 is not None
     for model in (omni, lips, *loaded.stage2):
-        for parameter in model.diff_estimator.parameters():
+        for parameter in (*model.diff_estimator.parameters(), model.cond_emb.weight, model.mask_emb.weight):
             torch.nn.init.normal_(parameter, std=0.4)
     models = dict.fromkeys(("tts", "tse", "se", "vc"), omni)
     return Metis(loaded.tokenizer, {**models, "l2s": lips}, loaded.stage2, Utf8Bytes())
