@@ -28,6 +28,8 @@ LAYERS = (
     {"evaluate"},
     {"explain", "overlays"},
     {"lightning_cli"},
+    {"bench_paper"},
+    {"bench_generate"},
     {"cli"},
     {"__main__"},
 )

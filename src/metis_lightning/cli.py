@@ -36,7 +36,12 @@ OTHER_VERBS = {
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
 }
 
-VERBS = TRAINER_VERBS | OTHER_VERBS
+BENCH_VERBS = {
+    "bench generate": Verb("how fast requests are answered, by stage", "bench generate --batch-sizes 1 8"),
+}
+"""Verbs of two words that measure."""
+
+VERBS = TRAINER_VERBS | OTHER_VERBS | BENCH_VERBS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -77,6 +82,9 @@ def _dispatch(args: list[str]) -> None:
         run_trainer_verb(args, {name: verb.example for name, verb in TRAINER_VERBS.items()})
     elif args[0] in OTHER_VERBS:
         options = _other_verbs_parser().parse_args(args)
+        options.run(options)
+    elif " ".join(args[:2]) in BENCH_VERBS:
+        options = _bench_generate_parser().parse_args(args[2:])
         options.run(options)
     else:
         guess = get_close_matches(args[0], VERBS, n=1)
@@ -180,6 +188,38 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _bench_generate_parser() -> OneLineParser:
+    """Return the parser of `bench generate`."""
+    name = "bench generate"
+    parser = OneLineParser(
+        prog=f"python -m metis_lightning {name}",
+        description=BENCH_VERBS[name].about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_run_bench_generate)
+    add = parser.add_argument
+    add("--scale", choices=("nano", "paper"), default="nano", help="paper: the published sizes, with random weights")
+    add("--system", default="nano", metavar="S", help="bundle or checkpoint at scale nano (default: nano)")
+    add("--task", default="tse", choices=("tse", "se", "vc"), help="what is asked for (default: tse)")
+    add("--seconds", type=_positive, default=3, metavar="S", help="length of a request on average (default: 3)")
+    add("--batch-sizes", type=_positive, nargs="+", default=[1, 8], metavar="N", help="rows together (default: 1 8)")
+    add("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16", "int8"), help="of both stages")
+    add("--released", action="store_true", help="measure the released code's way, too, one row after another")
+    add("--num-steps", type=_positive, metavar="N", help="steps of stage 1 (default: the task's)")
+    add("--compile", action="store_true", help="compile the backbones")
+    add("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's)")
+    add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
+    add("--out", type=Path, metavar="FILE", help="write the table to a Markdown file, too")
+    parser.epilog = (
+        "examples:\n"
+        "  python -m metis_lightning bench generate --batch-sizes 1 4 8 --threads 2\n"
+        "  python -m metis_lightning bench generate --scale paper --task se --batch-sizes 1 --released "
+        "--precision float32 int8"
+    )
+    return parser
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -210,3 +250,10 @@ def _run_compare(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.compare import run_compare
 
     run_compare(options)
+
+
+def _run_bench_generate(options: argparse.Namespace) -> None:
+    """Run the verb `bench generate`."""
+    from metis_lightning.bench_generate import run_bench_generate
+
+    run_bench_generate(options)

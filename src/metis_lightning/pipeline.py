@@ -77,6 +77,9 @@ class Metis:
         compile: whether the backbones are compiled, once for each shape of a batch.
     """
 
+    stages: type[TwoStages] = TwoStages
+    """How both stages are gone through."""
+
     def __init__(
         self,
         tokenizer: SpeechTokenizer,
@@ -467,7 +470,7 @@ class Metis:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
         if model not in self._ready:
-            self._ready[model] = TwoStages(self.tokenizer, model, *self.stage2, compile=self.compile)
+            self._ready[model] = self.stages(self.tokenizer, model, *self.stage2, compile=self.compile)
         return self._ready[model]
 
     def _noise(self, seed: int) -> Noise:

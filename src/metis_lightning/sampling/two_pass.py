@@ -8,19 +8,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, Sampling, num_masked
 from metis_lightning.sampling.stages import Stage1Request, Stage2Request
+from metis_lightning.sampling.two_stages import TwoStages
 
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(tokens (1, T), mask (1, T), t (1,)) -> logits (1, T, V)."""
+
+
+@dataclass
+class TwoPass(TwoStages):
+    """Both stages as the released code computes them, one row after another."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for runner in self._runners:
+            runner.backbone.register_forward_hook(partial(_count, runner))
+
+    def _sample_ssl_tokens(
+        self, asked: Sequence[Stage1Request], settings: Sampling, noises: Sequence[Noise]
+    ) -> list[Tensor]:
+        pairs = zip(asked, noises, strict=True)
+        return [two_pass_ssl_tokens(self.stage1, request, settings, noise) for request, noise in pairs]
+
+    def _sample_layers(
+        self,
+        model: SemanticToAcoustic,
+        asked: Sequence[Stage2Request],
+        settings: Sampling,
+        steps: Sequence[int],
+        noises: Sequence[Noise],
+    ) -> list[Tensor]:
+        pairs = zip(asked, noises, strict=True)
+        return [two_pass_acoustic_tokens(model, request, settings, steps, noise) for request, noise in pairs]
+
+
+def _count(runner: Runner, *_: object) -> None:
+    runner.forwards += 1
 
 
 @torch.no_grad()

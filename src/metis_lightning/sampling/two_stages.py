@@ -19,7 +19,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.runner import Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.sampling.mask_predict import Noise
+from metis_lightning.sampling.mask_predict import Noise, Sampling
 from metis_lightning.sampling.request import HOP, Request, Speech, Timing
 from metis_lightning.sampling.settings import Settings
 from metis_lightning.sampling.stages import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
@@ -85,7 +85,7 @@ class TwoStages:
             heard = self._listen(requests)
         with clock.stage("stage1"):
             asked = [self._stage1_request(*pair) for pair in zip(requests, heard, strict=True)]
-            tokens = sample_ssl_tokens(self.stage1, asked, settings.stage1, noises, self._runners[0])
+            tokens = self._sample_ssl_tokens(asked, settings.stage1, noises)
         with clock.stage("stage2"):
             joined = [torch.cat([known.prompt, new]) for known, new in zip(heard, tokens, strict=True)]
             acoustic = self._acoustic_tokens(joined, heard, settings, noises)
@@ -163,7 +163,6 @@ class TwoStages:
         self, ssl_tokens: Sequence[Tensor], heard: Sequence[Heard], settings: Settings, noises: Sequence[Noise]
     ) -> list[Tensor]:
         """Turn SSL tokens (P + T,) into acoustic tokens (T, Q), after acoustic prompts (P, Q)."""
-        _, first_runner, full_runner = self._runners
         steps = settings.layer_steps(self.full.config.num_quantizers)
         given = self.first.config.num_quantizers
         asked = [
@@ -171,12 +170,28 @@ class TwoStages:
             for tokens, known in zip(ssl_tokens, heard, strict=True)
         ]
         first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
-        layer1 = sample_acoustic_tokens(self.first, asked, first_settings, steps, noises, first_runner)
+        layer1 = self._sample_layers(self.first, asked, first_settings, steps, noises)
         asked = [
             Stage2Request(tokens, known.acoustic_prompt, layer)
             for tokens, known, layer in zip(ssl_tokens, heard, layer1, strict=True)
         ]
-        return sample_acoustic_tokens(self.full, asked, settings.stage2, steps, noises, full_runner)
+        return self._sample_layers(self.full, asked, settings.stage2, steps, noises)
+
+    def _sample_ssl_tokens(
+        self, asked: Sequence[Stage1Request], settings: Sampling, noises: Sequence[Noise]
+    ) -> list[Tensor]:
+        return sample_ssl_tokens(self.stage1, asked, settings, noises, self._runners[0])
+
+    def _sample_layers(
+        self,
+        model: SemanticToAcoustic,
+        asked: Sequence[Stage2Request],
+        settings: Sampling,
+        steps: Sequence[int],
+        noises: Sequence[Noise],
+    ) -> list[Tensor]:
+        runner = self._runners[1 if model is self.first else 2]
+        return sample_acoustic_tokens(model, asked, settings, steps, noises, runner)
 
     def _wave(self, prompt: Tensor, tokens: Tensor) -> Tensor:
         """Return the waveform (S,) of acoustic tokens (T, Q) after a prompt (P, Q), on the CPU."""

@@ -42,6 +42,22 @@ class W2vBertFeatures(SSLFeatures):
         """Return the constructor's arguments."""
         return {"encoder": self.source, "layer": self.layer, "dim": self.dim}
 
+    @classmethod
+    def random(cls) -> W2vBertFeatures:
+        """Return the published sizes with random weights, to measure what they take.
+
+        Raises:
+            UserError: if transformers is not installed.
+        """
+        try:
+            from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+        except ImportError as error:
+            raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
+        features = cls()
+        config = Wav2Vec2BertConfig(num_hidden_layers=features.layer)
+        features._encoder.append(Wav2Vec2BertModel(config).eval().requires_grad_(False))
+        return features
+
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return the number of whole stacked filter-bank frames."""
         return self._filterbank[0].num_frames(num_samples)
