@@ -20,12 +20,16 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.sampling.stages import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
+from metis_lightning.sampling.two_pass import two_pass_acoustic_tokens, two_pass_ssl_tokens
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 
 FOLDER = Path(os.environ.get("METIS_PARITY_DIR", Path(__file__).parent / "parity"))
 FILES = sorted(FOLDER.glob("*.safetensors"))
-ZERO_NOISE = torch.zeros_like
+
+
+def zero_noise(shape: tuple[int, ...], index: tuple[Tensor, ...]) -> Tensor:
+    return torch.zeros(shape)[index]
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -65,13 +69,14 @@ def check_stage1(model: Stage1, io: dict[str, Tensor]) -> None:
         assert_close(model.cond_adapter(io["cond"]), io["cond_adapter_out"])
     for key in ("tokens_cfg0.0", "tokens_cfg2.5"):
         request = Stage1Request(
-            prompt=io["prompt"],
+            prompt=io["prompt"][0],
             length=io[key].shape[1],
-            condition=io["cond"][:1] if "cond" in io else None,
-            phones=None if phones is None else io["phone_id"][:1],
+            condition=io["cond"][0] if "cond" in io else None,
+            phones=None if phones is None else io["phone_id"][0],
         )
         settings = Sampling(num_steps=8, guidance_scale=float(key.removeprefix("tokens_cfg")))
-        assert torch.equal(sample_ssl_tokens(model, request, settings, ZERO_NOISE), io[key]), key
+        assert torch.equal(sample_ssl_tokens(model, [request], settings, [zero_noise])[0], io[key][0]), key
+        assert torch.equal(two_pass_ssl_tokens(model, request, settings, zero_noise), io[key][0]), key
 
 
 @torch.no_grad()
@@ -89,8 +94,9 @@ def check_stage2(model: SemanticToAcoustic, io: dict[str, Tensor]) -> None:
     steps = steps_of_layers(model.config.num_quantizers, given.shape[-1])
     for key in ("tokens_cfg0.0", "tokens_cfg2.5"):
         settings = replace(base, guidance_scale=float(key.removeprefix("tokens_cfg")))
-        request = Stage2Request(io["semantic"], io["prompt"], given)
-        assert torch.equal(sample_acoustic_tokens(model, request, settings, steps, ZERO_NOISE), io[key]), key
+        request = Stage2Request(io["semantic"][0], io["prompt"][0], given[0])
+        assert torch.equal(sample_acoustic_tokens(model, [request], settings, steps, [zero_noise])[0], io[key][0]), key
+        assert torch.equal(two_pass_acoustic_tokens(model, request, settings, steps, zero_noise), io[key][0]), key
 
 
 @torch.no_grad()

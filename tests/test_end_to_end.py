@@ -117,7 +117,7 @@ def test_omni_answers_every_kind_of_request(
     check_loaded(metis, "omni", checkpoint, lora=bool(options))
     asked: list[Stage1Request] = []
     sample = two_stages.sample_ssl_tokens
-    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (asked.append(args[1]), sample(*args))[1])
+    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (asked.extend(args[1]), sample(*args))[1])
     voice, heard = noise(12_000), noise(14_000, 1)
     answers = {
         "tts": metis.synthesize("Hello there.", voice, "Good morning.", seconds=14_400 / 24_000, settings=GUIDED),

@@ -11,12 +11,13 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.condition import PlainAdapter
+from metis_lightning.models.runner import Runner
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import HOP, L2S_SETTINGS, TSE_SETTINGS, TTS_SETTINGS, Metis, Request
 from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.sampling.settings import settings_for
-from metis_lightning.sampling.stages import Stage1Request
+from metis_lightning.sampling.stages import Stage1Request, _stage1_row
 from metis_lightning.tokens.lips import double_rate
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from pretended_gpu import PretendedGPU, is_there, send
@@ -54,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Stage1Request]:
     """What stage 1 was asked for since."""
     requests: list[Stage1Request] = []
     sample = two_stages.sample_ssl_tokens
-    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (requests.append(args[1]), sample(*args))[1])
+    monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (requests.extend(args[1]), sample(*args))[1])
     return requests
 
 
@@ -86,9 +87,9 @@ def test_extract_and_convert_share_their_path_and_enhance_has_no_prompt(
     assert torch.equal(converted.wave, all_tasks.extract(source, prompt, settings=FAST).wave)
     asked.clear()
     enhanced = all_tasks.enhance(source, settings=FAST)
-    assert asked[0].prompt.shape == (1, 0)
+    assert asked[0].prompt.shape == (0,)
     features, frames = all_tasks.tokenizer.ssl_features(source[None], torch.tensor([24_000]))
-    assert torch.equal(asked[0].condition, features)
+    assert torch.equal(asked[0].condition, features[0])
     assert enhanced.ssl_tokens.shape == (int(frames),)
 
 
@@ -99,8 +100,8 @@ def test_what_is_heard_is_prompt_and_source_joined_on_a_frame(all_tasks: Metis, 
     joined = torch.cat([whole, source])
     features, frames = all_tasks.tokenizer.ssl_features(joined[None], torch.tensor([len(joined)]))
     tokens, known = all_tasks.tokenizer.ssl_tokens(whole[None], torch.tensor([len(whole)]))
-    assert torch.equal(asked[0].condition, features)
-    assert torch.equal(asked[0].prompt, tokens)
+    assert torch.equal(asked[0].condition, features[0])
+    assert torch.equal(asked[0].prompt, tokens[0])
     assert asked[0].length == int(frames) - int(known) == 50
     assert asked[0].phones is None
 
@@ -109,11 +110,11 @@ def test_lips_are_doubled_after_zeros_for_the_prompt(all_tasks: Metis, asked: li
     lips = noise(20 * LIP_DIM).view(20, LIP_DIM)
     speech = all_tasks.lip_to_speech(lips.double(), noise(12_000, 1), settings=FAST)
     assert len(speech.wave) == 20 * 2 * HOP == 2 * len(lips) * HOP
-    assert asked[0].condition.shape == (1, 25 + 40, LIP_DIM)
-    assert asked[0].condition[0, :25].abs().sum() == 0
-    assert torch.equal(asked[0].condition[0, 25:], double_rate(lips[None])[0])
+    assert asked[0].condition.shape == (25 + 40, LIP_DIM)
+    assert asked[0].condition[:25].abs().sum() == 0
+    assert torch.equal(asked[0].condition[25:], double_rate(lips[None])[0])
     # The prompt's last frame has no token: it is generated, and not heard.
-    assert (asked[0].prompt.shape[1], asked[0].length) == (24, 41)
+    assert (len(asked[0].prompt), asked[0].length) == (24, 41)
     assert len(speech.ssl_tokens) == len(speech.acoustic_tokens) == 40
 
 
@@ -122,13 +123,13 @@ def test_text_stands_before_the_tokens_and_nothing_is_added_to_them(
 ) -> None:
     speech = all_tasks.synthesize("Say this.", noise(12_000), "I said that.", seconds=0.7, settings=FAST)
     assert len(speech.wave) == 35 * HOP
-    assert asked[0].phones.tolist() == [all_tasks.text(("I said that. Say this.", "en"))]
+    assert asked[0].phones.tolist() == all_tasks.text(("I said that. Say this.", "en"))
     # Zeros would not be nothing: the adapter makes something of them.
     assert asked[0].condition is None
-    assert (asked[0].prompt.shape[1], asked[0].length) == (24, 36)
+    assert (len(asked[0].prompt), asked[0].length) == (24, 36)
     asked.clear()
     all_tasks.synthesize("Dis-le.", noise(12_000), "I said that.", "fr", "en", 0.7, settings=FAST)
-    assert asked[0].phones.tolist() == [all_tasks.text(("I said that.", "en"), ("Dis-le.", "fr"))]
+    assert asked[0].phones.tolist() == all_tasks.text(("I said that.", "en"), ("Dis-le.", "fr"))
 
 
 def test_the_length_of_a_text_follows_the_prompts_rate(all_tasks: Metis) -> None:
@@ -142,29 +143,33 @@ def test_a_text_guides_extraction(all_tasks: Metis, asked: list[Stage1Request]) 
     guided = all_tasks.extract(mixture, voice, settings=FAST, text="Say this.", enrollment_text="I said that.")
     assert torch.equal(asked[0].condition, asked[1].condition)
     assert asked[0].phones is None
-    assert asked[1].phones.tolist() == [all_tasks.text(("I said that. Say this.", "en"))]
+    assert asked[1].phones.tolist() == all_tasks.text(("I said that. Say this.", "en"))
     assert not torch.equal(guided.ssl_tokens, unguided.ssl_tokens)
 
 
-def test_guidance_compares_with_the_model_that_sees_neither_prompt_nor_phones(
-    all_tasks: Metis, monkeypatch: pytest.MonkeyPatch
+def test_guidance_compares_with_the_model_that_sees_neither_prompt_nor_phones_in_one_pass(
+    all_tasks: Metis, asked: list[Stage1Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, calls = all_tasks.stage1["tse"], []
-    forward = Stage1.forward
-
-    def spy(self, tokens, mask, t, x_mask=None, condition=None, phones=None):
-        calls.append((tokens.shape[1], condition, phones))
-        return forward(self, tokens, mask, t, x_mask, condition, phones)
-
-    monkeypatch.setattr(Stage1, "forward", spy)
+    passes = []
+    call = Runner.__call__
+    monkeypatch.setattr(
+        Runner, "__call__", lambda self, x, lengths, scales: (passes.append(lengths), call(self, x, lengths, scales))[1]
+    )
     all_tasks.extract(noise(24_000), noise(12_000, 1), 0, GUIDED, "Say this.", "I said that.")
-    assert model.phone_emb is not None
-    (length, condition, phones), (short, without, none) = calls[:2]
-    assert phones is not None
-    assert none is None
-    assert length - short == 24
+    assert asked[0].phones is not None
+    frames = asked[0].length
+    assert passes[0] == (len(asked[0].phones) + 24 + frames, frames)
+    rows = _stage1_row(all_tasks.stage1["tse"], asked[0], GUIDED.stage1)
     # The condition of what is generated stays.
-    assert torch.equal(without, condition[:, 24:])
+    assert torch.equal(rows.unconditional.added, rows.conditional.added)
+
+
+def test_a_guidance_that_can_change_nothing_is_left_out(all_tasks: Metis) -> None:
+    guided = replace(GUIDED, stage2=replace(GUIDED.stage2, guidance_scale=2.5))
+    speech = all_tasks.enhance(noise(24_000), settings=guided)
+    assert speech.timing.forwards == {"stage1": 2, "stage2": 2 + 1 + 1}
+    unguided = replace(guided, stage1=replace(guided.stage1, guidance_scale=0.0), first_layer_guidance=0.0)
+    assert torch.equal(speech.wave, all_tasks.enhance(noise(24_000), settings=unguided).wave)
 
 
 def test_the_first_layer_of_stage_2_is_not_guided_unless_asked(metis: Metis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +203,9 @@ def test_the_generated_part_is_aligned_with_the_mixture(metis: Metis, monkeypatc
     joined = torch.cat([enrollment, mixture])
     tokens = metis.tokenizer.acoustic_tokens(joined[None])
 
-    def copy(model, request, settings, steps, source):
-        start, layers = request.prompt.shape[1], model.config.num_quantizers
-        return tokens[:, start : request.ssl_tokens.shape[1], :layers]
+    def copy(model, requests, *rest):
+        start, layers = len(requests[0].prompt), model.config.num_quantizers
+        return [tokens[0, start : len(requests[0].ssl_tokens), :layers]]
 
     monkeypatch.setattr(two_stages, "sample_acoustic_tokens", copy)
     extracted = metis.extract(mixture, enrollment, settings=FAST)

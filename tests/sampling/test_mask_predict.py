@@ -7,60 +7,100 @@ from torch import Tensor
 
 from metis_lightning.models.masking import mask_ratio
 from metis_lightning.sampling.guidance import guide
-from metis_lightning.sampling.mask_predict import Sampling, gumbel, keep_likeliest, least_confident, mask_predict
+from metis_lightning.sampling.mask_predict import (
+    Noise,
+    Sampling,
+    State,
+    gumbel,
+    least_confident,
+    likeliest,
+    mask_predict,
+    num_masked,
+    schedule,
+)
 
-LENGTH, VOCABULARY = 30, 50
+LENGTHS, VOCABULARY = (30, 7, 19), 50
 CPU = torch.device("cpu")
 
 
-def truth() -> Tensor:
-    return torch.randint(VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+def truth(lengths: tuple[int, ...] = LENGTHS) -> Tensor:
+    return torch.randint(VOCABULARY, (sum(lengths),), generator=torch.Generator().manual_seed(0))
 
 
-def test_a_sure_denoiser_is_followed_and_masks_shrink_as_scheduled() -> None:
-    seen: list[int] = []
-
-    def denoise(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-        seen.append(int(mask[0].sum()))
-        assert (tokens[mask] == 0).all()
-        return torch.nn.functional.one_hot(truth(), VOCABULARY) * 1e4
-
-    settings = Sampling(num_steps=5)
-    noise = gumbel(torch.Generator().manual_seed(0))
-    assert torch.equal(mask_predict(denoise, (2, LENGTH), settings, noise, CPU), truth())
-    expected = [LENGTH] + [int(mask_ratio(torch.tensor(1 - i / 5)) * LENGTH) for i in range(1, 5)]
-    assert seen == expected
+def noises(*seeds: int) -> list[Noise]:
+    return [gumbel(torch.Generator().manual_seed(seed)) for seed in seeds]
 
 
-def test_seeds_decide_the_tokens() -> None:
-    def denoise(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-        return torch.zeros(*tokens.shape, VOCABULARY)
+def test_a_sure_denoiser_is_followed_and_masks_shrink_as_scheduled_in_each_row() -> None:
+    seen: list[dict[int, int]] = []
 
-    def run(seed: int) -> Tensor:
-        noise = gumbel(torch.Generator().manual_seed(seed))
-        return mask_predict(denoise, (1, LENGTH), Sampling(num_steps=4), noise, CPU)
+    def denoise(state: State, step: int) -> Tensor:
+        assert step == len(seen)
+        seen.append({row: len(frames) for row, frames in zip(state.rows, state.masked, strict=True)})
+        assert int(state.mask.sum()) == sum(seen[-1].values())
+        assert (state.tokens[state.mask] == 0).all()
+        return torch.nn.functional.one_hot(truth()[state.mask], VOCABULARY) * 1e4
 
-    assert torch.equal(run(1), run(1))
-    assert not torch.equal(run(1), run(2))
-
-
-def test_keep_likeliest_keeps_ceil_of_two_percent() -> None:
-    logits = torch.randn(1, 3, 120, generator=torch.Generator().manual_seed(0))
-    kept = keep_likeliest(logits, 0.98)
-    assert (kept > -torch.inf).sum(dim=-1).tolist() == [[3, 3, 3]]
-    assert torch.equal(kept.argmax(dim=-1), logits.argmax(dim=-1))
-
-
-def test_least_confident_takes_only_masked_positions() -> None:
-    confidence = torch.tensor([[0.9, 0.1, 0.2, 0.05]])
-    mask = torch.tensor([[True, True, True, False]])
-    assert least_confident(confidence, mask, 2).tolist() == [[False, True, True, False]]
+    found = mask_predict(denoise, LENGTHS, Sampling(num_steps=5), noises(0, 1, 2), CPU)
+    assert [len(tokens) for tokens in found] == list(LENGTHS)
+    assert torch.equal(torch.cat(found), truth())
+    for row, length in enumerate(LENGTHS):
+        counts = [length] + [int(mask_ratio(torch.tensor(1 - i / 5)) * length) for i in range(1, 5)]
+        assert [step.get(row, 0) for step in seen] == counts
 
 
-def test_gumbel_noise_has_its_mean_and_deviation() -> None:
-    noise = gumbel(torch.Generator().manual_seed(0))(torch.empty(200_000))
+def test_a_row_that_is_done_is_left_in_peace() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def denoise(state: State, step: int) -> Tensor:
+        seen.append(state.rows)
+        return torch.zeros(int(state.mask.sum()), VOCABULARY)
+
+    # Three frames: sin(π/2 · 1/5) · 3 is less than one, so the last step has nothing to do.
+    mask_predict(denoise, (30, 3), Sampling(num_steps=5), noises(0, 1), CPU)
+    assert seen == [(0, 1)] * 4 + [(0,)]
+
+
+def test_seeds_decide_the_tokens_of_each_row_whatever_stands_beside_it() -> None:
+    scores = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(5))
+
+    def run(lengths: tuple[int, ...], *seeds: int) -> list[Tensor]:
+        def denoise(state: State, step: int) -> Tensor:
+            return torch.cat([scores[frames] for frames in state.masked])
+
+        return mask_predict(denoise, lengths, Sampling(num_steps=4), noises(*seeds), CPU)
+
+    together = run((30, 12, 30), 1, 2, 3)
+    alone = [run((length,), seed)[0] for length, seed in ((30, 1), (12, 2), (30, 3))]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+    assert not torch.equal(together[0], together[2])
+
+
+def test_the_schedule_runs_from_all_masked_to_none() -> None:
+    assert schedule(4).tolist() == [1.0, 0.75, 0.5, 0.25]
+    assert [num_masked(30, step, 1) for step in (0, 1)] == [30, 0]
+
+
+def test_likeliest_keeps_ceil_of_two_percent() -> None:
+    logits = torch.randn(3, 120, generator=torch.Generator().manual_seed(0))
+    values, tokens = likeliest(logits, 0.98)
+    assert values.shape == tokens.shape == (3, 3)
+    assert torch.equal(tokens[:, 0], logits.argmax(dim=-1))
+    assert torch.equal(values, logits.gather(-1, tokens))
+
+
+def test_least_confident_gives_frames_in_order() -> None:
+    confidence = torch.tensor([0.9, 0.1, 0.05, 0.2])
+    assert least_confident(confidence, torch.tensor([2, 3, 5, 8]), 3, 10).tolist() == [3, 5, 8]
+
+
+def test_gumbel_noise_has_its_mean_and_deviation_and_is_indexed() -> None:
+    everything = (torch.arange(200_000),)
+    noise = noises(0)[0]((200_000,), everything)
     assert abs(noise.mean().item() - 0.5772) < 0.01
     assert abs(noise.std().item() - 1.2825) < 0.01
+    some = torch.tensor([[5, 3], [0, 199_999]])
+    assert torch.equal(noises(0)[0]((200_000,), (some,)), noise[some])
 
 
 def test_guidance_is_row_by_row_and_none_at_equal_branches() -> None:

@@ -1,17 +1,43 @@
 """The bidirectional Llama that both stages share, with RMSNorm adapted to the diffusion step.
 
-Shape letters: B batch, T positions, H hidden width, N heads, D head width.
+Shape letters: B batch, T positions, H hidden width, N heads, D head width, L layers.
 Parameter names are those of the published checkpoints (MaskGCT, 2409.00750; Metis, 2502.03128).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where sequences stand in x (B, T, H), and so what attends to what.
+
+    rotation: cosines and sines (T, D) of the positions.
+    mask: (B, 1, 1, T), True where a position is attended to; None if all are.
+    lengths: of sequences that stand one after another along T, each attending to itself alone; empty if each row is
+        one sequence.
+    """
+
+    rotation: tuple[Tensor, Tensor]
+    mask: Tensor | None = None
+    lengths: tuple[int, ...] = ()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return softmax(q kᵀ/√D) v, all (B, N, T, D)."""
+        q, k = rotate(q, self.rotation), rotate(k, self.rotation)
+        if len(self.lengths) < 2:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        # Each sequence by itself is what it would be alone, to the last bit, and no work is done for padding.
+        parts = zip(*(heads.split(self.lengths, dim=2) for heads in (q, k, v)), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
 
 
 class AdaptiveRMSNorm(nn.Module):
@@ -26,8 +52,12 @@ class AdaptiveRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, step_BH: Tensor) -> Tensor:
         """Normalise x (B, T, H) with the scale of its row's step."""
+        return self.scaled(x, self.to_weight(step_BH)[:, None])
+
+    def scaled(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Normalise x (B, T, H) with a scale that broadcasts to it."""
         normalised = x.float() * torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + self.eps)
-        return (self.to_weight(step_BH)[:, None] * normalised).to(x.dtype)
+        return (weight * normalised).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -43,10 +73,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden_size, hidden_size, bias=False)
         self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """Attend x (B, T, H) where mask (B, 1, 1, T) is True."""
-        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        attended = F.scaled_dot_product_attention(rotate(q, rotation), rotate(k, rotation), v, attn_mask=mask)
+        self.qkv_proj: nn.Module | None = None
+        """Computes q, k and v at once, in models that were made ready for inference; see `inference.py`."""
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Attend x (B, T, H) to itself."""
+        if self.qkv_proj is None:
+            projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        else:
+            projected = self.qkv_proj(x).chunk(3, dim=-1)
+        attended = layout.attend(*map(self._heads, projected))
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -61,9 +97,14 @@ class SwiGLU(nn.Module):
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_up_proj: nn.Module | None = None
+        """Computes both at once, as `Attention.qkv_proj` does."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, H) to (B, T, H)."""
+        if self.gate_up_proj is not None:
+            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            return self.down_proj(F.silu(gate) * up)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -77,10 +118,16 @@ class Block(nn.Module):
         self.post_attention_layernorm = AdaptiveRMSNorm(hidden_size)
         self.mlp = SwiGLU(hidden_size, 4 * hidden_size)
 
-    def forward(self, x: Tensor, step_BH: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, step_BH: Tensor, layout: Layout) -> Tensor:
         """Map (B, T, H) to (B, T, H)."""
-        x = x + self.self_attn(self.input_layernorm(x, step_BH), rotation, mask)
-        return x + self.mlp(self.post_attention_layernorm(x, step_BH))
+        norms = (self.input_layernorm, self.post_attention_layernorm)
+        before_attention, before_mlp = (norm.to_weight(step_BH)[:, None] for norm in norms)
+        return self.scaled(x, before_attention, before_mlp, layout)
+
+    def scaled(self, x: Tensor, before_attention: Tensor, before_mlp: Tensor, layout: Layout) -> Tensor:
+        """Map (B, T, H) to (B, T, H), given the scales of both norms."""
+        x = x + self.self_attn(self.input_layernorm.scaled(x, before_attention), layout)
+        return x + self.mlp(self.post_attention_layernorm.scaled(x, before_mlp))
 
 
 class Backbone(nn.Module):
@@ -109,16 +156,37 @@ class Backbone(nn.Module):
             t: (B,) step in [0, 1], 1 where all is masked.
             x_mask: (B, T), nonzero where a position is not padding; None if nothing is.
         """
-        step_BH = self.diff_step_mlp(sinusoidal_embedding(t, self.hidden_size).to(x.dtype))
-        rotation = rotary_embedding(x.shape[1], self.head_dim, x)
+        step_BH = self.step_embedding(t, x.dtype)
         mask = None if x_mask is None else x_mask.bool()[:, None, None]
+        layout = Layout(rotary_embedding(x.shape[1], self.head_dim, x), mask)
         recompute = self.checkpoint_activations and torch.is_grad_enabled()
         for layer in self.layers:
-            if recompute:
-                x = checkpoint(layer, x, step_BH, rotation, mask, use_reentrant=False)
-            else:
-                x = layer(x, step_BH, rotation, mask)
+            x = checkpoint(layer, x, step_BH, layout, use_reentrant=False) if recompute else layer(x, step_BH, layout)
         return self.norm(x, step_BH)
+
+    def step_embedding(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return embeddings (B, H) of steps t (B,)."""
+        return self.diff_step_mlp(sinusoidal_embedding(t, self.hidden_size).to(dtype))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers in order."""
+        return [cast(Block, layer) for layer in self.layers]
+
+    def norm_scales(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the scales (B, 2 L + 1, H) of all norms of L layers at steps t (B,), in the order of their use.
+
+        They depend on nothing else, so a schedule's are computed once: they are a tenth of the model's weights.
+        """
+        step_BH = self.step_embedding(t, dtype)
+        norms = [norm for block in self.blocks for norm in (block.input_layernorm, block.post_attention_layernorm)]
+        return torch.stack([norm.to_weight(step_BH) for norm in (*norms, self.norm)], dim=1)
+
+    def scaled(self, x: Tensor, scales: Tensor, layout: Layout) -> Tensor:
+        """Return hidden states (B, T, H) at one step for all, given its `norm_scales` (2 L + 1, H)."""
+        for index, block in enumerate(self.blocks):
+            x = block.scaled(x, scales[2 * index], scales[2 * index + 1], layout)
+        return self.norm.scaled(x, scales[-1])
 
 
 def condition_mlp(hidden_size: int) -> nn.Sequential:

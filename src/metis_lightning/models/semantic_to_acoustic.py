@@ -71,6 +71,22 @@ class SemanticToAcoustic(nn.Module):
         """Return the condition embeddings (B, T, H) of SSL tokens (B, T) for predicting `layer`."""
         return self.cond_emb(ssl_tokens) + self.layer_emb.weight[layer]
 
+    def other_layers(self, known: Tensor, layer: int) -> Tensor:
+        """Return what the layers but `layer` add to a frame's embedding (T, H) outside the prompt.
+
+        Those below it are `known` (T, layer); those above it are masked.
+        """
+        total = (self.config.num_quantizers - 1 - layer) * self.mask_emb.weight.expand(len(known), -1)
+        for index in range(layer):
+            total = total + self.token_emb[index](known[:, index])
+        return total
+
+    def adapted(self, ssl_tokens: Tensor, layer: int) -> Tensor:
+        """Return what SSL tokens (…, T) add to the embeddings (…, T, H) for predicting `layer`."""
+        if self.diff_estimator.cond_mlp is None:
+            raise ValueError("the backbone of stage 2 needs its cond_mlp")
+        return self.diff_estimator.cond_mlp(self.condition(ssl_tokens, layer))
+
     def hidden(self, x: Tensor, condition: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H) of embeddings x and condition, both (B, T, H), at step t (B,)."""
         if self.diff_estimator.cond_mlp is None:

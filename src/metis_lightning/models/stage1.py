@@ -67,16 +67,27 @@ class Stage1(nn.Module):
     ) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
 
+        Without a condition any shape of tokens will do.
         The adapted condition (B, T, C) is added to the rows where heard (B,) is True, to all without `heard`. A row
         of zeros is not a row without a condition: an adapter makes something of zeros, too.
         """
         embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))
         if condition is None:
             return embeddings
+        adapted = self.adapted(condition)
+        return embeddings + (adapted if heard is None else adapted * heard[:, None, None])
+
+    def adapted(self, condition: Tensor) -> Tensor:
+        """Return embeddings (…, T, H) of condition frames (…, T, C)."""
         if self.cond_adapter is None:
             raise ValueError("this stage 1 has no cond_adapter and takes no condition")
-        adapted = self.cond_adapter(condition)
-        return embeddings + (adapted if heard is None else adapted * heard[:, None, None])
+        return self.cond_adapter(condition)
+
+    def phone_prefix(self, phones: Tensor) -> Tensor:
+        """Return embeddings (…, P, H) of phones (…, P), as they stand before the tokens'; padding phones are -1."""
+        if self.phone_emb is None or self.diff_estimator.cond_mlp is None:
+            raise ValueError("this stage 1 was built without use_phone_cond and takes no phones")
+        return self.diff_estimator.cond_mlp(self.phone_emb(phones.clamp(min=0)))
 
     def hidden(self, x: Tensor, t: Tensor, x_mask: Tensor | None, phones: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H) of embeddings x (B, T, H) at step t (B,), phones (B, P) put before them.
@@ -85,9 +96,7 @@ class Stage1(nn.Module):
         """
         if phones is None:
             return self.diff_estimator(x, t, x_mask)
-        if self.phone_emb is None or self.diff_estimator.cond_mlp is None:
-            raise ValueError("this stage 1 was built without use_phone_cond and takes no phones")
-        prefix = self.diff_estimator.cond_mlp(self.phone_emb(phones.clamp(min=0)))
+        prefix = self.phone_prefix(phones)
         frames = x.new_ones(x.shape[:2]) if x_mask is None else x_mask
         both = torch.cat([(phones >= 0).to(frames.dtype), frames], dim=1)
         return self.diff_estimator(torch.cat([prefix, x], dim=1), t, both)[:, phones.shape[1] :]

@@ -1,12 +1,13 @@
-"""Iterative mask-predict decoding (MaskGIT, 2202.04200), as MaskGCT's released code does it.
+"""Iterative mask-predict decoding (MaskGIT, 2202.04200), as MaskGCT's released code does it, for many rows at once.
 
-Shape letters: B batch, T frames to generate, H hidden width, V codebook size.
+Rows are of different lengths and have noise of their own: each gets what it gets alone.
+Shape letters: N frames of all rows, one row after another; T frames of a row; K masked frames; V codebook size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,28 @@ from torch import Tensor
 
 from metis_lightning.models.masking import mask_ratio
 
-Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(tokens (B, T), mask (B, T), t (B,)) -> logits (B, T, V)."""
 
-Noise = Callable[[Tensor], Tensor]
-"""A tensor -> Gumbel noise of its shape."""
+@dataclass(frozen=True)
+class State:
+    """Where decoding stands before a step.
+
+    tokens: (N,), 0 where masked.
+    mask: (N,), True where masked.
+    rows: those that have masked frames left.
+    masked: the masked frames of each of `rows`, (K,), counted from the row's first.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    rows: tuple[int, ...]
+    masked: tuple[Tensor, ...]
+
+
+Denoiser = Callable[[State, int], Tensor]
+"""The state before a step and its number, from 0 -> logits (K, V) of the masked frames of all rows."""
+
+Noise = Callable[[tuple[int, ...], tuple[Tensor, ...]], Tensor]
+"""A shape and an index -> Gumbel noise of that shape, at the index."""
 
 
 @dataclass(frozen=True)
@@ -49,58 +67,110 @@ class Sampling:
 
 
 def gumbel(generator: torch.Generator) -> Noise:
-    """Return a source of Gumbel noise that draws from `generator`, on the generator's device."""
+    """Return a source of Gumbel noise that draws from `generator`, on the generator's device.
 
-    def noise(like: Tensor) -> Tensor:
-        uniform = torch.rand(like.shape, generator=generator, device=generator.device).to(like.device)
+    The numbers of the whole shape are drawn, so that a seed's noise does not depend on what is asked for.
+    """
+
+    def noise(shape: tuple[int, ...], index: tuple[Tensor, ...]) -> Tensor:
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(index[0].device)[index]
         return -torch.log((-torch.log(uniform.clamp(min=1e-20))).clamp(min=1e-20))
 
     return noise
 
 
+def schedule(num_steps: int) -> Tensor:
+    """Return the diffusion steps t (S,) of a decoding in S steps, from 1 down to 1/S."""
+    return torch.tensor([1.0 - step / num_steps for step in range(num_steps)])
+
+
 def mask_predict(
-    denoise: Denoiser, shape: tuple[int, int], settings: Sampling, noise: Noise, device: torch.device
-) -> Tensor:
-    """Return tokens (B, T), starting from all masked.
+    denoise: Denoiser, lengths: Sequence[int], settings: Sampling, noises: Sequence[Noise], device: torch.device
+) -> list[Tensor]:
+    """Return tokens (T,) of each row of `lengths` frames, starting from all masked.
 
     At each step every masked token is drawn; then the least confident are masked again, as many as the schedule says.
     """
-    tokens = torch.zeros(shape, dtype=torch.long, device=device)
-    mask = torch.ones(shape, dtype=torch.bool, device=device)
-    steps = settings.num_steps
-    for step in range(steps):
-        remaining = 1.0 - step / steps
-        t = torch.full((shape[0],), remaining, device=device)
-        logits = keep_likeliest(denoise(tokens, mask, t), settings.filter_threshold)
-        drawn = _draw(logits, settings, remaining, is_last=step == steps - 1, noise=noise)
-        tokens = torch.where(mask, drawn, tokens)
-        num_masked = int(mask_ratio(torch.tensor(1.0 - (step + 1) / steps)) * shape[1])
-        if step == steps - 1 or num_masked == 0:
+    starts = [sum(lengths[:row]) for row in range(len(lengths))]
+    tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
+    rows = tuple(range(len(lengths)))
+    masked = tuple(torch.arange(length, device=device) for length in lengths)
+    for step in range(settings.num_steps):
+        place = _places(starts, rows, masked)
+        mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
+        draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
+        noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
+        tokens = tokens.index_copy(0, place, draw.tokens(noise))
+        counts = [num_masked(lengths[row], step + 1, settings.num_steps) for row in rows]
+        going = [index for index, count in enumerate(counts) if count]
+        if not going:
             break
-        confidence = logits.softmax(dim=-1).gather(-1, drawn[..., None])[..., 0]
-        confidence = confidence + settings.confidence_temperature * remaining * noise(confidence)
-        mask = least_confident(confidence, mask, num_masked)
-        tokens = tokens.masked_fill(mask, 0)
-    return tokens
+        confidence = draw.confidence([noise[index] for index in going], [len(frames) for frames in masked], going)
+        masked = tuple(
+            least_confident(confidence[number], masked[index], counts[index], lengths[rows[index]])
+            for number, index in enumerate(going)
+        )
+        rows = tuple(rows[index] for index in going)
+        tokens = tokens.index_fill(0, _places(starts, rows, masked), 0)
+    return list(tokens.split(list(lengths)))
 
 
-def keep_likeliest(logits: Tensor, threshold: float) -> Tensor:
-    """Return logits (B, T, V) with all but the ceil((1 - threshold) · V) largest at -inf."""
-    k = math.ceil((1 - threshold) * logits.shape[-1])
-    values, indices = logits.topk(k, dim=-1)
-    return torch.full_like(logits, -torch.inf).scatter(-1, indices, values)
+def num_masked(length: int, step: int, num_steps: int) -> int:
+    """Return how many of `length` frames are masked before a step, counted from 0; none after the last."""
+    return 0 if step == num_steps else int(mask_ratio(torch.tensor(1.0 - step / num_steps)) * length)
 
 
-def least_confident(confidence: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Return a mask (B, T) of the `count` least confident positions among those of `mask`."""
-    doubt = (1 - confidence.float()).masked_fill(~mask, -torch.finfo(torch.float32).max)
-    return torch.zeros_like(mask).scatter(1, doubt.topk(count, dim=-1).indices, True)
+def likeliest(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the ceil((1 - threshold) · V) largest of logits (K, V) and their tokens, both (K, V'), largest first."""
+    found = logits.topk(math.ceil((1 - threshold) * logits.shape[-1]), dim=-1)
+    return found.values, found.indices
 
 
-def _draw(logits: Tensor, settings: Sampling, remaining: float, is_last: bool, noise: Noise) -> Tensor:
-    """Return drawn tokens (B, T); the last of several steps takes the likeliest."""
-    if is_last and settings.num_steps > 1:
-        return logits.argmax(dim=-1)
-    # The released code draws a single step at a low temperature of its own.
-    temperature = 0.2 if is_last else settings.temperature * remaining
-    return (logits / max(temperature, 1e-3) + noise(logits)).argmax(dim=-1)
+def least_confident(confidence: Tensor, frames: Tensor, count: int, length: int) -> Tensor:
+    """Return the `count` least confident of masked frames (K,), in order, of a row of `length`."""
+    # All frames take part, as in the released code, so that ties fall as they do there.
+    doubt = confidence.new_full((length,), -torch.finfo(torch.float32).max).index_copy(0, frames, 1 - confidence)
+    return doubt.topk(count).indices.sort().values
+
+
+_RowNoise = tuple[Noise, int, Tensor]
+"""Noise of a row, its frames T, and which of them (K,) are masked."""
+
+
+class _Draw:
+    """What is drawn at a step from logits (K, V); the last of several steps takes the likeliest."""
+
+    def __init__(self, logits: Tensor, settings: Sampling, step: int) -> None:
+        self.settings, self.vocabulary = settings, logits.shape[-1]
+        self.remaining, is_last = 1.0 - step / settings.num_steps, step == settings.num_steps - 1
+        self.greedy = is_last and settings.num_steps > 1
+        # The released code draws a single step at a low temperature of its own.
+        self.temperature = 0.2 if is_last else settings.temperature * self.remaining
+        self.logits, self.candidates = likeliest(logits, settings.filter_threshold)
+        self.chosen = torch.zeros_like(self.candidates[:, :1])
+
+    def tokens(self, rows: Sequence[_RowNoise]) -> Tensor:
+        """Draw tokens (K,)."""
+        if not self.greedy:
+            parts = self.candidates.split([len(frames) for _, _, frames in rows])
+            drawn = [
+                noise((length, self.vocabulary), (frames[:, None], candidates))
+                for (noise, length, frames), candidates in zip(rows, parts, strict=True)
+            ]
+            noisy = self.logits / max(self.temperature, 1e-3) + torch.cat(drawn)
+            self.chosen = noisy.argmax(dim=-1, keepdim=True)
+        return self.candidates.gather(-1, self.chosen)[:, 0]
+
+    def confidence(self, rows: Sequence[_RowNoise], sizes: Sequence[int], going: Sequence[int]) -> list[Tensor]:
+        """Return noisy confidences (K,) in what was drawn, of those rows of `sizes` that go on."""
+        likelihood = self.logits.softmax(dim=-1).gather(-1, self.chosen)[:, 0].split(list(sizes))
+        scale = self.settings.confidence_temperature * self.remaining
+        return [
+            likelihood[index] + scale * noise((length,), (frames,))
+            for index, (noise, length, frames) in zip(going, rows, strict=True)
+        ]
+
+
+def _places(starts: Sequence[int], rows: Sequence[int], masked: Sequence[Tensor]) -> Tensor:
+    """Return where the masked frames of rows stand among all (K,)."""
+    return torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])

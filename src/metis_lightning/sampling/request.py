@@ -5,6 +5,7 @@ Shape letters: S samples at 24 kHz, T frames at 50 Hz, F frames at any rate, C f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor, float32
@@ -71,16 +72,36 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What an answer took. The rows of a batch share one: it is of the whole batch.
+
+    seconds: by stage: `front_end` (features, prompts' tokens), `stage1`, `stage2`, `vocoder`.
+    forwards: passes through a backbone, by stage; one pass holds both branches of the guidance.
+    rows: answered together.
+    """
+
+    seconds: Mapping[str, float]
+    forwards: Mapping[str, int]
+    rows: int = 1
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
 class Speech:
     """What a pipeline returns, on the CPU: wave (S,) float32 at `sample_rate` Hz, and the tokens that it is made of.
 
-    SSL tokens (T,), acoustic tokens (T, Q).
+    SSL tokens (T,), acoustic tokens (T, Q). `timing` is None where nothing was sampled.
     """
 
     wave: Tensor
     sample_rate: int
     ssl_tokens: Tensor
     acoustic_tokens: Tensor
+    timing: Timing | None = None
 
 
 def checked_wave(name: str, wave: Tensor) -> Tensor:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
+from metis_lightning.errors import UserError
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.sampling.request import Request
+
+
+class Options(TypedDict, total=False):
+    """Single settings, as a caller names them; see `Settings.chosen`."""
+
+    num_steps: int
+    guidance_scale: float
+    temperature: float
+    stage2_steps: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,28 @@ class Settings:
         """Return the steps of each of Q layers."""
         first, second, other = self.stage2_steps
         return [first, second, *[other] * num_quantizers][:num_quantizers]
+
+    def chosen(self, options: Options) -> Settings:
+        """Return these settings with single ones replaced: stage 1's, and the steps of stage 2.
+
+        Raises:
+            UserError: if a number of steps is below 1, or a scale or a temperature is negative or not finite.
+        """
+        if (num_steps := options.get("num_steps", 1)) < 1:
+            raise UserError(f"num_steps {num_steps} is asked for; give at least 1")
+        steps = tuple(options.get("stage2_steps", self.stage2_steps))
+        stage1 = replace(
+            self.stage1,
+            num_steps=options.get("num_steps", self.stage1.num_steps),
+            guidance_scale=options.get("guidance_scale", self.stage1.guidance_scale),
+            temperature=options.get("temperature", self.stage1.temperature),
+        )
+        if len(steps) != 3 or min(steps) < 1:
+            raise UserError(f"stage2_steps {steps} are asked for; give three numbers of at least 1")
+        for name, value in {"guidance_scale": stage1.guidance_scale, "temperature": stage1.temperature}.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"a {name} of {value} is asked for; give a number from 0 on")
+        return replace(self, stage1=stage1, stage2_steps=steps)
 
 
 TSE_SETTINGS = Settings(stage1=Sampling(num_steps=10, guidance_scale=0.0))

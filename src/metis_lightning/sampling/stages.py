@@ -1,6 +1,8 @@
 """Both stages as denoisers for `mask_predict`: where the prompt, the condition and the guidance go.
 
-Shape letters: B batch, P prompt frames, T frames to generate, Q quantizers, C condition width.
+What does not change from step to step is computed once: prompts, phones and conditions, and the norms of all steps.
+Shape letters: P prompt frames, T frames to generate, N frames of all rows, Q quantizers, C condition width,
+H hidden width.
 """
 
 from __future__ import annotations
@@ -11,20 +13,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from metis_lightning.models.backbone import Backbone
+from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.sampling.guidance import guide
-from metis_lightning.sampling.mask_predict import Noise, Sampling, mask_predict
+from metis_lightning.sampling.branches import Branch, BranchDenoiser, Row
+from metis_lightning.sampling.mask_predict import Noise, Sampling, mask_predict, schedule
 
 
 @dataclass(frozen=True)
 class Stage1Request:
-    """What stage 1 is asked for.
+    """What stage 1 is asked for in a row.
 
-    prompt: (B, P) SSL tokens, P may be 0.
+    prompt: (P,) SSL tokens, P may be 0.
     length: frames T to generate.
-    condition: (B, P + T, C) frames, or None.
-    phones: (B, N) ids, padding -1, or None.
+    condition: (P + T, C) frames, or None.
+    phones: (N,) ids, or None.
     """
 
     prompt: Tensor
@@ -34,32 +38,48 @@ class Stage1Request:
 
 
 @torch.no_grad()
-def sample_ssl_tokens(model: Stage1, request: Stage1Request, settings: Sampling, noise: Noise) -> Tensor:
-    """Return SSL tokens (B, T). Guidance compares with the model that sees neither prompt nor phones."""
-    batch, prompt_length = request.prompt.shape
+def sample_ssl_tokens(
+    model: Stage1,
+    requests: Sequence[Stage1Request],
+    settings: Sampling,
+    noises: Sequence[Noise],
+    runner: Runner | None = None,
+) -> list[Tensor]:
+    """Return SSL tokens (T,) of each row. Guidance compares with the model that sees neither prompt nor phones."""
+    device, dtype = model.mask_emb.weight.device, model.mask_emb.weight.dtype
+    runner = runner or Runner(model.diff_estimator)
+    denoise = BranchDenoiser(
+        runner,
+        model.diff_estimator.norm_scales(schedule(settings.num_steps).to(device), dtype),
+        [_stage1_row(model, request, settings) for request in requests],
+        lambda tokens, mask: model.embed(tokens, mask),
+        model.to_logit,
+        settings,
+    )
+    return mask_predict(denoise, [request.length for request in requests], settings, noises, device)
+
+
+def _stage1_row(model: Stage1, request: Stage1Request, settings: Sampling) -> Row:
+    prompt_length, embedding = len(request.prompt), model.mask_emb.weight
+    added = embedding.new_zeros(prompt_length + request.length, embedding.shape[1])
+    if request.condition is not None:
+        added = model.adapted(request.condition.to(embedding.dtype))
+    prompt = model.embed(request.prompt, torch.zeros_like(request.prompt, dtype=torch.bool)) + added[:prompt_length]
+    phones = embedding[:0] if request.phones is None else model.phone_prefix(request.phones)
+    row = Row(Branch(torch.cat([phones, prompt]), added[prompt_length:]))
     # Without prompt and phones both branches of the guidance are the same.
-    guided = settings.guidance_scale > 0 and (prompt_length > 0 or request.phones is not None)
-    alone = None if request.condition is None else request.condition[:, prompt_length:]
-
-    def denoise(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-        both = torch.cat([request.prompt, tokens], dim=1)
-        both_mask = torch.cat([torch.zeros_like(request.prompt, dtype=torch.bool), mask], dim=1)
-        hidden = model(both, both_mask, t, condition=request.condition, phones=request.phones)[:, prompt_length:]
-        if guided:
-            without = model(tokens, mask, t, condition=alone)
-            hidden = guide(hidden, without, settings.guidance_scale, settings.guidance_rescale)
-        return model.to_logit(hidden)
-
-    return mask_predict(denoise, (batch, request.length), settings, noise, request.prompt.device)
+    if settings.guidance_scale == 0 or not len(row.conditional.prefix):
+        return row
+    return replace(row, unconditional=Branch(embedding[:0], row.conditional.added))
 
 
 @dataclass(frozen=True)
 class Stage2Request:
-    """What stage 2 is asked for.
+    """What stage 2 is asked for in a row.
 
-    ssl_tokens: (B, P + T).
-    prompt: (B, P, Q) acoustic tokens, P may be 0.
-    given: (B, T, L) acoustic tokens of the first L layers, L may be 0.
+    ssl_tokens: (P + T,).
+    prompt: (P, Q) acoustic tokens, P may be 0.
+    given: (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows.
     """
 
     ssl_tokens: Tensor
@@ -69,46 +89,59 @@ class Stage2Request:
 
 @torch.no_grad()
 def sample_acoustic_tokens(
-    model: SemanticToAcoustic, request: Stage2Request, settings: Sampling, steps: Sequence[int], noise: Noise
-) -> Tensor:
-    """Return acoustic tokens (B, T, Q): the given layers, then one layer after another.
+    model: SemanticToAcoustic,
+    requests: Sequence[Stage2Request],
+    settings: Sampling,
+    steps: Sequence[int],
+    noises: Sequence[Noise],
+    runner: Runner | None = None,
+) -> list[Tensor]:
+    """Return acoustic tokens (T, Q) of each row: the given layers, then one layer after another.
 
     `steps` holds the number of steps of each layer, those of given layers included.
     """
-    batch, prompt_length, _ = request.prompt.shape
-    length = request.ssl_tokens.shape[1] - prompt_length
-    layers = model.config.num_quantizers
-    result = torch.zeros(batch, length, layers, dtype=torch.long, device=request.prompt.device)
-    num_given = request.given.shape[-1]
-    result[..., :num_given] = request.given
-    for layer in range(num_given, layers):
-        layer_settings = replace(settings, num_steps=steps[layer])
-        result[..., layer] = _sample_layer(model, request, result, layer, layer_settings, noise)
-    return result
+    runner = runner or Runner(model.diff_estimator)
+    known = [request.given for request in requests]
+    scales: dict[int, Tensor] = {}
+    for layer in range(known[0].shape[1], model.config.num_quantizers):
+        if steps[layer] not in scales:
+            scales[steps[layer]] = _scales(model.diff_estimator, model.mask_emb.weight, steps[layer])
+        rows = [_stage2_row(model, *pair, layer, settings) for pair in zip(requests, known, strict=True)]
+        denoise = _layer_denoiser(model, layer, rows, settings, scales[steps[layer]], runner)
+        lengths, layer_settings = [len(tokens) for tokens in known], replace(settings, num_steps=steps[layer])
+        new = mask_predict(denoise, lengths, layer_settings, noises, known[0].device)
+        known = [torch.cat([tokens, more[:, None]], dim=1) for tokens, more in zip(known, new, strict=True)]
+    return known
 
 
-def _sample_layer(
-    model: SemanticToAcoustic, request: Stage2Request, known: Tensor, layer: int, settings: Sampling, noise: Noise
-) -> Tensor:
-    """Return the tokens (B, T) of one layer, given the layers of `known` (B, T, Q) below it."""
-    prompt_length = request.prompt.shape[1]
-    condition = model.condition(request.ssl_tokens, layer)
-    guided = settings.guidance_scale > 0 and prompt_length > 0
+def _scales(backbone: Backbone, like: Tensor, num_steps: int) -> Tensor:
+    return backbone.norm_scales(schedule(num_steps).to(like.device), like.dtype)
 
-    def hidden(tokens: Tensor, mask: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
-        layered = known.clone()
-        layered[..., layer] = tokens
-        whole = torch.cat([prompt, layered], dim=1)
-        is_prompt = torch.arange(whole.shape[1], device=whole.device).expand(whole.shape[:2]) < prompt.shape[1]
-        whole_mask = torch.cat([is_prompt.new_zeros(prompt.shape[:2]), mask], dim=1)
-        x = model.embed(whole, whole_mask, layer, is_prompt)
-        return model.hidden(x, condition, t)[:, prompt.shape[1] :]
 
-    def denoise(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-        states = hidden(tokens, mask, t, request.prompt, condition)
-        if guided:
-            without = hidden(tokens, mask, t, request.prompt[:, :0], condition[:, prompt_length:])
-            states = guide(states, without, settings.guidance_scale, settings.guidance_rescale)
-        return model.to_logits[layer](states)
+def _layer_denoiser(
+    model: SemanticToAcoustic, layer: int, rows: Sequence[Row], settings: Sampling, scales: Tensor, runner: Runner
+) -> BranchDenoiser:
+    def embed(tokens: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask[:, None], model.mask_emb.weight, model.token_emb[layer](tokens))
 
-    return mask_predict(denoise, (known.shape[0], known.shape[1]), settings, noise, known.device)
+    return BranchDenoiser(runner, scales, rows, embed, model.to_logits[layer], settings)
+
+
+def _stage2_row(
+    model: SemanticToAcoustic, request: Stage2Request, known: Tensor, layer: int, settings: Sampling
+) -> Row:
+    """Return what stays while a layer is sampled, given the layers below it, `known` (T, layer)."""
+    prompt_length = len(request.prompt)
+    condition = model.adapted(request.ssl_tokens, layer)
+    prompt = model.embed(
+        request.prompt,
+        torch.zeros_like(request.prompt[:, 0], dtype=torch.bool),
+        layer,
+        torch.ones_like(request.prompt[:, 0], dtype=torch.bool),
+    )
+    added = condition[prompt_length:] + model.other_layers(known, layer)
+    row = Row(Branch(prompt + condition[:prompt_length], added))
+    # Without a prompt both branches of the guidance are the same.
+    if settings.guidance_scale == 0 or not prompt_length:
+        return row
+    return replace(row, unconditional=Branch(prompt[:0], added))

@@ -50,8 +50,24 @@ class W2vBertFeatures(SSLFeatures):
 
     def encoder_weights(self) -> Mapping[str, Tensor]:
         """Return the encoder's weights; it is not kept where it was not in use before."""
-        encoder = self._encoder[0] if self._encoder else load_encoder(self.source, self.layer)
+        encoder = self._encoder[0] if self._encoder else self.load()
         return {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+
+    @classmethod
+    def random(cls) -> W2vBertFeatures:
+        """Return the published sizes with random weights, to measure what they take.
+
+        Raises:
+            UserError: if transformers is not installed.
+        """
+        try:
+            from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+        except ImportError as error:
+            raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
+        features = cls()
+        config = Wav2Vec2BertConfig(num_hidden_layers=features.layer)
+        features._encoder.append(Wav2Vec2BertModel(config).eval().requires_grad_(False))
+        return features
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return the number of whole stacked filter-bank frames."""
