@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate import main
 from metis_lightning.evaluate.results import read_rows
+from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, WerValue
 
 
@@ -22,15 +23,14 @@ class QuickSuite:
 
     wer_column = "WER_none"
 
-    def __init__(self, protocol: str) -> None:
-        self.protocol = protocol
+    def __init__(self, options: SuiteOptions) -> None:
+        self.protocol = options.protocol
 
     def fingerprint(self) -> dict[str, str]:
         return {"protocol": self.protocol}
 
-    def score(
-        self, item_id: str, generated: Tensor, sample_rate: int, reference: Tensor, **_: object
-    ) -> dict[str, MetricValue]:
+    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
+        generated, reference = torch.as_tensor(utterance.generated), torch.as_tensor(utterance.reference)
         error = float((generated - reference).square().mean())
         level = MetricValue(float(generated.square().mean().sqrt()), None)
         return {"LEVEL": level, "MSE": MetricValue(error, None), "WER_none": WerValue(None, "no ASR in this test")}
