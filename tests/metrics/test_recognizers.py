@@ -115,12 +115,15 @@ def test_models_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, tm
         Whisper(str(tmp_path / "empty"))
     with pytest.raises(UserError, match="faster-whisper model .* cannot be loaded"):
         FasterWhisper(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="faster-whisper model large-v3 cannot be loaded .*HF_HUB_OFFLINE=0"):
+        FasterWhisper("large-v3")
     monkeypatch.setitem(sys.modules, "funasr", None)
     with pytest.raises(UserError, match=r"'funasr' is not installed: run  pip install 'metis-lightning\[zh\]'"):
         Paraformer()
 
 
-def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
     asked: list[dict[str, Any]] = []
 
     class AutoModel:
@@ -128,6 +131,7 @@ def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.Monkey
 
         def __init__(self, **options: object) -> None:
             asked.append(options)
+            self.model_path = str(tmp_path)
 
         def generate(self, **options: object) -> list[dict[str, str]]:
             asked.append(options)
@@ -139,6 +143,7 @@ def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.Monkey
     ours = asr_paraformer.Paraformer("paraformer-zh")
     assert ours.transcribe(np.ones(16_000, dtype=np.float32)) == "欢迎"
     assert ours.name == "paraformer-zh"
+    assert set(ours.fingerprint()["sha256"]) == {"model.pt"}
     assert asked[0]["model"] == "paraformer-zh"
     assert asked[1]["input"].dtype == np.float32
     assert asked[1]["fs"] == 16_000

@@ -30,19 +30,22 @@ class FasterWhisper:
             UserError: faster-whisper or the model is missing.
         """
         package = require("faster_whisper", "offline")
-        self._hashes = weight_hashes(Path(source)) if Path(source).is_dir() else {}
         name = model_name(source, "Systran").removeprefix("faster-whisper-")
         self.name = f"faster-whisper-{name}"
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
         try:
+            folder = Path(source)
+            if not folder.is_dir():
+                folder = Path(package.download_model(source, local_files_only=offline))
             self._model = package.WhisperModel(
-                source, device=device, compute_type="default", cpu_threads=num_threads, local_files_only=offline
+                str(folder), device=device, compute_type="default", cpu_threads=num_threads
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the faster-whisper model {source} cannot be loaded ({error}): give the folder of a conversion, or a "
                 "size with HF_HUB_OFFLINE=0 to download it"
             ) from error
+        self._hashes = weight_hashes(folder)
         if not self._model.model.is_multilingual:
             self.languages = frozenset({"en"})
 

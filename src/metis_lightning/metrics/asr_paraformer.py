@@ -33,7 +33,6 @@ class Paraformer:
         funasr = require("funasr", "zh")
         require("zhconv", "zh")
         self.name = model_name(source, "funasr")
-        self._hashes = weight_hashes(Path(source)) if Path(source).is_dir() else {}
         try:
             self._model = funasr.AutoModel(model=source, device=device, disable_update=True, disable_pbar=True)
         except Exception as error:
@@ -42,6 +41,9 @@ class Paraformer:
                 f"the funasr model {source} cannot be loaded ({type(error).__name__}: {error}): give the folder of its "
                 "files"
             ) from error
+        # Where funasr put what it downloaded.
+        folder = Path(getattr(self._model, "model_path", None) or source)
+        self._hashes = weight_hashes(folder) if folder.is_dir() else {}
 
     def transcribe(self, wave: Wave, language: str = "zh") -> str:
         """Return the characters heard; see `AsrBackend.transcribe`."""

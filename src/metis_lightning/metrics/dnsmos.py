@@ -119,9 +119,8 @@ class Dnsmos:
         cuts = windows(samples)
         starts = window_starts(len(repeated(samples)))
         raw = self._p835(cuts, starts, len(samples) if len(samples) < WINDOW_SAMPLES else None).astype(np.float64)
-        p835 = [np.polyval(fit, raw[:, column]) for column, fit in enumerate((_SIG, _BAK, _OVRL))]
-        p808 = np.array([self._rate_p808(window) for window in cuts])
-        return DnsmosScores(*(float(np.mean(ratings)) for ratings in (*p835, p808)))
+        sig, bak, ovrl = (float(np.polyval(*pair).mean()) for pair in zip((_SIG, _BAK, _OVRL), raw.T, strict=True))
+        return DnsmosScores(sig, bak, ovrl, float(np.mean([self._rate_p808(window) for window in cuts])))
 
     def _rate_p808(self, window: np.ndarray) -> float:
         # The P.808 network was trained on windows that end one hop earlier.

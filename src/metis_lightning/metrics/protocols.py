@@ -29,14 +29,12 @@ class TaskMetrics:
             interferer).
         is_aligned: whether what is generated has the timing of the reference, so that PESQ, STOI, ESTOI and SI-SDR
             mean something.
-        has_words: whether word errors are counted.
         paper_speakers: the paper's speaker encoders.
         nisqa_rate: sample rate in Hz at which NISQA hears; None for that of the generated signal.
     """
 
     similar_to: tuple[str, ...] = ("prompt", "reference", "margin")
     is_aligned: bool = True
-    has_words: bool = True
     paper_speakers: tuple[str, ...] = (WAVLM_LARGE,)
     nisqa_rate: int | None = None
 
@@ -74,8 +72,7 @@ def resolve(options: SuiteOptions) -> SuiteOptions:
     if options.protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{options.protocol}': choose from {', '.join(PROTOCOLS)}")
     task = task_metrics(options.task)
-    chosen = _paper(options, task) if options.protocol == "paper" else _offline(options)
-    return chosen if task.has_words else replace(chosen, asr=())
+    return _paper(options, task) if options.protocol == "paper" else _offline(options)
 
 
 def _offline(options: SuiteOptions) -> SuiteOptions:
