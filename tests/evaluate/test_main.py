@@ -106,8 +106,8 @@ def test_models_live_one_at_a_time(
     most: list[int] = []
 
     class Counted(systems.Metis):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            super().__init__(*parts, **options)
             living.append(None)
             most.append(len(living))
 
