@@ -26,6 +26,8 @@ LAYERS = (
     {"callbacks"},
     {"tasks"},
     {"evaluate"},
+    {"generate"},
+    {"app"},
     {"explain", "overlays"},
     {"lightning_cli"},
     {"cli"},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from metis_lightning.errors import UserError
+from metis_lightning.generate.options import add_app_options, add_generate_options
 
 
 class Verb(NamedTuple):
@@ -34,6 +35,8 @@ OTHER_VERBS = {
     "evaluate": Verb("run systems over the test sets and score them", "evaluate --task tse --limit 10"),
     "tables": Verb("write the tables: our results and the paper's", "tables --out evaluation/tables"),
     "compare": Verb("listen to systems side by side", "compare --task tse --systems input target nano"),
+    "generate": Verb("speech out of files", "generate --task tse --source mix.wav --prompt me.wav --out clean.wav"),
+    "app": Verb("the five tasks in the browser", "app --model nano"),
 }
 
 VERBS = TRAINER_VERBS | OTHER_VERBS
@@ -105,6 +108,8 @@ def _other_verbs_parser() -> OneLineParser:
             "evaluate": _add_evaluate_options,
             "tables": _add_tables_options,
             "compare": _add_compare_options,
+            "generate": add_generate_options,
+            "app": add_app_options,
         }
         add_options[name](verb)
     return parser

@@ -108,6 +108,15 @@ def read_features(folder: Path, utterance_id: str) -> Tensor:
         raise UserError(f"{paths[0]}: no lip features of utterance {utterance_id!r}, nor with the ending .npy")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: lies outside the folder {folder}")
+    return read_feature_file(path)
+
+
+def read_feature_file(path: Path) -> Tensor:
+    """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
+
+    Raises:
+        UserError: if it is missing or holds something else.
+    """
     features = _read(path)
     if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
         raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")

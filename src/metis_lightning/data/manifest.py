@@ -122,7 +122,15 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def _id(row: dict[str, Any], key: str, where: str) -> str:
-    value = _text(row, key, where)
+    return check_id(_text(row, key, where), key, where)
+
+
+def check_id(value: str, key: str, where: str) -> str:
+    """Return an id that is harmless as a file's name.
+
+    Raises:
+        UserError: naming `where` and `key`, if it is not.
+    """
     if not _ID.fullmatch(value):
         raise UserError(f"{where}: {key} {value!r} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
     return value
