@@ -71,8 +71,6 @@ def read_prompt_of(job: Job) -> Tensor | None:
     return None if path is None else read_prompt(path)
 
 
-# One prompt often goes for every line of a list.
-@lru_cache(4)
 def read_prompt(path: Path) -> Tensor:
     """Read the sample of the wanted voice, (S,).
 
@@ -81,6 +79,12 @@ def read_prompt(path: Path) -> Tensor:
     """
     # By its header first: what is far too long need not be read.
     _check_prompt_seconds(path, audio_seconds(path))
+    return _prompt(path, path.stat().st_mtime_ns)
+
+
+# One prompt often goes for every line of a list.
+@lru_cache(4)
+def _prompt(path: Path, changed: int) -> Tensor:
     wave = checked_sound("prompt", path, read_audio(path, WAVE_RATE))
     _check_prompt_seconds(path, len(wave) / WAVE_RATE)
     return wave

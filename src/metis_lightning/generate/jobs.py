@@ -147,8 +147,8 @@ def _check_seconds(job: Job) -> None:
 
 
 def _shown(name: str) -> str:
-    """Return how an input is called: its option."""
-    return f"--{name.replace('_', '-')} (in a list: the column {name})"
+    """Return how an input is called, with its option."""
+    return f"{name.replace('_', ' ')} (--{name.replace('_', '-')})"
 
 
 def _of_list(path: Path, given: Mapping[str, str], options: Namespace) -> list[Job]:

@@ -34,12 +34,17 @@ def run_generate(options: Namespace) -> None:
         # Before the weights, which may be gigabytes, are read.
         read_prompt_of(jobs[0])
         result_seconds(jobs[0])
-        _make_single(jobs[0], options)
+        failed = _made(maker_of(options), jobs, options, None)
     else:
-        _make_many(jobs, options)
+        failed = _make_many(jobs, options)
+    if failed and is_single:
+        raise failed[0]
+    print(f"{options.out}" if is_single else f"{options.out}: {len(jobs) - len(failed)} of {len(jobs)} files")
     if options.play_list is not None:
         write_play_list(options.play_list, f"{options.task}: {options.out}", jobs)
         print(f"play list: {options.play_list}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} could not be made, the first: {failed[0]}")
 
 
 def maker_of(options: Namespace) -> Maker:
@@ -72,24 +77,13 @@ def sampler_options(options: Namespace) -> Options:
     return chosen
 
 
-def _make_single(job: Job, options: Namespace) -> None:
-    maker = maker_of(options)
-    failed = _made(maker, [job], options, None)
-    if failed:
-        raise failed[0]
-    print(f"{job.out}")
-
-
-def _make_many(jobs: Sequence[Job], options: Namespace) -> None:
-    """Make what a folder of results lacks."""
+def _make_many(jobs: Sequence[Job], options: Namespace) -> list[UserError]:
+    """Make what a folder of results lacks, and return the mistakes that kept some from being made."""
     done = Done(options.out, _run(options))
     missing = [job for job in jobs if not done.has(job)]
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} are there already and unchanged", file=sys.stderr)
-    failed = _made(maker_of(options), missing, options, done) if missing else []
-    print(f"{options.out}: {len(jobs) - len(failed)} of {len(jobs)} files")
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} could not be made, the first: {failed[0]}")
+    return _made(maker_of(options), missing, options, done) if missing else []
 
 
 def _made(maker: Maker, jobs: Sequence[Job], options: Namespace, done: Done | None) -> list[UserError]:

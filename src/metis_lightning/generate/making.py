@@ -78,6 +78,17 @@ class Maker:
         for job in long:
             self._make_long(job, ended, made)
 
+    def make_one(self, job: Job) -> None:
+        """Make and write one result.
+
+        Raises:
+            UserError: if its inputs are not usable.
+        """
+        failed: list[UserError] = []
+        self.make([job], lambda _, error: failed.append(error) if error else None, lambda _: None)
+        if failed:
+            raise failed[0]
+
     def longest_chunk(self, job: Job) -> float:
         """Return how many seconds of a job's source are worked on at once."""
         return self.chunk_seconds or max(SHORTEST_CHUNK, LONGEST - prompt_seconds(job))

@@ -54,7 +54,7 @@ def add_generate_options(verb: argparse.ArgumentParser) -> None:
         "  python -m metis_lightning generate --task se --source recordings/ --out clean/ --model se.ckpt\n"
         "  python -m metis_lightning generate --task tts --prompt me.wav --prompt-text 'What I say.' \\\n"
         "      --text 'What is to be said.' --language en --out said.wav --model tts.ckpt\n"
-        "  python -m metis_lightning generate --task vc --list jobs.csv --prompt me.wav --out voices/ --model vc.ckpt\n\n"
+        "  python -m metis_lightning generate --task vc --list jobs.csv --prompt me.wav --out made/ --model vc.ckpt\n\n"
         "A list names its inputs as the options do: id, source, prompt, text, prompt_text, language, prompt_language,\n"
         "seconds, video, features, seed. Paths are relative to the list; what a line leaves empty is taken from the\n"
         "option. Results are called by id. What a run that was stopped has finished is not made again.\n"
