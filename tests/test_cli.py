@@ -88,7 +88,7 @@ def test_the_bare_command_lists_every_verb_with_an_example(
 ) -> None:
     assert cli.main(args) == 0
     out = capsys.readouterr().out
-    for verb in ("fit", "validate", "test", "predict", "evaluate", "tables", "compare"):
+    for verb in ("fit", "validate", "test", "predict", "evaluate", "tables", "compare", "generate", "app"):
         assert f"python -m metis_lightning {verb} " in out
 
 
@@ -109,12 +109,12 @@ def test_the_module_runs() -> None:
     assert done.stderr == "metis-lightning: error: unknown verb 'ft': did you mean 'fit'?\n"
 
 
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "tables", "compare"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "tables", "compare", "generate", "app"])
 def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "--help"])
     assert stop.value.code == 0
-    assert f"python -m metis_lightning {verb} -" in capsys.readouterr().out
+    assert f"  python -m metis_lightning {verb} -" in capsys.readouterr().out
 
 
 # --- verbs ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ SHORTER = {
     "evaluate": "--limit=1 --num-steps=2",
     "tables": "",
     "compare": "",
+    "generate": "--num-steps=2 --stage2-steps 2 1 1",
 }
 
 

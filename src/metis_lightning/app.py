@@ -151,7 +151,8 @@ def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa
                     gr.Slider(0, 5, value=released.guidance_scale, step=0.1, label="Guidance"),
                 ]
             button = gr.Button("Generate", variant="primary", elem_id=f"{task}-generate")
-        result = gr.Audio(label="Result", interactive=False, elem_id=f"{task}-result")
+        # Without the button that would send the sound to a public page.
+        result = gr.Audio(label="Result", interactive=False, buttons=["download"], elem_id=f"{task}-result")
     button.click(
         _handler(gr, task, list(tab.inputs), studio),
         [*inputs, *settings],
@@ -173,7 +174,7 @@ def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
         return gr.Video(label=label, sources=["upload", "webcam"])
     if name == "features":
         return gr.File(label=label, file_types=[".npy", ".safetensors"])
-    return gr.Audio(label=label, sources=["upload", "microphone"], type="filepath")
+    return gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", buttons=["download"])
 
 
 def _handler(gr: Any, task: str, names: list[str], studio: Studio) -> Callable[..., tuple[int, np.ndarray]]:  # noqa: ANN401
