@@ -114,7 +114,7 @@ def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "--help"])
     assert stop.value.code == 0
-    assert f"  python -m metis_lightning {verb} -" in capsys.readouterr().out
+    assert f"python -m metis_lightning {verb} -" in capsys.readouterr().out
 
 
 # --- verbs ----------------------------------------------------------------------------------------------------------

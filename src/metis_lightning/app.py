@@ -57,7 +57,7 @@ class Studio:
     """The pipelines behind the tabs, each loaded when it is first used.
 
     Args:
-        options: of the command line, see `generate.options.add_app_options`.
+        options: of the command line, see `generate.options.add_model_options`.
 
     Raises:
         UserError: if there are no such weights.

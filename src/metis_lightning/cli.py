@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from metis_lightning.errors import UserError
-from metis_lightning.generate.options import add_app_options, add_generate_options
+from metis_lightning.generate.options import add_generate_options, add_model_options
 
 
 class Verb(NamedTuple):
@@ -109,7 +109,7 @@ def _other_verbs_parser() -> OneLineParser:
             "tables": _add_tables_options,
             "compare": _add_compare_options,
             "generate": add_generate_options,
-            "app": add_app_options,
+            "app": _add_app_options,
         }
         add_options[name](verb)
     return parser
@@ -185,6 +185,19 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_app_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `app`."""
+    verb.set_defaults(run=_run_app)
+    add_model_options(verb, several=True)
+    verb.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen at (default: 127.0.0.1)")
+    verb.add_argument("--port", type=_positive, default=7860, metavar="N", help="port to listen at (default: 7860)")
+    verb.epilog = (
+        "examples:\n"
+        "  python -m metis_lightning app\n"
+        "  python -m metis_lightning app --model nano runs/se_lora/checkpoints/last.ckpt --port 8000"
+    )
+
+
 def _positive(text: str) -> int:
     """Convert an option's text to a whole number of at least one."""
     number = int(text)
@@ -215,3 +228,10 @@ def _run_compare(options: argparse.Namespace) -> None:
     from metis_lightning.evaluate.compare import run_compare
 
     run_compare(options)
+
+
+def _run_app(options: argparse.Namespace) -> None:
+    """Run the verb `app`."""
+    from metis_lightning.app import run_app
+
+    run_app(options)

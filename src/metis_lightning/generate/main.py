@@ -7,7 +7,6 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metis_lightning import __version__
 from metis_lightning.errors import UserError
 from metis_lightning.generate.done import Done
 from metis_lightning.generate.inputs import check_texts, read_prompt_of, result_seconds
@@ -130,7 +129,6 @@ def _total_seconds(jobs: Sequence[Job]) -> float:
 def _run(options: Namespace) -> Mapping[str, Any]:
     """Return what decides all results of a run alike."""
     return {
-        "version": __version__,
         **identity(options.model, options),
         **sampler_options(options),
         "chunk_seconds": options.chunk_seconds,

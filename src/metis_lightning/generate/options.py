@@ -1,4 +1,4 @@
-"""What `generate` and `app` are asked on the command line. Nothing heavy is imported here: `--help` answers at once."""
+"""What `generate` is asked on the command line. Nothing heavy is imported here: `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -59,19 +59,6 @@ def add_generate_options(verb: argparse.ArgumentParser) -> None:
         "seconds, video, features, seed. Paths are relative to the list; what a line leaves empty is taken from the\n"
         "option. Results are called by id. What a run that was stopped has finished is not made again.\n"
         "A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory."
-    )
-
-
-def add_app_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `app`."""
-    verb.set_defaults(run=_run_app)
-    add_model_options(verb, several=True)
-    verb.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen at (default: 127.0.0.1)")
-    verb.add_argument("--port", type=_count, default=7860, metavar="N", help="port to listen at (default: 7860)")
-    verb.epilog = (
-        "examples:\n"
-        "  python -m metis_lightning app\n"
-        "  python -m metis_lightning app --model nano runs/se_lora/checkpoints/last.ckpt --port 8000"
     )
 
 
@@ -136,10 +123,3 @@ def _run_generate(options: argparse.Namespace) -> None:
     from metis_lightning.generate.main import run_generate
 
     run_generate(options)
-
-
-def _run_app(options: argparse.Namespace) -> None:
-    """Run the verb `app`."""
-    from metis_lightning.app import run_app
-
-    run_app(options)
