@@ -26,6 +26,8 @@ LAYERS = (
     {"callbacks"},
     {"tasks"},
     {"evaluate"},
+    {"generate"},
+    {"app"},
     {"explain", "overlays"},
     {"lightning_cli", "bench_evaluate"},
     {"prepare_tokens", "bench_data", "bench_paper"},

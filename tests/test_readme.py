@@ -24,6 +24,7 @@ SHORTER = {
     "prepare": "--trainer.enable_progress_bar=false",
     "bench": "--seconds=1",
     "import": "",
+    "generate": "--num-steps=2 --stage2-steps 2 1 1",
 }
 
 

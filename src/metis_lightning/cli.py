@@ -12,11 +12,13 @@ from difflib import get_close_matches
 
 from metis_lightning.errors import UserError
 from metis_lightning.verbs import (
+    app,
     bench_data,
     bench_evaluate,
     bench_generate,
     compare,
     evaluate,
+    generate,
     import_weights,
     prepare,
     prepare_tokens,
@@ -36,6 +38,8 @@ _OWN = (
     evaluate,
     tables,
     compare,
+    generate,
+    app,
     prepare,
     prepare_tokens,
     import_weights,

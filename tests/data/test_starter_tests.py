@@ -68,4 +68,4 @@ def test_a_text_and_lips_belong_to_the_target(readers: dict[str, StarterTaskTest
     assert spoken.text != spoken.prompt_text != ""
     assert torch.equal(spoken.enrollment, seen.enrollment)
     assert torch.equal(spoken.target, seen.target)
-    assert seen.lips.shape == (len(seen.target) // 960, 768)
+    assert seen.features.shape == (len(seen.target) // 960, 768)

@@ -85,7 +85,7 @@ def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Utf8Bytes()(("hello", "xx"))
     with pytest.raises(UserError, match="'letters': choose 'utf8' or 'espeak'"):
         text_front_end("letters")
-    phonemes._espeak.cache_clear()
+    phonemes.espeak_backend.cache_clear()
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match=r"pip install 'metis-lightning\[text\]'"):
         text_front_end("espeak")

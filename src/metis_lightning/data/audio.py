@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,11 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.types import AudioLocation
+
+OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
+"""What `audio_writer` writes, by suffix."""
+
+_BLOCK_SECONDS = 10
 
 
 def read_audio(
@@ -130,3 +135,38 @@ def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
     samples = wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
     with atomic_path(path) as temporary:
         soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
+
+
+def stream_audio(path: Path, sample_rate: int) -> Iterator[Tensor]:
+    """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
+
+    Raises:
+        UserError: as for `read_audio`; a value that is not finite is found when its block is read.
+    """
+    empty = True
+    with _opened(path) as file:
+        convert = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
+        for frames in file.blocks(_BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+            if not np.isfinite(frames).all():
+                raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
+            empty = empty and frames.size == 0
+            yield torch.from_numpy(convert.resample_chunk(frames.mean(axis=1)))
+        if empty:
+            raise UserError(f"{path}: the audio file holds no samples; replace it")
+        yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+
+
+@contextmanager
+def audio_writer(path: Path, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
+    """Give a function that appends samples (S,) to a mono 16-bit file, which appears only if the block ends well.
+
+    Args:
+        path: its suffix, of `OUTPUT_FORMATS`, says the format; its folder is made. Samples outside [-1, 1] are clipped.
+        sample_rate: in Hz.
+    """
+    kind = OUTPUT_FORMATS[path.suffix.lower()]
+    with (
+        atomic_path(path) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
+    ):
+        yield lambda wave: file.write(wave.to("cpu", torch.float32).clamp(-1.0, 1.0).numpy())

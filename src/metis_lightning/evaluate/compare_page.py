@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-import soundfile
 
 from metis_lightning.evaluate.beside import Measured
 from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.comparison import Comparison, Entry
 from metis_lightning.evaluate.heard import Clip, Heard
-from metis_lightning.evaluate.page_parts import asset, document
+from metis_lightning.evaluate.page_parts import asset, data_uri, document, opus
 from metis_lightning.evaluate.runs import Result
 from metis_lightning.evaluate.spectrogram import picture, webp
 from metis_lightning.types import WAVE_RATE
@@ -97,14 +92,6 @@ class ComparePage:
         }
 
 
-def opus(clip: Clip) -> bytes:
-    """Return a clip as Ogg Opus, mono at 24 kHz: about 5 kB a second."""
-    file = io.BytesIO()
-    samples = clip.wave.clamp(-1, 1).numpy().astype(np.float32)
-    soundfile.write(file, samples, WAVE_RATE, format="OGG", subtype="OPUS")
-    return file.getvalue()
-
-
 def _entry(entry: Entry | None, clip: Clip | None, missing: str | None, top: float) -> dict[str, Any]:
     """Return what one system made of an utterance."""
     row: Mapping[str, Any] = entry.row if entry else {"metrics": {}}
@@ -116,8 +103,8 @@ def _entry(entry: Entry | None, clip: Clip | None, missing: str | None, top: flo
         "missing": missing,
         "seconds": None if clip is None else len(clip.wave) / WAVE_RATE,
         "isCut": clip is not None and clip.is_cut,
-        "audio": None if clip is None else _data_uri("audio/ogg", opus(clip)),
-        "mel": None if clip is None else _data_uri("image/webp", webp(picture(clip.mel, top))),
+        "audio": None if clip is None else data_uri("audio/ogg", opus(clip.wave)),
+        "mel": None if clip is None else data_uri("image/webp", webp(picture(clip.mel, top))),
     }
 
 
@@ -154,10 +141,6 @@ def _result(label: str, result: Result) -> dict[str, Any]:
 def _short(text: str | None) -> str | None:
     """Return a text without what is beyond any use."""
     return text if text is None or len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …"
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _json(content: object) -> str:

@@ -115,7 +115,7 @@ class EspeakPhones(TextFrontEnd):
 
     def __init__(self) -> None:
         super().__init__()
-        _espeak()
+        espeak_backend()
 
     def languages(self) -> Sequence[str]:
         """Return the languages that eSpeak reads."""
@@ -217,8 +217,12 @@ def _sign_table() -> dict[str, int]:
 
 
 @lru_cache(1)
-def _espeak() -> type[Any]:
-    """Return phonemizer's eSpeak backend, set to the library that espeakng-loader carries."""
+def espeak_backend() -> type[Any]:
+    """Return phonemizer's eSpeak backend, set to the library that espeakng-loader carries.
+
+    Raises:
+        UserError: if the extra `text` is not installed.
+    """
     try:
         import espeakng_loader
         from phonemizer.backend import EspeakBackend
@@ -235,4 +239,4 @@ def _espeak() -> type[Any]:
 # A backend takes 0.6 s to make and is never freed, so one a voice is kept.
 @lru_cache(None)
 def _voice(code: str) -> Any:  # noqa: ANN401  phonemizer has no types
-    return _espeak()(code, preserve_punctuation=True, with_stress=True, language_switch="remove-flags")
+    return espeak_backend()(code, preserve_punctuation=True, with_stress=True, language_switch="remove-flags")

@@ -48,16 +48,37 @@ def load_answering(name: str, task: str, base: str) -> Answering:
         apply_task(model, parts[found], digest, what=f"checkpoint {name}")
     else:
         folder = bundle_folder(name)
-        configs = {key: part["config"] for key, part in read_index(folder)["parts"].items()}
+        configs = _configs(name)
         found, config = _found(configs, task, f"bundle {name!r}")
         model = load_task(folder, found)
     return Answering(model.eval(), (found, *config.get("answers", ())), config.get("text"), folder)
 
 
+def answered_tasks(name: str) -> tuple[str, ...]:
+    """Return the tasks that a bundle or a checkpoint answers, without loading a model.
+
+    Raises:
+        UserError: if there is no such bundle or file.
+    """
+    tuned = _tuned(_configs(name))
+    return tuple(task for part, config in tuned.items() for task in (part, *config.get("answers", ())))
+
+
+def _configs(name: str) -> dict[str, Mapping[str, Any]]:
+    """Return the configuration of each part of a bundle or a checkpoint."""
+    if name.endswith(".ckpt"):
+        return {key: part.config for key, part in checkpoint_parts(Path(name)).items()}
+    return {key: part["config"] for key, part in read_index(bundle_folder(name))["parts"].items()}
+
+
+def _tuned(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return what was fine-tuned for a task: it belongs to a base. The others are base, stage 2 and front end."""
+    return {name: config for name, config in configs.items() if "base_sha256" in config}
+
+
 def _found(configs: Mapping[str, Mapping[str, Any]], task: str, what: str) -> tuple[str, Mapping[str, Any]]:
     """Return the name and the configuration of the part that answers a task."""
-    # What belongs to a base was fine-tuned for a task; the other parts are the base, stage 2 and the front end.
-    tuned = {name: config for name, config in configs.items() if "base_sha256" in config}
+    tuned = _tuned(configs)
     found = part_for(tuned, task)
     if found is None:
         answered = [name for part, config in tuned.items() for name in (part, *config.get("answers", ()))]

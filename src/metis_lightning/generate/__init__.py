@@ -1,0 +1,1 @@
+"""`generate`: files in, files out, by any task."""

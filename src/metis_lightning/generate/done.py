@@ -1,0 +1,90 @@
+"""What a folder of results already has: a run that is repeated makes only what is missing or changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
+from metis_lightning.generate.jobs import PATHS, Job
+
+INDEX = "generated.jsonl"
+
+
+class Done:
+    """The index of a folder: a line for each result with what it was made of. The last line of an id counts.
+
+    Args:
+        folder: of the results; made when the first is noted.
+        run: what decides all results alike, such as weights and settings; plain values.
+
+    Raises:
+        UserError: if the folder has another kind of file of that name.
+    """
+
+    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        self.path, self.run = folder / INDEX, run
+        self._lines: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                self._take(line)
+
+    def has(self, job: Job) -> bool:
+        """Tell whether a job's result is there, unchanged, and of the same inputs and settings."""
+        line = self._lines.get(job.id)
+        return (
+            line is not None
+            and job.out.is_file()
+            and line["fingerprint"] == self.fingerprint(job)
+            and line["sha256"] == sha256_of(job.out)
+        )
+
+    def add(self, job: Job) -> None:
+        """Note that a job's result is there."""
+        line = {"id": job.id, "fingerprint": self.fingerprint(job), "sha256": sha256_of(job.out)}
+        self._lines[job.id] = line
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            # A line that was cut off by a crash must not swallow this one.
+            if file.tell() and not _ends_a_line(self.path):
+                file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def fingerprint(self, job: Job) -> str:
+        """Return a hash of everything that decides a job's result: texts, contents of files, seed, and the run."""
+        inputs = {name: _content(Path(value)) if name in PATHS else value for name, value in job.inputs.items()}
+        described = json.dumps([self.run, job.task, job.seed, inputs], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    def _take(self, text: str) -> None:
+        """Remember a line; one that a crash cut off counts as not there."""
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            return
+        if not isinstance(line, dict) or not {"id", "fingerprint", "sha256"} <= line.keys():
+            raise UserError(f"{self.path}: not an index of generated files; name another folder, or move it away")
+        self._lines[str(line["id"])] = line
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def _content(path: Path) -> str:
+    """Return the hash of a file's content."""
+    status = path.stat()
+    return _hashed(path, status.st_size, status.st_mtime_ns)
+
+
+# A prompt often goes for every line of a list.
+@lru_cache(256)
+def _hashed(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)

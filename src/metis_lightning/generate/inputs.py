@@ -1,0 +1,186 @@
+"""Inputs of a job, read and checked: prompts, sources, lip features, and texts.
+
+Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.lips import read_feature_file
+from metis_lightning.errors import UserError
+from metis_lightning.generate.jobs import Job
+from metis_lightning.generate.texts import check_text
+from metis_lightning.generate.video import LipReader
+from metis_lightning.pipeline import HOP, SHORTEST
+from metis_lightning.tokens.lips import LIP_RATE
+from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
+from metis_lightning.types import WAVE_RATE
+
+LONGEST = 30.0
+"""Seconds of the longest speech that the models were trained on (Emilia's utterances last 3 to 30 s), prompt and all.
+
+A prompt may be so long. What is longer as a source is worked on in chunks.
+"""
+
+LONGEST_RESULT = 60.0
+"""Seconds of the longest result that is not made in chunks: speech of a text or of lips."""
+
+SILENCE = 1e-4
+"""What no sample of silence exceeds, direct current left out: -80 dB, three steps of 16 bits."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job with its inputs read, or one chunk of it.
+
+    prompt, source: (S,) at 24 kHz or None; features: (F, C) or None.
+    """
+
+    job: Job
+    seed: int
+    prompt: Tensor | None = None
+    source: Tensor | None = None
+    features: Tensor | None = None
+
+
+def read_row(job: Job, lips: LipReader) -> Row:
+    """Read a job's inputs.
+
+    Raises:
+        UserError: if one is unreadable, silent, or of a wrong length.
+    """
+    source = job.path("source")
+    return Row(
+        job,
+        job.seed,
+        prompt=read_prompt_of(job),
+        source=None if source is None else checked_sound("source", source, read_audio(source, WAVE_RATE)),
+        features=_features(job, lips),
+    )
+
+
+def read_prompt_of(job: Job) -> Tensor | None:
+    """Return a job's prompt (S,); None if it has none."""
+    path = job.path("prompt")
+    return None if path is None else read_prompt(path)
+
+
+def read_prompt(path: Path) -> Tensor:
+    """Read the sample of the wanted voice, (S,).
+
+    Raises:
+        UserError: if it is unreadable, silent, or of a wrong length.
+    """
+    # By its header first: what is far too long need not be read.
+    _check_prompt_seconds(path, audio_seconds(path))
+    return _prompt(path, path.stat().st_mtime_ns)
+
+
+# One prompt often goes for every line of a list.
+@lru_cache(4)
+def _prompt(path: Path, changed: int) -> Tensor:
+    wave = checked_sound("prompt", path, read_audio(path, WAVE_RATE))
+    _check_prompt_seconds(path, len(wave) / WAVE_RATE)
+    return wave
+
+
+def _check_prompt_seconds(path: Path, seconds: float) -> None:
+    # Converting the rate may add a sample.
+    if seconds > LONGEST + 0.01:
+        raise UserError(
+            f"the prompt {path} lasts {seconds:.1f} s; the longest prompt is {LONGEST:g} s, as long as the speech that "
+            "the models were trained on: cut out 3 to 10 s of the wanted voice"
+        )
+
+
+def checked_sound(name: str, path: Path, wave: Tensor) -> Tensor:
+    """Return a wave (S,) that is long enough and not silent.
+
+    Raises:
+        UserError: if it is not.
+    """
+    least = SHORTEST * HOP / WAVE_RATE
+    if len(wave) < SHORTEST * HOP:
+        seconds, better = len(wave) / WAVE_RATE, "; 3 to 10 s are better" if name == "prompt" else ""
+        raise UserError(f"the {name} {path} lasts {seconds:.2f} s; give at least {least:.1f} s{better}")
+    if is_silent(wave):
+        raise silent(name, path)
+    return wave
+
+
+def silent(name: str, path: Path) -> UserError:
+    """Return what is raised for silence."""
+    return UserError(f"the {name} {path} is silent; check the recording, or give another file")
+
+
+def is_silent(wave: Tensor) -> bool:
+    """Tell whether nothing is heard in a wave (S,).
+
+    >>> import torch
+    >>> is_silent(torch.full((9,), 0.2)), is_silent(torch.tensor([0.0, 0.01]))
+    (True, False)
+    """
+    return bool((wave - wave.mean()).abs().max() <= SILENCE) if len(wave) else True
+
+
+def check_texts(job: Job, text: TextFrontEnd | None) -> None:
+    """Check a job's texts against what the weights read.
+
+    Raises:
+        UserError: if they take no text, or a text or its language is not one that they read.
+    """
+    if "text" not in job.inputs:
+        return
+    if text is None:
+        raise UserError(f"{job.where}these weights take no text; give some that were trained for TTS or Omni")
+    for name, language in (("text", language_of(job)), ("prompt_text", prompt_language_of(job))):
+        if name in job.inputs:
+            check_text(f"{job.where}--{name.replace('_', '-')}", job.text(name), language, text.languages())
+
+
+def language_of(job: Job) -> str:
+    """Return the language of a job's text without its region (ISO 639-1)."""
+    return (job.text("language") or "en").split("-")[0].lower()
+
+
+def prompt_language_of(job: Job) -> str:
+    """Return the language of the prompt's text without its region."""
+    return (job.text("prompt_language") or language_of(job)).split("-")[0].lower()
+
+
+def result_seconds(job: Job) -> float:
+    """Return how long a job's result lasts, by the headers of its files; 0 if that is not known before it is made.
+
+    Raises:
+        UserError: if a file is unreadable, or the result would be too long.
+    """
+    source, features = job.path("source"), job.path("features")
+    if source is not None:
+        return audio_seconds(source)
+    if job.seconds is not None:
+        seconds = job.seconds
+    elif features is not None:
+        seconds = len(read_feature_file(features)) / LIP_RATE
+    elif "prompt_text" in job.inputs and (prompt := job.path("prompt")) is not None:
+        seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
+    else:
+        return 0.0
+    if seconds > LONGEST_RESULT:
+        raise UserError(
+            f"{job.where}the result would last {seconds:.1f} s; the longest is {LONGEST_RESULT:g} s: cut the input "
+            "into sentences, and give them as a --list"
+        )
+    return seconds
+
+
+def _features(job: Job, lips: LipReader) -> Tensor | None:
+    path, video = job.path("features"), job.path("video")
+    if path is not None:
+        return read_feature_file(path)
+    return None if video is None else lips.read(video)

@@ -1,0 +1,116 @@
+"""How the results of overlapping chunks become one: where they are cut, how they are laid on each other, how they fade.
+
+The model invents the waveform anew for each chunk, so that two neighbours say the same in their overlap with other
+samples. They are joined where they differ least, which is in a pause, or else where the periods of a voice can be laid
+on each other: the later one is moved by up to 10 ms for that, and moves back at its other end.
+
+Shape letters: S samples at 24 kHz, V samples of an overlap, F samples of a fade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metis_lightning.types import WAVE_RATE
+
+FADE = WAVE_RATE * 40 // 1000
+"""Samples of a fade."""
+
+MARGIN = WAVE_RATE // 4
+"""Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends."""
+
+LARGEST_SHIFT = WAVE_RATE * 10 // 1000
+"""Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
+
+_COARSE = 6
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A fade from the earlier's samples at `start` to those of the later at `start + shift`, within their overlap."""
+
+    start: int
+    shift: int
+
+
+class Joiner:
+    """Joins the results of chunks that overlap by V samples, each as long as its chunk, added in order.
+
+    Args:
+        overlap: V; it must have room for two margins and a fade.
+    """
+
+    def __init__(self, overlap: int) -> None:
+        if overlap < 2 * MARGIN + FADE + LARGEST_SHIFT:
+            raise ValueError(f"an overlap of {overlap} samples has no room for a joint")
+        self.overlap = overlap
+        self.joints: list[int] = []
+        """Where the middle of each fade is in the joined wave."""
+        self._kept: Tensor | None = None
+        self._written = 0
+
+    def add(self, chunk: Tensor) -> Tensor:
+        """Take the result (S,) of the next chunk; return the samples that no later chunk can change."""
+        shift = 0
+        if self._kept is not None:
+            joint = find_joint(self._kept, chunk[: self.overlap])
+            shift = joint.shift
+            self.joints.append(self._written + joint.start + FADE // 2)
+            chunk = _joined(self._kept, chunk, joint)
+        # What is kept back lies where the next chunk starts, whatever this one was moved by.
+        end = max(0, len(chunk) + shift - self.overlap)
+        done, kept = chunk[:end], chunk[end:]
+        self._kept = pad(kept, (0, max(0, self.overlap - len(kept))))[: self.overlap]
+        self._written += len(done)
+        return done
+
+    def finish(self, samples: int) -> Tensor:
+        """Return what was kept back, cut or padded with silence so that `samples` were returned in all."""
+        kept = torch.empty(0) if self._kept is None else self._kept
+        missing = samples - self._written
+        return pad(kept, (0, max(0, missing - len(kept))))[:missing]
+
+
+def find_joint(earlier: Tensor, later: Tensor) -> Joint:
+    """Return where two renderings (V,) of one stretch of sound differ least over a fade, as the sum of squares.
+
+    Of moved places, those moved less are preferred a little: in a pause it makes no difference.
+    """
+    shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
+    _, coarse = min((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])
+    near = range(max(-LARGEST_SHIFT, coarse.shift - _COARSE), min(LARGEST_SHIFT, coarse.shift + _COARSE) + 1)
+    return min((_difference(earlier, later, shift) for shift in near), key=lambda found: found[0])[1]
+
+
+def crossfade(earlier: Tensor, later: Tensor) -> Tensor:
+    """Return samples (F,) that go from one wave to another and keep their power, as alike or unlike as they are.
+
+    Of equal waves the weights add up to 1; of unrelated ones, their squares do.
+    """
+    rising = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(len(later)) + 0.5) / len(later))
+    falling = 1 - rising
+    power = earlier.square().sum().sqrt() * later.square().sum().sqrt()
+    alike = ((earlier * later).sum() / power).clamp(0, 1) if power > 0 else torch.tensor(0.0)
+    gain = (falling.square() + rising.square() + 2 * alike * falling * rising).rsqrt()
+    return gain * (falling * earlier + rising * later)
+
+
+def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Joint]:
+    """Return the least difference over a fade for a shift, and where it is."""
+    start, stop = MARGIN, len(earlier) - MARGIN
+    squares = (earlier[start:stop] - later[start + shift : stop + shift]).double().square()
+    running = pad(squares.cumsum(0), (1, 0))
+    best = (running[FADE:] - running[:-FADE]).min(dim=0)
+    cost = float(best.values) * (1 + abs(shift) / LARGEST_SHIFT)
+    return cost, Joint(start + int(best.indices), shift)
+
+
+def _joined(earlier: Tensor, later: Tensor, joint: Joint) -> Tensor:
+    """Return the kept end of the earlier, the fade, and the rest of the later."""
+    cut = joint.start + joint.shift
+    fade = crossfade(earlier[joint.start : joint.start + FADE], later[cut : cut + FADE])
+    return torch.cat([earlier[: joint.start], fade, later[cut + FADE :]])

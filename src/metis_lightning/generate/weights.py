@@ -1,0 +1,67 @@
+"""The pipeline that the options name, and what is noted of it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
+from metis_lightning.generate.video import LipReader
+from metis_lightning.pipeline import Metis
+from metis_lightning.tokens.published_phones import MASKGCT, PublishedPhones
+from metis_lightning.weights.bundle import INDEX, bundle_folder
+
+
+def chosen_device(options: Namespace) -> str:
+    """Return where models run: as asked, else on a GPU where there is one.
+
+    Raises:
+        UserError: if a GPU is asked for and there is none.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")
+    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_metis(name: str, task: str, options: Namespace) -> Metis:
+    """Return the pipeline for a task.
+
+    Raises:
+        UserError: if the weights are missing, damaged, or of another task, or a phone vocabulary is not for them.
+    """
+    metis = Metis.from_pretrained(name, task, options.base, chosen_device(options))
+    if options.phone_vocabulary is not None and metis.text is not None:
+        set_vocabulary(metis, options.phone_vocabulary)
+    return metis
+
+
+def set_vocabulary(metis: Metis, path: Path) -> None:
+    """Let imported weights read text by the phone vocabulary that they learnt.
+
+    Raises:
+        UserError: if they learnt other ids, or it is no such file.
+    """
+    if metis.text is None or metis.text.name != MASKGCT:
+        learnt = "no text" if metis.text is None else f"the front end {metis.text.name!r}"
+        raise UserError(f"--phone-vocabulary {path} is for the released weights; these learnt {learnt}: leave it out")
+    metis.text = PublishedPhones.read(path)
+
+
+def lip_reader(options: Namespace) -> LipReader:
+    """Return what reads videos."""
+    return LipReader(options.visual_encoder, chosen_device(options))
+
+
+def identity(name: str, options: Namespace) -> dict[str, Any]:
+    """Return hashes that change with the weights: a bundle's index holds those of its files."""
+    files = [Path(name), _index(options.base)] if name.endswith(".ckpt") else [_index(name)]
+    files += [path for path in (options.phone_vocabulary, options.visual_encoder) if path is not None]
+    return {"weights": [sha256_of(path) for path in files]}
+
+
+def _index(name: str) -> Path:
+    return bundle_folder(name) / INDEX

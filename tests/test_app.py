@@ -1,0 +1,189 @@
+"""The app by its client's API, and in a real browser (extra `demo`; for the browser Chromium and `browser` too)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from every_task import LIP_DIM, make_every_task_bundle, write_voice
+from metis_lightning import cli
+from metis_lightning.app import TABS, Studio, build_app
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[demo]'")
+client_of = pytest.importorskip("gradio_client")
+
+pytestmark = pytest.mark.timeout(600)
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def options(*models: str) -> Namespace:
+    return Namespace(
+        model=list(models), base="nano", phone_vocabulary=None, visual_encoder=None, device="cpu", host="127.0.0.1"
+    )
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sounds")
+    write_voice(folder / "mix.wav", 1.5, rate=44_100, channels=2)
+    write_voice(folder / "me.wav", 1.0, seed=1)
+    write_voice(folder / "short.wav", 0.05)
+    np.save(folder / "lips.npy", np.random.default_rng(0).standard_normal((25, LIP_DIM)).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Callable[..., str]]:
+    """Launch the app for some weights; return its address."""
+    every = make_every_task_bundle(tiny_bundle, tmp_path_factory.mktemp("app") / "bundle")
+    apps: list[Any] = []
+
+    def launch(*models: str) -> str:
+        apps.append(build_app(Studio(options(*(models or (str(every),))))))
+        _, url, _ = apps[-1].launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, share=False)
+        return str(url)
+
+    yield launch
+    for app in apps:
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def address(launched: Callable[..., str]) -> str:
+    return launched()
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Any:
+    return client_of.Client(address, verbose=False)
+
+
+# Seed, steps, guidance.
+FAST = (3, 2, 0.0)
+
+
+def test_every_task_answers_by_the_api(client: Any, sounds: Path) -> None:
+    mix, me, lips = (client_of.handle_file(str(sounds / name)) for name in ("mix.wav", "me.wav", "lips.npy"))
+    calls = {
+        "tts": (me, "I said that.", "Say this.", "en"),
+        "vc": (mix, me),
+        "tse": (mix, me),
+        "se": (mix,),
+        "l2s": (None, lips, me),
+    }
+    assert list(calls) == list(TABS)
+    for task, inputs in calls.items():
+        found = client.predict(*inputs, *FAST, api_name=f"/{task}")
+        samples, rate = soundfile.read(found)
+        assert rate == 24_000
+        seconds = {"tts": 0.76, "l2s": 1.0}.get(task, 1.5)
+        assert len(samples) == pytest.approx(seconds * rate, abs=480), task
+        assert np.abs(samples).max() > 0
+
+
+def test_the_seed_decides(client: Any, sounds: Path) -> None:
+    mix = client_of.handle_file(str(sounds / "mix.wav"))
+    once, again, other = (soundfile.read(client.predict(mix, seed, 2, 0.0, api_name="/se"))[0] for seed in (1, 1, 2))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, other)
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "message"),
+    [
+        ("se", [None], "the task se needs a source"),
+        ("vc", ["mix.wav", "short.wav"], "lasts 0.05 s; give at least 0.1 s"),
+    ],
+)
+def test_a_mistake_is_one_line(client: Any, sounds: Path, task: str, files: list[str | None], message: str) -> None:
+    inputs = [None if name is None else client_of.handle_file(str(sounds / name)) for name in files]
+    with pytest.raises(client_of.exceptions.AppError) as error:
+        client.predict(*inputs, *FAST, api_name=f"/{task}")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_text_in_another_script(client: Any, sounds: Path) -> None:
+    me = client_of.handle_file(str(sounds / "me.wav"))
+    with pytest.raises(client_of.exceptions.AppError, match="Thai"):
+        client.predict(me, "I said that.", "สวัสดี", "en", *FAST, api_name="/tts")
+
+
+def test_tabs_without_weights_say_so(launched: Callable[..., str]) -> None:
+    found = client_of.Client(launched("nano"), verbose=False)
+    assert {name for name in found.view_api(return_format="dict")["named_endpoints"]} == {"/tse"}
+    texts = [component["props"].get("value") for component in found.config["components"]]
+    notices = [text for text in texts if isinstance(text, str) and "do not have this task" in text]
+    assert len(notices) == 4 and all("nano" in text for text in notices)
+
+
+def test_wrong_weights_end_with_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["app", "--model", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("metis-lightning: error: bundle 'nowhere': no such folder")
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert cli.main(["app"]) == 2
+    assert "the app needs the extra 'demo': pip install 'metis-lightning[demo]'" in capsys.readouterr().err
+
+
+# --- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: pip install -e '.[browser]'"
+    )
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    chosen = webdriver.ChromeOptions()
+    chosen.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1200"):
+        chosen.add_argument(argument)
+    chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=chosen, service=webdriver.ChromeService(executable_path=DRIVER))
+    driver.set_page_load_timeout(180)
+    yield driver
+    driver.quit()
+
+
+def test_a_recording_becomes_a_player(browser: Any, address: str, sounds: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    waiting = WebDriverWait(browser, 120)
+    browser.get(address)
+    waiting.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "button[role=tab]")) >= len(TABS))
+    tabs = {tab.text: tab for tab in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if tab.text}
+    assert set(tabs) == {tab.title for tab in TABS.values()}
+    tabs[TABS["se"].title].click()
+
+    def shown(selector: str) -> Any:
+        return next((found for found in browser.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()), None)
+
+    waiting.until(lambda _: shown("#se-generate"))
+    # Without a source the mistake is shown.
+    shown("#se-generate").click()
+    waiting.until(lambda page: "the task se needs a source" in page.find_element(By.TAG_NAME, "body").text)
+    panel = next(p for p in browser.find_elements(By.CSS_SELECTOR, "[role=tabpanel]") if p.is_displayed())
+    panel.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(sounds / "mix.wav"))
+    waiting.until(lambda _: "mix.wav" in panel.get_attribute("innerHTML"))
+    shown("#se-generate").click()
+    waiting.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#se-result [data-testid=waveform-Result]"))
+    waiting.until(lambda page: "0:02" in page.find_element(By.ID, "se-result").text)
+    link = browser.find_element(By.CSS_SELECTOR, "#se-result a[download]").get_attribute("href")
+    size = browser.execute_async_script(
+        "const done = arguments[1]; fetch(arguments[0]).then((r) => r.arrayBuffer()).then((b) => done(b.byteLength))",
+        link,
+    )
+    assert size == 44 + 1.5 * 24_000 * 2
