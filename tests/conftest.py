@@ -5,10 +5,9 @@ from pathlib import Path
 
 # Set before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Set before numpy and torch start their threads, and for the processes that tests start: the workers of pytest-xdist do not
-# fight over the cores, and sums of floats come out alike in every process.
-for library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[f"{library}_NUM_THREADS"] = "1"
+# Set before numpy and torch start their threads, and for the processes that tests start: the workers of pytest-xdist do
+# not fight over the cores, and sums of floats come out alike in every process.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 import pytest
 import torch
