@@ -64,6 +64,12 @@ def test_the_file_holds_what_the_pipeline_returns(generate: Run, folder: Path, e
     assert sorted(path.name for path in folder.rglob("*") if path.name.startswith(".")) == []
 
 
+def test_a_single_result_in_a_folder_is_called_as_its_source(generate: Run, folder: Path) -> None:
+    (folder / "made").mkdir()
+    assert generate("--task", "se", "--source", "mix.wav", "--out", "made")[0] == 0
+    assert [path.name for path in (folder / "made").iterdir()] == ["mix.wav"]
+
+
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 48_000])
 def test_streamed_audio_is_read_audio(tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_voice(tmp_path / "a.wav", 3.21, rate=rate, channels=2)

@@ -91,6 +91,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a minute of lips": (("l2s", *ME, "--features", "hour.npy"), "the result would last 61.0 s; the longest is 60 s"),
     "an output of no format": (("se", *MIX, "--out", "out.mp3"), "--out out.mp3: end it with .wav or .flac"),
+    "an output below a file": (("se", *MIX, "--out", "me.wav/made.wav"), "me.wav/made.wav cannot be written: check"),
+    "a page that is none": (("se", *MIX, "--play-list", "mix.wav"), "--play-list mix.wav: end it with .html"),
     "an output over an input": (("se", *MIX, "--out", "mix.wav"), "--out mix.wav would overwrite an input"),
     "an output in the folder": (("se", "--source", ".", "--out", "./out"), "--out out lies in the folder of --source"),
     "steps": (("se", *MIX, "--num-steps", "0"), "must be at least 1, not 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,13 +89,13 @@ def jobs_of(options: Namespace) -> list[Job]:
             input or another output.
     """
     given = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
-    folders = [name for name in FOLDER_SUFFIXES if name in given and Path(given[name]).is_dir()]
-    if options.list is not None and folders:
-        raise UserError(f"--list and a folder as --{folders[0]}: give one of the two")
+    folder = folder_input(options)
+    if options.list is not None and folder is not None:
+        raise UserError(f"--list and a folder as --{folder}: give one of the two")
     if options.list is not None:
         jobs = _of_list(options.list, given, options)
-    elif folders:
-        jobs = _of_folder(folders[0], given, options)
+    elif folder is not None:
+        jobs = _of_folder(folder, given, options)
     else:
         out = _single_out(given, options.out)
         jobs = [Job(task_of(options.task, given), _stem(given, out), out, given, options.seed)]
@@ -102,6 +103,12 @@ def jobs_of(options: Namespace) -> list[Job]:
         check_job(job)
     _check_outputs(jobs)
     return jobs
+
+
+def folder_input(options: Namespace) -> str | None:
+    """Return the name of the input that is a folder; None if each is a file."""
+    given = ((name, getattr(options, name)) for name in FOLDER_SUFFIXES)
+    return next((name for name, path in given if path is not None and path.is_dir()), None)
 
 
 def task_of(task: str, inputs: Mapping[str, str]) -> str:
@@ -226,6 +233,9 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
             raise UserError(f"{job.where}--out {job.out} would overwrite an input; give another name")
     by_out: dict[str, Job] = {}
     for job in jobs:
+        there = next(folder for folder in job.out.resolve().parents if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)) or job.out.is_dir():
+            raise UserError(f"{job.where}{job.out} cannot be written: check {there} and its permissions")
         other = by_out.setdefault(str(job.out).casefold(), job)
         if other is not job:
             same = " and ".join(", ".join(one.inputs.values()) for one in (other, job))

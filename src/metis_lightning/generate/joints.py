@@ -26,7 +26,7 @@ MARGIN = WAVE_RATE // 4
 LARGEST_SHIFT = WAVE_RATE * 10 // 1000
 """Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
 
-_COARSE = 6
+_COARSE, _REFINED = 6, 4
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,11 @@ def find_joint(earlier: Tensor, later: Tensor) -> Joint:
     Of moved places, those moved less are preferred a little: in a pause it makes no difference.
     """
     shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
-    _, coarse = min((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])
-    near = range(max(-LARGEST_SHIFT, coarse.shift - _COARSE), min(LARGEST_SHIFT, coarse.shift + _COARSE) + 1)
-    return min((_difference(earlier, later, shift) for shift in near), key=lambda found: found[0])[1]
+    coarse = sorted((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])
+    # The best of the coarse grid may be another period of the voice than the best of all.
+    near = {s for _, joint in coarse[:_REFINED] for s in range(joint.shift - _COARSE, joint.shift + _COARSE + 1)}
+    allowed = sorted(shift for shift in near if abs(shift) <= LARGEST_SHIFT)
+    return min((_difference(earlier, later, shift) for shift in allowed), key=lambda found: found[0])[1]
 
 
 def crossfade(earlier: Tensor, later: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.generate.done import Done
 from metis_lightning.generate.inputs import check_texts, read_prompt_of, result_seconds
-from metis_lightning.generate.jobs import Job, jobs_of
+from metis_lightning.generate.jobs import Job, folder_input, jobs_of
 from metis_lightning.generate.making import Maker
 from metis_lightning.generate.play_list import write_play_list
 from metis_lightning.generate.progress import Progress
@@ -24,11 +24,13 @@ def run_generate(options: Namespace) -> None:
     Raises:
         UserError: for a mistake in the options or the inputs. Of a list or a folder, what is usable was made before.
     """
+    if options.play_list is not None and options.play_list.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--play-list {options.play_list}: end it with .html")
     jobs = jobs_of(options)
     lips = lip_reader(options)
     if any("video" in job.inputs for job in jobs):
         _ = lips.encoder
-    is_single = options.list is None and len(jobs) == 1 and jobs[0].out == options.out
+    is_single = options.list is None and folder_input(options) is None
     if is_single:
         # Before the weights, which may be gigabytes, are read.
         read_prompt_of(jobs[0])
@@ -38,7 +40,7 @@ def run_generate(options: Namespace) -> None:
         failed = _make_many(jobs, options)
     if failed and is_single:
         raise failed[0]
-    print(f"{options.out}" if is_single else f"{options.out}: {len(jobs) - len(failed)} of {len(jobs)} files")
+    print(f"{jobs[0].out}" if is_single else f"{options.out}: {len(jobs) - len(failed)} of {len(jobs)} files")
     if options.play_list is not None:
         write_play_list(options.play_list, f"{options.task}: {options.out}", jobs)
         print(f"play list: {options.play_list}")

@@ -45,9 +45,7 @@ def add_generate_options(parser: argparse.ArgumentParser) -> None:
     add("--num-steps", type=positive, metavar="N", help="steps of stage 1 (default: those released for the task)")
     add("--guidance-scale", type=_from_zero, metavar="W", help="guidance of stage 1 (default: as released)")
     add("--temperature", type=_from_zero, metavar="X", help="temperature of stage 1 (default: as released)")
-    add(
-        "--stage2-steps", type=positive, nargs=3, metavar="N", help="first, second, each other layer (default: 40 16 1)"
-    )
+    add("--stage2-steps", type=positive, nargs=3, metavar="N", help="of layer 1, 2, each other (default: 40 16 1)")
     add("--batch-seconds", type=_above_zero, default=60.0, metavar="S", help="audio in a batch (default: 60)")
     add(
         "--chunk-seconds", type=_chunk, metavar="S", help="longest piece of a long source (default: 30 less the prompt)"
@@ -113,8 +111,8 @@ VERB = Verb(
     ),
     add_options=add_generate_options,
     run="metis_lightning.generate.main:run_generate",
-    note="A list names its inputs as the options do: id, source, prompt, text, prompt_text, language, prompt_language,\n"
-    "seconds, video, features, seed. Paths are relative to the list; what a line leaves empty is taken from the\n"
-    "option. Results are called by id. What a run that was stopped has finished is not made again.\n"
-    "A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.",
+    note="A list names its inputs as the options do: id, source, prompt, text, prompt_text, language,\n"
+    "prompt_language, seconds, video, features, seed. Paths are relative to the list; what a line leaves empty\n"
+    "is taken from the option. Results are called by id. What a run that was stopped has finished is not made\n"
+    "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.",
 )
