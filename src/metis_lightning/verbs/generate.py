@@ -105,8 +105,8 @@ VERB = Verb(
     examples=(
         "--task tse --source mix.wav --prompt me.wav --out clean.wav",
         "--task se --source recordings/ --out clean/ --model se.ckpt",
-        "--task tts --prompt me.wav --prompt-text 'What I say.' --text 'What is to be said.' --language en --out said.wav "
-        "--model tts.ckpt",
+        "--task tts --prompt me.wav --prompt-text 'What I say.' --text 'What is to be said.' --language en "
+        "--out said.wav --model tts.ckpt",
         "--task vc --list jobs.csv --prompt me.wav --out made/ --model vc.ckpt",
     ),
     add_options=add_generate_options,
