@@ -1,6 +1,6 @@
 """The parity vectors, and what a model of ours must compute from them.
 
-The folder is `METIS_PARITY_DIR`, by default the copy beside this file; its README says what each file holds. Every size
+The folder is `METIS_PARITY_DIR`, by default the copy in `parity/`, whose README says what each file holds. Every size
 is read from the files.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,7 +26,17 @@ from metis_lightning.sampling.two_pass import two_pass_acoustic_tokens, two_pass
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 
-FOLDER = Path(os.environ.get("METIS_PARITY_DIR", Path(__file__).parent / "parity"))
+
+def _unpacked() -> TemporaryDirectory[str]:
+    """Unpack our copy for as long as this process lives."""
+    folder = TemporaryDirectory(prefix="parity-")
+    with tarfile.open(Path(__file__).parent / "parity" / "vectors.tar.xz") as archive:
+        archive.extractall(folder.name, filter="data")
+    return folder
+
+
+_OURS = None if "METIS_PARITY_DIR" in os.environ else _unpacked()
+FOLDER = Path(os.environ["METIS_PARITY_DIR"] if _OURS is None else _OURS.name)
 FILES = sorted(FOLDER.glob("*.safetensors"))
 
 
