@@ -20,6 +20,7 @@ SHORTER = {
     "evaluate": "--limit=1 --num-steps=2",
     "tables": "",
     "compare": "",
+    "bench": "--seconds=1",
 }
 
 
