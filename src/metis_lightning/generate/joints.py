@@ -26,7 +26,9 @@ MARGIN = WAVE_RATE // 4
 LARGEST_SHIFT = WAVE_RATE * 10 // 1000
 """Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
 
-_COARSE, _REFINED = 6, 4
+# Every third shift is tried, and then all around the best of them.
+_COARSE = 3
+_REFINED = 8
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,9 @@ def find_joint(earlier: Tensor, later: Tensor) -> Joint:
     Of moved places, those moved less are preferred a little: in a pause it makes no difference.
     """
     shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
-    coarse = sorted((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])
-    # The best of the coarse grid may be another period of the voice than the best of all.
-    near = {s for _, joint in coarse[:_REFINED] for s in range(joint.shift - _COARSE, joint.shift + _COARSE + 1)}
-    allowed = sorted(shift for shift in near if abs(shift) <= LARGEST_SHIFT)
+    likely = sorted((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])[:_REFINED]
+    near = {joint.shift + step for _, joint in likely for step in range(1 - _COARSE, _COARSE)}
+    allowed = sorted(near & set(range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)))
     return min((_difference(earlier, later, shift) for shift in allowed), key=lambda found: found[0])[1]
 
 
