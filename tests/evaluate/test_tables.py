@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.benchmarks import read_benchmarks
 from metis_lightning.evaluate.latex import escape
@@ -401,3 +402,33 @@ def test_latex_escapes() -> None:
 def test_number(value: float | None, text: str) -> None:
     assert number(value, 2) == text
     assert json.dumps(number(-0.004, 2, signed=True)) == '"0.00"'
+
+
+@pytest.mark.parametrize(
+    ("table", "theirs", "ours"),
+    [
+        ("table_01", "SeedTTS test-zh", "seedtts-zh"),
+        ("table_02", "VCTK", "vctk"),
+        ("table_03", "LibriMix test", "librimix-test"),
+        ("table_03", "EmiliaMix test", "emiliamix"),
+        ("table_04", "DNS2020 with reverb", "with_reverb"),
+        ("table_04", "DNS2020 no reverb", "no_reverb"),
+        ("table_04", "DNS2020 Real Recording", "real_recordings"),
+        ("table_05", "LRS3", "lrs3-test"),
+        ("table_07", "LibriSpeech test-clean", "librispeech-test-clean"),
+        ("table_08", "SeedTTS-VC-en", "seedtts-vc-en"),
+    ],
+)
+def test_the_readers_test_sets_fill_the_papers_rows(table: str, theirs: str, ours: str) -> None:
+    (benchmark,) = (each for each in read_benchmarks(REPOSITORY / "evaluation/benchmarks") if each.name == table)
+    assert theirs in {row["test_set"] for row in benchmark.rows}
+    assert benchmark.ours.is_test_set(theirs, ours)
+
+
+def test_chinese_words_are_counted_by_another_recogniser() -> None:
+    tables = {each.name: each for each in read_benchmarks(REPOSITORY / "evaluation/benchmarks")}
+    for table, chinese in (("table_01", "SeedTTS test-zh"), ("table_08", "SeedTTS-VC-zh"), ("table_11", "SeedTTS-zh")):
+        column = tables[table].ours.columns["WER"]
+        assert column.at(chinese).column == "WER_paraformer-zh"
+        assert column.at("SeedTTS test-en").column == "WER_whisper-large-v3"
+        assert chinese in {row["test_set"] for row in tables[table].rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ class OurColumn:
 
     `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked.
     `differs` says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
+    `by_test_set` names the column of test sets that the paper measures with another model.
     """
 
     column: str
     differs: str | None = None
     scale: float | None = None
+    by_test_set: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, test_set: str) -> OurColumn:
+        """Return what stands beside a number on a test set of the paper's."""
+        return replace(self, column=self.by_test_set.get(test_set, self.column))
 
 
 @dataclass(frozen=True)

@@ -78,13 +78,14 @@ def results_for(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[
 
 def beside(benchmark: Benchmark, row: Mapping[str, Any], result: Result | None) -> list[Beside]:
     """Return the cells of a row with a result, one for each metric of the table."""
-    return [_cell(benchmark.ours, metric, row["metrics"].get(metric), result) for metric in benchmark.metrics]
+    return [_cell(benchmark.ours, metric, row, result) for metric in benchmark.metrics]
 
 
-def _cell(ours: Ours | None, metric: str, printed: float | dict[str, float] | None, result: Result | None) -> Beside:
+def _cell(ours: Ours | None, metric: str, row: Mapping[str, Any], result: Result | None) -> Beside:
     """Return one cell."""
+    printed: float | dict[str, float] | None = row["metrics"].get(metric)
     paper, ci95 = (printed["mean"], printed["ci95"]) if isinstance(printed, dict) else (printed, None)
-    spec = ours.columns.get(metric) if ours else None
+    spec = ours.columns[metric].at(row["test_set"]) if ours and metric in ours.columns else None
     column = None if spec is None or result is None else _stand_in(spec, result.metrics)
     if ours is None or spec is None or result is None or column is None:
         return Beside(metric, paper, ci95)
