@@ -10,7 +10,8 @@ import pytest
 
 from metis_lightning.errors import UserError
 from metis_lightning.generate.weights import set_vocabulary
-from metis_lightning.tokens.published_phones import MASKGCT, PublishedPhones
+from metis_lightning.tokens.phonemes import MASKGCT_PHONES
+from metis_lightning.tokens.published_phones import PublishedPhones
 
 PHONES = [",", ".", "_", "'", "ɪ", "t", "s", "ɹ", "eɪ", "n", "tɹ", "ts", "k", "æ", "iː", "ð", "ə", "z", "ɾ", "ɡ", "uː"]
 
@@ -70,6 +71,6 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_imported_weights_take_a_vocabulary(phones: PublishedPhones, path: Path) -> None:
-    metis = SimpleNamespace(text=SimpleNamespace(name=MASKGCT))
+    metis = SimpleNamespace(text=SimpleNamespace(name=MASKGCT_PHONES))
     set_vocabulary(metis, path)  # type: ignore[arg-type]
     assert metis.text.vocabulary == phones.vocabulary

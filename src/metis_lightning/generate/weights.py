@@ -12,7 +12,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.generate.video import LipReader
 from metis_lightning.pipeline import Metis
-from metis_lightning.tokens.published_phones import MASKGCT, PublishedPhones
+from metis_lightning.tokens.phonemes import MASKGCT_PHONES
+from metis_lightning.tokens.published_phones import PublishedPhones
 from metis_lightning.weights.bundle import INDEX, bundle_folder
 
 
@@ -45,7 +46,7 @@ def set_vocabulary(metis: Metis, path: Path) -> None:
     Raises:
         UserError: if they learnt other ids, or it is no such file.
     """
-    if metis.text is None or metis.text.name != MASKGCT:
+    if metis.text is None or metis.text.name != MASKGCT_PHONES:
         learnt = "no text" if metis.text is None else f"the front end {metis.text.name!r}"
         raise UserError(f"--phone-vocabulary {path} is for the released weights; these learnt {learnt}: leave it out")
     metis.text = PublishedPhones.read(path)

@@ -136,6 +136,7 @@ class EspeakPhones(TextFrontEnd):
 
 
 MASKGCT_PHONES = "maskgct"
+"""The name, in imported weights, of the phones of MaskGCT's G2P."""
 
 
 class MaskgctPhones(TextFrontEnd):
@@ -155,7 +156,7 @@ class MaskgctPhones(TextFrontEnd):
         """Raise a `UserError`: only MaskGCT's own G2P reads text as these weights learnt it."""
         raise UserError(
             f"the text {text!r}: these weights number phones by the vocabulary of MaskGCT's G2P, which is not part of "
-            "this project; give the ids that it returns in Request.phones, or weights that were trained here"
+            "this project; give its vocab.json with --phone-vocabulary, or the ids that it returns in Request.phones"
         )
 
     def readable(self, ids: Sequence[int]) -> str:

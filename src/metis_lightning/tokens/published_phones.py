@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.tokens.phonemes import TextFrontEnd, espeak_backend
-
-MASKGCT = "maskgct"
-"""The front end's name in imported weights."""
+from metis_lightning.tokens.phonemes import MASKGCT_PHONES, TextFrontEnd, espeak_backend
 
 _VOICES = {"en": "en-us", "de": "de", "fr": "fr-fr"}
 _PHONE, _WORD = "|", "_"
@@ -42,7 +39,7 @@ class PublishedPhones(TextFrontEnd):
         UserError: if the extra `text` is not installed.
     """
 
-    name = MASKGCT
+    name = MASKGCT_PHONES
 
     def __init__(self, vocabulary: Mapping[str, int]) -> None:
         super().__init__()
