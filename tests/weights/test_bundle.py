@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis
 from metis_lightning.weights.build import load_base, load_task, load_weights
-from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_index, read_part, write_part
+from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_index, read_part, write_index, write_part
 from metis_lightning.weights.difference import difference
 from metis_lightning.weights.export import checkpoint_parts, export, main
 from tiny import STAGE1, WIDTH
@@ -103,7 +102,7 @@ def test_a_pickle_posing_as_weights_is_one_line_and_is_not_run(
         (tiny_bundle_copy / "stage1.safetensors").write_bytes(pickle.dumps(Evil()))
         index = read_index(tiny_bundle_copy)
         index["parts"]["stage1"]["sha256"] = sha256_of(tiny_bundle_copy / "stage1.safetensors")
-        (tiny_bundle_copy / INDEX).write_text(yaml.safe_dump(index))
+        write_index(tiny_bundle_copy, index)
         name = str(tiny_bundle_copy)
     else:
         Path(name).write_bytes(pickle.dumps(Evil()))
@@ -111,6 +110,18 @@ def test_a_pickle_posing_as_weights_is_one_line_and_is_not_run(
         Metis.from_pretrained(name, "tse", base=str(tiny_bundle_copy))
     assert len(str(refused.value).splitlines()) == 1
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_changed_byte_anywhere_in_an_index_is_one_line(tiny_bundle_copy: Path) -> None:
+    index = tiny_bundle_copy / INDEX
+    data = index.read_bytes()
+    for place in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        index.write_bytes(changed)
+        with pytest.raises(UserError) as refused:
+            Metis.from_pretrained(str(tiny_bundle_copy), "tse")
+        assert "bundle" in str(refused.value)
 
 
 def test_an_index_cannot_run_code(tiny_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

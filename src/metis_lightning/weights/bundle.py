@@ -6,6 +6,8 @@ Nothing in a bundle can run code.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from metis_lightning.weights.tensor_file import not_safetensors
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 INDEX = "bundle.yaml"
+_DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,27 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not readable as YAML ({error}); copy the bundle again") from error
     if not isinstance(index, dict) or not isinstance(index.get("parts"), dict):
         raise UserError(f"{path}: not a bundle index (it has no 'parts')")
+    # An index of sizes alone is written by hand, and has none.
+    if (index.get(_DIGEST) or _has_weights(index)) and index.get(_DIGEST) != _digest(index):
+        raise UserError(f"{path}: it was changed after it was written (SHA-256); copy the bundle again")
     return index
+
+
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write `bundle.yaml`, with a digest of all that it says."""
+    content = {key: value for key, value in index.items() if key != _DIGEST}
+    with atomic_path(folder / INDEX) as temporary:
+        temporary.write_text(yaml.safe_dump({**content, _DIGEST: _digest(content)}, sort_keys=False), encoding="utf-8")
+
+
+def _digest(index: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what an index says, whatever its comments."""
+    content = {key: value for key, value in index.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def _has_weights(index: Mapping[str, Any]) -> bool:
+    return any(not isinstance(part, dict) or "sha256" in part for part in index["parts"].values())
 
 
 def has_part(folder: Path, name: str) -> bool:
@@ -135,8 +158,7 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
         "dtype": dtype_names(stored.values()),
         **part.origin,
     }
-    with atomic_path(folder / INDEX) as temporary:
-        temporary.write_text(yaml.safe_dump(index, sort_keys=False), encoding="utf-8")
+    write_index(folder, index)
 
 
 def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
