@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.model_files import model_folder, model_name, read_config, require_sizes, weight_hashes
-from metis_lightning.metrics.packages import require, versions
+from metis_lightning.metrics.packages import versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
+from metis_lightning.metrics.transformers_model import Kind, TransformersModel
 
 _MIN_SAMPLES = 400
 """Receptive field of the convolutions, 25 ms: less gives no frame."""
@@ -18,6 +18,8 @@ PUBLISHED = {
     "hubert-large-ls960-ft": {"hidden_size": 1024, "num_hidden_layers": 24, "vocab_size": 32},
     "hubert-xlarge-ls960-ft": {"hidden_size": 1280, "num_hidden_layers": 48, "vocab_size": 32},
 }
+
+KIND = Kind("Wav2Vec2Processor", "HubertForCTC", "facebook", PUBLISHED)
 
 
 class HubertCtc:
@@ -35,14 +37,8 @@ class HubertCtc:
         Raises:
             UserError: transformers or the model is missing, or the model is not the one that its name says.
         """
-        transformers = require("transformers", "ssl")
-        folder = model_folder(source)
-        self.name = model_name(source, "facebook")
-        require_sizes(self.name, PUBLISHED, read_config(folder))
-        self._hashes, self._device = weight_hashes(folder), device
-        self._processor = transformers.Wav2Vec2Processor.from_pretrained(folder)
-        self._model = transformers.HubertForCTC.from_pretrained(folder, dtype=torch.float32)
-        self._model.eval().requires_grad_(False).to(device)
+        self._loaded = TransformersModel.load(KIND, source, device)
+        self.name = self._loaded.name
 
     @torch.no_grad()
     def transcribe(self, wave: Wave, language: str = "en") -> str:
@@ -50,16 +46,16 @@ class HubertCtc:
         samples = as_array(wave)
         if len(samples) < _MIN_SAMPLES:
             raise MetricError(f"the signal is shorter than {self.name} can hear (25 ms)")
-        inputs = self._processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
-        tokens = self._model(inputs.input_values.to(self._device)).logits.argmax(dim=-1)
+        inputs = self._loaded.processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
+        tokens = self._loaded.model(inputs.input_values.to(self._loaded.device)).logits.argmax(dim=-1)
         # To skip special tokens would skip the blanks before doubled letters are told from long ones.
-        return str(self._processor.batch_decode(tokens)[0]).strip()
+        return str(self._loaded.processor.batch_decode(tokens)[0]).strip()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes and versions."""
         return {
             "name": self.name,
-            "sha256": self._hashes,
+            "sha256": self._loaded.hashes,
             "decoding": "best path",
             "packages": versions(("transformers", "torch")),
         }

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from metis_lightning.metrics.model_files import model_folder, model_name, read_config, require_sizes, weight_hashes
-from metis_lightning.metrics.packages import require, versions
+from metis_lightning.metrics.packages import versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
+from metis_lightning.metrics.transformers_model import Kind, TransformersModel
 
 _WINDOW_SECONDS = 30
 _DECODING = {"num_beams": 1, "do_sample": False, "task": "transcribe"}
@@ -26,6 +26,8 @@ _SIZES = {
 PUBLISHED = {f"whisper-{size}": dict(zip(_KEYS, sizes, strict=True)) for size, sizes in _SIZES.items()}
 """Sizes of the published models by name, so that no other passes for one of them."""
 
+KIND = Kind("AutoProcessor", "WhisperForConditionalGeneration", "openai", PUBLISHED)
+
 
 class Whisper:
     """Whisper, greedy, in float32: the same audio always gives the same text."""
@@ -42,15 +44,9 @@ class Whisper:
         Raises:
             UserError: transformers or the model is missing, or the model is not the one that its name says.
         """
-        transformers = require("transformers", "ssl")
-        folder = model_folder(source)
-        self.name, config = model_name(source, "openai"), read_config(folder)
-        require_sizes(self.name, PUBLISHED, config)
-        self._hashes, self._device = weight_hashes(folder), device
-        self._processor = transformers.AutoProcessor.from_pretrained(folder)
-        self._model = transformers.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        self._model.eval().requires_grad_(False).to(device)
-        if not getattr(self._model.generation_config, "is_multilingual", True):
+        self._loaded = TransformersModel.load(KIND, source, device)
+        self.name = self._loaded.name
+        if not getattr(self._loaded.model.generation_config, "is_multilingual", True):
             self.languages = frozenset({"en"})
 
     @torch.no_grad()
@@ -59,24 +55,24 @@ class Whisper:
         samples = as_array(wave)
         is_long = len(samples) > _WINDOW_SECONDS * METRIC_RATE
         padding = {"truncation": False, "padding": "longest"} if is_long else {}
-        inputs = self._processor(
+        inputs = self._loaded.processor(
             samples, sampling_rate=METRIC_RATE, return_tensors="pt", return_attention_mask=True, **padding
         )
         # A model that knows only English refuses to be told a task and a language.
         decoding = _DECODING | {"language": language} if self.languages is None else {"num_beams": 1}
-        tokens = self._model.generate(
-            inputs.input_features.to(self._device),
-            attention_mask=inputs.attention_mask.to(self._device),
+        tokens = self._loaded.model.generate(
+            inputs.input_features.to(self._loaded.device),
+            attention_mask=inputs.attention_mask.to(self._loaded.device),
             return_timestamps=is_long,
             **decoding,
         )
-        return str(self._processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
+        return str(self._loaded.processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes, decoding options and versions."""
         return {
             "name": self.name,
-            "sha256": self._hashes,
+            "sha256": self._loaded.hashes,
             "decoding": _DECODING,
             "packages": versions(("transformers", "torch")),
         }

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.model_files import model_folder, model_name, read_config, require_sizes, weight_hashes
-from metis_lightning.metrics.packages import require, versions
+from metis_lightning.metrics.packages import versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
+from metis_lightning.metrics.transformers_model import Kind, TransformersModel
 
 PUBLISHED = {
     "wavlm-base-plus-sv": {"hidden_size": 768, "num_hidden_layers": 12, "xvector_output_dim": 512},
@@ -18,6 +18,8 @@ PUBLISHED = {
 }
 _FRAME = 320
 _FIRST_FRAME = 400
+
+KIND = Kind("AutoFeatureExtractor", "WavLMForXVector", "microsoft", PUBLISHED)
 
 
 class WavLmXVector:
@@ -33,16 +35,9 @@ class WavLmXVector:
         Raises:
             UserError: transformers or the model is missing, or the model is not the one that its name says.
         """
-        transformers = require("transformers", "ssl")
-        folder = model_folder(source)
-        self.name = model_name(source, "microsoft")
-        config = read_config(folder)
-        require_sizes(self.name, PUBLISHED, config)
-        self._hashes, self._device = weight_hashes(folder), device
-        self._extract = transformers.AutoFeatureExtractor.from_pretrained(folder)
-        self._model = transformers.WavLMForXVector.from_pretrained(folder, dtype=torch.float32)
-        self._model.eval().requires_grad_(False).to(device)
-        kernels = zip(self._model.config.tdnn_kernel, self._model.config.tdnn_dilation, strict=True)
+        self._loaded = TransformersModel.load(KIND, source, device)
+        self.name = self._loaded.name
+        kernels = zip(self._loaded.model.config.tdnn_kernel, self._loaded.model.config.tdnn_dilation, strict=True)
         # Two frames have to be left for the standard deviation over time.
         frames = 2 + sum((size - 1) * dilation for size, dilation in kernels)
         self._min_samples = _FIRST_FRAME + (frames - 1) * _FRAME
@@ -58,10 +53,10 @@ class WavLmXVector:
         if len(samples) < self._min_samples:
             needed = self._min_samples / METRIC_RATE
             raise MetricError(f"the signal is too short for {self.name}: {needed:.2f} s are needed")
-        inputs = self._extract(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
-        embedding = self._model(inputs.input_values.to(self._device)).embeddings[0]
+        inputs = self._loaded.processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
+        embedding = self._loaded.model(inputs.input_values.to(self._loaded.device)).embeddings[0]
         return nn.functional.normalize(embedding.double().cpu(), dim=0)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes and versions."""
-        return {"name": self.name, "sha256": self._hashes, "packages": versions(("transformers", "torch"))}
+        return {"name": self.name, "sha256": self._loaded.hashes, "packages": versions(("transformers", "torch"))}
