@@ -21,6 +21,7 @@ SHORTER = {
     "evaluate": "--limit=1 --num-steps=2 --max-failed-share=1",
     "tables": "",
     "compare": "",
+    "prepare": "--trainer.enable_progress_bar=false",
     "bench": "--seconds=1",
     "import": "",
     "generate": "--num-steps=2 --stage2-steps 2 1 1",
