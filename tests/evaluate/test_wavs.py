@@ -120,7 +120,11 @@ def test_no_model_of_ours_is_loaded(theirs: Path, make_options: MakeOptions, mon
     monkeypatch.setattr(systems.Metis, "from_pretrained", refuse)
     monkeypatch.setattr(systems.Metis, "codecs_only", refuse)
     monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
-    run_evaluate(make_options(*COMMAND, "--limit", "1", "--system", "input", f"wavs:{theirs}"), QuickPool)
+    options = make_options(*COMMAND, "--limit", "1", "--system", "input", f"wavs:{theirs}")
+    run_evaluate(options, QuickPool)
+    assert all(row["metrics"]["LEVEL"] > 0 for row in read_rows(options.out))
+    with pytest.raises(AssertionError, match="a model was made"):
+        run_evaluate(make_options(*COMMAND, "--limit", "1", "--system", "resynthesis", "--out", "others"), QuickPool)
 
 
 def test_a_file_that_changed_is_another_run(theirs: Path, make_options: MakeOptions) -> None:

@@ -32,16 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="more about its test sets, e.g. manifest=libri3mix.jsonl",
     )
     add("--test-sets", nargs="+", metavar="SET", help="test sets to run (default: all of the task)")
-    add("--protocol", default="offline", metavar="P", help="which metric models to use, offline or paper")
-    add(
-        "--asr",
-        nargs="+",
-        metavar="M",
-        help="recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)",
-    )
-    add("--speakers", nargs="+", metavar="M", help="speaker encoders, KIND[:SOURCE] (default: the protocol's)")
-    add("--nisqa", metavar="FILE", help="NISQA's published nisqa.tar (default: no NISQA)")
-    add("--normalizer", metavar="RULES", help="of texts: whisper-english, seed-tts or none (default: the protocol's)")
+    _add_metric_options(parser)
     add("--limit", type=positive, metavar="N", help="only the first N items of each test set")
     add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="K", help="seeds of the sampler (default: 0)")
     add("--num-steps", type=positive, metavar="N", help="sampling steps (default: those released for the task)")
@@ -64,6 +55,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="exit with status 2 if a metric failed on a larger share of a test set (default: 0.1)",
     )
+
+
+def _add_metric_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose what scores."""
+    add = parser.add_argument
+    add("--protocol", default="offline", metavar="P", help="which metric models to use, offline or paper")
+    add(
+        "--asr",
+        nargs="+",
+        metavar="M",
+        help="recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)",
+    )
+    add("--speakers", nargs="+", metavar="M", help="speaker encoders, KIND[:SOURCE] (default: the protocol's)")
+    add("--nisqa", metavar="FILE", help="NISQA's published nisqa.tar (default: no NISQA)")
+    add("--normalizer", metavar="RULES", help="of texts: whisper-english, seed-tts or none (default: the protocol's)")
 
 
 VERB = Verb(
