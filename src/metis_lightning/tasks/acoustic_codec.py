@@ -38,7 +38,8 @@ class AcousticCodecModule(TrainableModule):
 
     With discriminators there are two optimizers, so the optimization is manual, for which see `AdversarialConfig`;
     steps (`max_steps`, checkpoint intervals, `global_step`) are the codec's all the same. Validation is of the
-    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16.
+    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16; codes
+    and losses are computed in float32 either way.
 
     Args:
         codec: sizes of the codec.

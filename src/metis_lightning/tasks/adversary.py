@@ -106,20 +106,23 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
     """Return how far reconstructions are from being taken for real: 0 when all logits are 1."""
-    return torch.stack([(1 - judged.logits).square().mean() for judged in fake]).mean()
+    return torch.stack([(1 - judged.logits.float()).square().mean() for judged in fake]).mean()
 
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """Return how far the discriminators are from 1 on real waves and from 0 on reconstructions."""
     pairs = zip(real, fake, strict=True)
-    return torch.stack([(1 - r.logits).square().mean() + f.logits.square().mean() for r, f in pairs]).mean()
+    terms = [(1 - r.logits.float()).square().mean() + f.logits.float().square().mean() for r, f in pairs]
+    return torch.stack(terms).mean()
 
 
 def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:
     """Return the mean absolute distance of hidden layers, summed over the layers of a discriminator."""
     return torch.stack(
         [
-            torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(f.features, r.features, strict=True)]).sum()
+            torch.stack(
+                [F.l1_loss(a.float(), b.detach().float()) for a, b in zip(f.features, r.features, strict=True)]
+            ).sum()
             for f, r in zip(fake, real, strict=True)
         ]
     ).mean()

@@ -96,7 +96,7 @@ class SemanticCodecModule(TrainableModule):
         if self.training:
             self.restarts.observe(quantized, self.global_step)
         valid = self._valid(batch, features.shape[1])
-        reconstruction = (reconstructed - features).abs()[valid].mean()
+        reconstruction = (reconstructed.float() - features).abs()[valid].mean()
         loss = (
             reconstruction
             + self.codebook_weight * quantized.codebook_loss

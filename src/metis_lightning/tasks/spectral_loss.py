@@ -12,6 +12,8 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metis_lightning.tokens.precision import full_precision
+
 FLOOR = 1e-5
 LOUDNESS_EXPONENT = 0.3
 """Stevens' law, roughly: loudness grows with this power of the pressure."""
@@ -38,11 +40,13 @@ class MelDistances(nn.Module):
 
     def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the scalars `mel` and `loudness` of two waveforms (B, S)."""
-        pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
-        return {
-            "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
-            "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
-        }
+        with full_precision(predicted):
+            predicted, target = predicted.float(), target.float()
+            pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
+            return {
+                "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
+                "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
+            }
 
 
 class LatentMel(nn.Module):
@@ -60,8 +64,10 @@ class LatentMel(nn.Module):
 
     def forward(self, latents: Tensor, wave: Tensor) -> Tensor:
         """Return the scalar error of latents (B, D, T) against wave (B, S)."""
-        target = loudness(self.mel(wave)[..., : 2 * latents.shape[-1]].clamp(min=FLOOR))
-        return F.l1_loss(self.read(latents), target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
+        with full_precision(wave):
+            target = loudness(self.mel(wave.float())[..., : 2 * latents.shape[-1]].clamp(min=FLOOR))
+            read = self.read(latents.float())
+            return F.l1_loss(read, target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
 
 
 def mel_spectrogram(sample_rate: int, window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metis_lightning.tokens.convnext import ConvNeXtBackbone, keep
+from metis_lightning.tokens.precision import full_precision
 from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer, WeightNormConv1d
 
 
@@ -108,14 +109,15 @@ class AcousticEncoder(nn.Module):
         """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop.
 
         With `lengths` (B,), multiples of the hop too, the first latents of each row are what the row gives alone,
-        whatever follows in it.
+        whatever follows in it. Mixed precision does not reach it: tokens must not depend on that.
         """
         first, *blocks, activation, last = self.block
-        x = first(keep(wave, lengths))
-        for block, ratio in zip(blocks, self.ratios, strict=True):
-            x = block(x, lengths)
-            lengths = None if lengths is None else lengths // ratio
-        return last(activation(keep(x, lengths)))
+        with full_precision(wave):
+            x = first(keep(wave, lengths))
+            for block, ratio in zip(blocks, self.ratios, strict=True):
+                x = block(x, lengths)
+                lengths = None if lengths is None else lengths // ratio
+            return last(activation(keep(x, lengths)))
 
 
 class InverseSTFT(nn.Module):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metis_lightning.tokens.precision import full_precision
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -21,7 +23,7 @@ class Quantized:
     latents: (B, D, T), the quantised latents with straight-through gradients.
     codes: (Q, B, T) int64.
     encodings: (Q, B, K, T), what each quantizer looked up, without gradient.
-    codebook_loss, commitment_loss: scalars, mean squared distances, unweighted.
+    codebook_loss, commitment_loss: mean squared distances, unweighted: (B,) of one quantizer, a scalar of a stack.
     """
 
     latents: Tensor
@@ -68,25 +70,28 @@ class FactorizedVectorQuantizer(nn.Module):
 
     def nearest(self, projected: Tensor) -> Tensor:
         """Return the codes (B, T) nearest by cosine to projected latents (B, K, T)."""
-        encodings_BTK = F.normalize(projected.transpose(1, 2), dim=-1)
-        return (encodings_BTK @ F.normalize(self.codebook.weight).T).argmax(dim=-1)
+        with full_precision(projected):
+            encodings_BTK = F.normalize(projected.transpose(1, 2), dim=-1)
+            return (encodings_BTK @ F.normalize(self.codebook.weight).T).argmax(dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return latents (B, D, T) of codes (B, T)."""
-        return self.out_project(self.codebook(codes).transpose(1, 2))
+        with full_precision(codes):
+            return self.out_project(self.codebook(codes).transpose(1, 2))
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantise latents (B, D, T)."""
-        projected = self.in_project(latents)
-        codes = self.nearest(projected)
-        chosen = self.codebook(codes).transpose(1, 2)
-        straight_through = projected + (chosen - projected).detach()
+        """Quantise latents (B, D, T) in the precision of the weights, with losses (B,)."""
+        with full_precision(latents):
+            projected = self.in_project(latents.to(self.codebook.weight.dtype))
+            codes = self.nearest(projected)
+            chosen = self.codebook(codes).transpose(1, 2)
+            quantised = self.out_project(projected + (chosen - projected).detach())
         return Quantized(
-            latents=self.out_project(straight_through),
+            latents=quantised,
             codes=codes[None],
             encodings=projected.detach()[None],
-            codebook_loss=F.mse_loss(chosen, projected.detach()),
-            commitment_loss=F.mse_loss(projected, chosen.detach()),
+            codebook_loss=(chosen - projected.detach()).square().mean(dim=(1, 2)),
+            commitment_loss=(projected - chosen.detach()).square().mean(dim=(1, 2)),
         )
 
 
@@ -113,24 +118,28 @@ class ResidualVectorQuantizer(nn.Module):
         return len(self.quantizers)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantise latents (B, D, T).
+        """Quantise latents (B, D, T), in the precision of the weights.
 
-        In training a share `quantizer_dropout` of the rows uses a random number of stages.
+        In training a share `quantizer_dropout` of the rows uses a random number of stages, and stages that a row does
+        not use have no part in its losses. As in the released code, losses are means over all rows, used or not, and
+        sums over stages (the released quantizer returns one a stage, which trainers of this kind, as DAC's, add up).
         """
+        residual = latents.to(self.stages[0].codebook.weight.dtype)
         stages_B = self._draw_stages(latents)
-        residual, total = latents, torch.zeros_like(latents)
+        total = torch.zeros_like(residual)
         parts = []
         for index, quantizer in enumerate(self.stages):
             part = quantizer(residual)
             parts.append(part)
             total = total + part.latents * (index < stages_B)[:, None, None]
             residual = residual - part.latents
+        used_QB = torch.arange(len(parts), device=latents.device)[:, None] < stages_B
         return Quantized(
             latents=total,
             codes=torch.cat([part.codes for part in parts]),
             encodings=torch.cat([part.encodings for part in parts]),
-            codebook_loss=torch.stack([part.codebook_loss for part in parts]).mean(),
-            commitment_loss=torch.stack([part.commitment_loss for part in parts]).mean(),
+            codebook_loss=_over_stages([part.codebook_loss for part in parts], used_QB),
+            commitment_loss=_over_stages([part.commitment_loss for part in parts], used_QB),
         )
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -147,3 +156,8 @@ class ResidualVectorQuantizer(nn.Module):
         drawn = torch.randint(1, self.num_quantizers + 1, (batch,), device=latents.device)
         dropped = torch.arange(batch, device=latents.device) < int(batch * self.quantizer_dropout)
         return torch.where(dropped, drawn, stages)
+
+
+def _over_stages(losses: list[Tensor], used_QB: Tensor) -> Tensor:
+    """Return the scalar loss of a stack whose stages lose (B,) each: the mean over rows, summed over stages."""
+    return (torch.stack(losses) * used_QB).mean(dim=1).sum()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from metis_lightning.tokens.convnext import ConvNeXtBackbone
+from metis_lightning.tokens.precision import full_precision
 from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
 
 
@@ -36,8 +37,11 @@ class SemanticCodec(nn.Module):
         self.quantizer = ResidualVectorQuantizer(config.hidden_size, 1, config.codebook_size, config.codebook_dim)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Quantized]:
-        """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did."""
-        quantized = self.quantizer(self.encoder(features.transpose(1, 2)).transpose(1, 2))
+        """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did.
+
+        Under mixed precision the decoder follows it; what makes the tokens does not.
+        """
+        quantized = self._quantized(features)
         return self.decoder(quantized.latents), quantized
 
     def quantize(self, features: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -45,13 +49,17 @@ class SemanticCodec(nn.Module):
 
         With `frames` (B,) the first frames of each row are what the row gives alone, whatever it is padded with.
         """
-        backbone, projection = self.encoder
-        quantized = self.quantizer(projection(backbone(features.transpose(1, 2), frames)).transpose(1, 2))
+        quantized = self._quantized(features, frames)
         return quantized.codes[0], quantized.latents.transpose(1, 2)
 
     def reconstruct(self, tokens: Tensor) -> Tensor:
         """Return features (B, T, C) of tokens (B, T)."""
         return self.decoder(self.quantizer.decode(tokens[None]))
+
+    def _quantized(self, features: Tensor, frames: Tensor | None = None) -> Quantized:
+        backbone, projection = self.encoder
+        with full_precision(features):
+            return self.quantizer(projection(backbone(features.transpose(1, 2), frames)).transpose(1, 2))
 
 
 def _stack(config: SemanticCodecConfig) -> nn.Sequential:
