@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.adversary import AdversarialConfig, Adversary
-from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
+from metis_lightning.tasks.base import PartOfBundle
+from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
 from metis_lightning.tasks.weight_norm_init import init_from_data
@@ -33,7 +33,7 @@ ADVERSARY = "adversary."
 """Prefix of the discriminators' weights in the module's state."""
 
 
-class AcousticCodecModule(TrainableModule):
+class AcousticCodecModule(QuantizerModule):
     """Trains `AcousticCodec` by reconstruction, and against discriminators if `adversarial` is given.
 
     With discriminators there are two optimizers, so the optimization is manual, for which see `AdversarialConfig`;
@@ -86,7 +86,7 @@ class AcousticCodecModule(TrainableModule):
             self.codec.decoder.quantizer.requires_grad_(False)
         self.adversary = Adversary(adversarial) if adversarial is not None and adversarial.is_on else None
         self.automatic_optimization = self.adversary is None
-        self.restarts = CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
+        self.restarts = None if decoder_only else CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
         self.init_from_data, self.continuous_steps = init_from_data and start_from is None, continuous_steps
         # The quantizer rests at first, and so may the discriminators.
@@ -115,11 +115,6 @@ class AcousticCodecModule(TrainableModule):
             wave = self.trainer.strategy.broadcast(self._whole_frames(next(iter(datamodule.train_dataloader()))))
             init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how often codes were used."""
-        super().on_save_checkpoint(checkpoint)
-        self.restarts.save(checkpoint)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another codec, or of a run with discriminators where this one has none, or vice versa.
 
@@ -133,7 +128,6 @@ class AcousticCodecModule(TrainableModule):
             )
         super().on_load_checkpoint(checkpoint)
         self.init_from_data = False
-        self.restarts.load(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizers and schedules: the codec's, and the discriminators' if there are any."""
@@ -145,6 +139,7 @@ class AcousticCodecModule(TrainableModule):
             self._optimizer([p for name, p in named if not name.startswith(ADVERSARY)]),
             other.optimizer([p for name, p in named if name.startswith(ADVERSARY)]),
         ]
+        self._follow(optimizers[0])
         return optimizers, [self._lr_scheduler(optimizers[0]), other.lr_scheduler(optimizers[1])]
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
@@ -173,7 +168,7 @@ class AcousticCodecModule(TrainableModule):
         if self.training and self.global_step < self.continuous_steps:
             return self._weighted(self._reconstruction(latents, wave))
         quantized = self.codec.decoder.quantizer(latents)
-        if self.training and not self.decoder_only:
+        if self.training and self.restarts is not None:
             self.restarts.observe(quantized, self.global_step)
         terms = {
             **self._reconstruction(quantized.latents, wave),

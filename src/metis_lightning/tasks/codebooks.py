@@ -6,12 +6,15 @@ Shape letters: B batch, T frames, Q quantizers, K codebook width, V codebook siz
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
+from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
 
 
@@ -29,48 +32,116 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
 class CodebookRestarts:
     """Moves unused codes onto encodings of the current batch (SoundStream, 2107.03312, section III-C).
 
+    It goes on while the learning rate rises, and after its peak for as many steps again: a codebook that moved at a
+    small rate only has not found its place. Then the codebooks can settle.
+
     Args:
         quantizer: whose codebooks are looked after.
-        every: steps over which use is counted.
+        every: updates over which use is counted.
         since: training step at which the quantizer comes into use.
-        duration: no code is moved after this many steps from then on, so that the codebooks can settle.
+        least: steps from then on after which it ends at the earliest.
     """
 
-    def __init__(
-        self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, duration: int = 2000
-    ) -> None:
-        self.quantizer, self.every, self.until = quantizer, every, since + duration
+    def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, least: int = 2000) -> None:
+        self.quantizer, self.every, self.least = quantizer, every, since + least
         self.counts_QV: Tensor | None = None
+        self._encodings: Tensor | None = None
+        self._peak_rate, self._peak_step = 0.0, 0
+
+    @property
+    def until(self) -> int:
+        """The step from which on no code is moved, as far as the learning rate has been seen."""
+        return max(self.least, 2 * self._peak_step)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Add to a checkpoint how often codes were used since unused ones were last moved."""
+        """Add to a checkpoint how often codes were used since unused ones were last moved, and the rate's peak."""
         checkpoint["code_counts"] = self.counts_QV
+        checkpoint["peak_rate"] = {"rate": self._peak_rate, "step": self._peak_step}
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        """Go on with the counts of a checkpoint."""
+        """Go on with the counts and the peak of a checkpoint."""
         self.counts_QV = checkpoint.get("code_counts")
+        peak = checkpoint.get("peak_rate", {"rate": 0.0, "step": 0})
+        self._peak_rate, self._peak_step = peak["rate"], peak["step"]
 
     @torch.no_grad()
     def observe(self, quantized: Quantized, step: int) -> None:
-        """Count the codes of training step `step`, and every so often move those that stayed at zero."""
+        """Count the codes of a batch of training step `step`."""
         if step >= self.until:
             return
         size = self.quantizer.stages[0].codebook.num_embeddings
         counts = torch.stack([torch.bincount(codes.flatten(), minlength=size) for codes in quantized.codes])
         self.counts_QV = counts if self.counts_QV is None else self.counts_QV.to(counts.device) + counts
-        if step % self.every == 0:
-            # Drawn from the step, so that a resumed run moves the same codes to the same places.
-            self._move_unused(quantized, self.counts_QV, torch.Generator().manual_seed(step))
-            self.counts_QV = None
+        self._encodings = quantized.encodings
 
-    def _move_unused(self, quantized: Quantized, counts_QV: Tensor, generator: torch.Generator) -> None:
+    @torch.no_grad()
+    def after_update(self, optimizer: Optimizer, step: int) -> None:
+        """Move codes that stayed at zero, every so often; `optimizer` has just taken step `step`, from 0."""
+        rate = float(optimizer.param_groups[0]["lr"])
+        if rate > self._peak_rate:
+            self._peak_rate, self._peak_step = rate, step
+        if step % self.every == 0 and self.counts_QV is not None and self._encodings is not None:
+            # Drawn from the step, so that a resumed run moves the same codes to the same places.
+            self._move_unused(self._encodings, self.counts_QV, torch.Generator().manual_seed(step), optimizer)
+            self.counts_QV = None
+        self._encodings = None
+
+    def _move_unused(
+        self, encodings_QBKT: Tensor, counts_QV: Tensor, generator: torch.Generator, optimizer: Optimizer
+    ) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if distributed:
             torch.distributed.all_reduce(counts_QV)
-        for quantizer, counts, encodings in zip(self.quantizer.stages, counts_QV, quantized.encodings, strict=True):
+        for quantizer, counts, encodings in zip(self.quantizer.stages, counts_QV, encodings_QBKT, strict=True):
+            weight, unused = quantizer.codebook.weight, counts == 0
             candidates = encodings.transpose(1, 2).flatten(0, 1)
             chosen = candidates[torch.randint(len(candidates), (len(counts),), generator=generator).to(counts.device)]
-            moved = torch.where(counts[:, None] == 0, chosen, quantizer.codebook.weight)
+            moved = torch.where(unused[:, None], chosen, weight)
             if distributed:
                 torch.distributed.broadcast(moved, src=0)
-            quantizer.codebook.weight.copy_(moved)
+            weight.copy_(moved)
+            _forget(optimizer, weight, unused)
+
+
+def _forget(optimizer: Optimizer, weight: Tensor, rows: Tensor) -> None:
+    """Set an optimizer's moments of some rows of a weight to zero: they are of where these rows were before."""
+    for value in optimizer.state.get(weight, {}).values():
+        if isinstance(value, Tensor) and value.shape == weight.shape:
+            value[rows] = 0
+
+
+class QuantizerModule(TrainableModule):
+    """A module that trains a quantizer, whose unused codes are moved.
+
+    A subclass sets `restarts` to the quantizer's, or to None where the codebooks do not train, and has it observe what
+    is quantised in training.
+    """
+
+    restarts: CodebookRestarts | None = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Have the codes moved after updates: once each, however many batches it is of, and before checkpoints."""
+        configured = super().configure_optimizers()
+        self._follow(cast(Mapping[str, Optimizer], configured)["optimizer"])
+        return configured
+
+    def _follow(self, optimizer: Optimizer) -> None:
+        """Have the codes moved after the updates of the optimizer that has the codebooks."""
+        if (restarts := self.restarts) is not None:
+            optimizer.register_step_post_hook(lambda opt, *_: restarts.after_update(opt, self.global_step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how often codes were used."""
+        super().on_save_checkpoint(checkpoint)
+        if self.restarts is not None:
+            self.restarts.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another codec.
+
+        Raises:
+            UserError: saying what differs.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self.restarts is not None:
+            self.restarts.load(checkpoint)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torchaudio
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
+from metis_lightning.tasks.base import PartOfBundle
+from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
@@ -22,7 +21,7 @@ from metis_lightning.weights.build import FEATURES, plain_config
 STATISTICS_BATCHES = 50
 
 
-class SemanticCodecModule(TrainableModule):
+class SemanticCodecModule(QuantizerModule):
     """Trains `SemanticCodec` by L1 reconstruction of normalised SSL features.
 
     Before the first step, features with stored statistics get them from the first training batches.
@@ -65,20 +64,6 @@ class SemanticCodecModule(TrainableModule):
             self.features.std.copy_(std)
             self.features.mean.copy_(mean)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how often codes were used."""
-        super().on_save_checkpoint(checkpoint)
-        self.restarts.save(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec.
-
-        Raises:
-            UserError: saying what differs.
-        """
-        super().on_load_checkpoint(checkpoint)
-        self.restarts.load(checkpoint)
-
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec and the front end's statistics."""
         kind = next(name for name, cls in FEATURES.items() if isinstance(self.features, cls))
@@ -93,7 +78,7 @@ class SemanticCodecModule(TrainableModule):
             lengths = resampled_length(batch.lengths, self.features.sample_rate)
             features, _ = self.features(self.resample(batch.wave), lengths)
         reconstructed, quantized = self.codec(features)
-        if self.training:
+        if self.training and self.restarts is not None:
             self.restarts.observe(quantized, self.global_step)
         valid = self._valid(batch, features.shape[1])
         reconstruction = (reconstructed.float() - features).abs()[valid].mean()
