@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
+from metis_lightning.tasks.adversary import AdversarialConfig
 from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.schedule import WarmupCosine, WarmupInverseSqrt
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
@@ -136,3 +138,18 @@ def test_codes_move_once_an_update_by_the_use_in_all_its_batches(
     assert batches == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     frames = moves[0][1] // 3
     assert moves == [(0, 3 * frames), (2, 6 * frames)]
+
+
+def test_codes_move_beside_discriminators_too_and_not_where_the_codebooks_rest(tmp_path: Path) -> None:
+    small = DiscriminatorConfig((2,), (2, 2), (256,), band_channels=2)
+    adversarial = AdversarialConfig(small, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    for decoder_only, moves in ((False, True), (True, False)):
+        torch.manual_seed(0)
+        # Nothing but a move changes the codes: the rate of the codec is 0.
+        still = partial(torch.optim.SGD, lr=0.0)
+        module = AcousticCodecModule(
+            ACOUSTIC, decoder_only=decoder_only, adversarial=adversarial, optimizer=still, lr_scheduler=SCHEDULE
+        )
+        before = module.codec.decoder.quantizer.stages[0].codebook.weight.clone()
+        trainer(tmp_path, 1, limit_val_batches=0).fit(module, datamodule=OneBatch())
+        assert torch.equal(module.codec.decoder.quantizer.stages[0].codebook.weight, before) == (not moves)

@@ -8,13 +8,13 @@ reads a mel spectrogram off the latents, which teaches the encoder sooner than t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metis_lightning.errors import UserError
@@ -23,6 +23,7 @@ from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
+from metis_lightning.tasks.weight_decay import parameter_groups
 from metis_lightning.tasks.weight_norm_init import init_from_data
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
@@ -129,16 +130,19 @@ class AcousticCodecModule(QuantizerModule):
         super().on_load_checkpoint(checkpoint)
         self.init_from_data = False
 
+    def trained(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Return the codec's parameters, and the discriminators' if there are any."""
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        codec = [p for name, p in named if not name.startswith(ADVERSARY)]
+        return (codec,) if self.adversary is None else (codec, list(self.adversary.parameters()))
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizers and schedules: the codec's, and the discriminators' if there are any."""
         if self.adversary is None:
             return super().configure_optimizers()
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         other = self.adversary.config
-        optimizers = [
-            self._optimizer([p for name, p in named if not name.startswith(ADVERSARY)]),
-            other.optimizer([p for name, p in named if name.startswith(ADVERSARY)]),
-        ]
+        codec, discriminators = (parameter_groups(self, parameters) for parameters in self.trained())
+        optimizers = [self._optimizer(codec), other.optimizer(discriminators)]
         self._follow(optimizers[0])
         return optimizers, [self._lr_scheduler(optimizers[0]), other.lr_scheduler(optimizers[1])]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from metis_lightning.data.recipe import derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.masked_tokens import MaskRatioCurve
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.stored_targets import read_stored
+from metis_lightning.tasks.weight_decay import parameter_groups, regroup
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.difference import difference
 
@@ -100,6 +101,7 @@ class TrainableModule(lightning.LightningModule):
         if text := difference(own, loaded):
             raise UserError(f"the checkpoint's weights do not fit: {text}; compare with the config of its run")
         checkpoint["state_dict"] = loaded
+        regroup(checkpoint, [(self, parameters) for parameters in self.trained()])
         self._seed = checkpoint.get("seed", self._seed)
 
     def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:
@@ -152,9 +154,14 @@ class TrainableModule(lightning.LightningModule):
             curve = {f"val/{name}": value for name, value in self.by_mask_ratio.compute().items()}
             self.log_dict(curve, sync_dist=True)
 
+    def trained(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Return the parameters of each optimizer."""
+        return ([p for p in self.parameters() if p.requires_grad],)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizer over the trainable parameters, and its schedule, stepped every update."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        (trained,) = self.trained()
+        optimizer = self._optimizer(parameter_groups(self, trained))
         scheduler = self._lr_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
