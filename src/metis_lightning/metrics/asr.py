@@ -35,6 +35,10 @@ GREEDY = {
 }
 """How faster-whisper's models decode here."""
 
+COMPUTE_TYPE = "float32"
+"""Numbers that CTranslate2 computes in. By its products in int8 the same audio gives other words on other processors:
+sums saturate without VNNI, libraries round otherwise, and one flipped step of a quantum becomes another word."""
+
 _TINY_DECODING = {"language": "en", **GREEDY}
 
 
@@ -58,7 +62,7 @@ class AsrBackend(Protocol):
 
 
 class FasterWhisperTiny:
-    """Whisper tiny.en in int8 by CTranslate2, greedy: the same audio always gives the same text."""
+    """Whisper tiny.en by CTranslate2, greedy: the same audio gives the same text, on any processor and threads."""
 
     name = "tiny.en"
     languages: frozenset[str] | None = frozenset({"en"})
@@ -73,7 +77,9 @@ class FasterWhisperTiny:
         folder = tiny_model_folder()
         verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
         self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
-        self._model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads)
+        self._model = whisper.WhisperModel(
+            str(folder), device="cpu", compute_type=COMPUTE_TYPE, cpu_threads=num_threads
+        )
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words heard; see `AsrBackend.transcribe`."""
@@ -83,7 +89,8 @@ class FasterWhisperTiny:
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes, decoding options and versions."""
         packages = versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE))
-        return {"name": self.name, "sha256": self._hashes, "decoding": _TINY_DECODING, "packages": packages}
+        decoding = {**_TINY_DECODING, "compute_type": COMPUTE_TYPE}
+        return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}
 
 
 class PocketSphinx:

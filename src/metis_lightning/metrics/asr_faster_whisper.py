@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.asr import GREEDY
+from metis_lightning.metrics.asr import COMPUTE_TYPE, GREEDY
 from metis_lightning.metrics.model_files import model_name, weight_hashes
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.signal import Wave, as_array
 
 
 class FasterWhisper:
-    """A CTranslate2 conversion of Whisper, greedy, with the weights' own precision."""
+    """A CTranslate2 conversion of Whisper, greedy."""
 
     languages: frozenset[str] | None = None
 
@@ -38,7 +38,7 @@ class FasterWhisper:
             if not folder.is_dir():
                 folder = Path(package.download_model(source, local_files_only=offline))
             self._model = package.WhisperModel(
-                str(folder), device=device, compute_type="default", cpu_threads=num_threads
+                str(folder), device=device, compute_type=COMPUTE_TYPE, cpu_threads=num_threads
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
@@ -57,4 +57,5 @@ class FasterWhisper:
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes, decoding options and versions."""
         packages = versions(("faster-whisper", "ctranslate2"))
-        return {"name": self.name, "sha256": self._hashes, "decoding": GREEDY, "packages": packages}
+        decoding = {**GREEDY, "compute_type": COMPUTE_TYPE}
+        return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}

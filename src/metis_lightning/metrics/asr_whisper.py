@@ -11,7 +11,7 @@ from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 from metis_lightning.metrics.transformers_model import Kind, TransformersModel
 
 _WINDOW_SECONDS = 30
-_DECODING = {"num_beams": 1, "do_sample": False, "task": "transcribe"}
+_GREEDY = {"num_beams": 1, "do_sample": False}
 _KEYS = ("d_model", "encoder_layers", "decoder_layers", "num_mel_bins")
 _SIZES = {
     "tiny": (384, 4, 4, 80),
@@ -59,7 +59,7 @@ class Whisper:
             samples, sampling_rate=METRIC_RATE, return_tensors="pt", return_attention_mask=True, **padding
         )
         # A model that knows only English refuses to be told a task and a language.
-        decoding = _DECODING | {"language": language} if self.languages is None else {"num_beams": 1}
+        decoding = _GREEDY | ({"task": "transcribe", "language": language} if self.languages is None else {})
         tokens = self._loaded.model.generate(
             inputs.input_features.to(self._loaded.device),
             attention_mask=inputs.attention_mask.to(self._loaded.device),
@@ -73,6 +73,6 @@ class Whisper:
         return {
             "name": self.name,
             "sha256": self._loaded.hashes,
-            "decoding": _DECODING,
+            "decoding": {**_GREEDY, "task": "transcribe", "compute_type": "float32"},
             "packages": versions(("transformers", "torch")),
         }
