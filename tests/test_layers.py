@@ -14,7 +14,7 @@ PACKAGE = Path(metis_lightning.__file__).parent
 
 # What may not import each other stands side by side.
 LAYERS = (
-    {"errors", "files", "_torchaudio"},
+    {"errors", "files", "host_waits", "_torchaudio"},
     {"safe_yaml"},
     {"types"},
     {"data"},

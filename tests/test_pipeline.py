@@ -250,7 +250,7 @@ def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) ->
 
 
 def test_the_pretended_gpu_notices_what_stays_behind() -> None:
-    with PretendedGPU(), pytest.raises(AssertionError, match="tensors on the CPU and on the GPU"):
+    with PretendedGPU(), pytest.raises(AssertionError, match="tensors on cuda:0 and on the CPU"):
         torch.ones(2).to("cuda") + torch.ones(2)
 
 

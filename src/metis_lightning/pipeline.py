@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.inference import Precision, ready
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
@@ -75,6 +76,7 @@ class Metis:
         text: front end that the stage-1 models were trained with; None if they take no text.
         batch_size: most requests that are worked on together.
         compile: whether the backbones are compiled, once for each shape of a batch.
+        graphs: whether passes on a GPU are captured as CUDA graphs, which pays from a few requests of a shape on.
     """
 
     stages: type[TwoStages] = TwoStages
@@ -88,9 +90,12 @@ class Metis:
         text: TextFrontEnd | None = None,
         batch_size: int = 16,
         compile: bool = False,
+        graphs: bool = True,
     ) -> None:
         self.tokenizer, self.stage1, self.stage2, self.text = tokenizer, stage1, stage2, text
         self.batch_size, self.compile = batch_size, compile
+        # One for all models: they run one after another, so that one pool of memory does for all of them.
+        self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
         self._ready: dict[Stage1, TwoStages] = {}
 
     @classmethod
@@ -471,7 +476,7 @@ class Metis:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
         if model not in self._ready:
-            self._ready[model] = self.stages(self.tokenizer, model, *self.stage2, compile=self.compile)
+            self._ready[model] = self.stages(self.tokenizer, model, *self.stage2, self.compile, self.graphs)
         return self._ready[model]
 
     def _noise(self, seed: int) -> Noise:

@@ -14,7 +14,7 @@ import torch
 from metis_lightning.evaluate.failures import check_failures
 from metis_lightning.evaluate.keys import key_of
 from metis_lightning.evaluate.plan import Plan, make_plan
-from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together
+from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together, use_device
 from metis_lightning.evaluate.report import real_time_factor, report
 from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
 from metis_lightning.evaluate.shard import Share, run_share
@@ -42,7 +42,10 @@ def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
         UserError: for a mistake in the options, or if more failed than they allow.
     """
     launch = Launch.of(options.devices, os.environ)
-    plan = make_plan(options, device_of(options.device, launch.local_rank))
+    device = device_of(options.device, launch.local_rank)
+    if launch.rank is not None:
+        use_device(device)
+    plan = make_plan(options, device)
     if launch.rank is not None:
         results = _launched(plan, launch, options, make_pool)
     elif launch.count > 1:
@@ -55,7 +58,9 @@ def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
 
 def run_rank(rank: int, options: Namespace, make_pool: MakePool) -> None:
     """Do the share of one of the processes that `run_evaluate` starts on this machine."""
-    plan = make_plan(options, device_of(options.device, rank))
+    device = device_of(options.device, rank)
+    use_device(device)
+    plan = make_plan(options, device)
     done = {key_of(row) for row in read_rows(_folder(options))}
     with _pool(options, make_pool) as pool:
         run_share(plan, Share(rank, options.devices), done, row_file(_folder(options), rank), pool)

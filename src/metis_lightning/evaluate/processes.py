@@ -57,9 +57,21 @@ class Launch:
 
 
 def device_of(device: str | None, local_rank: int = 0) -> str:
-    """Return the device of a process; by default the accelerators in turn where there are any."""
+    """Return the device of a process; by default the accelerators in turn where there are any.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return kind if kind == "cpu" else f"{kind}:{local_rank % max(1, torch.cuda.device_count())}"
+
+
+def use_device(device: str) -> None:
+    """Make a GPU the current one of this process: work that names no device goes there, too."""
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
 
 
 @contextmanager

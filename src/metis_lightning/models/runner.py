@@ -6,16 +6,17 @@ of the padded ones, H hidden width, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from metis_lightning.models.backbone import Backbone, Layout, rotary_embedding
+from metis_lightning.models.graphs import Compute, Graphs, Recent
 
 
-@dataclass
+@dataclass(eq=False)
 class Runner:
     """Runs a backbone on sequences as they come, without padding: each gets what it would get alone.
 
@@ -36,88 +37,81 @@ class Runner:
         return self.backbone.scaled(x, scales, Layout((rotation[0], rotation[1]), lengths=lengths))
 
 
-Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""x (B, T, H), mask (B, 1, 1, T), scales (2 L + 1, H) -> hidden states (B, T, H)."""
-
 BUCKET = 64
-"""Positions that padded sequences are rounded up to: each length bucket has a graph of its own."""
+"""Positions that padded sequences are rounded up to; rows are rounded up to powers of two, so that shapes are few."""
+
+_MOST_PACKINGS = 64
 
 
-@dataclass
-class PaddedRunner(Runner):
-    """Runs a backbone on sequences padded to a bucket's length, as a GPU wants them.
+@dataclass(frozen=True)
+class _Packing:
+    """Where sequences of given lengths stand when they are padded.
 
-    prepare: makes what computes a shape, such as a CUDA graph; called once a shape.
+    shape: rows R and positions T.
+    place: (N,), of their positions among R · T.
+    mask: (R, 1, 1, T), True where a position is attended to; rows that hold no sequence attend to all of theirs.
     """
 
-    prepare: Callable[[Compute, Tensor, Tensor, Tensor], Compute] | None = None
-    _prepared: dict[tuple[int, int], Compute] = field(default_factory=dict)
+    shape: tuple[int, int]
+    place: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> _Packing:
+        """Return that of lengths; made on the device, since to send it there would be to wait for the device."""
+        rows, longest = 1 << (len(lengths) - 1).bit_length(), -(-max(lengths) // BUCKET) * BUCKET
+        steps = [torch.arange(length, device=device) + row * longest for row, length in enumerate(lengths)]
+        place = torch.cat(steps)
+        attended = torch.zeros(rows * longest, dtype=torch.bool, device=device).index_fill(0, place, True)
+        attended[len(lengths) * longest :].fill_(True)
+        return cls((rows, longest), place, attended.view(rows, 1, 1, longest))
+
+
+@dataclass(eq=False)
+class PaddedRunner(Runner):
+    """Runs a backbone on sequences padded to a few shapes, as a GPU wants them.
+
+    graphs: replays passes; None computes each anew.
+    compile: compile the backbone for each shape first.
+    """
+
+    graphs: Graphs | None = None
+    compile: bool = False
+    _compute: Compute = field(init=False)
+    _packings: Recent[_Packing] = field(init=False, default_factory=lambda: Recent(_MOST_PACKINGS))
+    _rotations: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._compute = torch.compile(self._scaled, dynamic=False) if self.compile else self._scaled
 
     def _run(self, x: Tensor, lengths: tuple[int, ...], scales: Tensor) -> Tensor:
-        longest = -(-max(lengths) // BUCKET) * BUCKET
-        place = _places(lengths, longest, x.device)
-        padded = x.new_zeros(len(lengths) * longest, x.shape[-1]).index_copy(0, place, x[0])
-        attended = torch.zeros(len(lengths) * longest, dtype=torch.bool, device=x.device).index_fill(0, place, True)
-        inputs = (padded.view(len(lengths), longest, -1), attended.view(len(lengths), 1, 1, longest), scales)
-        shape = (len(lengths), longest)
-        if shape not in self._prepared:
-            self._prepared[shape] = self._compute if self.prepare is None else self.prepare(self._compute, *inputs)
-        return self._prepared[shape](*inputs).flatten(0, 1).index_select(0, place)[None]
+        packing = self._packings.get(lengths, lambda: _Packing.of(lengths, x.device))
+        rows, longest = packing.shape
+        if longest not in self._rotations:
+            self._rotations[longest] = rotary_embedding(longest, self.backbone.head_dim, x)
+        padded = x.new_zeros(rows * longest, x.shape[-1]).index_copy(0, packing.place, x[0])
+        inputs = (padded.view(rows, longest, -1), packing.mask, scales, *self._rotations[longest])
+        if self.graphs is None:
+            hidden = self._compute(*inputs)
+        else:
+            hidden = self.graphs.run((self.backbone, self.compile), self._compute, *inputs)
+        return hidden.flatten(0, 1).index_select(0, packing.place)[None]
 
-    def _compute(self, x: Tensor, mask: Tensor, scales: Tensor) -> Tensor:
-        rotation = rotary_embedding(x.shape[1], self.backbone.head_dim, x)
-        return self.backbone.scaled(x, scales, Layout(rotation, mask))
-
-
-def _places(lengths: Sequence[int], longest: int, device: torch.device) -> Tensor:
-    """Return where the positions of sequences (N,) stand when each is padded to `longest`."""
-    steps = [torch.arange(length) + row * longest for row, length in enumerate(lengths)]
-    return torch.cat(steps).to(device)
+    def _scaled(self, x: Tensor, mask: Tensor, scales: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self.backbone.scaled(x, scales, Layout((cos, sin), mask))
 
 
-def cuda_graph(compute: Compute, *inputs: Tensor) -> Compute:
-    """Return `compute` as a CUDA graph: a pass is one launch in the place of hundreds.
-
-    Its inputs must keep the shapes of `inputs`; its result is overwritten by the next pass.
-    """
-    static = [tensor.clone() for tensor in inputs]
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        # Libraries choose their kernels and take their workspaces before the capture.
-        for _ in range(3):
-            compute(*static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = compute(*static)
-
-    def replay(*inputs: Tensor) -> Tensor:
-        for own, given in zip(static, inputs, strict=True):
-            own.copy_(given)
-        graph.replay()
-        return result
-
-    return replay
-
-
-def compiled(compute: Compute, *inputs: Tensor) -> Compute:
-    """Return `compute` compiled for one shape; on a GPU as a CUDA graph of the compiled kernels."""
-    fast: Compute = torch.compile(compute, dynamic=False)
-    if inputs[0].device.type != "cuda":
-        return fast
-    return cuda_graph(fast, *inputs)
-
-
-def runner_for(backbone: Backbone, device: torch.device, compile: bool = False) -> Runner:
-    """Return what suits a device: CUDA graphs on a GPU, sequences without padding elsewhere.
+def runner_for(backbone: Backbone, device: torch.device, compile: bool = False, graphs: Graphs | None = None) -> Runner:
+    """Return what suits a device: padded sequences on a GPU, sequences as they are elsewhere.
 
     Args:
         backbone: what is run.
         device: where.
         compile: compile it for each shape first; that takes a minute a shape, and pays where many requests follow.
+        graphs: replays passes on a GPU; without it sequences are not padded there either.
     """
     on_gpu = device.type == "cuda" and torch.cuda.is_available()
-    if compile:
-        return PaddedRunner(backbone, prepare=compiled)
-    return PaddedRunner(backbone, prepare=cuda_graph) if on_gpu else Runner(backbone)
+    graphs = graphs if on_gpu else None
+    if compile or graphs is not None:
+        return PaddedRunner(backbone, graphs=graphs, compile=compile)
+    return Runner(backbone)

@@ -104,6 +104,7 @@ class BranchDenoiser:
 
     def _pack(self, rows: Sequence[int]) -> _Packed:
         first = [sum(row.length for row in self.rows[:index]) for index in range(len(self.rows) + 1)]
+        device = self.rows[rows[0]].conditional.added.device
         lengths: list[int] = []
         fixed: list[Tensor] = []
         source: list[Tensor] = []
@@ -118,8 +119,7 @@ class BranchDenoiser:
                 starts[-1].append(sum(lengths) + len(branch.prefix))
                 lengths.append(len(branch.prefix) + row.length)
                 fixed += [branch.prefix, branch.added]
-                source += [torch.full((len(branch.prefix),), first[-1]), torch.arange(first[index], first[index + 1])]
-        together = torch.cat(fixed)
-        return _Packed(
-            tuple(lengths), together, torch.cat(source).to(together.device), tuple((a, b) for a, b in starts)
-        )
+                # Made on the device: to send them there would be to wait for it.
+                source.append(torch.full((len(branch.prefix),), first[-1], device=device))
+                source.append(torch.arange(first[index], first[index + 1], device=device))
+        return _Packed(tuple(lengths), torch.cat(fixed), torch.cat(source), tuple((a, b) for a, b in starts))

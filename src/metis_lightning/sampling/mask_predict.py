@@ -95,13 +95,17 @@ def mask_predict(
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
+    # Numbers of this process alone, so that no step waits for the device.
+    masks = [
+        [num_masked(length, step + 1, settings.num_steps) for length in lengths] for step in range(settings.num_steps)
+    ]
     for step in range(settings.num_steps):
         place = _places(starts, rows, masked)
         mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
         draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
         noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
         tokens = tokens.index_copy(0, place, draw.tokens(noise))
-        counts = [num_masked(lengths[row], step + 1, settings.num_steps) for row in rows]
+        counts = [masks[step][row] for row in rows]
         going = [index for index, count in enumerate(counts) if count]
         if not going:
             break

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.runner import Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
@@ -50,6 +51,7 @@ class TwoStages:
 
     first, full: stage 2's model of the first acoustic layer, and of the others.
     compile: whether the backbones are compiled, once for each shape; see `runner_for`.
+    graphs: replays passes on a GPU; None computes each anew.
     """
 
     tokenizer: SpeechTokenizer
@@ -57,12 +59,13 @@ class TwoStages:
     first: SemanticToAcoustic
     full: SemanticToAcoustic
     compile: bool = False
+    graphs: Graphs | None = None
     _runners: tuple[Runner, Runner, Runner] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Kept from batch to batch: on a GPU they hold what was captured.
+        # Kept from batch to batch: on a GPU they hold where sequences stand when they are padded.
         stage1, first, full = (
-            runner_for(model.diff_estimator, self.device, self.compile)
+            runner_for(model.diff_estimator, self.device, self.compile, self.graphs)
             for model in (self.stage1, self.first, self.full)
         )
         self._runners = stage1, first, full

@@ -1,0 +1,57 @@
+"""Which device the processes of an evaluation work on."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+import torch
+
+from metis_lightning.cli import main
+from metis_lightning.evaluate import main as evaluation
+from metis_lightning.evaluate.processes import device_of
+from pretended_gpu import GPU, SECOND, PretendedCuda
+
+
+class _Planned(Exception):
+    pass
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> PretendedCuda:
+    def plan(options: Namespace, device: str) -> None:
+        raise _Planned(device)
+
+    monkeypatch.setattr(evaluation, "make_plan", plan)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return PretendedCuda(monkeypatch)
+
+
+@pytest.mark.parametrize(("rank", "device"), [(0, GPU), (1, SECOND), (2, GPU)])
+def test_a_process_works_on_its_own_gpu_from_the_start(cuda: PretendedCuda, rank: int, device: torch.device) -> None:
+    with pytest.raises(_Planned, match=str(device)):
+        evaluation.run_rank(rank, Namespace(device=None), None)
+    assert cuda.events == [("set_device", device)]
+    assert cuda.current == device
+
+
+def test_so_does_a_process_of_torchrun(cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(_Planned, match="cuda:1"):
+        evaluation.run_evaluate(Namespace(device="cuda", devices=1))
+    assert cuda.events == [("set_device", SECOND)]
+
+
+def test_what_starts_the_others_takes_no_memory_of_a_gpu(cuda: PretendedCuda) -> None:
+    with pytest.raises(_Planned):
+        evaluation.run_evaluate(Namespace(device=None, devices=2))
+    assert cuda.events == []
+
+
+def test_a_gpu_that_is_not_there_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert device_of(None) == "cpu"
+    assert main(["evaluate", "--task", "tse", "--device", "cuda"]) == 2
+    assert "--device cuda: PyTorch finds no GPU here; leave it out, or give cpu" in capsys.readouterr().err
