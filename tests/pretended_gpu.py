@@ -41,9 +41,8 @@ class PretendedGPU(TorchFunctionMode):
         tensors = list(_tensors((args, kwargs)))
         here = {device_of(tensor) for tensor in tensors if tensor.dim()}
         if len(here) > 1 and func is not Tensor.to:
-            raise AssertionError(
-                f"{getattr(func, '__name__', func)}: tensors on {' and '.join(sorted(map(str, here)))}"
-            )
+            places = sorted("the CPU" if device == CPU else str(device) for device in here)
+            raise AssertionError(f"{getattr(func, '__name__', func)}: tensors on {' and on '.join(places)}")
         if func == Tensor.device.__get__:
             return device_of(args[0]) if is_there(args[0]) else func(*args)
         of = next((device_of(tensor) for tensor in tensors if is_there(tensor)), CPU)
