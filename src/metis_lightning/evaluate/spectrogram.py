@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metis_lightning.metrics.mel import PowerMel
+from metis_lightning.tokens.mel import PowerMel
 from metis_lightning.types import WAVE_RATE
 
 HOP_LENGTH = 240

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from metis_lightning.metrics.base import UtteranceMean
 from metis_lightning.metrics.dnsmos_p835 import P835, session
-from metis_lightning.metrics.mel import PowerMel
 from metis_lightning.metrics.packages import missing, verify
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array, utterances
+from metis_lightning.tokens.mel import PowerMel
 
 COLUMNS = ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808")
 """Names of the ratings in results, in the order of `DnsmosScores`."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.mel import PowerMel
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
+from metis_lightning.tokens.mel import PowerMel
 
 WEIGHTS = Path(__file__).parent.parent / "assets" / "speaker_encoder" / "ge2e.safetensors"
 EMBEDDING_DIM = 256

@@ -16,7 +16,8 @@ from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecCo
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
-from metis_lightning.weights.build import FEATURES, plain_config
+from metis_lightning.weights.build import FEATURES, load_features, plain_config
+from metis_lightning.weights.bundle import bundle_folder
 
 STATISTICS_BATCHES = 50
 
@@ -28,7 +29,7 @@ class SemanticCodecModule(QuantizerModule):
 
     Args:
         codec: sizes of the codec; `hidden_size` is the features' width.
-        features: the frozen SSL front end.
+        features: the frozen SSL front end, or the name of the bundle that has it.
         codebook_weight, commitment_weight: factors beside the reconstruction (released: 1 and 0.15).
         optimizer, lr_scheduler: built over the trainable parameters.
     """
@@ -36,13 +37,15 @@ class SemanticCodecModule(QuantizerModule):
     def __init__(
         self,
         codec: SemanticCodecConfig = SemanticCodecConfig(),  # noqa: B008  frozen
-        features: SSLFeatures | None = None,
+        features: SSLFeatures | str | None = None,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.15,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
+        if isinstance(features, str):
+            features = load_features(bundle_folder(features))
         self.features = (features or FilterbankFeatures()).requires_grad_(False)
         self.resample = torchaudio.transforms.Resample(WAVE_RATE, self.features.sample_rate)
         self.codec = SemanticCodec(codec)

@@ -21,14 +21,16 @@ from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecCo
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
+from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import Part, has_part, read_part
 from metis_lightning.weights.difference import difference
 
 # By these names a part says what was trained; a class path would let a bundle choose what is imported.
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
-FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures]] = {
+FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures] | type[WhisperFeatures]] = {
     "filterbank": FilterbankFeatures,
     "w2v_bert": W2vBertFeatures,
+    "whisper": WhisperFeatures,
 }
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def load_features(folder: Path) -> SSLFeatures:
     load_weights(features, part.tensors, "ssl_features")
     if isinstance(features, W2vBertFeatures) and has_part(folder, "w2v_bert"):
         features.load = partial(load_w2v_bert, folder)
-    return features
+    return features.eval()
 
 
 def load_w2v_bert(folder: Path) -> Wav2Vec2BertModel:

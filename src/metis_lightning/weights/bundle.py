@@ -27,6 +27,9 @@ from metis_lightning.weights.tensor_file import not_safetensors
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 INDEX = "bundle.yaml"
 _DIGEST = "sha256"
+_SCALE = ".row_scale"
+_MIN_ROW = 16
+"""Shorter rows are not worth a scale."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +141,22 @@ def read_part(folder: Path, name: str) -> Part:
             f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed, copy it again"
         )
     try:
-        tensors = {key: value.float() for key, value in load_file(path).items()}
+        tensors = from_rows(load_file(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: {not_safetensors(error)}") from error
     return Part(config=entry["config"], tensors=tensors, sha256=digest)
 
 
 def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:
-    """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own."""
+    """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own.
+
+    In int8 are the rows of matrices and convolutions, each with a scale of its own; the rest is in bfloat16.
+    """
     path = folder / part_file(name)
-    stored = {key: value.detach().to(stored_dtype(value, dtype)).contiguous() for key, value in part.tensors.items()}
+    tensors = {key: value.detach() for key, value in part.tensors.items()}
+    if dtype == torch.int8:
+        tensors, dtype = in_rows(tensors), torch.bfloat16
+    stored = {key: value.to(stored_dtype(value, dtype)).contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(stored, temporary)
     index = read_index(folder)
@@ -159,6 +168,31 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
         **part.origin,
     }
     write_index(folder, index)
+
+
+def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with every matrix and convolution as int8, and beside it the scale of each of its rows.
+
+    A row's largest value becomes 127. The scale is rounded to bfloat16 first, as it is stored.
+    """
+    stored = dict(tensors)
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.dim() > 1 and value[0].numel() >= _MIN_ROW:
+            rows = value.float().flatten(1)
+            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30).bfloat16().float()
+            stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
+            stored[name + _SCALE] = scale
+    return stored
+
+
+def from_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in float32; the rows of int8 ones times their scales."""
+    tensors = {name: value.float() for name, value in stored.items() if not name.endswith(_SCALE)}
+    for name in tensors:
+        if name + _SCALE in stored:
+            scale = stored[name + _SCALE].float()
+            tensors[name] *= scale.reshape(-1, *[1] * (tensors[name].dim() - 1))
+    return tensors
 
 
 def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchaudio
 
-from metis_lightning.metrics.mel import PowerMel, hz_to_mel, mel_to_hz, slaney_filters
+from metis_lightning.tokens.mel import PowerMel, hz_to_mel, mel_to_hz, slaney_filters
 
 
 @pytest.mark.parametrize(("n_fft", "n_mels"), [(400, 40), (512, 80)])

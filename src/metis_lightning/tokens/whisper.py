@@ -1,0 +1,130 @@
+"""Layers of Whisper's encoder as an SSL front end, in plain PyTorch.
+
+Whisper is trained to write down what is said, so its hidden states hold words and little of the voice. The released
+model pads every recording to 30 s of silence; here a recording is as long as it is, and the rows of a batch are what
+they are alone.
+
+Shape letters: B batch, S samples at 16 kHz, M mel frames at 100 Hz, T frames at 50 Hz, C feature width, F mel bins.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from metis_lightning.tokens.mel import slaney_filters
+from metis_lightning.tokens.ssl_features import SSLFeatures
+
+N_FFT, HOP = 400, 160
+
+
+class WhisperFeatures(SSLFeatures):
+    """Hidden states after `num_layers` of Whisper's encoder (2212.04356, section 2.2), by stored mean and deviation.
+
+    The encoder is a part of this module's weights: the layers above are neither needed nor kept.
+
+    Args:
+        num_layers: how many of the encoder's layers; the final layer norm is left out.
+        dim: width of the encoder (Whisper base: 512).
+        num_heads: attention heads (base: 8).
+        num_mels: mel bins (80; 128 for Whisper large-v3).
+    """
+
+    mel_bank: Tensor
+    window: Tensor
+
+    def __init__(self, num_layers: int = 4, dim: int = 512, num_heads: int = 8, num_mels: int = 80) -> None:
+        super().__init__()
+        self.dim, self.num_layers, self.num_heads, self.num_mels = dim, num_layers, num_heads, num_mels
+        self.conv1 = nn.Conv1d(num_mels, dim, 3, padding=1)
+        self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+        self.layers = nn.ModuleList(EncoderLayer(dim, num_heads) for _ in range(num_layers))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        # Rebuilt at construction, so not a part of the weights.
+        self.register_buffer("mel_bank", slaney_filters(self.sample_rate, N_FFT, num_mels), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "num_layers": self.num_layers,
+            "dim": self.dim,
+            "num_heads": self.num_heads,
+            "num_mels": self.num_mels,
+        }
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        """Return one frame for every 320 samples begun with at least half."""
+        return (num_samples // HOP + 1) // 2
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised features (B, T, C) and their frame counts."""
+        return (self.unnormalised(wave, lengths) - self.mean) / self.std, self.num_frames(lengths)
+
+    def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return hidden states (B, T, C) of wave (B, S); frames after `lengths` hold no meaning."""
+        lengths = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
+        return self.encode(self.log_mel(wave, lengths), lengths // HOP)
+
+    def log_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
+        """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4.
+
+        By the largest value a row's level is taken out but for the quietest parts. As in the released code the beginning
+        is mirrored, and what comes after the end is silence, of which one half window is heard.
+        """
+        inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
+        padded = F.pad(F.pad((wave * inside)[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0], (0, N_FFT // 2))
+        spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
+        mel = self.mel_bank @ spectrum[..., : wave.shape[1] // HOP].abs().square()
+        log_mel = mel.clamp(min=1e-10).log10()
+        frames = torch.arange(log_mel.shape[-1], device=wave.device) < (lengths // HOP)[:, None]
+        largest = log_mel.masked_fill(~frames[:, None], -torch.inf).amax(dim=(1, 2), keepdim=True)
+        log_mel = torch.maximum(log_mel, largest - 8.0)
+        return ((log_mel + 4.0) / 4.0).masked_fill(~frames[:, None], 0.0)
+
+    def encode(self, log_mel: Tensor, mel_frames: Tensor) -> Tensor:
+        """Return hidden states (B, ceil(M / 2), C) of log_mel (B, F, M), zero after each row's `mel_frames` (B,)."""
+        inside = torch.arange(log_mel.shape[-1], device=log_mel.device) < mel_frames[:, None]
+        hidden = F.gelu(self.conv1(log_mel)) * inside[:, None]
+        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
+        valid = torch.arange(hidden.shape[1], device=hidden.device) < ((mel_frames + 1) // 2)[:, None]
+        hidden = hidden + sinusoids(hidden.shape[1], self.dim, hidden.device)
+        # A row without a frame has nothing to attend to: let it look at everything, what comes out has no meaning.
+        mask = (valid | ~valid.any(dim=1, keepdim=True))[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return hidden
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm layer: self-attention, then a network of two linear maps with a GELU between them."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return hidden (B, T, C) after the layer; mask (B, 1, 1, T) says which frames are attended to."""
+        projected = self.qkv(self.attention_norm(hidden)).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = hidden + self.out(attended.transpose(1, 2).flatten(2))
+        return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+def sinusoids(num_frames: int, dim: int, device: torch.device) -> Tensor:
+    """Return Whisper's positions (T, C): sines, then cosines, of wavelengths from 2π to 20,000π frames.
+
+    The released table ends at 1,500 frames (30 s); the formula goes on. Rounded to float16, as the table is stored.
+    """
+    scale = torch.exp(-math.log(10_000) / (dim // 2 - 1) * torch.arange(dim // 2, dtype=torch.float64))
+    angles = torch.arange(num_frames, dtype=torch.float64)[:, None] * scale
+    return torch.cat([angles.sin(), angles.cos()], dim=1).half().float().to(device)
