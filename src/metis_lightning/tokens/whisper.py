@@ -74,8 +74,8 @@ class WhisperFeatures(SSLFeatures):
     def log_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4.
 
-        By the largest value a row's level is taken out but for the quietest parts. As in the released code the beginning
-        is mirrored, and what comes after the end is silence, of which one half window is heard.
+        By the largest value a row's level is taken out but for the quietest parts. As in the released code the
+        beginning is mirrored, and what comes after the end is silence, of which one half window is heard.
         """
         inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
         padded = F.pad(F.pad((wave * inside)[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0], (0, N_FFT // 2))
