@@ -231,7 +231,7 @@ def test_a_wrong_config_ends_with_one_line(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("fit", "-c", "no-such.yaml"), "File does not exist"),
+        (("fit", "-c", "no-such.yaml"), "no-such.yaml: no such file"),
         (("fit",), "required: fit.data, fit.model (a config gives them, e.g. -c configs/tse_lora.yaml)"),
         (("fit", "-c", "tiny.yaml", "--trainer.max_stps", "3"), "unknown key 'trainer.max_stps'"),
         (("fit", "-c", "tiny.yaml", "--ckpt_path", "no-such.ckpt"), "checkpoint no-such.ckpt does not exist"),

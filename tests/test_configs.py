@@ -47,9 +47,9 @@ def test_a_corpus_laid_over_an_experiment_leaves_its_hours_and_recipe(
     configs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    run = ["--trainer.accelerator=cpu", "--trainer.devices=1", "-c", configs[0], "-c", configs[1]]
-    alone = MetisCLI(run, {}, run=False).datamodule
-    over = MetisCLI([*run, "-c", "configs/data/emilia.yaml"], {}, run=False).datamodule
+    run, options = ["-c", configs[0], "-c", configs[1]], ["--trainer.accelerator=cpu", "--trainer.devices=1"]
+    alone = MetisCLI([*run, *options], {}, run=False).datamodule
+    over = MetisCLI([*run, "-c", "configs/data/emilia.yaml", *options], {}, run=False).datamodule
     assert isinstance(over, PreparedDataModule)
     assert over.hours == alone.hours in (1000, 10_000)
     assert type(over.recipe) is type(alone.recipe)

@@ -29,6 +29,7 @@ LAYERS = (
     {"evaluate"},
     {"generate"},
     {"app"},
+    {"merging"},
     {"explain", "overlays"},
     {"lightning_cli", "bench_evaluate"},
     {"prepare_tokens", "bench_data", "bench_paper"},

@@ -19,7 +19,7 @@ from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
-from metis_lightning.overlays import class_names, resolve_overlays, said_to
+from metis_lightning.overlays import class_names, merge_configs
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.weights.build import load_base, load_stage2
 from metis_lightning.weights.bundle import bundle_folder, read_index
@@ -129,14 +129,21 @@ def test_every_class_that_the_overlay_speaks_to_exists() -> None:
         assert class_names(name)[0] == name
 
 
-def test_a_class_hears_its_ancestors_and_has_the_last_word() -> None:
-    overlay = {"a": {"x": 1, "y": 1}, "by_model": {"Parent": {"a": {"y": 2, "z": 2}}, "Child": {"a": {"z": 3}}}}
-    assert said_to(overlay, ["Child", "Parent"]) == {"a": {"x": 1, "y": 2, "z": 3}}
-    assert said_to(overlay, ["Parent"]) == {"a": {"x": 1, "y": 2, "z": 2}}
-    assert said_to(overlay, ["Other"]) == {"a": {"x": 1, "y": 1}}
+def test_a_class_hears_its_ancestors_and_has_the_last_word(tmp_path: Path) -> None:
+    parent, child = (f"metis_lightning.tasks.{name}" for name in ("finetune.FinetuneModule", "tse.TseModule"))
+    said = {parent: {"a": {"y": 2, "z": 2}}, child: {"a": {"z": 3}}}
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"a": {"x": 1, "y": 1}, "by_model": said}))
+
+    def heard(module: str) -> dict:
+        words = ["-c", f"model: {{class_path: {module}}}", "-c", str(tmp_path / "over.yaml")]
+        return yaml.safe_load(merge_configs(words).args[1])["a"]
+
+    assert heard(child) == {"x": 1, "y": 2, "z": 3}
+    assert heard("metis_lightning.tasks.se.SeModule") == {"x": 1, "y": 2, "z": 2}
+    assert heard("metis_lightning.tasks.pretrain.PretrainModule") == {"x": 1, "y": 1}
 
 
 def test_an_overlay_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(UserError, match="give that first"):
-        resolve_overlays(["fit", "-c", PAPER])
+        merge_configs(["fit", "-c", PAPER])

@@ -12,8 +12,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-import yaml
-
 # What jsonargparse says of a key that it does not know: in a config, in a class's arguments, and as an option.
 _UNKNOWN_KEY = re.compile(
     r"(?:Group '(?P<group>[^']+)' |Subcommand '\w+' )?(?:does not accept option|Option) '(?P<key>[^']+)'"
@@ -43,7 +41,7 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
     found = _UNKNOWN_KEY.search(message)
     if found is None:
         hint = " (a config gives them, e.g. -c configs/tse_lora.yaml)" if "arguments are required" in message else ""
-        return f"{_broken_file(files)}{_without_noise(message)}{hint}"
+        return f"{_without_noise(message)}{hint}"
     key = found["option"] or ".".join(filter(None, (found["group"], found["key"])))
     owner = _OWNER.search(message, found.end())
     candidates = known if owner is None else _arguments_of(owner[1])
@@ -78,16 +76,6 @@ def _without_noise(message: str) -> str:
         return text
     path = ".".join(re.findall('"([^"]+)"', parents[0]))
     return f"{path}: {text[parents.end() :]}"
-
-
-def _broken_file(files: Sequence[Path]) -> str:
-    """Return `file: ` for the first config file that is not YAML, which the parser does not name; empty if all are."""
-    for file in files:
-        try:
-            yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError:
-            return f"{file}: "
-    return ""
 
 
 def _arguments_of(class_path: str) -> list[str]:

@@ -7,12 +7,12 @@ the hyper-parameters it carries do not override the config, which alone says wha
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from sys import argv
 from typing import Any, NoReturn
 from zipfile import is_zipfile
 
@@ -20,11 +20,12 @@ import torch
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
-from metis_lightning.overlays import resolve_overlays
+from metis_lightning.overlays import merge_configs
 
 # Values of --ckpt_path that Lightning resolves to a path by itself.
 _SPECIAL_CHECKPOINTS = ("last", "best", "hpc")
@@ -44,7 +45,14 @@ class ParseError(Exception):
 
 
 class OneLineArgumentParser(LightningArgumentParser):
-    """A parser that raises `ParseError` where jsonargparse prints its usage and exits."""
+    """A parser that raises `ParseError` where jsonargparse prints its usage and exits.
+
+    It reads no files: which ones a config may name is decided in `overlays`.
+    """
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401  passed on
+        """Add the arguments of a class, none of which can be the name of a file that holds its value."""
+        return super().add_class_arguments(*args, **{**kwargs, "sub_configs": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `ParseError`."""
@@ -57,10 +65,11 @@ class MetisCLI(LightningCLI):
     def __init__(self, args: Sequence[str], examples: dict[str, str], run: bool = True) -> None:
         """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
 
-        Configs bring along what they are based on (`overlays`).
+        Configs bring along what they are based on, and are merged before they are parsed (`overlays`).
         """
-        self._files = config_files(args)
-        resolved = resolve_overlays(args)
+        settings = merge_configs(args)
+        self._files = settings.files
+        _say(settings.dropped)
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
@@ -69,13 +78,14 @@ class MetisCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=OneLineArgumentParser,
             # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m metis_lightning"} | epilogs,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m metis_lightning", "allow_abbrev": False}
+            | epilogs,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             # LightningCLI warns when it is handed arguments that the process has too.
-            args=None if resolved == argv[1:] else resolved,
+            args=None if settings.args == sys.argv[1:] else settings.args,
             run=run,
         )
 
@@ -113,6 +123,13 @@ class MetisCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""
         return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+
+
+@rank_zero_only
+def _say(lines: Sequence[str]) -> None:
+    """Print lines to stderr, in one of the processes."""
+    for line in lines:
+        print(f"metis-lightning: {line}", file=sys.stderr)
 
 
 def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
@@ -198,14 +215,3 @@ def check_checkpoint(path: Path) -> None:
         raise damaged from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"checkpoint {path} is not one of Lightning's: it has no state_dict")
-
-
-def config_files(args: Sequence[str]) -> list[Path]:
-    """Return the existing files named by -c or --config.
-
-    >>> config_files(["fit", "-c", "no-such.yaml"])
-    []
-    """
-    values = [value for option, value in zip(args, args[1:], strict=False) if option in ("-c", "--config")]
-    values += [arg.partition("=")[2] for arg in args if arg.startswith(("-c=", "--config="))]
-    return [path for path in map(Path, values) if path.is_file()]

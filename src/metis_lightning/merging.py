@@ -1,0 +1,178 @@
+"""Configs laid over each other as data.
+
+Mappings are merged key by key, anything else takes the place of what it is laid over; `key+` adds to the list `key`.
+A class is a mapping of `class_path` and `init_args`. A class that is laid over another keeps those arguments that it
+takes too; what it does not take is noted, so that nothing goes without a word.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from metis_lightning.errors import UserError
+
+CLASS, ARGUMENTS = "class_path", "init_args"
+_MORE = "dict_kwargs"  # arguments that jsonargparse cannot know of
+_OF_A_CLASS = {CLASS, ARGUMENTS, _MORE}
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+FILE_ENDINGS = (".yaml", ".yml", ".json")
+
+
+@dataclass
+class Merged:
+    """A config, and what laying one over another has cost.
+
+    content: the config so far.
+    dropped: a line for each setting that the class above it does not take.
+    """
+
+    content: dict[str, Any] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+
+    def lay(self, above: Mapping[str, Any], name: str) -> None:
+        """Lay a config, which messages call `name`, over what there is."""
+        self.content = self._merge(self.content, dict(above), (), name)
+
+    def _merge(self, below: Any, above: Any, key: tuple[str, ...], name: str) -> Any:  # noqa: ANN401  any value
+        below, above = as_class(below, beside=above), as_class(above, beside=below)
+        if not (isinstance(below, dict) and isinstance(above, dict)):
+            return above
+        if CLASS in above and below.keys() & {ARGUMENTS, _MORE}:
+            below = self._taken(below, above, key, name)
+        merged = dict(below)
+        for own, value in above.items():
+            if str(own).endswith("+"):
+                _append(merged, own, value)
+            elif own in merged:
+                merged[own] = self._merge(merged[own], value, (*key, str(own)), name)
+            else:
+                merged.pop(f"{own}+", None)
+                merged[own] = value
+        return merged
+
+    def _taken(
+        self, below: Mapping[str, Any], above: Mapping[str, Any], key: tuple[str, ...], name: str
+    ) -> dict[str, Any]:
+        """Return a class with those of its arguments that the class above takes too; note the others."""
+        old = find_class(below[CLASS]) if CLASS in below else None
+        new = find_class(above[CLASS], beside=old)
+        if new is None or new is old:  # The parser says what is wrong with a class that does not exist.
+            return dict(below)
+        kept = {}
+        for argument, value in {**(below.get(_MORE) or {}), **(below.get(ARGUMENTS) or {})}.items():
+            refusal = None if argument in (above.get(ARGUMENTS) or {}) else _refusal(new, argument, value)
+            if refusal is None:
+                kept[argument] = value
+            else:
+                place = ".".join((*key, ARGUMENTS, argument))
+                said = json.dumps(value, default=str, ensure_ascii=False)
+                self.dropped.append(f"{name}: {place} = {said} is dropped: {new.__qualname__} {refusal}")
+        return {CLASS: above[CLASS], ARGUMENTS: kept}
+
+
+def as_class(value: Any, beside: Any) -> Any:  # noqa: ANN401  any value
+    """Return the full form of a class that is given in a short one, where a class is expected.
+
+    A name alone is a class without arguments; a mapping of arguments alone belongs to the class that it is laid over.
+
+    >>> as_class("torch.optim.SGD", beside={"class_path": "torch.optim.AdamW"})
+    {'class_path': 'torch.optim.SGD'}
+    >>> as_class({"lr": 1}, beside={"class_path": "torch.optim.AdamW"})
+    {'init_args': {'lr': 1}}
+    """
+    if not (isinstance(beside, dict) and _OF_A_CLASS & beside.keys()):
+        return value
+    if isinstance(value, str) and NAME.fullmatch(value) and not value.endswith(FILE_ENDINGS):
+        return {CLASS: value}
+    if isinstance(value, dict) and value and not _OF_A_CLASS & {str(key).rstrip("+") for key in value}:
+        return {ARGUMENTS: value}
+    return value
+
+
+def _append(merged: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401  any value
+    """Carry out `key+`: add to the list `key`, or to what is to be added to a list that is not known yet."""
+    plain = key.removesuffix("+")
+    to = plain if merged.get(plain) is not None else key
+    merged[to] = [*_listed(merged.get(to)), *_listed(value)]
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401  any value
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _refusal(cls: Any, argument: str, value: Any) -> str | None:  # noqa: ANN401  a class or a function
+    """Return why a class does not take an argument with a value; None if it does."""
+    if argument not in _add_arguments(ArgumentParser(), cls):
+        return f"takes no {argument}"
+    if "${" in json.dumps(value, default=str):  # What it refers to is known when everything is merged.
+        return None
+    parser = ArgumentParser(exit_on_error=False)
+    _add_arguments(parser, cls, skip={name for name in _add_arguments(ArgumentParser(), cls) if name != argument})
+    try:
+        parser.parse_object({argument: value})
+    except ArgumentError:
+        return f"takes another kind of {argument}"
+    return None
+
+
+def _add_arguments(parser: ArgumentParser, cls: Any, skip: set[str | int] | None = None) -> list[str]:  # noqa: ANN401
+    add = parser.add_class_arguments if inspect.isclass(cls) else parser.add_function_arguments
+    return add(cls, skip=skip or set(), fail_untyped=False, sub_configs=True)
+
+
+def find_class(path: str, beside: Any = None) -> Any:  # noqa: ANN401  a class or a function
+    """Return the class of a full name, or of a short one that a class of the same family as `beside` has; else None."""
+    module, _, name = str(path).rpartition(".")
+    if not module:
+        families = getattr(beside, "__mro__", ())[:-1]
+        return next((cls for family in families for cls in _family(family) if cls.__name__ == name), None)
+    try:
+        return getattr(import_module(module), name, None)
+    except (ImportError, ValueError):
+        return None
+
+
+def _family(cls: type[Any]) -> Iterator[type[Any]]:
+    yield cls
+    children: list[type[Any]] = cls.__subclasses__()
+    for child in children:
+        yield from _family(child)
+
+
+def nested(content: Any, source: str) -> Any:  # noqa: ANN401  any value
+    """Return a config with `a.b: 1` written out as `a: {b: 1}`.
+
+    Raises:
+        UserError: if a key is said in both forms.
+
+    >>> nested({"trainer.max_steps": 3, "trainer": {"devices": 1}}, "x.yaml")
+    {'trainer': {'max_steps': 3, 'devices': 1}}
+    """
+    if isinstance(content, list):
+        return [nested(value, source) for value in content]
+    if not isinstance(content, dict):
+        return content
+    result: dict[Any, Any] = {}
+    for key, value in content.items():
+        first, dot, rest = key.partition(".") if isinstance(key, str) else (key, "", "")
+        _join(result, first, nested({rest: value} if dot else value, source), source)
+    return result
+
+
+def _join(into: dict[Any, Any], key: Any, value: Any, source: str) -> None:  # noqa: ANN401  any value
+    if key not in into:
+        into[key] = value
+    elif isinstance(into[key], dict) and isinstance(value, dict):
+        for inner, content in value.items():
+            _join(into[key], inner, content, source)
+    else:
+        raise UserError(f"{source}: says {key!r} twice, once with a dot in its name; keep one of them")
