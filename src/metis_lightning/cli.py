@@ -5,6 +5,7 @@ Help and mistakes answer at once: torch and Lightning are imported by the verb t
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # peft and others ask the model hub on occasion; without a network each question costs seconds of retries.
     # A user who wants the hub says HF_HUB_OFFLINE=0.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold bytes that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,25 @@ def digest64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
+def printable(text: str) -> str:
+    r"""Return a text as UTF-8 can hold it: bytes of a file's name that are none, and halves of signs, are escaped.
+
+    >>> printable("stra\udcdfe")
+    'stra\\udcdfe'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content as lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_regular(path: Path) -> bool:
+    """Tell whether a path names a regular file: no folder, and no pipe or device, on which a reader would wait."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        # ValueError: a name with a zero byte; OSError also for one that is too long.
+        return False

@@ -3,9 +3,10 @@ import pickle
 import pytest
 import torch
 
-from metis_lightning.data.audio import read_audio
+from metis_lightning.data.audio import read_audio, write_wav
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.errors import UserError
+from metis_lightning.types import Utterance
 
 
 def test_cached_and_fresh_reads_are_equal(corpus):
@@ -36,3 +37,14 @@ def test_the_cache_stays_behind_when_pickled(corpus):
     data = pickle.dumps(corpus)
     assert len(data) == size
     assert torch.equal(pickle.loads(data).wave(2), wave)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.9, 2.2, 90.0])
+def test_audio_that_was_replaced_since_it_was_listed_is_noticed(tmp_path, tone, seconds):
+    """Else a run that goes on hears other speech than the one that it goes on from."""
+    utterance = Utterance("a", tmp_path / "a.wav", "ada", "", "en", 2.0, 24_000, "train")
+    write_wav(tmp_path / "a.wav", tone(2.03, 440.0), 24_000)
+    assert len(SpeechCorpus([utterance]).wave(0)) == round(2.03 * 24_000)
+    write_wav(tmp_path / "a.wav", tone(seconds, 440.0), 24_000)
+    with pytest.raises(UserError, match="the manifest lists 'a' with 2.00 s|lasts more than 62 s"):
+        SpeechCorpus([utterance]).wave(0)

@@ -85,7 +85,7 @@ def test_a_loud_prompt_is_lowered_with_the_rest(corpus):
 def test_silence_is_not_mixed(corpus, tmp_path, silent):
     write_wav(tmp_path / "silent.wav", torch.zeros(24_000), 24_000)
     quiet = [
-        replace(u, path=tmp_path / "silent.wav") if (u.id == "ada_0") == (silent == "ada_0") else u
+        replace(u, path=tmp_path / "silent.wav", seconds=1.0) if (u.id == "ada_0") == (silent == "ada_0") else u
         for u in corpus.utterances
     ]
     item = TseRecipe()(SpeechCorpus(quiet), 0, derived_generator(0))

@@ -17,8 +17,10 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate import systems
 from metis_lightning.evaluate.main import run_evaluate
 from metis_lightning.evaluate.results import read_rows
+from metis_lightning.evaluate.wavs import WavFolder
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from metis_lightning.metrics.utterance import Utterance
+from odd_audio import apple_double, make_pipe, write
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., Namespace]
@@ -61,7 +63,8 @@ def test_every_planted_failure_has_its_row(
 ) -> None:
     options = make_options(*COMMAND, "--limit", "10", "--system", f"tool=wavs:{theirs}", "--no-controls")
     with pytest.raises(
-        UserError, match="tool on test-unseen-se: 6 of 10 without LEVEL .1 × missing, 1 × not a readable"
+        UserError,
+        match="tool on test-unseen-se: 6 of 10 without LEVEL .1 × NaN or infinite samples, 1 × missing, 1 × no samples",
     ):
         run_evaluate(options, QuickPool)
     rows = {row["id"]: row for row in read_rows(options.out)}
@@ -70,8 +73,8 @@ def test_every_planted_failure_has_its_row(
     assert reasons == {
         0: None,
         1: "the signal is silent",
-        2: "the signal is empty",
-        3: "the signal has samples that are not finite",
+        2: "no samples",
+        3: "NaN or infinite samples",
         4: "the signal is shorter than 0.1 s",
         5: None,
         6: None,
@@ -166,3 +169,24 @@ def test_the_real_metrics_have_every_column_for_nothing_too() -> None:
     )
     assert list(whole) == list(nothing)
     assert {value.error for value in nothing.values()} == {"the signal is empty"}
+
+
+def test_odd_files_of_a_folder_are_heard_whole_or_fail(tmp_path: Path) -> None:
+    for name in ("flac_unknown", "flac_too_long", "opus_joined", "mp3_no_length_cover", "wav_streamed_0"):
+        write(tmp_path, name)
+    for name in ("kaldi_scale", "nan", "opposite", "m4a", "wav_too_short", "flac_cut"):
+        write(tmp_path, name)
+    (tmp_path / "._flac_unknown.wav").write_bytes(apple_double())
+    make_pipe(tmp_path / "pipe.wav")
+    folder = WavFolder.of(tmp_path)
+    seconds = {name: len(folder.read(name).samples()) / 24_000 for name in folder.files if not folder.read(name).error}
+    expected = {"flac_unknown": 3, "flac_too_long": 3, "opus_joined": 9, "mp3_no_length_cover": 3.03}
+    assert seconds == pytest.approx(expected | {"wav_streamed_0": 3}, abs=0.05)
+    assert {name: folder.read(name).error for name in folder.files if name not in seconds} == {
+        "kaldi_scale": "samples far beyond 1",
+        "nan": "NaN or infinite samples",
+        "opposite": "channels that cancel each other",
+        "m4a": "not a readable audio file",
+        "wav_too_short": "wrong length in the header",
+        "flac_cut": "not a readable audio file",
+    }

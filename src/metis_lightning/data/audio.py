@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -13,43 +15,91 @@ import soxr
 import torch
 from torch import Tensor
 
+from metis_lightning.data.containers import UNREADABLE, OddAudio
+from metis_lightning.data.decoding import Decoder, Levels, decoder
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path
-from metis_lightning.types import AudioLocation
+from metis_lightning.files import atomic_path, is_regular
+from metis_lightning.types import AudioLocation, AudioSource
 
 OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
 """What `audio_writer` writes, by suffix."""
 
-_BLOCK_SECONDS = 10
+LONGEST_READ = 3 * 3600.0
+"""Seconds of the longest audio that is read at once."""
+
+
+class UnsoundFile(UserError):
+    """A file that is there and is no sound audio file.
+
+    Attributes:
+        reason: what is wrong, in words that are the same for all files of the kind.
+    """
+
+    def __init__(self, path: AudioLocation | str, odd: OddAudio) -> None:
+        """Name the file and what is odd."""
+        self.reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
+        super().__init__(f"{path}: {self.reason}{f' ({odd.detail})' if odd.detail else ''}")
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
+        """Pass to another process what it says."""
+        return UserError, (str(self),)
 
 
 def read_audio(
-    path: AudioLocation, sample_rate: int, channel: int | None = None, part: tuple[float, float] | None = None
+    path: AudioLocation,
+    sample_rate: int,
+    channel: int | None = None,
+    part: tuple[float, float] | None = None,
+    longest: float = LONGEST_READ,
 ) -> Tensor:
-    """Read audio as mono at `sample_rate`.
+    """Read audio as mono at `sample_rate`, decoded to its end whatever its header says.
 
     Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
     samples may exceed 1 a little where a lossy codec overshoots.
 
     Args:
-        path: a file or a source, in any format that soundfile reads (wav, flac, mp3, ogg, opus).
+        path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
         sample_rate: of the result, in Hz.
         channel: take this one alone; averaged microphones of one room would cancel each other.
         part: read only this, a start and a length in seconds.
+        longest: seconds beyond which nothing is read.
 
     Returns:
         (S,) float32.
 
     Raises:
-        UserError: if the file is missing, unreadable, empty, or holds a value that is not finite.
+        UserError: if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
+            that are not finite or far beyond 1, channels that cancel each other.
     """
-    frames, file_rate = _read_frames(path, part) if isinstance(path, Path) else _part_of(*path.frames(), part)
-    wave = frames.mean(axis=1) if channel is None else frames[:, channel]
-    if wave.size == 0:
-        raise UserError(f"{path}: the audio file holds no samples; remove it from the manifest or replace it")
-    if not np.isfinite(wave).all():
-        raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
-    return resample(wave, file_rate, sample_rate)
+    heard = read_recording(path, channel, part, longest)
+    return resample(heard.wave, heard.sample_rate, sample_rate)
+
+
+class Recording(NamedTuple):
+    """Audio as one channel (S,) float32 at its own rate in Hz, and how many channels there were."""
+
+    wave: np.ndarray
+    sample_rate: int
+    channels: int
+
+
+def read_recording(
+    path: AudioLocation,
+    channel: int | None = None,
+    part: tuple[float, float] | None = None,
+    longest: float = LONGEST_READ,
+) -> Recording:
+    """Read audio as `read_audio` does, at its own rate."""
+    start, seconds = part or (0.0, longest)
+    with _named(path), _sound(path) as (blocks, rate):
+        levels = Levels(channel=channel)
+        # One sample more tells that there is more.
+        wanted = round(seconds * rate) + (part is None)
+        waves = [levels.add(block) for block in blocks(round(start * rate), wanted)]
+        if part is None and levels.samples == wanted:
+            raise OddAudio("too long", f"the audio lasts more than {longest:g} s; cut it into pieces")
+        levels.check()
+        return Recording(np.concatenate(waves), rate, levels.channels)
 
 
 def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
@@ -60,49 +110,62 @@ def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
 
 
 def audio_seconds(path: Path) -> float:
-    """Return how long an audio file lasts, by its header.
+    """Return how long an audio file lasts when it is decoded.
 
     Raises:
         UserError: if it is missing or unreadable.
     """
-    with _opened(path) as file:
-        return file.frames / file.samplerate
+    if not is_regular(path):
+        raise _missing(path)
+    status = path.stat()
+    return _length(path, status.st_size, status.st_mtime_ns)
 
 
-def _read_frames(path: Path, part: tuple[float, float] | None) -> tuple[np.ndarray, int]:
-    """Return (S, channels) float32 of a file or a part of it, and the file's sample rate."""
-    with _opened(path) as file:
-        return _frames_of(file, part)
+@lru_cache(1 << 16)
+def _length(path: Path, size: int, changed: int) -> float:
+    """Return the seconds of a file, which is known again by its size and when it was changed."""
+    with _named(path), _opened(path) as opened:
+        return opened.samples / opened.sample_rate
+
+
+Blocks = Callable[[int, int | None], Iterator[np.ndarray]]
+"""Gives blocks (S, channels) from a sample on, so many samples or all."""
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
-    with _readable(path, str(path)) as file:
-        yield file
+def _sound(path: AudioLocation) -> Iterator[tuple[Blocks, int]]:
+    """Give the blocks of an audio file or a source, and its sample rate."""
+    if isinstance(path, AudioSource):
+        frames, rate = path.frames()
+        yield lambda start, samples: iter([frames[start:][:samples]]), rate
+    else:
+        with _opened(path) as opened:
+            yield opened.blocks, opened.sample_rate
 
 
 @contextmanager
-def _readable(file: Path | io.BytesIO, where: str) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path) -> Iterator[Decoder]:
+    if not is_regular(path):
+        raise _missing(path)
     try:
-        with soundfile.SoundFile(file) as opened:
-            yield opened
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{where}: not a readable audio file ({error}); use wav, flac, mp3, ogg or opus") from error
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    with file, decoder(file) as opened:
+        yield opened
 
 
-def _frames_of(file: soundfile.SoundFile, part: tuple[float, float] | None = None) -> tuple[np.ndarray, int]:
-    if part is None:
-        return file.read(dtype="float32", always_2d=True), int(file.samplerate)
-    file.seek(min(round(part[0] * file.samplerate), file.frames))
-    return file.read(round(part[1] * file.samplerate), dtype="float32", always_2d=True), int(file.samplerate)
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path}: no such audio file; check the path and the manifest's folder")
 
 
-def _part_of(frames: np.ndarray, rate: int, part: tuple[float, float] | None) -> tuple[np.ndarray, int]:
-    if part is not None:
-        frames = frames[round(part[0] * rate) :][: round(part[1] * rate)]
-    return frames, rate
+@contextmanager
+def _named(path: AudioLocation | str) -> Iterator[None]:
+    """Say of which file it is that something is odd."""
+    try:
+        yield
+    except OddAudio as odd:
+        raise UnsoundFile(path, odd) from odd
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
@@ -111,8 +174,9 @@ def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
     Raises:
         UserError: naming `where`, if they are none.
     """
-    with _readable(io.BytesIO(data), where) as file:
-        return _frames_of(file)
+    with _named(where), decoder(io.BytesIO(data)) as opened:
+        blocks = [np.zeros((0, opened.channels), np.float32), *opened.blocks()]
+        return np.concatenate(blocks), opened.sample_rate
 
 
 def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
@@ -133,26 +197,22 @@ def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
     if not torch.isfinite(wave).all():
         raise ValueError(f"refusing to write NaN or infinite samples to {path}")
     samples = wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
+    # An open file: soundfile takes no name that UTF-8 cannot hold.
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
 
 
 def stream_audio(path: Path, sample_rate: int) -> Iterator[Tensor]:
     """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
 
     Raises:
-        UserError: as for `read_audio`; a value that is not finite is found when its block is read.
+        UserError: as for `read_audio`; what is no sound is found when its block is read.
     """
-    empty = True
-    with _opened(path) as file:
-        convert = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
-        for frames in file.blocks(_BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
-            if not np.isfinite(frames).all():
-                raise UserError(f"{path}: the audio holds NaN or infinite samples; replace the file")
-            empty = empty and frames.size == 0
-            yield torch.from_numpy(convert.resample_chunk(frames.mean(axis=1)))
-        if empty:
-            raise UserError(f"{path}: the audio file holds no samples; replace it")
+    with _named(path), _opened(path) as opened:
+        convert, levels = soxr.ResampleStream(opened.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
+        for block in opened.blocks():
+            yield torch.from_numpy(convert.resample_chunk(levels.add(block)))
+        levels.check()
         yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
 
 
@@ -167,6 +227,7 @@ def audio_writer(path: Path, sample_rate: int) -> Iterator[Callable[[Tensor], No
     kind = OUTPUT_FORMATS[path.suffix.lower()]
     with (
         atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
+        temporary.open("w+b") as opened,
+        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
     ):
         yield lambda wave: file.write(wave.to("cpu", torch.float32).clamp(-1.0, 1.0).numpy())

@@ -18,6 +18,9 @@ from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 # Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
 _SCALE = 2.0**14
 
+# Seconds; half of a tenth, to which manifests may be rounded, and more than encoders pad.
+_ROUNDING = 0.051
+
 _Key = TypeVar("_Key")
 
 
@@ -83,7 +86,7 @@ class SpeechCorpus:
         utterance = self.utterances[index]
         if utterance.heard is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
-        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance.speed)
+        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance)
         if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
@@ -95,7 +98,7 @@ class SpeechCorpus:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         utterance = self.utterances[index]
-        return _cached(self._cache, index, utterance.path, utterance.speed)
+        return _cached(self._cache, index, utterance.path, utterance)
 
 
 def as_wave(samples: Tensor) -> Tensor:
@@ -103,15 +106,32 @@ def as_wave(samples: Tensor) -> Tensor:
     return samples.to(torch.float32) / _SCALE
 
 
-def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, speed: float) -> Tensor:
-    """Return 16-bit samples (S,) at 24 kHz, read only if they are not in the cache."""
+def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
+    """Return 16-bit samples (S,) at 24 kHz of an utterance or what is heard of it, read only if not in the cache."""
     if cache is not None and key in cache:
         return cache[key]
-    wave = at_speed(read_audio(location, WAVE_RATE), speed)
+    wave = at_speed(_read_listed(location, utterance), utterance.speed)
     samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
     if cache is not None:
         cache[key] = samples
     return samples
+
+
+def _read_listed(location: AudioLocation, utterance: Utterance) -> Tensor:
+    """Return a recording (S,) at 24 kHz, which must last as long as the manifest says: else it is another by now.
+
+    Raises:
+        UserError: if it does not, or cannot be read.
+    """
+    listed = utterance.seconds * utterance.speed
+    wave = read_audio(location, WAVE_RATE, longest=listed + 60.0)
+    seconds = len(wave) / WAVE_RATE
+    if abs(seconds - listed) > _ROUNDING + 0.005 * listed:
+        raise UserError(
+            f"{location}: lasts {seconds:.2f} s, the manifest lists {utterance.id!r} with {listed:.2f} s: it was "
+            "replaced since; put it back, or prepare anew"
+        )
+    return wave
 
 
 def _emptied(cache: dict[_Key, Tensor] | None) -> dict[_Key, Tensor] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.data.audio import read_audio
+from metis_lightning.data.folders import files_below, shown_in, walk
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, chunks, inspect_file
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.testsets import TestSets
@@ -21,6 +22,7 @@ from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
 _FILE_ID = re.compile(r"fileid_(\d+)$")
 _SHARD_FILES = 500
+_SUFFIXES = (".wav",)
 _BLIND = ("noreverb", "reverb", "realrec")
 
 
@@ -88,10 +90,11 @@ def _test_sets(root: Path) -> Iterator[tuple[str, Named]]:
                 raise UserError(f"{folder}: {len(faults)} faults, such as {faults[0].where}: {faults[0].detail}")
             yield name, [(f"fileid_{n}", (noisy, clean)) for n, noisy, clean in _only_pairs(pairs)]
     for folder in _folders(root, "real_recordings"):
-        yield "real_recordings", [(_safe(path.stem), (path, None)) for path in sorted(folder.glob("*.wav"))]
+        yield "real_recordings", [(_safe(path.stem), (path, None)) for path in _wavs(folder)]
     for folder in _folders(root, "blind_test_set"):
         for kind in _BLIND:
-            found = {file_id(path): path for path in folder.rglob(f"{kind}_fileid_*.wav")}
+            names = (path for path in files_below(folder, _SUFFIXES) if path.stem.startswith(f"{kind}_fileid_"))
+            found = {file_id(path): path for path in names}
             numbered = sorted((number, path) for number, path in found.items() if number is not None)
             yield f"blind_{kind}", [(f"fileid_{number}", (path, None)) for number, path in numbered]
 
@@ -114,7 +117,7 @@ def pair_files(noisy: Path, clean: Path) -> list[Pair | Fault]:
     for folder in (noisy, clean):
         side: dict[int, Path] = {}
         sides.append(side)
-        for path in sorted(folder.glob("*.wav")):
+        for path in _wavs(folder):
             number = file_id(path)
             if number is None:
                 found.append(Fault(str(path), "no file id", "the name does not end with fileid_<n>"))
@@ -156,11 +159,11 @@ class DnsScan(CorpusScan):
         if not Path(self.root).is_dir():
             raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
         found = []
-        for clean in sorted(path for path in Path(self.root).rglob("clean") if path.is_dir()):
+        for clean in sorted(folder for folder, _ in walk(Path(self.root)) if folder.name == "clean"):
             name = clean.relative_to(self.root).as_posix()
-            noisy, files = clean.parent / "noisy", sorted(clean.rglob("*.wav"))
+            noisy, files = clean.parent / "noisy", files_below(clean, _SUFFIXES)
             if noisy.is_dir():
-                found.append(Shard(f"{name}:pairs", stamp_of(*files, *sorted(noisy.glob("*.wav")))))
+                found.append(Shard(f"{name}:pairs", stamp_of(*files, *_wavs(noisy))))
             else:
                 pieces = enumerate(chunks(files, _SHARD_FILES))
                 found += [Shard(f"{name}:{number}", stamp_of(*piece)) for number, piece in pieces]
@@ -171,7 +174,7 @@ class DnsScan(CorpusScan):
         name, _, piece = shard.name.rpartition(":")
         clean = Path(self.root) / name
         if piece != "pairs":
-            files = sorted(clean.rglob("*.wav"))
+            files = files_below(clean, _SUFFIXES)
             yield from (self._row(path, None) for path in chunks(files, _SHARD_FILES)[int(piece)])
             return
         for found in pair_files(clean.parent / "noisy", clean):
@@ -208,6 +211,10 @@ class DnsScan(CorpusScan):
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def _wavs(folder: Path) -> list[Path]:
+    return [path for path in shown_in(folder) if path.suffix.lower() in _SUFFIXES]
 
 
 def _safe(name: str) -> str:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from metis_lightning.data.inspection import Inspected, OddAudio, inspect_audio
+from metis_lightning.data.containers import OddAudio
+from metis_lightning.data.folders import is_hidden
+from metis_lightning.data.inspection import Inspected, inspect_audio
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.data.storage import Listed, Storage, read_bytes
@@ -115,6 +117,8 @@ class _TarScan:
             name = PurePosixPath(relative_path(member.name, where))
         except UserError:
             yield Fault(where, "unsafe member name")
+            return
+        if any(map(is_hidden, name.parts)):
             return
         key, suffix = str(name.with_suffix("")), name.suffix.lower()
         if not member.isreg() or member.issparse():

@@ -5,26 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import numpy as np
-import soundfile
+from metis_lightning.data.containers import OddAudio
+from metis_lightning.data.decoding import Decoder, Levels, decoder
 
-_BLOCK = 1 << 18
 # A stream's header may not know its size.
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
-
-class OddAudio(Exception):
-    """Bytes that are no sound audio file.
-
-    Attributes:
-        kind: what is wrong, in words that are the same for all files of the kind.
-        detail: more about this one.
-    """
-
-    def __init__(self, kind: str, detail: str = "") -> None:
-        """Say what is wrong."""
-        super().__init__(f"{kind}: {detail}" if detail else kind)
-        self.kind, self.detail = kind, detail
 
 
 @dataclass(frozen=True)
@@ -41,25 +26,25 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
 
     Args:
         data: all of the file.
-        decode: decode every sample; else only the header is read, which misses broken frames, NaN and silence.
+        decode: decode every sample; else only what the header says is verified (and counted where that is wrong or
+            nothing), which misses broken frames, NaN and silence.
         listed_seconds: the duration that the corpus states.
 
     Raises:
-        OddAudio: if the file is empty, a git-lfs pointer, unreadable, truncated, silent, holds NaN or infinity, or
-            its duration is not the listed one within 0.25 s (more than
-            encoders pad) or 2%.
+        OddAudio: if the file is empty, a git-lfs pointer, unreadable, truncated, joined of several, silent, holds what
+            is no sound, tells of another length in its header, or its duration is not the listed one within 0.25 s
+            (more than encoders pad) or 2%.
     """
     _check_bytes(data)
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, channels = file.samplerate, file.channels
-            samples = _count_samples(file) if decode else file.frames
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise OddAudio("unreadable audio", str(error)) from error
+    with decoder(io.BytesIO(data)) as opened:
+        rate, channels = opened.sample_rate, opened.channels
+        samples = _decoded_samples(opened) if decode else opened.samples
+        if samples:
+            opened.check_length(samples)
     if samples == 0:
         raise OddAudio("no samples")
     seconds = samples / rate
-    if listed_seconds is not None and abs(seconds - listed_seconds) > max(0.25, 0.02 * listed_seconds):
+    if listed_seconds is not None and not abs(seconds - listed_seconds) <= max(0.25, 0.02 * listed_seconds):
         raise OddAudio("wrong duration", f"lasts {seconds:.2f} s, listed with {listed_seconds:.2f} s")
     return Inspected(seconds, rate, channels)
 
@@ -75,17 +60,13 @@ def _check_bytes(data: bytes) -> None:
             raise OddAudio("truncated audio", f"{len(data)} of {size + 8} bytes")
 
 
-def _count_samples(file: soundfile.SoundFile) -> int:
+def _decoded_samples(opened: Decoder) -> int:
     """Decode a file and count its samples in each channel."""
-    samples, loud = 0, False
-    # Not `blocks`: that believes the header and fills up what a truncated file lacks.
-    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-        if not np.isfinite(block).all():
-            raise OddAudio("NaN or infinite samples", f"after {samples / file.samplerate:.2f} s")
-        samples += len(block)
-        loud = loud or bool(block.any())
-    if samples < file.frames:
-        raise OddAudio("truncated audio", f"{samples} of {file.frames} samples")
-    if samples and not loud:
-        raise OddAudio("silence only")
-    return samples
+    levels = Levels()
+    for block in opened.blocks():
+        levels.add(block)
+    if levels.samples:
+        levels.check()
+        if not levels.loudest:
+            raise OddAudio("silence only")
+    return levels.samples

@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metis_lightning.data.audio import decode
+from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.enrollment import MixtureSource
-from metis_lightning.data.inspection import OddAudio, inspect_audio
+from metis_lightning.data.inspection import inspect_audio
 from metis_lightning.data.librispeech import LICENSE, Transcripts
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, chunks

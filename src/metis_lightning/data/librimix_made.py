@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metis_lightning.data.folders import shown_in
 from metis_lightning.data.librimix import Line, Mixture, MixtureScan
 from metis_lightning.data.locations import parse_location, relative_path
 from metis_lightning.data.mixdown import MODES, RATE
@@ -43,7 +44,7 @@ class MadeMixtureScan(MixtureScan):
 
     def tables(self) -> Sequence[Path]:
         """Return the csv files; those that end with `_info.csv` tell of speakers and are left out."""
-        found = [file for path in self.metadata for file in (sorted(path.glob("*.csv")) if path.is_dir() else [path])]
+        found = [file for path in self.metadata for file in (_tables(path) if path.is_dir() else [path])]
         return [path for path in found if not path.stem.endswith("_info")]
 
     def files(self, line: Line) -> Sequence[Path]:
@@ -78,3 +79,7 @@ class MadeMixtureScan(MixtureScan):
             [f"{self.noise}/{relative_path(line['noise_path'], where)}", float(line["noise_gain"])] if noisy else None
         )
         return {"mix": parts, "noise": noise, "rate": self.sample_rate, "mode": self.mode}
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [path for path in shown_in(folder) if path.suffix == ".csv"]

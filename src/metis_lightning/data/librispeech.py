@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from metis_lightning.data.audio import read_audio
+from metis_lightning.data.folders import is_hidden, shown_in
 from metis_lightning.data.inspection import Inspected
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.storage import stamp_of
@@ -38,15 +39,16 @@ class LibriSpeechScan(CorpusScan):
         """Return a piece for each speaker."""
         if not Path(self.root).is_dir():
             raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
-        folders = sorted(path.parent.parent for path in Path(self.root).glob("*/*/*/*.trans.txt"))
+        lists = (path for path in Path(self.root).glob("*/*/*/*.trans.txt") if not is_hidden(path.name))
+        folders = sorted(path.parent.parent for path in lists)
         chosen = [path for path in dict.fromkeys(folders) if not self.subsets or path.parent.name in self.subsets]
         return [Shard(path.relative_to(self.root).as_posix(), stamp_of(*sorted(path.glob("*/*")))) for path in chosen]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield a speaker's utterances."""
-        for chapter in sorted((Path(self.root) / shard.name).iterdir()):
+        for chapter in shown_in(Path(self.root) / shard.name):
             texts = read_transcripts(chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt")
-            audio = {path.stem: path for path in chapter.glob("*.flac")}
+            audio = {path.stem: path for path in shown_in(chapter) if path.suffix == ".flac"}
             for utterance_id in sorted(texts.keys() | audio.keys()):
                 yield self._row(chapter, utterance_id, texts.get(utterance_id))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metis_lightning.data.audio import read_audio
 from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.folders import shown_in
 from metis_lightning.data.lips import LipRecipe
 from metis_lightning.data.table import open_manifest
 from metis_lightning.data.testsets import TestSets, require_files
@@ -91,7 +92,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
     """Map names to the recordings of a folder; of Seed-TTS's `en`, those of `prompt-wavs`."""
     inner = folder / "prompt-wavs"
     source = inner if inner.is_dir() else folder
-    found = {path.stem: path for path in sorted(source.glob("*")) if path.suffix in {".wav", ".flac"}}
+    found = {path.stem: path for path in shown_in(source) if path.suffix in {".wav", ".flac"}}
     if not found:
         raise UserError(f"{source}: no wav or flac file; give seedtts_testset/en or a folder of prompts")
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from metis_lightning.data.auto_avsr import AutoAvsrScan
 from metis_lightning.data.avhubert import AvHubertScan
+from metis_lightning.data.folders import shown_in
 from metis_lightning.data.scan import Fault, Shard
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.talking_face import Clip, PreparedScan, TalkingFaceScan
@@ -33,11 +34,11 @@ class Lrs3Scan(TalkingFaceScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each folder of clips."""
-        folders = [path for split in SPLITS for path in sorted((Path(self.root) / split).glob("*")) if path.is_dir()]
+        folders = [path for split in SPLITS for path in shown_in(Path(self.root) / split) if path.is_dir()]
         return [
             Shard(path.relative_to(self.root).as_posix(), stamp_of(*files))
             for path in folders
-            if (files := sorted(path.iterdir()))
+            if (files := shown_in(path))
         ]
 
     def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
@@ -70,7 +71,7 @@ def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout:
 
 def raw_clips(folder: Path, prefix: str, split: str, source: str) -> Iterator[Clip | Fault]:
     """Yield the pairs of mp4 and txt of a folder, whose name is the speaker's."""
-    stems = sorted({path.stem for path in folder.iterdir() if path.suffix in {".mp4", ".txt"}})
+    stems = sorted({path.stem for path in shown_in(folder) if path.suffix in {".mp4", ".txt"}})
     for stem in stems:
         yield raw_clip(folder / stem, f"{prefix}_{stem}", split, source)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.folders import files_below
 from metis_lightning.data.recipe import draw_int, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
@@ -38,8 +38,7 @@ class Recordings:
             raise UserError(
                 f"{self.root}: no such folder; give the folder of the recordings, or none for synthetic ones"
             )
-        walked = (Path(folder, name) for folder, _, names in os.walk(self.root, followlinks=True) for name in names)
-        found = sorted(path for path in walked if path.suffix.lower() in SUFFIXES)
+        found = files_below(self.root, SUFFIXES)
         if not found:
             raise UserError(f"{self.root}: no {' or '.join(SUFFIXES)} file in it or below it")
         return found

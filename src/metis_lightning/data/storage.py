@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from fsspec.core import url_to_fs
 
+from metis_lightning.data.folders import files_below
 from metis_lightning.errors import UserError
 
 
@@ -77,13 +78,7 @@ class Storage:
     def _local(self) -> list[Listed]:
         if not Path(self.root).is_dir():
             raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
-        found = []
-        for folder, _, names in os.walk(self.root, followlinks=True):
-            for name in names:
-                path = Path(folder, name)
-                if path.is_file():
-                    found.append(Listed(path.relative_to(self.root).as_posix(), stamp_of(path)))
-        return found
+        return [Listed(path.relative_to(self.root).as_posix(), stamp_of(path)) for path in files_below(Path(self.root))]
 
     def _remote(self) -> list[Listed]:
         filesystem, base = _filesystem(self.root)
@@ -127,7 +122,7 @@ def stamp_of(*paths: Path) -> str:
     for path in paths:
         if path.exists():
             stat = path.stat()
-            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(path.name) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

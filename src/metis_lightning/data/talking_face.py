@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from metis_lightning.data.inspection import Inspected, OddAudio, inspect_audio
+from metis_lightning.data.containers import OddAudio
+from metis_lightning.data.inspection import Inspected, inspect_audio
 from metis_lightning.data.lips import check_lengths, read_feature_file
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.manifest import check_id

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.data.audio import read_audio
+from metis_lightning.data.folders import is_hidden
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.testsets import TestSets
@@ -128,7 +129,7 @@ def _audio(root: Path, speaker: str = "*") -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root is the folder of VCTK")
     for folder, suffix in _LAYOUTS:
-        if found := sorted(root.glob(f"{folder}/{speaker}/*{suffix}")):
+        if found := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):
             return found
     return []
 

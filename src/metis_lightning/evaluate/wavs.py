@@ -7,20 +7,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import soundfile
-import soxr
-import torch
-
+from metis_lightning.data.audio import UnsoundFile, read_recording, resample
+from metis_lightning.data.folders import shown_in
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.outputs import MISSING, Output
-from metis_lightning.files import sha256_of
+from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE
 
 PREFIX = "wavs:"
 """How a folder of audio is told from a bundle on the command line."""
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
+"""Files of these belong to an item, though of some formats nothing can be read, which is then said in its row."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class WavFolder:
         if not folder.is_dir():
             raise UserError(f"--system {PREFIX}{folder}: no such folder")
         files: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() not in SUFFIXES:
+        for path in shown_in(folder):
+            if path.suffix.lower() not in SUFFIXES or not is_regular(path):
                 continue
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise UserError(
@@ -73,17 +71,16 @@ class WavFolder:
 def read_output(path: Path) -> Output:
     """Return an audio file as one channel at 24 kHz: channels are averaged, the rate is converted by soxr at HQ.
 
-    What is wrong with the samples (none, NaN, silence) is left to the metrics, which give reasons.
+    What is no sound (broken, empty, not finite, far beyond 1) is a failed output; silence is left to the metrics.
     """
     try:
-        frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        heard = read_recording(path)
+    except UnsoundFile as error:
+        return _nothing(error.reason)
+    except UserError:
         return _nothing("not a readable audio file")
-    wave = frames.mean(axis=1)
-    if rate != WAVE_RATE and wave.size:
-        wave = soxr.resample(wave, rate, WAVE_RATE, quality="HQ")
-    samples = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-    return Output(samples, sample_rate=int(rate), channels=frames.shape[1], was_made=False)
+    samples = resample(heard.wave, heard.sample_rate, WAVE_RATE)
+    return Output(samples, sample_rate=heard.sample_rate, channels=heard.channels, was_made=False)
 
 
 def _nothing(reason: str) -> Output:

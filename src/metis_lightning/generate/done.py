@@ -31,7 +31,7 @@ class Done:
         self.path, self.run = folder / INDEX, run
         self._lines: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 self._take(line)
 
     def has(self, job: Job) -> bool:

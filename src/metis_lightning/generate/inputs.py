@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.decoding import SILENCE
 from metis_lightning.data.lips import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
@@ -30,9 +31,6 @@ A prompt may be so long. What is longer as a source is worked on in chunks.
 
 LONGEST_RESULT = 60.0
 """Seconds of the longest result that is not made in chunks: speech of a text or of lips."""
-
-SILENCE = 1e-4
-"""What no sample of silence exceeds, direct current left out: -80 dB, three steps of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def read_prompt(path: Path) -> Tensor:
     Raises:
         UserError: if it is unreadable, silent, or of a wrong length.
     """
-    # By its header first: what is far too long need not be read.
+    # Counted first: what is far too long need not be kept.
     _check_prompt_seconds(path, audio_seconds(path))
     return _prompt(path, path.stat().st_mtime_ns)
 
@@ -120,7 +118,7 @@ def silent(name: str, path: Path) -> UserError:
 
 
 def is_silent(wave: Tensor) -> bool:
-    """Tell whether nothing is heard in a wave (S,).
+    """Tell whether nothing is heard in a wave (S,), direct current left out.
 
     >>> import torch
     >>> is_silent(torch.full((9,), 0.2)), is_silent(torch.tensor([0.0, 0.01]))
@@ -155,7 +153,7 @@ def prompt_language_of(job: Job) -> str:
 
 
 def result_seconds(job: Job) -> float:
-    """Return how long a job's result lasts, by the headers of its files; 0 if that is not known before it is made.
+    """Return how long a job's result lasts, by its files; 0 if that is not known before it is made.
 
     Raises:
         UserError: if a file is unreadable, or the result would be too long.

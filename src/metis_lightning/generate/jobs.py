@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.data.audio import OUTPUT_FORMATS
+from metis_lightning.data.folders import files_below
 from metis_lightning.errors import UserError
 from metis_lightning.generate.lists import read_list
 
@@ -185,13 +188,14 @@ def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[
     """Return a job for each file of a folder and of those in it; results lie as their inputs do."""
     root, folder = Path(given[name]), _folder(options.out)
     suffixes = FOLDER_SUFFIXES[name]
-    found = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.suffix.lower() in suffixes]
-    shown = [path for path in found if (root / path).is_file() and not any(part.startswith(".") for part in path.parts)]
+    below = [path.relative_to(root) for path in files_below(root)]
+    shown = [path for path in below if path.suffix.lower() in suffixes]
     # A folder that gets its results, or lies around them, must not take them for inputs in the next run.
     if folder.resolve().is_relative_to(root.resolve()):
         raise UserError(f"--out {folder} lies in the folder of --{name}; name one outside {root}")
     if not shown:
         raise UserError(f"{root}: no file that ends with {', '.join(sorted(suffixes))}; check the path of --{name}")
+    _say_left_out(root, [path for path in below if path.suffix.lower() not in suffixes], suffixes)
     return [
         Job(
             task_of(options.task, {**given, name: ""}),
@@ -202,6 +206,21 @@ def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[
         )
         for path in shown
     ]
+
+
+def _say_left_out(root: Path, files: Sequence[Path], suffixes: set[str]) -> None:
+    """Name what of a folder is no input by its suffix: some of it may be meant."""
+    if files:
+        kinds = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in Counter(map(_kind, files)).items())
+        print(
+            f"metis-lightning: left out of {root}: {kinds}, the first {files[0]}; what is read ends with "
+            f"{', '.join(sorted(suffixes))}",
+            file=sys.stderr,
+        )
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lower()
 
 
 def _folder(out: Path) -> Path:

@@ -10,7 +10,7 @@ from metis_lightning.data.audio import read_audio
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.page_parts import asset, data_uri, document, opus
 from metis_lightning.evaluate.spectrogram import log_mel, picture, webp
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, printable
 from metis_lightning.generate.jobs import Job
 from metis_lightning.types import WAVE_RATE
 
@@ -44,7 +44,7 @@ def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int 
     shown = "" if len(sections) == len(made) else f"<p>The first {len(sections)} of {len(made)}: the page is full.</p>"
     body = f"<main>\n<h1>{escape(title)}</h1>\n{shown}{''.join(sections)}</main>"
     with atomic_path(path) as temporary:
-        temporary.write_text(document(title, asset("base.css") + _STYLE, body), encoding="utf-8")
+        temporary.write_text(printable(document(title, asset("base.css") + _STYLE, body)), encoding="utf-8")
 
 
 def _section(job: Job) -> str:

@@ -1,0 +1,50 @@
+"""What lies in a folder at any depth: one walk for corpora, noises and inputs, so that all find the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from metis_lightning.files import is_regular
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is no data by its name: Macs leave `._name` and `.DS_Store` on foreign disks.
+
+    >>> is_hidden("._take.wav"), is_hidden("take.wav")
+    (True, False)
+    """
+    return name.startswith(".")
+
+
+def shown_in(folder: Path) -> list[Path]:
+    """Return what a folder holds in order of the names, without what is hidden; nothing if it is no folder."""
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield a folder and those below it, each with its regular files, in order of their names.
+
+    Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out.
+    """
+    yield from _walk(root, frozenset())
+
+
+def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """Return the files below a folder in order of their names; with `suffixes`, those that end so in either case."""
+    return sorted(
+        path for _, files in walk(root) for path in files if suffixes is None or path.suffix.lower() in suffixes
+    )
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, list[Path]]]:
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    paths = shown_in(folder)
+    yield folder, [path for path in paths if is_regular(path)]
+    for path in paths:
+        if path.is_dir():
+            yield from _walk(path, above | {here})
