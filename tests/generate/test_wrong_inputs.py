@@ -62,8 +62,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "silent prompt": (("tse", *MIX, "--prompt", "silent.wav"), "the prompt silent.wav is silent; check the recording"),
     "silent source": (("se", "--source", "silent.wav"), "the source silent.wav is silent; check the recording"),
     "50 ms source": (("se", "--source", "short.wav"), "the source short.wav lasts 0.05 s; give at least 0.1 s"),
-    "samples that are no numbers": (("se", "--source", "nan.wav"), "nan.wav: the audio holds NaN or infinite samples"),
-    "an empty file": (("se", "--source", "empty.wav"), "empty.wav: the audio file holds no samples"),
+    "samples that are no numbers": (("se", "--source", "nan.wav"), "nan.wav: NaN or infinite samples"),
+    "an empty file": (("se", "--source", "empty.wav"), "empty.wav: no samples"),
     "a text as sound": (("se", "--source", "text.wav"), "text.wav: not a readable audio file"),
     "an empty folder": (("se", "--source", "empty", "--out", "made"), "empty: no file that ends with .aif"),
     "an unsupported script": (

@@ -8,13 +8,12 @@ file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.folders import is_hidden
@@ -23,10 +22,13 @@ from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.data.storage import Listed, Storage, read_bytes
 from metis_lightning.errors import UserError
+from metis_lightning.safe_json import finite, load_json
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
 
 _BLOCK = 512
+_MOST_BYTES = {".json": 1 << 20}
+_MOST_AUDIO_BYTES = 200 << 20
 _LIST = re.compile(r"[A-Za-z]{2}_B\d+\.jsonl")
 
 
@@ -67,7 +69,7 @@ class EmiliaScan(CorpusScan):
 
     def _scan_list(self, name: str) -> Iterator[Row | Fault]:
         storage, archive = Storage(self.root), name.removesuffix(".jsonl") + ".tar.gz"
-        for number, line in enumerate(read_bytes(storage.path(name)).splitlines(), start=1):
+        for number, line in enumerate(read_bytes(storage.path(name)).split(b"\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -91,14 +93,14 @@ class _TarScan:
     def __init__(self, name: str, file: IO[bytes], decode: bool) -> None:
         self.name, self.file, self.decode = name, file, decode
         self.texts: dict[str, dict[str, Any]] = {}
-        self.audio: dict[str, tuple[dict[str, Any], bytes]] = {}
+        self.audio: dict[str, dict[str, Any]] = {}
         self.seen: set[str] = set()
         self.faulty: set[str] = set()
 
     def rows(self) -> Iterator[Row | Fault]:
         """Yield what the tar holds, and what is wrong with it."""
         try:
-            with tarfile.open(fileobj=self.file, mode="r:") as tar:
+            with tarfile.open(fileobj=cast(IO[bytes], _Headers(self.file)), mode="r:") as tar:
                 for member in tar:
                     if not member.isdir():
                         yield from self._member(member)
@@ -134,15 +136,14 @@ class _TarScan:
                 yield from self._half(member, key, suffix, where)
 
     def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
-        self.file.seek(member.offset_data)
-        data = self.file.read(member.size)
-        if len(data) < member.size:
-            raise EOFError(f"{member.name} ends early")
         try:
+            if member.size > (most := _MOST_BYTES.get(suffix, _MOST_AUDIO_BYTES)):
+                raise OddAudio("member too large", f"{member.size:,} bytes; at most {most:,} are read")
             if suffix == ".json":
-                self.texts[key] = _fields(data, PurePosixPath(key).name)
+                self.texts[key] = _fields(self._bytes(member.offset_data, member.size), PurePosixPath(key).name)
             else:
-                self.audio[key] = ({"path": self.name, "offset": member.offset_data, "size": member.size}, data)
+                # Its bytes wait on the disk: all audio may stand before all texts.
+                self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
             if key in self.texts and key in self.audio:
                 yield self._pair(key)
         except OddAudio as odd:
@@ -151,11 +152,18 @@ class _TarScan:
             yield Fault(where, odd.kind, odd.detail)
 
     def _pair(self, key: str) -> Row:
-        fields, (location, data) = self.texts[key], self.audio[key]
-        found = inspect_audio(data, self.decode, _seconds(fields))
+        fields, location = self.texts[key], self.audio[key]
+        found = inspect_audio(self._bytes(location["offset"], location["size"]), self.decode, _seconds(fields))
         row = _row(fields, location, found, self.name)
         self._forget(key)
         return row
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        self.file.seek(offset)
+        data = self.file.read(size)
+        if len(data) < size:
+            raise EOFError(f"the member at byte {offset} ends early")
+        return data
 
     def _forget(self, key: str) -> None:
         self.texts.pop(key, None)
@@ -168,14 +176,24 @@ class _TarScan:
             raise EOFError(f"no end of archive at byte {offset}")
 
 
+class _Headers:
+    """A tar as tarfile reads it: headers alone, none of which may claim a size that fills the memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_BYTES[".json"]:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self.file.read(size)
+
+
 def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
     """Return the fields of an utterance's json, its id as `id`."""
     try:
-        fields = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise OddAudio("json is not UTF-8", str(error)) from error
+        fields = load_json(data)
     except ValueError as error:
-        raise OddAudio("not json", str(error)) from error
+        raise OddAudio("json is not UTF-8" if "UTF-8" in str(error) else "not json", str(error)) from error
     if not isinstance(fields, dict):
         raise OddAudio("not json", "expected an object")
     # Emilia-YODAS calls it _id.
@@ -195,7 +213,11 @@ def _listed_path(fields: dict[str, Any], name: str) -> str:
 
 def _seconds(fields: dict[str, Any]) -> float | None:
     listed = fields.get("duration")
-    return float(listed) if isinstance(listed, int | float) else None
+    if not isinstance(listed, int | float):
+        return None
+    if (seconds := finite(listed)) is None:
+        raise OddAudio("wrong field", "the duration is no finite number")
+    return seconds
 
 
 def _row(fields: dict[str, Any], path: object, found: Inspected, name: str) -> Row:

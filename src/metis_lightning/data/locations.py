@@ -7,6 +7,7 @@ file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -102,12 +103,14 @@ def _mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
             mode=value["mode"],
             take=tuple(int(number) for number in value["take"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(f"{where}: not a mixture that can be made ({error!r}); prepare anew") from error
     count = len(parts) + (noise is not None)
     if (
         rule.mode not in MODES
         or not 0 < rule.sample_rate <= RATE
+        or not all(math.isfinite(part.gain) for part in (*parts, *([rule.noise] if rule.noise else [])))
+        or len(rule.take) > count
         or not all(0 <= number < count for number in rule.take)
     ):
         raise UserError(f"{where}: not a mixture that can be made ({rule}); prepare anew")
@@ -120,6 +123,6 @@ def _below(value: object, root: str, where: str) -> str:
 
 def _whole(value: dict[str, Any], key: str, where: str) -> int:
     number = value.get(key)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise UserError(f"{where}: {key!r} must be a whole number of at least 0, found {number!r}")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
+        raise UserError(f"{where}: {key!r} must be a whole number of at least 0 and below 2^63")
     return number

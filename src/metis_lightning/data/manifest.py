@@ -6,21 +6,26 @@ file name, may hold only harmless characters. Beside a manifest that `prepare` w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from metis_lightning.data.decoding import SAMPLE_RATES
 from metis_lightning.data.locations import is_plain_path, parse_file, parse_location
 from metis_lightning.errors import UserError
-from metis_lightning.files import sha256_of
+from metis_lightning.files import is_regular, sha256_of
+from metis_lightning.safe_json import finite, load_json
 from metis_lightning.types import Trial, Utterance
 
 SCHEMA = 1
 """Version of a manifest's lines; pieces of another are built anew."""
 
 _Record = TypeVar("_Record", Utterance, Trial)
+LONGEST_ID = 200
+"""Characters; file names have room for 255 bytes."""
+
+_LONGEST_SHOWN = 100
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 _LOCATED = {"path": parse_location, "heard": parse_location, "video": parse_file, "lips": parse_file}
@@ -84,7 +89,7 @@ def check_manifest(path: Path) -> None:
     if not summary.is_file() or not path.is_file():
         return
     try:
-        expected = json.loads(summary.read_text(encoding="utf-8"))
+        expected = load_json(summary.read_bytes())
         whole = path.stat().st_size == expected["bytes"] and sha256_of(path) == expected["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{summary}: not a summary of `prepare` ({error!r}); prepare anew") from error
@@ -135,20 +140,20 @@ def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("file:line", object) for each line that is not blank."""
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"{path}: no such manifest; check the data root")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield where, _object(line, where)
+                yield where, _object(_decoded(line, where), where)
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); each line must be one JSON object") from error
+        row = load_json(line)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; each line must be one JSON object") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row
@@ -182,12 +187,12 @@ def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         "text": _text(row, "text", where),
         "language": _text(row, "language", where).split("-")[0].lower(),
         "seconds": _positive(row, "seconds", where),
-        "sample_rate": int(_positive(row, "sample_rate", where)),
+        "sample_rate": _whole(row, "sample_rate", where, *SAMPLE_RATES),
         "split": _text(row, "split", where),
         "source": str(row.get("source", "")),
         "license": str(row.get("license", "")),
         **{name: row.get(name) for name in _LOCATED},
-        "channels": int(_positive(row, "channels", where)) if "channels" in row else 1,
+        "channels": _whole(row, "channels", where, 1, 1024) if "channels" in row else 1,
         "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
     }
 
@@ -210,7 +215,7 @@ def _trial(row: dict[str, Any], where: str) -> Trial:
 def _text(row: dict[str, Any], key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
-        raise UserError(f"{where}: field {key!r} must be a string, found {value!r}")
+        raise UserError(f"{where}: field {key!r} must be a string, found {_shown(value)}")
     return value
 
 
@@ -225,15 +230,17 @@ def check_id(value: str, key: str, where: str) -> str:
         UserError: naming `where` and `key`, if it is not.
     """
     if not _ID.fullmatch(value):
-        raise UserError(f"{where}: {key} {value!r} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
+        raise UserError(f"{where}: {key} {_shown(value)} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
+    if len(value) > LONGEST_ID:
+        raise UserError(f"{where}: the {key} is longer than {LONGEST_ID} characters")
     return value
 
 
 def _number(row: dict[str, Any], key: str, where: str) -> float:
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-        raise UserError(f"{where}: field {key!r} must be a finite number, found {value!r}")
-    return float(value)
+    number = finite(row.get(key))
+    if number is None:
+        raise UserError(f"{where}: field {key!r} must be a finite number, found {_shown(row.get(key))}")
+    return number
 
 
 def _positive(row: dict[str, Any], key: str, where: str) -> float:
@@ -241,3 +248,20 @@ def _positive(row: dict[str, Any], key: str, where: str) -> float:
     if value <= 0:
         raise UserError(f"{where}: field {key!r} must be positive, found {value!r}")
     return value
+
+
+def _whole(row: dict[str, Any], key: str, where: str, least: int, most: int) -> int:
+    value = _positive(row, key, where)
+    if not least <= value <= most:
+        raise UserError(f"{where}: field {key!r} must lie between {least} and {most}, found {value:g}")
+    return int(value)
+
+
+def _shown(value: object) -> str:
+    """Return a value as a message has it: not all of a number of a thousand digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to write integers of more digits than it reads.
+        text = "a very long number"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -13,6 +13,7 @@ from fsspec.core import url_to_fs
 
 from metis_lightning.data.folders import files_below
 from metis_lightning.errors import UserError
+from metis_lightning.files import is_regular
 
 
 def is_url(root: str) -> bool:
@@ -127,9 +128,13 @@ def stamp_of(*paths: Path) -> str:
 
 
 def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
+    if not is_regular(Path(path)):
+        raise FileNotFoundError(f"no such file, or not a plain one: {path}")
     with open(path, "rb") as file:
+        # Not more than there is: memory for what is read is asked for at once.
+        left = max(0, os.fstat(file.fileno()).st_size - offset)
         file.seek(offset)
-        return file.read() if size is None else file.read(size)
+        return file.read(left if size is None else min(size, left))
 
 
 def _remote_bytes(url: str, offset: int, size: int | None) -> bytes:

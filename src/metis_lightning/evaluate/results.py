@@ -11,6 +11,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.keys import Key, key_of
 from metis_lightning.files import atomic_path
+from metis_lightning.safe_json import load_json
 
 ROWS, SUMMARY, PROTOCOL = "utterances.jsonl", "summary.json", "protocol.json"
 
@@ -52,7 +53,7 @@ class Results:
         self.protocol = {**protocol, "fingerprint": fingerprint(protocol)}
         path = folder / PROTOCOL
         if path.is_file():
-            self._check(json.loads(path.read_text(encoding="utf-8")))
+            self._check(_protocol_of(path))
         if is_owner:
             write_json(path, self.protocol)
             self.gather()
@@ -94,6 +95,16 @@ class Results:
             f"{self.folder}: it holds results of another protocol (different: {', '.join(changed)}); "
             "give another --out, or remove the folder"
         )
+
+
+def _protocol_of(path: Path) -> Mapping[str, Any]:
+    try:
+        found = load_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; give another --out, or remove the folder") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not the protocol of a run; give another --out, or remove the folder")
+    return found
 
 
 def gathered(files: Sequence[Sequence[dict[str, Any]]], keys: Sequence[Key], folder: Path) -> list[dict[str, Any]]:
@@ -139,7 +150,7 @@ def read_rows_of(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    return [load_json(line) for line in lines if line]
 
 
 def write_json(path: Path, content: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, fingerprint, read_rows
 from metis_lightning.evaluate.stats import summarize
+from metis_lightning.safe_json import load_json
 
 # Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
 _PER_RUN = ("systems", "fingerprint")
@@ -101,7 +102,7 @@ def read_results(folder: Path) -> list[Result]:
         UserError: a file is not of the form that `evaluate` writes.
     """
     try:
-        protocol = json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))
+        protocol = load_json((folder / PROTOCOL).read_bytes())
         rows = read_rows(folder)
         by_group = defaultdict(list)
         for row in rows:
@@ -117,7 +118,7 @@ def read_results(folder: Path) -> list[Result]:
             )
             for key, part in sorted(by_group.items())
         ]
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder}: not the results of a run ({type(error).__name__}: {error})") from error
 
 

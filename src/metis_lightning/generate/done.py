@@ -65,7 +65,7 @@ class Done:
         """Remember a line; one that a crash cut off counts as not there."""
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(line, dict) or not {"id", "fingerprint", "sha256"} <= line.keys():
             raise UserError(f"{self.path}: not an index of generated files; name another folder, or move it away")

@@ -5,7 +5,6 @@ Everything is loaded from a folder in the end, so that what a result was made wi
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
+from metis_lightning.safe_json import load_json
 
 _SMALL_FILES = ("*.json", "*.txt", "*.yaml", "*.ckpt", "*.safetensors")
 _OLD_WEIGHTS = "pytorch_model.bin"
@@ -78,8 +78,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        config = load_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not the config of a model ({error}): give the folder of a complete model") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: not the config of a model: give the folder of a complete model")

@@ -21,6 +21,7 @@ from metis_lightning.data.table import open_manifest
 from metis_lightning.data.video import iterate_frames
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.safe_json import load_json
 from metis_lightning.tokens.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual_encoder import VisualEncoder
 from metis_lightning.types import Utterance
@@ -108,7 +109,7 @@ def _claim(folder: Path, encoder: AutoAvsrFeatures) -> None:
             temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
         return
     try:
-        there = json.loads(note.read_text(encoding="utf-8"))
+        there = load_json(note.read_bytes())
     except ValueError as error:
         raise UserError(f"{note}: not a note of `prepare` ({error}); remove the folder") from error
     if there != own:

@@ -6,7 +6,6 @@ French by eSpeak, as is done here, and Chinese, Japanese and Korean by readers o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
+from metis_lightning.safe_json import load_json
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES, TextFrontEnd, espeak_backend
 
 _VOICES = {"en": "en-us", "de": "de", "fr": "fr-fr"}
@@ -54,7 +54,7 @@ class PublishedPhones(TextFrontEnd):
             UserError: if it is missing or another kind of file.
         """
         try:
-            vocabulary = json.loads(path.read_text(encoding="utf-8"))["vocab"]
+            vocabulary = load_json(path.read_bytes())["vocab"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f'{path}: not a phone vocabulary, {{"vocab": {{phone: id}}}} ({error!r})') from error
         if not isinstance(vocabulary, dict) or not vocabulary or not all(map(_is_id, vocabulary.values())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import PUBLISHED_PREFIX
+from metis_lightning.safe_json import load_json
 from metis_lightning.tokens.semantic_codec import SemanticCodecConfig
 from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
 from metis_lightning.weights.build import config_from, plain_config
@@ -153,7 +153,7 @@ def _encoder_config(found: Located) -> Config:
 def _settings(path: Path) -> Config:
     """Return a configuration that lies beside weights."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = load_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: the configuration of the weights beside it is missing or not JSON ({error})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.safe_json import load_json
 
 
 class TensorFile:
@@ -51,8 +51,8 @@ class TensorFile:
         if "config" not in self.metadata:
             return None
         try:
-            config = json.loads(self.metadata["config"])
-        except json.JSONDecodeError as error:
+            config = load_json(self.metadata["config"])
+        except ValueError as error:
             raise UserError(f"{self.path}: its metadata 'config' is not JSON ({error})") from error
         if not isinstance(config, dict):
             raise UserError(f"{self.path}: its metadata 'config' is not a JSON object")
