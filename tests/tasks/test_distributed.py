@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from metis_lightning.models.masking import Masking, PromptRule
+from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.tse import TseModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, speech_batch, trainer
-from tiny import stage2_config
+from tiny import STAGE1, stage2_config
 
 
 def rows(batch: SpeechBatch, chosen: slice) -> SpeechBatch:
@@ -137,3 +138,27 @@ def test_two_processes_train_stage_2_though_each_draws_a_layer_of_its_own(tiny_b
     )
     moved = [not torch.equal(head.weight, old) for head, old in zip(module.model.to_logits, heads, strict=True)]
     assert moved == [False, True, True]
+
+
+class Counts(Callback):
+    """Writes what each process has counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(pl_module.unigram.counts - 1, self.folder / f"counts{trainer.global_rank}.pt")
+
+
+def test_each_process_keeps_the_counts_of_its_own_batches(tiny_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = PretrainModule(STAGE1, str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    run = trainer(tmp_path, 2, devices=2, strategy="ddp_fork", use_distributed_sampler=False, limit_val_batches=0)
+    run.callbacks.append(Counts(tmp_path))
+    run.fit(module, datamodule=Rows(2))
+    for rank in range(2):
+        batch = rows(four_rows(), slice(2 * rank, 2 * rank + 2))
+        tokens, frames = module.tokenizer.ssl_tokens(batch.wave, batch.lengths)
+        heard = torch.cat([row[: int(count)] for row, count in zip(tokens, frames, strict=True)])
+        counted = torch.load(tmp_path / f"counts{rank}.pt", weights_only=True)
+        assert torch.equal(counted, torch.bincount(heard, minlength=STAGE1.codebook_size))

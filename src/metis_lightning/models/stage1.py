@@ -17,6 +17,9 @@ from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 PHONE_VOCABULARY = 1024
 """Rows of the published phone embedding."""
 
+PHONE_LAYERS = ("phone_emb.", "diff_estimator.cond_mlp.")
+"""Prefixes of the weights that phones pass through and nothing else does."""
+
 
 @dataclass(frozen=True)
 class Stage1Config:

@@ -75,9 +75,12 @@ class TrainableModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Tell DDP of weights that rest, and have a data module with a token store read what this tokenizer makes."""
-        # DDP would wait for the gradients of weights that rest.
-        if self.rests and isinstance(strategy := self.trainer.strategy, DDPStrategy):
-            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if isinstance(strategy := self.trainer.strategy, DDPStrategy):
+            # Buffers are constants, or counts of a process's own: the first one's are not to replace the others'.
+            strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+            # DDP would wait for the gradients of weights that rest.
+            if self.rests:
+                strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         read_stored(getattr(self.trainer, "datamodule", None), getattr(self, "tokenizer", None), self.token_kinds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -165,10 +168,15 @@ class TrainableModule(lightning.LightningModule):
         scheduler = self._lr_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def averaged_over(self, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> int:
+        """Return how many things a batch's scalars are means over, by which batches weigh in a validation's mean."""
+        return int(scalars.get("masked_tokens", len(batch.ids)))
+
     def _log_all(self, stage: str, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> None:
+        shown = {name: value for name, value in scalars.items() if stage == "train" or name != "masked_tokens"}
         self.log_dict(
-            {f"{stage}/{name}": value.detach() for name, value in scalars.items()},
-            batch_size=len(batch.ids),
+            {f"{stage}/{name}": value.detach() for name, value in shown.items()},
+            batch_size=len(batch.ids) if stage == "train" else self.averaged_over(scalars, batch),
             on_step=stage == "train",
             on_epoch=stage != "train",
             sync_dist=stage != "train",

@@ -24,7 +24,7 @@ from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.stored_targets import ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import Extension, extend, load_base, load_tokenizer, plain_config
+from metis_lightning.weights.build import Extension, extend, load_base, load_tokenizer, out_of_reach, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -85,7 +85,8 @@ class FinetuneModule(TrainableModule):
         self.prompt_rule = prompt_rule
         cond_dim = 0 if adapter is None else self.condition_dim
         self.extension = Extension(adapter, cond_dim, lora_rank, phones=text is not None)
-        trained = extend(self.model, self.extension, lora_dropout)
+        self._own = extend(self.model, self.extension, lora_dropout)
+        trained = self._own - out_of_reach(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         if isinstance(self.model.cond_adapter, GatedAdapter):
@@ -160,9 +161,9 @@ class FinetuneModule(TrainableModule):
         condition, phones = self._conditions(batch, masking)
         logits = self._logits(tokens, masking, valid, condition, phones, self.heard(batch))
         targets = tokens[masking.mask]
-        scores = masked_scores(logits, targets)
+        scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
-            return {**scores, "masked_tokens": masking.mask.sum().float()}
+            return scores
         self.by_mask_ratio.update(logits, targets, masking)
         if not self.extension.lora_rank:
             return scores
@@ -196,8 +197,8 @@ class FinetuneModule(TrainableModule):
         return self.model.to_logit(hidden[masking.mask])
 
     def kept(self) -> set[str]:
-        """Return the names of the trained weights, which are what a checkpoint holds."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        """Return the names of the task's weights, which are what a checkpoint holds."""
+        return {f"model.{name}" for name in self._own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another task or base, or one whose weights are not this module's.

@@ -32,12 +32,14 @@ class MaskRatioCurve(Metric):
     A model is easy to compare with another by this curve: the mean over all tokens hides how much was masked.
     """
 
-    totals: Tensor
+    losses: Tensor
+    counts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # Sums of the cross-entropy and of right guesses, and the number of tokens.
-        self.add_state("totals", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
+        # Sums of the cross-entropy; numbers of right guesses and of tokens. Not in float64, which Apple GPUs lack.
+        self.add_state("losses", torch.zeros(BINS), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> None:
@@ -45,17 +47,18 @@ class MaskRatioCurve(Metric):
         ratio_M = mask_ratio(masking.t)[:, None].expand(masking.mask.shape)[masking.mask]
         bins_M = (ratio_M * BINS).long().clamp(max=BINS - 1)
         right = logits_MV.argmax(dim=-1) == targets_M
-        values = torch.stack(
-            [F.cross_entropy(logits_MV.float(), targets_M, reduction="none"), right, torch.ones_like(right)]
-        )
-        self.totals.index_add_(1, bins_M, values.to(self.totals.dtype))
+        losses_M = F.cross_entropy(logits_MV.float(), targets_M, reduction="none")
+        values = torch.stack([losses_M, right, torch.ones_like(right)])
+        totals = self.losses.new_zeros(3, BINS).index_add_(1, bins_M, values)
+        self.losses += totals[0]
+        self.counts += totals[1:].long()
 
     def compute(self) -> dict[str, Tensor]:
         """Return `loss_mask_00-20`, `acc_mask_00-20`, … (percent), without the bins that have no token."""
-        losses, right, counts = self.totals
+        right, counts = self.counts
         names = [f"mask_{100 * i // BINS:02}-{100 * (i + 1) // BINS}" for i in range(BINS)]
         filled = [(i, name) for i, name in enumerate(names) if counts[i]]
-        kinds = (("loss", losses), ("acc", right))
+        kinds = (("loss", self.losses), ("acc", right))
         return {f"{kind}_{name}": (sums[i] / counts[i]).float() for kind, sums in kinds for i, name in filled}
 
 
@@ -67,7 +70,7 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
 class UnigramBaseline(nn.Module):
     """How often each token occurs in training: the predictor that a masked model has to beat.
 
-    The counts are a part of the checkpoint.
+    The counts are a part of the checkpoint; of several processes each counts its share of the batches.
     """
 
     counts: Tensor
@@ -75,7 +78,7 @@ class UnigramBaseline(nn.Module):
     def __init__(self, codebook_size: int) -> None:
         super().__init__()
         # One a token: a token never seen still has a chance.
-        self.register_buffer("counts", torch.ones(codebook_size))
+        self.register_buffer("counts", torch.ones(codebook_size, dtype=torch.int64))
 
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> None:
@@ -84,5 +87,5 @@ class UnigramBaseline(nn.Module):
 
     def scores(self, targets_M: Tensor) -> Mapping[str, Tensor]:
         """Return `loss` and `acc` of predicting every masked token by frequency alone."""
-        logits = (self.counts / self.counts.sum()).log()
+        logits = (self.counts.float() / self.counts.sum()).log()
         return masked_scores(logits.expand(len(targets_M), -1), targets_M)

@@ -15,7 +15,7 @@ from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, mas
 from metis_lightning.tasks.schedule import WarmupInverseSqrt
 from metis_lightning.tasks.stored_targets import ssl_targets
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_tokenizer, plain_config
+from metis_lightning.weights.build import load_tokenizer, out_of_reach, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -43,6 +43,8 @@ class PretrainModule(TrainableModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.model = Stage1(stage1)
+        for name in out_of_reach((name for name, _ in self.model.named_parameters()), phones=False):
+            self.model.get_parameter(name).requires_grad_(False)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
         self.prompt_rule = prompt_rule
         self.unigram = UnigramBaseline(stage1.codebook_size)
@@ -60,9 +62,9 @@ class PretrainModule(TrainableModule):
         # Only masked positions pass through the head: it is the widest map of a small model.
         targets = tokens[masking.mask]
         logits = self.model.to_logit(hidden[masking.mask])
-        scores = masked_scores(logits, targets)
+        scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
             self.unigram.observe(tokens[valid])
-            return {**scores, "masked_tokens": masking.mask.sum().float()}
+            return scores
         self.by_mask_ratio.update(logits, targets, masking)
         return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}

@@ -98,6 +98,13 @@ class SemanticCodecModule(QuantizerModule):
             "perplexity": perplexity(quantized.codes[0][valid], self.codec.config.codebook_size),
         }
 
+    def averaged_over(self, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> int:
+        """Return the frames of a batch."""
+        return int(self._frames(batch).sum())
+
     def _valid(self, batch: SpeechBatch, length: int) -> Tensor:
-        frames = self.features.num_frames(resampled_length(batch.lengths, self.features.sample_rate))
+        frames = self._frames(batch)
         return torch.arange(length, device=frames.device) < frames[:, None]
+
+    def _frames(self, batch: SpeechBatch) -> Tensor:
+        return self.features.num_frames(resampled_length(batch.lengths, self.features.sample_rate))

@@ -69,9 +69,9 @@ class SemanticToAcousticModule(TrainableModule):
         valid = frame_mask(frames, ssl.shape[1])
         hidden = self.model.hidden(x, self.model.condition(ssl, layer), masking.t, valid)
         logits, targets = self.model.to_logits[layer](hidden[masking.mask]), acoustic[..., layer][masking.mask]
-        scores = masked_scores(logits, targets)
+        scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
-            return {**scores, f"loss_layer{layer}": scores["loss"], "masked_tokens": masking.mask.sum().float()}
+            return {**scores, f"loss_layer{layer}": scores["loss"]}
         self.by_mask_ratio.update(logits, targets, masking)
         return scores
 

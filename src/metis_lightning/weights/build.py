@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.lora import PUBLISHED_PREFIX, add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import PHONE_LAYERS, Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
@@ -155,9 +155,10 @@ class Extension:
 
 
 def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
-    """Put a task's new layers on a base model in place, and return the names of the weights that the task trains.
+    """Put a task's new layers on a base model in place, and return the names of the weights that are the task's.
 
-    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP.
+    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are, those
+    too that only phones reach where the base has them and the task takes none: see `out_of_reach`.
 
     Raises:
         UserError: if there is no such kind of adapter.
@@ -170,11 +171,16 @@ def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> fr
         new += ["cond_adapter."]
     if extension.phones:
         model.add_phones()
-        new += ["phone_emb.", "diff_estimator.cond_mlp."]
+        new += PHONE_LAYERS
     if not extension.lora_rank:
         return frozenset(name for name, _ in model.named_parameters())
     add_lora(model, extension.lora_rank, dropout=lora_dropout)
     return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(tuple(new)))
+
+
+def out_of_reach(names: Iterable[str], phones: bool) -> frozenset[str]:
+    """Return those of stage 1's weights that no batch of a task gives a gradient, which so are not to be trained."""
+    return frozenset(name for name in names if not phones and name.startswith(PHONE_LAYERS))
 
 
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
