@@ -27,7 +27,13 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 def options(*models: str) -> Namespace:
     return Namespace(
-        model=list(models), base="nano", phone_vocabulary=None, visual_encoder=None, device="cpu", host="127.0.0.1"
+        model=list(models),
+        base="nano",
+        phone_vocabulary=None,
+        visual_encoder=None,
+        device="cpu",
+        precision=None,
+        host="127.0.0.1",
     )
 
 

@@ -31,10 +31,15 @@ class HostWaits(TorchDispatchMode):
     """Counts them within the block, backward passes included.
 
     found: how often each operation came.
+
+    Args:
+        device: where the tensors are that count; what lies in this process's memory is not waited for. On a CPU, which
+            stands for a GPU then, those that a GPU would not have count too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         super().__init__()
+        self.kind = torch.device(device).type
         self.found: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -47,7 +52,12 @@ class HostWaits(TorchDispatchMode):
         """Run an operation, and count it."""
         result = func(*args, **(kwargs or {}))
         name = func._schema.name
-        if name in _WAIT or (name in _INDEXING and _is_mask(args[1])) or (name in _COPIES and _moves(args, result)):
+        if name in _COPIES:
+            waits = _moves(args, result)
+        else:
+            is_here = any(each.device.type == self.kind for each in _tensors(args))
+            waits = is_here and (name in _WAIT or (name in _INDEXING and _is_mask(args[1])))
+        if waits:
             self.found[name.removeprefix("aten::")] += 1
         return result
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,11 @@ import torch
 from metis_lightning.cli import main
 from metis_lightning.evaluate import main as evaluation
 from metis_lightning.evaluate.processes import device_of
+from metis_lightning.evaluate.systems import Items, SystemOptions, make_systems
+from metis_lightning.generate.weights import load_metis
+from metis_lightning.models.inference import Precision
+from metis_lightning.pipeline import Metis
+from metis_lightning.verbs.generate import add_model_options
 from pretended_gpu import GPU, SECOND, PretendedCuda
 
 
@@ -55,3 +62,38 @@ def test_a_gpu_that_is_not_there_is_the_users_mistake(capsys: pytest.CaptureFixt
     assert device_of(None) == "cpu"
     assert main(["evaluate", "--task", "tse", "--device", "cuda"]) == 2
     assert "--device cuda: PyTorch finds no GPU here; leave it out, or give cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "used"),
+    [
+        ("cuda:1", None, "bfloat16"),
+        ("cuda:0", "float32", "float32"),
+        ("cpu", None, "float32"),
+        ("cpu", "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_systems_identity_names_its_precision(
+    device: str, asked: Precision | None, used: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple] = []
+    monkeypatch.setattr(Metis, "from_pretrained", lambda *given: loaded.append(given))
+    options = SystemOptions("tse", str(tiny_bundle), device, precision=asked)
+    (system,) = make_systems([str(tiny_bundle)], options, Items((), ()))
+    system.load()
+    assert loaded == [(str(tiny_bundle), "tse", str(tiny_bundle), device, used)]
+    # Results of before there was a choice, all of float32, keep their fingerprint.
+    assert system.identity.get("precision", "float32") == used
+    assert ("precision" in system.identity) == (used != "float32")
+
+
+@pytest.mark.parametrize(("options", "used"), [([], "bfloat16"), (["--precision", "float32"], "float32")])
+def test_generate_computes_in_bfloat16_on_a_gpu(
+    cuda: PretendedCuda, options: list[str], used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_model_options(parser)
+    loaded: list[tuple] = []
+    monkeypatch.setattr(Metis, "from_pretrained", lambda *given: loaded.append(given) or Namespace(text=None))
+    load_metis("nano", "se", parser.parse_args(options))
+    assert loaded == [("nano", "se", "nano", "cuda", used)]

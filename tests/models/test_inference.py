@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.condition import GatedAdapter
-from metis_lightning.models.inference import ready
+from metis_lightning.models.inference import PRECISIONS, ready, usual_precision
 from metis_lightning.models.linear import WORTH_PACKING, Int8Linear, PackedLinear
-from metis_lightning.models.lora import add_lora
+from metis_lightning.models.lora import add_lora, merge_lora
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.sampling.mask_predict import Sampling, gumbel
 from metis_lightning.sampling.stages import Stage1Request, sample_ssl_tokens
+from metis_lightning.verbs import parsing
+from pretended_gpu import PretendedGPU, send
 
 WIDE = Stage1Config(hidden_size=WORTH_PACKING, num_layers=2, num_heads=8, codebook_size=600)
 
@@ -80,11 +82,30 @@ def test_packed_weights_and_merged_lora_draw_the_same_tokens_and_are_held_once(l
     assert left == []
 
 
-def test_narrow_models_stay_as_they_are() -> None:
-    model = stage1(replace(WIDE, hidden_size=64), lora=True)
-    before = dict(model.state_dict())
+def test_narrow_models_are_merged_and_otherwise_stay_as_they_are() -> None:
+    narrow = replace(WIDE, hidden_size=64)
+    model = stage1(narrow, lora=True)
+    expected = drawn(model)
     ready(model)
-    assert {name: id(value) for name, value in model.state_dict().items()}.keys() == before.keys()
+    assert model.state_dict().keys() == stage1(narrow).state_dict().keys()
+    assert equal(drawn(model), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_lora_is_merged_on_a_gpu(precision: str) -> None:
+    model = stage1(lora=True)
+    expected = stage1(lora=True)
+    merge_lora(expected)
+    with PretendedGPU():
+        ready(send(model), precision)
+    assert model.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value.to(getattr(torch, precision)))
+
+
+def test_a_gpu_computes_in_bfloat16_unless_told_otherwise() -> None:
+    assert [usual_precision(device) for device in ("cuda", "cuda:1", "cpu")] == ["bfloat16", "bfloat16", "float32"]
+    assert parsing.PRECISIONS == PRECISIONS
 
 
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])

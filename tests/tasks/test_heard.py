@@ -15,6 +15,7 @@ from metis_lightning.data.starter import StarterDataModule
 from metis_lightning.data.tse import TseRecipe
 from metis_lightning.data.vc import VcRecipe
 from metis_lightning.errors import UserError
+from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import SETTINGS, Metis, Settings
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.tasks.heard import HeardModule
@@ -62,6 +63,7 @@ def test_a_run_on_the_starter_corpus_speaks_from_its_checkpoint(
     run.fit(module, datamodule=StarterDataModule(recipe(), batch_seconds=6.0, max_seconds=3.5))
     run.save_checkpoint(tmp_path / "last.ckpt")
     metis = Metis.from_pretrained(str(tmp_path / "last.ckpt"), task=task, base=str(tiny_bundle))
+    merge_lora(module.model)
     loaded, trained = metis.stage1[task].state_dict(), module.model.state_dict()
     assert loaded.keys() == trained.keys()
     assert all(torch.equal(loaded[name], value) for name, value in trained.items())

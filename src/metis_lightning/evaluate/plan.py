@@ -109,7 +109,9 @@ def _systems(options: Namespace, device: str, items: Items) -> list[System]:
         raise UserError(
             f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"
         )
-    made = SystemOptions(options.task, options.base, device, options.num_steps, options.guidance_scale)
+    made = SystemOptions(
+        options.task, options.base, device, options.num_steps, options.guidance_scale, options.precision
+    )
     return make_systems(names, made, items)
 
 

@@ -18,6 +18,7 @@ from metis_lightning.evaluate.outputs import Output, Run
 from metis_lightning.evaluate.tasks import TASKS, EvaluatedTask, task_of
 from metis_lightning.evaluate.wavs import PREFIX, WavFolder
 from metis_lightning.files import sha256_of
+from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import SETTINGS, TSE_SETTINGS, Metis, Settings
 from metis_lightning.types import TestItem, Trial
 from metis_lightning.weights.build import part_for
@@ -52,6 +53,7 @@ class SystemOptions:
     base: bundle of the codec behind `resynthesis`, and that checkpoints belong to.
     device: where models run.
     num_steps, guidance_scale: of stage 1's sampler; None for the released ones of the task.
+    precision: of both stages; None for the device's usual one.
     """
 
     task: str
@@ -59,6 +61,12 @@ class SystemOptions:
     device: str = "cpu"
     num_steps: int | None = None
     guidance_scale: float | None = None
+    precision: Precision | None = None
+
+    @property
+    def chosen_precision(self) -> Precision:
+        """The precision of both stages."""
+        return self.precision or usual_precision(self.device)
 
     def settings(self, task: str) -> Settings:
         """Return the settings that a task is answered with."""
@@ -157,7 +165,7 @@ def _model(source: str, options: SystemOptions) -> System:
     settings = {task: options.settings(task) for task in covered or (options.task,)}
 
     def load() -> Run:
-        metis = Metis.from_pretrained(source, options.task, options.base, options.device)
+        metis = Metis.from_pretrained(source, options.task, options.base, options.device, options.chosen_precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task, entry = task_of(options.task, trial)
@@ -190,6 +198,9 @@ def _label(source: str) -> str:
 def _identity(source: str, options: SystemOptions, settings: Mapping[str, Settings]) -> dict[str, Any]:
     shown = {task: repr(each) for task, each in settings.items()}
     found: dict[str, Any] = {"settings": shown if len(shown) > 1 else next(iter(shown.values()))}
+    # What was made before there was a choice was made in float32, and stays what it is.
+    if options.chosen_precision != "float32":
+        found["precision"] = options.chosen_precision
     path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():

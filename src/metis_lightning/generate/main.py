@@ -14,7 +14,7 @@ from metis_lightning.generate.jobs import Job, folder_input, jobs_of
 from metis_lightning.generate.making import Maker
 from metis_lightning.generate.play_list import write_play_list
 from metis_lightning.generate.progress import Progress
-from metis_lightning.generate.weights import identity, lip_reader, load_metis
+from metis_lightning.generate.weights import chosen_precision, identity, lip_reader, load_metis
 from metis_lightning.pipeline import Options
 
 
@@ -130,8 +130,11 @@ def _total_seconds(jobs: Sequence[Job]) -> float:
 
 def _run(options: Namespace) -> Mapping[str, Any]:
     """Return what decides all results of a run alike."""
+    precision = chosen_precision(options)
     return {
         **identity(options.model, options),
         **sampler_options(options),
         "chunk_seconds": options.chunk_seconds,
+        # What was made before there was a choice was made in float32, and need not be made again.
+        **({} if precision == "float32" else {"precision": precision}),
     }

@@ -11,6 +11,7 @@ import torch
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.generate.video import LipReader
+from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES
 from metis_lightning.tokens.published_phones import PublishedPhones
@@ -28,13 +29,19 @@ def chosen_device(options: Namespace) -> str:
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def chosen_precision(options: Namespace) -> Precision:
+    """Return what both stages compute in: as asked, else what is usual on the device."""
+    precision: Precision | None = options.precision
+    return precision or usual_precision(chosen_device(options))
+
+
 def load_metis(name: str, task: str, options: Namespace) -> Metis:
     """Return the pipeline for a task.
 
     Raises:
         UserError: if the weights are missing, damaged, or of another task, or a phone vocabulary is not for them.
     """
-    metis = Metis.from_pretrained(name, task, options.base, chosen_device(options))
+    metis = Metis.from_pretrained(name, task, options.base, chosen_device(options), chosen_precision(options))
     if options.phone_vocabulary is not None and metis.text is not None:
         set_vocabulary(metis, options.phone_vocabulary)
     return metis

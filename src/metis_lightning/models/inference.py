@@ -24,6 +24,11 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Convert = Callable[[Tensor, Tensor | None], nn.Module]
 
 
+def usual_precision(device: str | torch.device) -> Precision:
+    """Return what commands compute in where the user does not say: a GPU is several times as fast in bfloat16."""
+    return "bfloat16" if torch.device(device).type == "cuda" else "float32"
+
+
 def ready(model: nn.Module, precision: Precision = "float32") -> None:
     """Make a stage ready for inference in place.
 
@@ -40,13 +45,13 @@ def ready(model: nn.Module, precision: Precision = "float32") -> None:
     device = next(model.parameters()).device.type
     if precision == "int8" and device != "cpu":
         raise UserError(f"int8 weights run on the CPU, not on {device}; choose bfloat16")
-    if precision == "float32" and not any(PackedLinear.suits(p) for p in model.parameters() if p.dim() == 2):
-        return
     merge_lora(model)
     if precision == "bfloat16":
         model.to(torch.bfloat16)
-    if device == "cpu" and precision != "bfloat16":
-        _convert_layers(model, Int8Linear if precision == "int8" else PackedLinear)
+    elif precision == "int8":
+        _convert_layers(model, Int8Linear)
+    elif any(PackedLinear.suits(p) for p in model.parameters() if p.dim() == 2):
+        _convert_layers(model, PackedLinear)
 
 
 def _convert_layers(model: nn.Module, convert: Convert) -> None:

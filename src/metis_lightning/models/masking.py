@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,15 @@ class Masking:
     t: Tensor
     mask: Tensor
     prompt: Tensor
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where masked tokens stand among all (M,), row after row; found once, since a GPU is waited for."""
+        return self.mask.flatten().nonzero()[:, 0]
+
+    def masked(self, values: Tensor) -> Tensor:
+        """Return those of values (B, T, …) that belong to masked tokens, (M, …)."""
+        return values.flatten(0, 1).index_select(0, self.places)
 
 
 def mask_ratio(t: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class TrainableModule(lightning.LightningModule):
         if tokens is None:
             return 1.0
         alone = self.trainer.world_size == 1
-        per_process = tokens if alone else self.trainer.strategy.reduce(tokens.clone(), reduce_op="mean")
+        per_process = tokens if alone else self._mean_of_processes(tokens)
         batches = self.trainer.accumulate_grad_batches
         if batch_idx % batches == 0:
             self._tokens = 0
@@ -141,6 +141,15 @@ class TrainableModule(lightning.LightningModule):
             for gradient in (p.grad for p in self.parameters() if p.grad is not None):
                 gradient.mul_(before / self._tokens)
         return batches * tokens / self._tokens
+
+    def _mean_of_processes(self, value: Tensor) -> Tensor:
+        """Return the mean of a number of each process.
+
+        Lightning's own reduction puts a barrier before it, at which every process waits for its GPU to run dry.
+        """
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.trainer.world_size
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Log a batch's scalars under `val/`, with the same draws at every validation."""

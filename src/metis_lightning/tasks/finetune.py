@@ -158,9 +158,10 @@ class FinetuneModule(TrainableModule):
         prompts = None if batch.prompt_lengths is None else self.tokenizer.num_frames(batch.prompt_lengths)
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator, prompts)
         valid = frame_mask(frames, tokens.shape[1])
+        # First, since a GPU is waited for: after the forward pass it would run dry.
+        targets = masking.masked(tokens)
         condition, phones = self._conditions(batch, masking)
         logits = self._logits(tokens, masking, valid, condition, phones, self.heard(batch))
-        targets = tokens[masking.mask]
         scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
             return scores
@@ -194,7 +195,7 @@ class FinetuneModule(TrainableModule):
         """Return logits (M, V) of the masked positions; only they pass through the head."""
         x = self.model.embed(tokens, masking.mask, condition, heard)
         hidden = self.model.hidden(x, masking.t, valid, phones)
-        return self.model.to_logit(hidden[masking.mask])
+        return self.model.to_logit(masking.masked(hidden))
 
     def kept(self) -> set[str]:
         """Return the names of the task's weights, which are what a checkpoint holds."""

@@ -44,7 +44,7 @@ class MaskRatioCurve(Metric):
     @torch.no_grad()
     def update(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> None:
         """Count the masked tokens of a batch, in the order of `masking.mask`."""
-        ratio_M = mask_ratio(masking.t)[:, None].expand(masking.mask.shape)[masking.mask]
+        ratio_M = masking.masked(mask_ratio(masking.t)[:, None].expand(masking.mask.shape))
         bins_M = (ratio_M * BINS).long().clamp(max=BINS - 1)
         right = logits_MV.argmax(dim=-1) == targets_M
         losses_M = F.cross_entropy(logits_MV.float(), targets_M, reduction="none")
@@ -81,9 +81,11 @@ class UnigramBaseline(nn.Module):
         self.register_buffer("counts", torch.ones(codebook_size, dtype=torch.int64))
 
     @torch.no_grad()
-    def observe(self, tokens: Tensor) -> None:
-        """Count training tokens."""
-        self.counts += torch.bincount(tokens.flatten(), minlength=len(self.counts))
+    def observe(self, tokens: Tensor, valid: Tensor) -> None:
+        """Count training tokens (B, T) where valid (B, T) is True."""
+        # Whole batches are added, as a large float32 swallows ones; `bincount` would wait for a GPU.
+        batch = torch.zeros_like(self.counts).index_add_(0, tokens.flatten(), valid.flatten().to(self.counts.dtype))
+        self.counts += batch
 
     def scores(self, targets_M: Tensor) -> Mapping[str, Tensor]:
         """Return `loss` and `acc` of predicting every masked token by frequency alone."""

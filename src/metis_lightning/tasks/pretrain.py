@@ -58,13 +58,14 @@ class PretrainModule(TrainableModule):
         tokens, frames = ssl_targets(self.tokenizer, batch)
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator)
         valid = frame_mask(frames, tokens.shape[1])
+        # First, since a GPU is waited for: after the forward pass it would run dry.
+        targets = masking.masked(tokens)
         hidden = self.model(tokens, masking.mask, masking.t, valid)
         # Only masked positions pass through the head: it is the widest map of a small model.
-        targets = tokens[masking.mask]
-        logits = self.model.to_logit(hidden[masking.mask])
+        logits = self.model.to_logit(masking.masked(hidden))
         scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
-            self.unigram.observe(tokens[valid])
+            self.unigram.observe(tokens, valid)
             return scores
         self.by_mask_ratio.update(logits, targets, masking)
         return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}

@@ -65,10 +65,12 @@ class SemanticToAcousticModule(TrainableModule):
         acoustic = acoustic[..., : self.model.config.num_quantizers]
         layer = self._draw_layer(generator)
         masking = draw_masking(frames, ssl.shape[1], self.prompt_rule, generator)
+        # First, since a GPU is waited for: after the forward pass it would run dry.
+        targets = masking.masked(acoustic[..., layer])
         x = self.model.embed(acoustic, masking.mask, layer, masking.prompt)
         valid = frame_mask(frames, ssl.shape[1])
         hidden = self.model.hidden(x, self.model.condition(ssl, layer), masking.t, valid)
-        logits, targets = self.model.to_logits[layer](hidden[masking.mask]), acoustic[..., layer][masking.mask]
+        logits = self.model.to_logits[layer](masking.masked(hidden))
         scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
         if self.training:
             return {**scores, f"loss_layer{layer}": scores["loss"]}

@@ -46,7 +46,7 @@ class TokenCache:
         """
         if not self.keep:
             return self._encode(batch.wave, batch.lengths)
-        rows = [self._row(batch, row) for row in range(len(batch.ids))]
+        rows = [self._row(batch, row, of) for row, of in enumerate(_fingerprints(batch.wave, batch.lengths))]
         device = batch.wave.device
         frames = torch.tensor([len(tokens.ssl) for tokens in rows], device=device)
         ssl, acoustic = (
@@ -55,19 +55,19 @@ class TokenCache:
         )
         return ssl, acoustic, frames
 
-    def _row(self, batch: SpeechBatch, row: int) -> _Tokens:
-        name, wave = batch.ids[row], batch.wave[row, : int(batch.lengths[row])]
-        known = self._known.get(name) or self._known.setdefault(name, self._computed(wave))
-        if known.of != _fingerprint(wave):
+    def _row(self, batch: SpeechBatch, row: int, of: tuple[int, int]) -> _Tokens:
+        name, wave = batch.ids[row], batch.wave[row, : of[0]]
+        known = self._known.get(name) or self._known.setdefault(name, self._computed(wave, of))
+        if known.of != of:
             raise UserError(
                 f"utterance {name!r} came twice with different audio, but its tokens are kept in memory: give whole "
                 "utterances (PlainRecipe without a length), or set model.cache_tokens to false"
             )
         return known
 
-    def _computed(self, wave: Tensor) -> _Tokens:
+    def _computed(self, wave: Tensor, of: tuple[int, int]) -> _Tokens:
         ssl, acoustic, _ = self._encode(wave[None], torch.tensor([len(wave)], device=wave.device))
-        return _Tokens(ssl[0].short().cpu(), acoustic[0].short().cpu(), _fingerprint(wave))
+        return _Tokens(ssl[0].short().cpu(), acoustic[0].short().cpu(), of)
 
     def _encode(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ssl, frames = self.tokenizer.ssl_tokens(wave, lengths)
@@ -76,9 +76,11 @@ class TokenCache:
         return ssl, acoustic, frames
 
 
-def _fingerprint(wave: Tensor) -> tuple[int, int]:
-    """Return what tells a crop of an utterance (S,) from another: its length, and the sum of its samples' bits.
+def _fingerprints(wave: Tensor, lengths: Tensor) -> list[tuple[int, int]]:
+    """Return what tells a crop of an utterance from another, of waves (B, S): its length, and the sum of its bits.
 
-    Unlike a sum of floats it is the same in whatever order a device adds up.
+    Unlike a sum of floats it is the same in whatever order a device adds up. A GPU is waited for once.
     """
-    return len(wave), int(wave.float().contiguous().view(torch.int32).sum())
+    inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
+    sums = wave.float().contiguous().view(torch.int32).masked_fill(~inside, 0).sum(dim=1)
+    return [(length, total) for length, total in torch.stack([lengths, sums], dim=1).tolist()]

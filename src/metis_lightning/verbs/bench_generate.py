@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from metis_lightning.verbs.parsing import positive
+from metis_lightning.verbs.parsing import PRECISIONS, positive
 from metis_lightning.verbs.verb import Verb
 
 
@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--task", default="tse", choices=("tse", "se", "vc"), help="what is asked for (default: tse)")
     add("--seconds", type=positive, default=3, metavar="S", help="length of a request on average (default: 3)")
     add("--batch-sizes", type=positive, nargs="+", default=[1, 8], metavar="N", help="rows together (default: 1 8)")
-    add("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16", "int8"), help="of both stages")
+    add("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of both stages")
     add("--released", action="store_true", help="measure the released code's way, too, one row after another")
     add("--num-steps", type=positive, metavar="N", help="steps of stage 1 (default: the task's)")
     add("--compile", action="store_true", help="compile the backbones")

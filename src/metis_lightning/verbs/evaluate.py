@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from metis_lightning.verbs.parsing import positive, share
+from metis_lightning.verbs.parsing import PRECISIONS, positive, share
 from metis_lightning.verbs.verb import Verb
 
 
@@ -40,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--base", default="nano", metavar="BUNDLE", help="bundle of checkpoints and of resynthesis (default: nano)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: evaluation/results/TASK)")
     add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
+    add("--precision", choices=PRECISIONS, help="of both stages (default: bfloat16 on a GPU, float32 elsewhere)")
     add(
         "--devices",
         type=positive,

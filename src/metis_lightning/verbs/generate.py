@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from metis_lightning.generate.limits import SHORTEST_CHUNK
-from metis_lightning.verbs.parsing import positive
+from metis_lightning.verbs.parsing import PRECISIONS, positive
 from metis_lightning.verbs.verb import Verb
 
 TEXTS = {
@@ -64,6 +64,7 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     add("--phone-vocabulary", type=Path, metavar="JSON", help="vocab.json of MaskGCT's G2P, for the released weights")
     add("--visual-encoder", type=Path, metavar="FILE", help="Auto-AVSR's weights, for --video")
     add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
+    add("--precision", choices=PRECISIONS, help="of both stages (default: bfloat16 on a GPU, float32 elsewhere)")
 
 
 def _seed(text: str) -> int:

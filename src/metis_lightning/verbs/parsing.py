@@ -7,6 +7,9 @@ from typing import NoReturn
 
 from metis_lightning.errors import UserError
 
+PRECISIONS = ("float32", "bfloat16", "int8")
+"""Of a stage's products, as `models.inference.Precision` has them."""
+
 
 class OneLineParser(argparse.ArgumentParser):
     """An argparse parser whose errors are `UserError`s: one line, without the usage."""

@@ -1,0 +1,101 @@
+"""A training step waits for the device once: for how many tokens are masked. No micro-batch has a barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+import torch.distributed
+from lightning import Callback, LightningModule, Trainer
+
+from metis_lightning.host_waits import HostWaits
+from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.pretrain import PretrainModule
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
+from metis_lightning.tasks.token_cache import TokenCache
+from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch
+from tiny import STAGE1, stage2_config
+
+RESAMPLED = {"_local_scalar_dense": 1}
+"""torchaudio's resampler asks a tensor on the CPU for the length of its result, whatever the device of the wave."""
+
+
+def waits_of_a_step(module: TrainableModule) -> Mapping[str, int]:
+    """What a forward and a backward pass of the second step waits for."""
+    module.train()
+    module.losses(speech_batch())["loss"].backward()
+    with HostWaits() as waits:
+        module.losses(speech_batch())["loss"].backward()
+    return waits.found
+
+
+def test_fine_tuning_waits_once(tiny_bundle: Path) -> None:
+    assert waits_of_a_step(make_tse(tiny_bundle)) == {"nonzero": 1, "_local_scalar_dense": 2}
+
+
+def test_pre_training_waits_once(tiny_bundle: Path) -> None:
+    module = PretrainModule(STAGE1, str(tiny_bundle), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    assert waits_of_a_step(module) == {"nonzero": 1, **RESAMPLED}
+    # Two steps counted the tokens of both rows, without their padding.
+    frames = int(module.tokenizer.num_frames(speech_batch().lengths).sum())
+    assert int(module.unigram.counts.sum()) == len(module.unigram.counts) + 2 * frames
+
+
+def test_stage_2_waits_once_for_its_masks(tiny_bundle: Path) -> None:
+    module = SemanticToAcousticModule("s2a_full", stage2_config(3, 1), str(tiny_bundle), cache_tokens=False)
+    # The layer is drawn on the CPU, as the number that it is.
+    assert waits_of_a_step(module) == {"nonzero": 1, "_local_scalar_dense": 2}
+
+
+def test_kept_tokens_are_looked_up_in_one_wait_for_all_rows(tiny_bundle: Path) -> None:
+    cache = TokenCache(make_tse(tiny_bundle).tokenizer)
+    first = cache.tokens(speech_batch())
+    lists: list[int] = []
+
+    class Lists(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.tolist:
+                lists.append(args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    with HostWaits() as waits, Lists():
+        again = cache.tokens(speech_batch())
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert (lists, waits.found.total()) == ([4], 0)
+
+
+class NoBarrier(Callback):
+    """Refuses barriers from a batch's start to its end."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self.barrier = torch.distributed.barrier
+
+        def refused(*_: object, **__: object) -> None:
+            raise AssertionError("a barrier in a micro-batch")
+
+        torch.distributed.barrier = refused
+
+    def on_train_batch_end(self, *_: object) -> None:
+        torch.distributed.barrier = self.barrier
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_no_micro_batch_has_a_barrier(tiny_bundle: Path, tmp_path: Path, accumulated: int) -> None:
+    lightning.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        accumulate_grad_batches=accumulated,
+        use_distributed_sampler=False,
+        callbacks=[NoBarrier()],
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    ).fit(make_tse(tiny_bundle), datamodule=OneBatch())
