@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from metis_lightning.errors import UserError
+from metis_lightning.explain import explain_killed_worker, explain_worker_error
 from metis_lightning.verbs import (
     app,
     bench_data,
@@ -66,12 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"metis-lightning: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refused(explain_worker_error(str(error)))
+    except RuntimeError as error:
+        killed = explain_killed_worker(str(error))
+        if killed is None:
+            raise
+        return _refused(killed)
     except KeyboardInterrupt:
         print("metis-lightning: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _refused(reason: str) -> int:
+    """Print what is wrong in one line and return the exit status."""
+    print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
+    return 2
 
 
 def _dispatch(args: list[str]) -> None:

@@ -23,6 +23,11 @@ _OWNER = re.compile(r"Given value: \{'class_path': '([^']+)'")
 _NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>)")
 _PARENT_KEYS = re.compile(r'(?:Parser key "[^"]+": )+')
 
+_WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
+# The last line of a traceback, in which an exception has its module.
+_RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
+_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?\[([\d, ]*)\]\)? from checkpoint, "
     r"the shape in current model is (?:torch\.Size\()?\[([\d, ]*)\]"
@@ -65,6 +70,25 @@ def explain_state_dict_error(message: str) -> str | None:
         where = "not in the checkpoint" if keys[1] == "Missing" else "not in the model"
         return f"the checkpoint is of another model: {keys[2]} is {where}{rest}"
     return message
+
+
+def explain_worker_error(message: str) -> str:
+    r"""Return the reason alone of a mistake that a loader's process met; any other message as it is.
+
+    >>> explain_worker_error("Caught UserError in DataLoader worker process 0.\nTraceback …\nx.UserError: a.wav")
+    'a.wav'
+    """
+    if not _WORKER.match(message):
+        return message
+    return _RAISED.split(message)[-1]
+
+
+def explain_killed_worker(message: str) -> str | None:
+    """Return one line for a loader's process that was killed; None if the message is of another kind."""
+    if not _KILLED.search(message):
+        return None
+    reason = " ".join(message.split("\n")[0].split())
+    return f"a process that prepares batches ended ({reason}): out of memory? Give fewer --data.num_workers"
 
 
 def _without_noise(message: str) -> str:

@@ -35,14 +35,10 @@ class UnsoundFile(UserError):
         reason: what is wrong, in words that are the same for all files of the kind.
     """
 
-    def __init__(self, path: AudioLocation | str, odd: OddAudio) -> None:
-        """Name the file and what is odd."""
-        self.reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
-        super().__init__(f"{path}: {self.reason}{f' ({odd.detail})' if odd.detail else ''}")
-
-    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
-        """Pass to another process what it says."""
-        return UserError, (str(self),)
+    def __init__(self, text: str, reason: str = "") -> None:
+        """Say what is wrong and, in general words, why; loaders' processes pass on the text alone."""
+        super().__init__(text)
+        self.reason = reason
 
 
 def read_audio(
@@ -165,7 +161,8 @@ def _named(path: AudioLocation | str) -> Iterator[None]:
     try:
         yield
     except OddAudio as odd:
-        raise UnsoundFile(path, odd) from odd
+        reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
+        raise UnsoundFile(f"{path}: {reason}{f' ({odd.detail})' if odd.detail else ''}", reason) from odd
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
@@ -214,6 +211,21 @@ def stream_audio(path: Path, sample_rate: int) -> Iterator[Tensor]:
             yield torch.from_numpy(convert.resample_chunk(levels.add(block)))
         levels.check()
         yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+
+
+def check_sound(path: Path, channel: int | None = None) -> None:
+    """Decode a file to see that there is sound in it, or in one of its channels.
+
+    Raises:
+        UserError: as for `read_audio`, or if every sample is zero.
+    """
+    with _named(path), _opened(path) as opened:
+        levels = Levels(channel=channel)
+        for block in opened.blocks():
+            levels.add(block)
+        levels.check()
+        if not levels.mixed:
+            raise OddAudio("silence only")
 
 
 @contextmanager

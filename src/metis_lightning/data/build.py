@@ -14,6 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -26,7 +27,7 @@ from metis_lightning.data.manifest import SCHEMA, parse_row, summary_path
 from metis_lightning.data.progress import Progress
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, printable
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,11 @@ def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int)
         }:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in finished)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that scans was killed, perhaps for want of memory; run again with fewer --workers (what was "
+            "done is kept)"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -169,7 +175,7 @@ def _scan_shard(
             checked = found if isinstance(found, Fault) else _checked(found, scan.root, shard.name)
             if isinstance(checked, Fault):
                 faults += 1
-                _write_line(file, {"fault": asdict(checked)})
+                _write_line(file, {"fault": {**asdict(checked), **_printable(checked)}})
             else:
                 seconds += checked["seconds"]
                 _write_line(file, checked)
@@ -178,11 +184,20 @@ def _scan_shard(
 
 def _checked(row: Row, root: str, where: str) -> Row | Fault:
     """Return a row that `read_manifest` will take, or the fault that it is."""
+    place = f"{where}/{row.get('id')}"
     try:
-        utterance = parse_row(row, root, f"{where}/{row.get('id')}")
+        utterance = parse_row(row, root, place)
+        json.dumps(row, ensure_ascii=False).encode()
     except UserError as error:
-        return Fault(f"{where}/{row.get('id')}", "wrong field", str(error))
+        return Fault(place, "wrong field", str(error))
+    except UnicodeEncodeError:
+        return Fault(place, "name or text is not UTF-8", f"{row['path']}: rename it, or save the text anew")
     return {**row, "language": utterance.language}
+
+
+def _printable(fault: Fault) -> dict[str, str]:
+    """Return a fault's texts as a file can hold them: names of files may be no UTF-8."""
+    return {key: printable(getattr(fault, key)) for key in ("where", "kind", "detail")}
 
 
 def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:

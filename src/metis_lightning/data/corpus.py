@@ -110,22 +110,24 @@ def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation
     """Return 16-bit samples (S,) at 24 kHz of an utterance or what is heard of it, read only if not in the cache."""
     if cache is not None and key in cache:
         return cache[key]
-    wave = at_speed(_read_listed(location, utterance), utterance.speed)
+    wave = at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)
     samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
     if cache is not None:
         cache[key] = samples
     return samples
 
 
-def _read_listed(location: AudioLocation, utterance: Utterance) -> Tensor:
-    """Return a recording (S,) at 24 kHz, which must last as long as the manifest says: else it is another by now.
+def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int) -> Tensor:
+    """Return a recording (S,) as it was made, at the utterance's speed 1.
+
+    It must last as long as the manifest says: else it is another by now.
 
     Raises:
         UserError: if it does not, or cannot be read.
     """
     listed = utterance.seconds * utterance.speed
-    wave = read_audio(location, WAVE_RATE, longest=listed + 60.0)
-    seconds = len(wave) / WAVE_RATE
+    wave = read_audio(location, sample_rate, longest=listed + 60.0)
+    seconds = len(wave) / sample_rate
     if abs(seconds - listed) > _ROUNDING + 0.005 * listed:
         raise UserError(
             f"{location}: lasts {seconds:.2f} s, the manifest lists {utterance.id!r} with {listed:.2f} s: it was "

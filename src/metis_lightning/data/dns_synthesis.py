@@ -6,7 +6,7 @@ Everything happens at 16 kHz; draws come from the item's generator instead of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from scipy.signal import fftconvolve, lfilter
 from torch import Tensor
 
 from metis_lightning.data.audio import read_audio, resample
-from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.corpus import SpeechCorpus, read_listed
 from metis_lightning.data.recipe import Recipe, SpeechItem, draw_coin, draw_int
 from metis_lightning.data.recordings import Recordings
 from metis_lightning.errors import UserError
@@ -96,6 +96,10 @@ class DnsRecipe(Recipe):
             applied={"snr_db": float(snr_db), "level_db": float(level_db), **room},
         )
 
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders of noises and rooms."""
+        return [self.noises] if self.rooms is None or not self.rir_chance else [self.noises, self.rooms]
+
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the length of every clip."""
         return self.rules.seconds
@@ -108,7 +112,8 @@ class DnsRecipe(Recipe):
 
         def speech(number: int) -> np.ndarray:
             chosen = index if number == 0 else draw_int(len(corpus), generator)
-            return read_audio(corpus.utterances[chosen].path, self.rules.sample_rate).numpy()
+            utterance = corpus.utterances[chosen]
+            return read_listed(utterance.path, utterance, self.rules.sample_rate).numpy()
 
         samples = round(self.rules.seconds * self.rules.sample_rate)
         for _ in range(_TRIES):

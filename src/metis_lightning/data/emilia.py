@@ -22,6 +22,7 @@ from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.data.storage import Listed, Storage, read_bytes
 from metis_lightning.errors import UserError
+from metis_lightning.files import printable
 from metis_lightning.safe_json import finite, load_json
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
@@ -245,7 +246,7 @@ def _stamps_below(lists: Sequence[str], files: Sequence[Listed]) -> dict[str, in
     for file in files if lists else ():
         for parent in PurePosixPath(file.name).parents:
             if (name := f"{parent}.jsonl") in stamps:
-                digest = hashlib.blake2b(f"{file.name} {file.stamp}".encode(), digest_size=8).digest()
+                digest = hashlib.blake2b(f"{printable(file.name)} {file.stamp}".encode(), digest_size=8).digest()
                 stamps[name] ^= int.from_bytes(digest, "big")
     return stamps
 

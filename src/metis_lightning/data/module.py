@@ -101,6 +101,12 @@ class SpeechDataModule(L.LightningDataModule, ABC):
     def utterances(self) -> Sequence[Utterance]:
         """Return all utterances of the corpus, of every split; of a large one as `data.table.open_manifest` does."""
 
+    def prepare_data(self) -> None:
+        """Look through the folders of noises and rooms, once a machine and before anything is trained."""
+        folders = [folder for recipe in (self.recipe, self.val_recipe) for folder in recipe.recordings()]
+        for folder in {folder.root: folder for folder in folders}.values():
+            folder.look_through()
+
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest, once."""
         if self._corpora:

@@ -9,6 +9,7 @@ import torch
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.recipe import Recipe, SpeechItem
+from metis_lightning.data.recordings import Recordings
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class OmniRecipe(Recipe):
         """Return the item of the drawn recipe."""
         drawn = int(torch.multinomial(self.weights, 1, generator=generator))
         return self.recipes[drawn](corpus, index, generator)
+
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders that any of the recipes draws from."""
+        return [folder for recipe in self.recipes for folder in recipe.recordings()]
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the longest that any of the recipes gives."""

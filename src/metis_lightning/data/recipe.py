@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch.nn.functional import pad
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.types import TOKEN_RATE, WAVE_RATE, Applied
+
+if TYPE_CHECKING:
+    from metis_lightning.data.recordings import Recordings
 
 FRAME = WAVE_RATE // TOKEN_RATE
 """Samples of one token frame at 24 kHz: 480."""
@@ -67,6 +72,10 @@ class Recipe(ABC):
     @abstractmethod
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the item made from utterance `index` of `corpus`."""
+
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders that the recipe draws from beside the corpus, which are looked through before training."""
+        return ()
 
     @abstractmethod
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:

@@ -8,13 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.audio import audio_seconds, check_sound, read_audio
 from metis_lightning.data.folders import files_below
+from metis_lightning.data.progress import Progress
 from metis_lightning.data.recipe import draw_int, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
 SUFFIXES = (".wav", ".flac")
+# Files that a message names.
+_SHOWN = 5
 
 
 class Recordings:
@@ -42,6 +45,27 @@ class Recordings:
         if not found:
             raise UserError(f"{self.root}: no {' or '.join(SUFFIXES)} file in it or below it")
         return found
+
+    def look_through(self) -> None:
+        """Read every file, so that one that is no sound ends a run before it begins, and not when it is drawn.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        faults = []
+        with Progress(f"looking through {self.root}", "files", len(self.paths), leave=False) as progress:
+            for path in self.paths:
+                try:
+                    check_sound(path, channel=0)
+                except UserError as error:
+                    faults.append(f"{path.relative_to(self.root)} ({getattr(error, 'reason', '') or 'unreadable'})")
+                progress.step()
+        if faults:
+            more = ", …" if len(faults) > _SHOWN else ""
+            raise UserError(
+                f"{self.root}: {len(faults)} of {len(self.paths)} recordings hold no sound: "
+                f"{', '.join(faults[:_SHOWN])}{more}; remove or replace them"
+            )
 
     def draw(self, generator: torch.Generator, samples: int | None = None) -> tuple[Tensor, str]:
         """Return the first channel (S,) at 24 kHz of a file, each equally likely, and its path below the folder.

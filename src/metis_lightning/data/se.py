@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from metis_lightning.data.mixing import is_silent, peak_gain
 from metis_lightning.data.noises import Noises, RecordedNoises, SyntheticNoises
 from metis_lightning.data.prompts import Prompts, check_range
 from metis_lightning.data.recipe import Piece, Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recordings import Recordings
 from metis_lightning.data.rooms import RecordedRooms, Rooms, SyntheticRooms
 from metis_lightning.types import WAVE_RATE, Applied
 
@@ -99,6 +101,11 @@ class SeRecipe(Recipe):
             applied={**applied, "gain": gain},
             pieces=(Piece(index, 0, clean.numel()),),
         )
+
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders of noises and rooms, as far as the corruptions draw from them."""
+        drawn = ((self.noises, self.corruptions.noise_chance), (self.rooms, self.corruptions.room_chance))
+        return [one.recordings for one, chance in drawn if chance and isinstance(one, RecordedNoises | RecordedRooms)]
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,29 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
     known = {field.name for field in fields(cls)}
     if unknown := set(values) - known:
         raise UserError(f"{cls.__name__}: unknown settings {sorted(unknown)}; this bundle needs another version")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    kinds = get_type_hints(cls)
+    for name, value in values.items():
+        if not _is_of(value, kinds[name]):
+            raise UserError(f"{cls.__name__}: {name!r} must be of the type {_shown(kinds[name])}, found {value!r}")
+    try:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{cls.__name__}: {error}; this bundle needs another version") from error
+
+
+def _is_of(value: object, kind: object) -> bool:
+    """Tell whether a plain value is of a configuration's type."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is_of(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)  # type: ignore[arg-type]
+
+
+def _shown(kind: object) -> str:
+    return getattr(kind, "__name__", str(kind))
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, names: Set[str] | None = None) -> None:
@@ -84,7 +107,10 @@ def load_features(folder: Path) -> SSLFeatures:
     kind = str(part.config.get("kind"))
     if kind not in FEATURES:
         raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
-    features = FEATURES[kind](**{key: value for key, value in part.config.items() if key != "kind"})
+    try:
+        features = FEATURES[kind](**{key: value for key, value in part.config.items() if key != "kind"})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"bundle {folder}: ssl_features: {error}; this bundle needs another version") from error
     load_weights(features, part.tensors, "ssl_features")
     if isinstance(features, W2vBertFeatures) and has_part(folder, "w2v_bert"):
         features.load = partial(load_w2v_bert, folder)
@@ -132,7 +158,7 @@ def load_task(folder: Path, task: str) -> Stage1:
     part = read_part(folder, task)
     if "stage1" in part.config:
         with torch.device("meta"):
-            model, digest = Stage1(config_from(Stage1Config, part.config["stage1"])), part.config["base_sha256"]
+            model, digest = Stage1(config_from(Stage1Config, part.config["stage1"])), part.config.get("base_sha256", "")
     else:
         model, digest = load_base(folder)
     apply_task(model, part, digest, what=f"bundle {folder}, part {task!r}")
@@ -190,6 +216,8 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
         UserError: if they were trained on another base, or do not fit.
     """
     config = part.config
+    if missing := sorted({"adapter", "base_sha256", "cond_dim", "lora_rank"} - config.keys()):
+        raise UserError(f"{what}: its configuration lacks {', '.join(missing)}; copy the bundle again")
     if config["base_sha256"] != base_sha256:
         raise UserError(
             f"{what}: trained on the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.safe_yaml import read_yaml
+from metis_lightning.weights.bundle_index import check_index, check_sizes
 from metis_lightning.weights.hub import hub_bundle, is_hub_name
-from metis_lightning.weights.tensor_file import not_safetensors
+from metis_lightning.weights.tensor_file import not_safetensors, tensor_count
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 INDEX = "bundle.yaml"
@@ -80,14 +82,10 @@ def _instead(folder: Path) -> str:
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the content of `bundle.yaml`; an absent file is an empty bundle."""
     path = folder / INDEX
-    if not path.is_file():
+    if not path.exists():
         return {"format": 1, "parts": {}}
-    try:
-        index = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error}); copy the bundle again") from error
-    if not isinstance(index, dict) or not isinstance(index.get("parts"), dict):
-        raise UserError(f"{path}: not a bundle index (it has no 'parts')")
+    index = read_yaml(path, aliases=False)
+    check_index(index, path)
     # An index of sizes alone is written by hand, and has none.
     if (index.get(_DIGEST) or _has_weights(index)) and index.get(_DIGEST) != _digest(index):
         raise UserError(f"{path}: it was changed after it was written (SHA-256); copy the bundle again")
@@ -131,6 +129,7 @@ def read_part(folder: Path, name: str) -> Part:
             raise UserError(
                 f"bundle {folder}: it gives sizes only, no weights of {name!r}; name a bundle that has them"
             )
+        check_sizes(entry["config"], None, f"bundle {folder}, part {name!r}")
         return Part(config=entry["config"], tensors={})
     path = folder / part_file(name)
     if not path.is_file():
@@ -140,6 +139,7 @@ def read_part(folder: Path, name: str) -> Part:
         raise UserError(
             f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed, copy it again"
         )
+    check_sizes(entry["config"], tensor_count(path), f"bundle {folder}, part {name!r}")
     try:
         tensors = from_rows(load_file(path))
     except (SafetensorError, OSError) as error:

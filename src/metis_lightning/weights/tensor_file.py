@@ -80,6 +80,19 @@ class TensorFile:
         return content
 
 
+def tensor_count(path: Path) -> int:
+    """Return how many tensors a safetensors file holds, by its header.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: {not_safetensors(error)}") from error
+
+
 def not_safetensors(error: Exception) -> str:
     """Return what to say of a file that safetensors cannot read."""
     return f"not a whole safetensors file, and under this name nothing else is read ({error}); download it again"
