@@ -34,6 +34,7 @@ def rows_of(
                 "speaker": SPEAKERS[index // 2],
                 "metrics": values,
                 "error": {metrics[0]: "no reference text"} if wer is None else {},
+                "failed": [],
                 "wer": wer,
                 "n_samples": 12_000,
                 "seconds": 0.1,

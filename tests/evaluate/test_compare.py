@@ -85,7 +85,7 @@ def test_the_page_has_every_system_of_every_utterance(results: Path) -> None:
     )
     assert data["utterances"][1]["entries"][0]["values"]["WER_whisper-large-v3"] == pytest.approx(30.0)
     [summary] = [r for r in data["head"]["results"] if r["system"] == "nano"]
-    assert (summary["n"], summary["means"]["WER_whisper-large-v3"]["nFailed"]) == (4, 1)
+    assert (summary["n"], summary["means"]["WER_whisper-large-v3"]["nFailed"]) == ("4", 0)
 
 
 def test_nothing_of_the_results_can_be_markup(results: Path) -> None:
@@ -167,6 +167,36 @@ def test_missing_and_broken_audio_is_said(results: Path) -> None:
     assert data["utt-00"]["entries"][2]["missing"] == "the audio file cannot be read"
     assert data["utt-01"]["entries"][0]["missing"] == "no audio file"
     assert data["utt-01"]["entries"][0]["audio"] is None
+
+
+def test_reasons_of_failures_are_in_the_cell(results: Path) -> None:
+    rows = [json.loads(line) for line in (results / "demo/utterances.jsonl").read_text().splitlines()]
+    broken = next(row for row in rows if (row["system"], row["id"]) == ("nano", "utt-01"))
+    broken["metrics"] = {name: None for name in broken["metrics"]} | {"WER_whisper-large-v3": 1.0}
+    broken["error"] = dict.fromkeys(broken["metrics"], "the signal has samples that are not finite")
+    broken["failed"] = list(broken["metrics"])
+    (results / "demo/utterances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (results / "demo/wavs/nano/utt-01.wav").unlink()
+    run_compare(options(results))
+    data = page_data(results.parent / "out")
+    entry = {u["id"]: u for u in data["utterances"]}["utt-01"]["entries"][2]
+    assert entry["missing"] == "the signal has samples that are not finite"
+    assert (entry["values"]["WER_whisper-large-v3"], entry["failed"]) == (100.0, list(broken["metrics"]))
+    # What has no worst value is compared on what all have.
+    means = {r["system"]: r["means"]["NISQA"] for r in data["head"]["results"]}
+    assert [means["nano"][key] for key in ("nCommon", "nItems", "nFailed")] == [3, 4, 1]
+    assert means["nano"]["mean"] - means["input"]["mean"] == pytest.approx(0.2)
+    assert means["nano"]["clusters"] == "2 speakers"
+
+
+def test_words_are_shown_as_they_were_compared(results: Path) -> None:
+    rows = [json.loads(line) for line in (results / "demo/utterances.jsonl").read_text().splitlines()]
+    rows[1]["wer"] |= {"text": "they say 6 months", "hypothesis": "they say 6 months"}
+    (results / "demo/utterances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_compare(options(results))
+    entries = {u["id"]: u for u in page_data(results.parent / "out")["utterances"]}["utt-01"]["entries"]
+    assert entries[0]["compared"] == {"text": "they say 6 months", "hypothesis": "they say 6 months"}
+    assert entries[1]["compared"] is None, "rows of an earlier version do not have it"
 
 
 # --- which results ---------------------------------------------------------------------------------------------------

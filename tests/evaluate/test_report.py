@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metis_lightning.evaluate.report import margin_gain, real_time_factor, report
+from metis_lightning.evaluate.report import Machine, margin_gain, real_time_factor, report
 
 
 def row(system: str, number: int, margin: float | None, seconds: float = 1.0) -> dict[str, object]:
@@ -19,30 +19,44 @@ def row(system: str, number: int, margin: float | None, seconds: float = 1.0) ->
     }
 
 
-ROWS = [row("input", i, 0.1 * i, 0.0) for i in range(4)] + [row("nano", i, 0.1 * i + 0.2, 0.5) for i in range(4)]
+ROWS = [row("input", i, 0.1 * i, 0.0) for i in range(5)] + [row("nano", i, 0.1 * i + 0.2, 0.5) for i in range(5)]
+CPU = Machine("cpu", 2, 1)
 
 
 def test_real_time_factor_is_seconds_over_seconds() -> None:
     assert real_time_factor(ROWS, "nano") == pytest.approx(0.5)
     assert real_time_factor(ROWS, "input") == 0
+    slow = [row("nano", 9, 0.0, 100.0), row("nano", 8, 0.0, 100.0), *ROWS]
+    assert real_time_factor(slow, "nano", processes=2) == pytest.approx(0.5), "the first of each process is left out"
+    assert real_time_factor(slow[:1], "nano") is None
+
+
+def test_speed_is_never_without_the_machine() -> None:
+    assert report(ROWS, ["nano", "theirs"], CPU)[:2] == [
+        "nano: real-time factor 0.50 (on cpu, 1 process, 2 threads each, without the first item, scoring beside it)",
+        "theirs: its speed is not known",
+    ]
 
 
 def test_the_margin_is_compared_utterance_by_utterance() -> None:
     line = margin_gain(ROWS, "nano")
-    both = "over speakers +0.200 to +0.200, over utterances +0.200 to +0.200"
-    assert line == f"nano - input on test, SIM_margin_ge2e: +0.200 (95% {both}), n 4"
-    assert margin_gain([*ROWS[:4], row("nano", 0, None)], "nano").endswith("no utterance has both")
+    both = "over 5 speakers +0.200 to +0.200, over 5 utterances +0.200 to +0.200"
+    assert line == f"nano - input on test, SIM_margin_ge2e: +0.200 (95% {both}), n 5"
+    assert margin_gain([*ROWS, row("input", 7, 0.1), row("nano", 7, None)], "nano").endswith("n 5 of 6")
+    unknown = [{**one, "speaker": None} for one in ROWS]
+    assert "(95% over 5 utterances +0.200 to +0.200)" in margin_gain(unknown, "nano")
+    assert margin_gain([*ROWS[:5], row("nano", 0, None)], "nano").endswith("no utterance has both")
 
 
 def test_the_margin_of_one_speaker_has_an_interval_over_utterances_alone() -> None:
-    gains = [0.0, 0.1, 0.2, 0.5]
-    rows = [row("input", i, 0.1) for i in range(4)] + [row("nano", i, 0.1 + gain) for i, gain in enumerate(gains)]
+    gains = [0.0, 0.1, 0.2, 0.5, 0.2]
+    rows = [row("input", i, 0.1) for i in range(5)] + [row("nano", i, 0.1 + gain) for i, gain in enumerate(gains)]
     line = margin_gain([{**r, "speaker": "s"} for r in rows], "nano")
-    assert "+0.200 (95% over utterances +0.0" in line
-    assert "over speakers" not in line
+    assert "+0.200 (95% over 1 speakers: too few, over 5 utterances -0.0" in line
 
 
 def test_controls_that_bound_are_not_compared() -> None:
-    lines = report([*ROWS, row("target", 0, 0.9)], ["input", "target", "nano"])
+    lines = report([*ROWS, row("target", 0, 0.9)], ["input", "target", "nano"], CPU)
     assert [line.split(":")[0] for line in lines[:3]] == ["input", "target", "nano"]
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[-1].startswith("Intervals over fewer than 20 speakers are right where")

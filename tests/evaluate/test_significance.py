@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from metis_lightning.evaluate.significance import against_baseline, compare_rows, holm, paired_difference, paired_test
 
@@ -35,7 +35,18 @@ def test_utterances_that_both_have_are_compared() -> None:
     rows += [row("a", 1.0, "anna", "input"), row("b", 2.0, "ben", "input"), row("d", 1.0, "anna", "input")]
     result = paired_difference(rows, "PESQ", "nano", "input")
     assert (result["n"], result["n_missing"], result["n_clusters"], result["mean"]) == (2, 2, 2, 2.5)
-    assert (result["ci95_low"], result["ci95_high"]) == (2.0, 3.0)
+    assert (result["ci95_low"], result["ci95_high"], result["clusters"]) == (None, None, "speakers")
+
+
+def test_beside_the_speakers_stand_the_utterances() -> None:
+    """Ten utterances of two speakers, all better: of two speakers nothing is known, of these voices it is."""
+    ours = [row(f"{index}", 1.0 + index, "anna" if index < 5 else "ben") for index in range(10)]
+    base = [row(f"{index}", 0.0, "anna" if index < 5 else "ben", "input") for index in range(10)]
+    result = compare_rows(ours, base, "PESQ")
+    assert (result["n_clusters"], result["p"], result["p_utterances"]) == (2, 0.5, 2 / 2**10)
+    half = t.ppf(0.975, 9) * np.std(np.arange(10), ddof=1) / np.sqrt(10)
+    assert result["utterances_ci95_low"] == pytest.approx(5.5 - half)
+    assert result["utterances_ci95_high"] == pytest.approx(5.5 + half)
 
 
 def test_two_rows_for_one_utterance_and_seed_are_refused() -> None:
@@ -104,3 +115,4 @@ def test_the_systems_of_one_metric_are_a_family() -> None:
     good, other = against_baseline([better, same], base, "PESQ")
     assert (good["p"], good["p_holm"]) == (pytest.approx(2 / 2**8), pytest.approx(4 / 2**8))
     assert (other["mean"], other["p_holm"]) == (0.0, 1.0)
+    assert (good["p_utterances_holm"], other["p_utterances_holm"]) == (good["p_holm"], 1.0)

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from metis_lightning.evaluate.stats import NOT_MEASURED, mean_interval, summarize
+from metis_lightning.evaluate.intervals import mean_interval
+from metis_lightning.evaluate.stats import NOT_MEASURED, summarize, summary_of
+from metis_lightning.metrics.si_sdr import INFINITE
 
 
 def row(
@@ -35,13 +38,25 @@ def test_failures_are_counted_with_their_reasons_and_never_averaged() -> None:
     record = group["metrics"]["PESQ"]
     assert (record["n"], record["n_failed"], record["mean"]) == (2, 2, 2.5)
     assert record["errors"] == {"silent": 2}
-    assert (record["ci95_low"], record["ci95_high"]) == (1.0, 4.0)
+    assert (record["ci95_low"], record["ci95_high"], record["n_clusters"]) == (None, None, 2)
 
 
-def test_a_metric_that_a_row_lacks_has_failed() -> None:
+def test_a_metric_that_a_row_lacks_does_not_apply() -> None:
     [group] = summarize([row("a", 1.0), row("b", 0.5, metric="STOI")])
-    assert group["metrics"]["PESQ"]["n_failed"] == 1
-    assert group["metrics"]["PESQ"]["errors"] == {NOT_MEASURED: 1}
+    record = group["metrics"]["PESQ"]
+    assert (record["n_failed"], record["errors"], record["n_not_applicable"]) == (0, {}, 1)
+    assert record["not_applicable"] == {NOT_MEASURED: 1}
+
+
+def test_only_what_a_system_is_to_blame_for_has_failed() -> None:
+    beyond = {"failed": [], "error": {"PESQ": INFINITE}}
+    lacking = {"failed": [], "error": {"PESQ": "no reference"}}
+    record = summary_of([row("a", 1.0), row("b", None), row("c", None) | beyond, row("d", None) | lacking], "PESQ")
+    assert [record[f"n{what}"] for what in ("", "_failed", "_infinite", "_not_applicable")] == [1, 1, 1, 1]
+    assert (record["errors"], record["not_applicable"]) == ({"silent": 1}, {"no reference": 1})
+    # Rows of earlier versions do not say who is to blame.
+    old = [row("a", None) | {"error": {"PESQ": reason}} for reason in ("silent", "no reference", INFINITE)]
+    assert [summary_of([one], "PESQ")["n_failed"] for one in old] == [1, 0, 0]
 
 
 def test_a_metric_without_a_value_has_no_mean() -> None:
@@ -72,8 +87,29 @@ def test_word_errors_are_given_over_the_corpus_and_as_a_mean() -> None:
     assert (record["edits"], record["words"], record["n"], record["n_failed"]) == (2, 12, 2, 1)
     assert record["corpus"] == pytest.approx(2 / 12)
     assert record["mean"] == pytest.approx(0.3)
-    assert record["corpus_ci95_low"] == pytest.approx(0.1)
-    assert record["corpus_ci95_high"] == pytest.approx(0.5)
+    assert record["corpus_ci95_low"] is record["corpus_ci95_high"] is None
+
+
+def test_parts_and_tail_of_word_errors_are_kept_and_the_mean_where_measured_beside() -> None:
+    deleted = {"edits": 4, "words": 4, "substitutions": 0, "deletions": 4, "insertions": 0}
+    heard = {"edits": 3, "words": 6, "substitutions": 1, "deletions": 0, "insertions": 2}
+    counted = {"cer": None, "failed": ["WER_x"], "error": {"WER_x": "the signal is silent"}}
+    rows = [row("a", 0.5, metric="WER_x", wer=heard), row("b", 1.0, metric="WER_x", wer=deleted) | counted]
+    record = summary_of(rows, "WER_x")
+    assert (record["mean"], record["corpus"], record["n"], record["n_failed"]) == (0.75, 0.7, 2, 1)
+    assert [record[part] for part in ("substitutions", "deletions", "insertions")] == [1, 4, 2]
+    assert record["share_above_50"] == 0.5
+    assert (record["measured_n"], record["measured_mean"], record["measured_corpus"]) == (1, 0.5, 0.5)
+
+
+def test_character_errors_are_counted_over_the_corpus_too() -> None:
+    rows = [
+        row("a", 0.5, metric="CER_x") | {"cer": {"edits": 1, "characters": 2}},
+        row("b", 0.1, metric="CER_x") | {"cer": {"edits": 1, "characters": 10}},
+    ]
+    record = summary_of(rows, "CER_x")
+    assert (record["corpus"], record["characters"]) == (pytest.approx(2 / 12), 12)
+    assert "corpus" not in summary_of([row("a", 0.5, metric="CER_x")], "CER_x"), "rows of an earlier version"
 
 
 def test_groups_keep_the_order_of_their_first_row() -> None:
@@ -81,7 +117,7 @@ def test_groups_keep_the_order_of_their_first_row() -> None:
     assert [(group["system"], group["n_rows"]) for group in groups] == [("b", 2), ("a", 1)]
 
 
-def test_the_interval_agrees_with_a_hand_made_cluster_bootstrap() -> None:
+def test_the_interval_is_that_of_the_speakers_means_if_they_have_equally_many() -> None:
     generator = np.random.default_rng(1)
     speakers = np.repeat(np.arange(12), 5)
     values = generator.normal(size=12)[speakers] + 0.1 * generator.normal(size=60)
@@ -89,9 +125,8 @@ def test_the_interval_agrees_with_a_hand_made_cluster_bootstrap() -> None:
     assert mean == pytest.approx(values.mean())
 
     by_speaker = values.reshape(12, 5).mean(axis=1)
-    drawn = generator.integers(12, size=(20_000, 12))
-    expected = np.quantile(by_speaker[drawn].mean(axis=1), [0.025, 0.975])
-    assert [low, high] == pytest.approx(expected, abs=0.03)
+    half = t.ppf(0.975, 11) * by_speaker.std(ddof=1) / math.sqrt(12)
+    assert [low, high] == pytest.approx([values.mean() - half, values.mean() + half])
 
     # Taking the utterances for independent would claim an interval less than half as wide.
     _, (narrow_low, narrow_high) = mean_interval(values.tolist(), [1] * 60, list(range(60)))
@@ -99,8 +134,8 @@ def test_the_interval_agrees_with_a_hand_made_cluster_bootstrap() -> None:
 
 
 def test_the_same_rows_give_the_same_interval() -> None:
-    values, speakers = [1.0, 2.0, 4.0, 8.0], ["a", "b", "c", "d"]
-    assert mean_interval(values, [1] * 4, speakers) == mean_interval(values, [1] * 4, speakers)
+    values, speakers = [1.0, 2.0, 4.0, 8.0, 16.0], ["a", "b", "c", "d", "e"]
+    assert mean_interval(values, [1] * 5, speakers) == mean_interval(values, [1] * 5, speakers)
 
 
 def test_the_spread_over_seeds_is_that_of_their_means() -> None:
@@ -111,6 +146,6 @@ def test_the_spread_over_seeds_is_that_of_their_means() -> None:
         row("b", 6.0) | {"seed": 1},
     ]
     record = summarize(rows)[0]["metrics"]["PESQ"]
-    assert (record["n"], record["mean"], record["n_seeds"]) == (4, 3.0, 2)
+    assert (record["n"], record["mean"], record["n_seeds"]) == (2, 3.0, 2)
     assert record["seed_sd"] == pytest.approx(math.sqrt(2.0))
     assert "seed_sd" not in summarize(rows[:2])[0]["metrics"]["PESQ"]

@@ -90,6 +90,7 @@ def test_si_sdr_of_a_known_mixture() -> None:
     ("prediction", "reference", "reason"),
     [
         ([1.0, -1.0], [1.0, -1.0], "infinite"),
+        ([0.3, 0.3], [1.0, -1.0], "the signal is constant"),
         ([1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0], "minus infinity"),
         ([1.0, 2.0], [1.0, 1.0], "the reference is constant"),
     ],

@@ -112,6 +112,8 @@ def test_fingerprint_is_plain_and_stable(suite: Suite) -> None:
     assert json.loads(json.dumps(fingerprint)) == fingerprint == suite.fingerprint()
     assert set(fingerprint["models"]) == {"dnsmos_p835", "dnsmos_p808", "nisqa", "speakers", "asr"}
     assert None not in fingerprint["packages"].values()
+    assert fingerprint["asr_loops"].startswith("capped at 100%; a loop is a zlib ratio")
+    assert fingerprint["nothing_heard"] == "all words deleted"
 
 
 def test_unknown_protocol() -> None:
@@ -141,7 +143,10 @@ def test_speed_is_there_where_it_is_known(suite: Suite, signals: dict[str, Tenso
 @pytest.mark.parametrize(
     ("broken", "reasons"),
     [
-        (torch.zeros(43_999), {"PESQ": "silent", "STOI": "silent", "SI_SDR": "silent", "SIM_ge2e": "silent"}),
+        (
+            torch.zeros(43_999),
+            {"PESQ": "silent", "STOI": "silent", "SI_SDR": "silent", "SIM_ge2e": "silent", "WER_tiny.en": "silent"},
+        ),
         (torch.zeros(0), {"DNSMOS_OVRL": "empty", "PESQ": "empty", "SIM_ge2e": "empty", "WER_tiny.en": "empty"}),
         (torch.full((32_000,), torch.inf), {"DNSMOS_OVRL": "not finite", "WER_tiny.en": "not finite"}),
         (torch.randn(640), {"PESQ": "differ in length", "ESTOI": "differ in length", "SI_SDR": "differ in length"}),
@@ -154,7 +159,7 @@ def test_planted_failures_have_reasons(
     scores = suite.score(Utterance("a", **{**signals, "generated": broken}, sample_rate=16_000, text="A word."))
     assert list(scores) == COLUMNS
     for column, reason in reasons.items():
-        assert scores[column].value is None
+        assert scores[column].value == (1.0 if column.startswith("WER") else None)
         assert reason in (scores[column].error or "")
 
 
@@ -167,7 +172,7 @@ def test_reference_without_speech_is_pesqs_reason(suite: Suite) -> None:
     assert scores["PESQ"] == MetricValue(None, "PESQ: No utterances detected")
 
 
-def test_a_loop_is_null_with_what_was_heard(
+def test_a_loop_counts_as_all_words_with_what_was_heard(
     suite: Suite, signals: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = "and then " * 40
@@ -175,7 +180,7 @@ def test_a_loop_is_null_with_what_was_heard(
     scores = suite.score(Utterance("a", signals["generated"], 16_000, text="And then it rained."))
     heard = scores["WER_tiny.en"]
     assert isinstance(heard, WerValue)
-    assert (heard.value, heard.hypothesis) == (None, loop)
+    assert (heard.value, heard.words, heard.hypothesis) == (1.0, 4, loop)
     assert "the recogniser loops: 40 repeats in a row" in (heard.error or "")
     assert scores["CER_tiny.en"].error == heard.error
 

@@ -1,7 +1,7 @@
 import pytest
 
 from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.values import MetricValue, measure
+from metis_lightning.metrics.values import CerValue, MetricValue, WerValue, measure
 
 
 def test_a_value_or_a_reason() -> None:
@@ -9,6 +9,14 @@ def test_a_value_or_a_reason() -> None:
         MetricValue(None)
     with pytest.raises(ValueError, match="either"):
         MetricValue(1.0, "but")
+
+
+def test_a_rate_may_stand_beside_a_reason_but_not_without_its_counts() -> None:
+    assert WerValue(1.0, "silent", 3, 3, 0, 3, 0).words == 3
+    with pytest.raises(ValueError, match="a value or an error"):
+        WerValue(None)
+    with pytest.raises(ValueError, match="counts"):
+        CerValue(1.0)
 
 
 def test_measure_turns_a_metric_error_into_a_reason_for_each_column() -> None:

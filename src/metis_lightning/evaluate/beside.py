@@ -8,6 +8,8 @@ from typing import Any
 
 from metis_lightning.evaluate.benchmarks import Benchmark, OurColumn, Ours, our_names
 from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.intervals import too_few
+from metis_lightning.evaluate.layout import EMPTY, INFINITE, NOT_APPLICABLE, Cell, interval, number
 from metis_lightning.evaluate.runs import Result
 
 # What an Omni model reached on another task's test set stands in that task's rows.
@@ -16,7 +18,10 @@ _ANY_TASK = "omni"
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric of a result in the unit of its table; `mean` is None if no utterance has a value."""
+    """One metric of a result in the unit of its table; `mean` is None if no utterance has a finite value.
+
+    `clusters` are what the interval is over, "speakers" or "utterances", and `n_clusters` how many.
+    """
 
     column: str
     mean: float | None
@@ -24,6 +29,10 @@ class Measured:
     high: float | None
     n: int
     n_failed: int
+    n_infinite: int
+    n_not_applicable: int
+    n_clusters: int
+    clusters: str
 
     @classmethod
     def of(cls, metrics: Mapping[str, dict[str, Any]], column: str, scale: float, word_errors: str) -> Measured:
@@ -32,18 +41,52 @@ class Measured:
         corpus = word_errors == "corpus" and "corpus" in record
         names = ("corpus", "corpus_ci95_low", "corpus_ci95_high") if corpus else ("mean", "ci95_low", "ci95_high")
         mean, low, high = (None if record[name] is None else scale * record[name] for name in names)
-        return cls(column, mean, low, high, record["n"], record["n_failed"])
+        counts = {
+            f"n{name}": record[f"n{name}"] for name in ("", "_failed", "_infinite", "_not_applicable", "_clusters")
+        }
+        return cls(column, mean, low, high, clusters=record["clusters"], **counts)
+
+    def cell(self, decimals: int, notes: tuple[str, ...] = (), mark: str = "") -> Cell:
+        """Return it as a cell: "∞" where all is infinite, "n/a" where nothing can have a value."""
+        if self.is_infinite:
+            text = INFINITE
+        elif self.mean is not None:
+            infinite = f" ({self.n_infinite} {INFINITE})" if self.n_infinite else ""
+            text = number(self.mean, decimals) + infinite
+        else:
+            text = NOT_APPLICABLE if self.is_absent else EMPTY
+        bounds = interval(self.low, self.high, decimals, self.n_clusters)
+        return Cell(text, bounds, self.n_failed, mark, notes)
+
+    @property
+    def is_infinite(self) -> bool:
+        """Whether every value is beyond all."""
+        return self.mean is None and self.n_infinite > 0 and not self.n_failed
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nothing can have a value, which is nobody's fault."""
+        return self.mean is None and self.n_not_applicable > 0 and not self.n_failed and not self.n_infinite
+
+    @property
+    def doubts(self) -> list[str]:
+        """Say why there is no interval."""
+        return [too_few(self.n_clusters, self.clusters)] if self.mean is not None and self.low is None else []
 
 
 @dataclass(frozen=True)
 class Beside:
-    """One cell of the paper's with one result of ours; `caveats` say why the two are not of one protocol."""
+    """One cell of the paper's with one result of ours.
+
+    `caveats` say why the two cannot be compared, `gaps` of which utterances ours is not, or why it has no interval.
+    """
 
     metric: str
     paper: float | None
     paper_ci95: float | None
     ours: Measured | None = None
     caveats: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -91,7 +134,8 @@ def _cell(ours: Ours | None, metric: str, row: Mapping[str, Any], result: Result
         return Beside(metric, paper, ci95)
     scale = Column.of(column).scale if spec.scale is None else spec.scale
     measured = Measured.of(result.metrics, column, scale, ours.word_errors)
-    return Beside(metric, paper, ci95, measured, _caveats(metric, spec, column))
+    caveats = _caveats(metric, spec, column, result)
+    return Beside(metric, paper, ci95, measured, caveats, _gaps(metric, measured, result))
 
 
 def _stand_in(spec: OurColumn, metrics: Mapping[str, Any]) -> str | None:
@@ -103,7 +147,19 @@ def _stand_in(spec: OurColumn, metrics: Mapping[str, Any]) -> str | None:
     return min(others, default=None)
 
 
-def _caveats(metric: str, spec: OurColumn, column: str) -> tuple[str, ...]:
+def _gaps(metric: str, measured: Measured, result: Result) -> tuple[str, ...]:
+    """Return of which utterances a mean is not, and why it has no interval."""
+    found = []
+    record = result.metrics[measured.column]
+    if measured.n_failed and 0 < measured.n < result.count - measured.n_not_applicable:
+        found.append(f"{metric}: a mean of the {measured.n} of {result.count} utterances that have a value.")
+    if reasons := record["not_applicable"]:
+        listed = ", ".join(f"{count} × {reason}" for reason, count in reasons.items())
+        found.append(f"{metric}: n/a for {listed}.")
+    return (*found, *measured.doubts)
+
+
+def _caveats(metric: str, spec: OurColumn, column: str, result: Result) -> tuple[str, ...]:
     """Return why our column is not what the paper has in this place."""
     found = [f"{metric}: {spec.differs}."] if spec.differs else []
     if column != spec.column:
@@ -111,4 +167,6 @@ def _caveats(metric: str, spec: OurColumn, column: str) -> tuple[str, ...]:
             f"{metric}: another protocol than the paper's, made by {Column.of(column).model} and not by "
             f"{Column.of(spec.column).model}; the numbers are not comparable."
         )
+    if result.is_limited:
+        found.append(f"Run {result.run} is limited to {result.count_text} utterances: not comparable with the paper's.")
     return tuple(found)

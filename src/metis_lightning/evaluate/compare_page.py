@@ -13,6 +13,8 @@ from metis_lightning.evaluate.heard import Clip, Heard
 from metis_lightning.evaluate.page_parts import asset, data_uri, document, opus
 from metis_lightning.evaluate.runs import Result
 from metis_lightning.evaluate.spectrogram import picture, webp
+from metis_lightning.evaluate.stats import failed_of
+from metis_lightning.metrics.si_sdr import INFINITE
 from metis_lightning.types import WAVE_RATE
 
 MAX_BYTES = 64_000_000
@@ -86,6 +88,7 @@ class ComparePage:
                 _result(label, result) for label, results in self.comparison.results.items() for result in results
             ],
             "sort": {"metric": self.metric, "system": self.system},
+            "infinite": INFINITE,
             "warnings": list(self.comparison.warnings),
             "total": self.total,
             "isFull": self._is_full,
@@ -96,8 +99,11 @@ def _entry(entry: Entry | None, clip: Clip | None, missing: str | None, top: flo
     """Return what one system made of an utterance."""
     row: Mapping[str, Any] = entry.row if entry else {"metrics": {}}
     values = {name: None if value is None else Column.of(name).scale * value for name, value in row["metrics"].items()}
+    wer = row.get("wer") or {}
     return {
         "values": values,
+        "failed": list(failed_of(row)) if entry else [],
+        "compared": {key: _short(wer[key]) for key in ("text", "hypothesis")} if "hypothesis" in wer else None,
         "errors": {name: _short(str(reason)) for name, reason in (row.get("error") or {}).items()},
         "hypothesis": _short(row.get("hypothesis")),
         "missing": missing,
@@ -127,13 +133,23 @@ def _result(label: str, result: Result) -> dict[str, Any]:
     means = {}
     for name in result.metrics:
         found = Measured.of(result.metrics, name, Column.of(name).scale, "corpus")
-        means[name] = {"mean": found.mean, "low": found.low, "high": found.high, "nFailed": found.n_failed}
+        means[name] = {
+            "mean": found.mean,
+            "low": found.low,
+            "high": found.high,
+            "clusters": f"{found.n_clusters} {found.clusters}",
+            "nFailed": found.n_failed,
+            "isInfinite": found.is_infinite,
+            "isAbsent": found.is_absent,
+            "nCommon": result.metrics[name]["n_common"],
+            "nItems": result.metrics[name]["n_items"],
+        }
     return {
         "system": label,
         "testSet": result.test_set,
         "run": result.run,
         "protocol": result.protocol.mark,
-        "n": len(result.rows),
+        "n": result.count_text,
         "means": means,
     }
 
@@ -144,6 +160,7 @@ def _short(text: str | None) -> str | None:
 
 
 def _json(content: object) -> str:
-    """Return JSON that cannot end the script element that it stands in."""
+    """Return JSON that cannot end the script element that it stands in, and that UTF-8 can hold."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.common import on_common_items
+from metis_lightning.evaluate.intervals import few_notes
 from metis_lightning.evaluate.results import PROTOCOL
 from metis_lightning.evaluate.runs import Result, find_results, read_results
+from metis_lightning.evaluate.stats import failed_of
 
 CONTROLS = ("input", "target", "resynthesis")
 
@@ -97,8 +101,8 @@ def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None)
         raise UserError(
             f"no results of task {task} in {results_dir}: run `python -m metis_lightning evaluate --task {task}`"
         )
-    chosen = {name: _choose(found, name) for name in systems or _labels(found)}
-    return Comparison(task, chosen, _utterances(chosen), _warnings(chosen))
+    chosen = _on_common_items({name: _choose(found, name) for name in systems or _labels(found)})
+    return Comparison(task, chosen, _utterances(chosen), (*_warnings(chosen), *_few(chosen)))
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
@@ -124,6 +128,23 @@ def _choose(results: Sequence[Result], name: str) -> tuple[Result, ...]:
 
 def _place(result: Result) -> tuple[str, str]:
     return result.test_set, result.system
+
+
+def _on_common_items(chosen: Mapping[str, Sequence[Result]]) -> dict[str, tuple[Result, ...]]:
+    """Return the results with each test set's means over the utterances that all systems have."""
+    by_test_set: dict[str, list[Result]] = defaultdict(list)
+    for results in chosen.values():
+        for result in results:
+            by_test_set[result.test_set].append(result)
+    common = {test_set: iter(on_common_items(part)) for test_set, part in by_test_set.items()}
+    return {label: tuple(next(common[result.test_set]) for result in results) for label, results in chosen.items()}
+
+
+def _few(chosen: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Return how far the intervals can be trusted, if any is over few clusters."""
+    return few_notes(
+        summary for results in chosen.values() for result in results for summary in result.metrics.values()
+    )
 
 
 def _utterances(chosen: Mapping[str, Sequence[Result]]) -> tuple[Utterance, ...]:
@@ -156,7 +177,15 @@ def _entry(folder: Path, row: Mapping[str, Any]) -> Entry:
         return Entry(row, None, "its name is not that of a file")
     if not inside:
         return Entry(row, None, "its name leaves the folder of the run")
-    return Entry(row, path) if there else Entry(row, None, "no audio file")
+    return Entry(row, path) if there else Entry(row, None, _fault(row) or "no audio file")
+
+
+def _fault(row: Mapping[str, Any]) -> str | None:
+    """Return why nothing of a row could be scored; None if something could."""
+    failed = failed_of(row)
+    if any(name not in row["error"] for name in row["metrics"]):
+        return None
+    return next(iter({row["error"][name] for name in failed}), None)
 
 
 def _warnings(chosen: Mapping[str, Sequence[Result]]) -> tuple[str, ...]:

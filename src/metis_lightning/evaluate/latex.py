@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from metis_lightning.evaluate.layout import Cell, Line, Section, Table
-
-_SIGNS = {1: r"$^{\blacktriangle}$", -1: r"$^{\blacktriangledown}$", 0: ""}
+from metis_lightning.evaluate.layout import Cell, Line, Section, Table, plain
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -29,8 +27,11 @@ _ESCAPES = {
     "×": r"$\times$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
-    "▲": _SIGNS[1],
-    "▼": _SIGNS[-1],
+    "∞": r"$\infty$",
+    "▲": r"$^{\blacktriangle}$",
+    "▼": r"$^{\blacktriangledown}$",
+    "△": r"$^{\vartriangle}$",
+    "▽": r"$^{\triangledown}$",
 }
 
 
@@ -49,7 +50,7 @@ def escape(text: str) -> str:
     >>> print(escape("50% of a_b – {x}"))
     50\% of a\_b -- \{x\}
     """
-    return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+    return "".join(_ESCAPES.get(character, character) for character in plain(text))
 
 
 def _section(table: Table, index: int, section: Section) -> str:
@@ -58,7 +59,7 @@ def _section(table: Table, index: int, section: Section) -> str:
     lines = [
         r"\begin{table*}",
         r"\centering",
-        rf"\caption{{Table {table.number} of the Metis paper, {escape(table.title)}. {escape(section.title)}.}}",
+        rf"\caption{{{_caption(table, section)}}}",
         rf"\label{{tab:metis-{table.number}-{index}}}",
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{{'l' * section.text_columns}{'r' * numbers}}}",
@@ -75,6 +76,13 @@ def _section(table: Table, index: int, section: Section) -> str:
         r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _caption(table: Table, section: Section) -> str:
+    """Return whose numbers a section has, and on what."""
+    if section.is_papers:
+        return f"Table {table.number} of the Metis paper, {escape(table.title)}. {escape(section.title)}."
+    return f"{escape(section.title)}: results of this project, none of the Metis paper."
 
 
 def _body(lines: Iterable[Line]) -> list[str]:
@@ -99,7 +107,7 @@ def _cell(cell: Cell) -> str:
     spread = rf" {{\scriptsize {_minus(escape(cell.interval))}}}" if cell.interval else ""
     failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
     notes = rf"$^{{{','.join(cell.notes)}}}$" if cell.notes else ""
-    return _minus(escape(cell.text)) + spread + _SIGNS[cell.sign] + failed + notes
+    return _minus(escape(cell.text)) + spread + escape(cell.mark) + failed + notes
 
 
 def _minus(text: str) -> str:

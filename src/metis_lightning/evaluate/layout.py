@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 EMPTY = "–"
-"""A cell without a value, in every format."""
+"""A cell of what has not been measured; empty in CSV."""
+
+NOT_APPLICABLE = "n/a"
+"""A cell of what cannot be measured here, which is nobody's fault; a remark says why."""
+
+INFINITE = "∞"
+
+
+MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
+"""How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over."""
 
 
 @dataclass(frozen=True)
@@ -13,17 +22,17 @@ class Cell:
     """A number as text, and what stands around it.
 
     Args:
-        text: the number in its unit, or `EMPTY`.
-        interval: "[low, high]" or "± half", or nothing.
-        n_failed: utterances that should have counted but have no value.
-        sign: 1 for significantly better than the baseline, -1 for worse, else 0.
+        text: the number in its unit, or `EMPTY`, `NOT_APPLICABLE` or `INFINITE`.
+        interval: "[low, high; clusters]" or "± half", or nothing.
+        n_failed: utterances on which the system failed.
+        mark: one of `MARKS`, or nothing.
         notes: keys of the table's notes.
     """
 
     text: str = EMPTY
     interval: str = ""
     n_failed: int = 0
-    sign: int = 0
+    mark: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +47,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """One grid of a table with its heading, what is to be known beforehand, and what follows as a list."""
+    """One grid of a table with its heading, what is to be known beforehand, and what follows as a list.
+
+    `is_papers` says whether its rows are the paper's, with ours under them, or ours alone.
+    """
 
     title: str
     intro: str
@@ -46,6 +58,7 @@ class Section:
     column_names: tuple[Cell, ...]
     lines: tuple[Line, ...]
     remarks: tuple[str, ...] = ()
+    is_papers: bool = True
 
     @property
     def text_columns(self) -> int:
@@ -67,7 +80,7 @@ class Table:
     def has_ours(self) -> bool:
         """Whether any number in it is ours."""
         lines = [line for section in self.sections for line in section.lines if line.kind == "ours"]
-        return any(cell.text != EMPTY for line in lines for cell in line.cells)
+        return any(cell.text not in (EMPTY, NOT_APPLICABLE) for line in lines for cell in line.cells)
 
 
 class Notes:
@@ -85,6 +98,15 @@ class Notes:
         return {key: text for text, key in self._keys.items()}
 
 
+def plain(text: str) -> str:
+    r"""Return what may come from a stranger on one line, without characters that cannot be seen or written.
+
+    >>> plain("a\n b\x00\u202e\ud800")
+    'a b'
+    """
+    return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
+
+
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
     """Return a number with some decimals; never "-0.00".
 
@@ -98,10 +120,10 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
 
 
-def interval(low: float | None, high: float | None, decimals: int) -> str:
-    """Return an interval in square brackets; nothing if there is none.
+def interval(low: float | None, high: float | None, decimals: int, clusters: int) -> str:
+    """Return an interval in square brackets with how many clusters it is over; nothing if there is none.
 
-    >>> interval(1, 2.55, 1), interval(None, None, 1)
-    ('[1.0, 2.5]', '')
+    >>> interval(1, 2.55, 1, 6), interval(None, None, 1, 4)
+    ('[1.0, 2.5; 6]', '')
     """
-    return "" if low is None or high is None else f"[{number(low, decimals)}, {number(high, decimals)}]"
+    return "" if low is None or high is None else f"[{number(low, decimals)}, {number(high, decimals)}; {clusters}]"

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from metis_lightning.evaluate.failures import check_failures
 from metis_lightning.evaluate.keys import key_of
 from metis_lightning.evaluate.plan import Plan, make_plan
 from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together, use_device
-from metis_lightning.evaluate.report import real_time_factor, report
+from metis_lightning.evaluate.report import Machine, real_time_factor, report
 from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
 from metis_lightning.evaluate.shard import Share, run_share
 from metis_lightning.evaluate.stats import summarize
@@ -93,8 +94,9 @@ def _launched(plan: Plan, launch: Launch, options: Namespace, make_pool: MakePoo
 def _finish(plan: Plan, results: Results, options: Namespace) -> None:
     """Gather the rows, and write and say what comes of them."""
     folder, rows = results.folder, results.gather(whole=True)
-    results.write_summary([{**group, **_speed(group, rows)} for group in summarize(rows)])
-    print(*report(rows, [system.name for system in plan.systems]), sep="\n")
+    machine = _machine(options)
+    results.write_summary([{**group, **_speed(group, rows, machine)} for group in summarize(rows)])
+    print(*report(rows, [system.name for system in plan.systems], machine), sep="\n")
     for control, test_set in plan.left_out:
         print(f"{control}: not on {test_set}, which has no such signal")
     _tell_extra_files(plan, folder)
@@ -104,11 +106,19 @@ def _finish(plan: Plan, results: Results, options: Namespace) -> None:
     check_failures(rows, options.max_failed_share)
 
 
-def _speed(group: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return how fast a system was on a test set, and in how many steps."""
+def _machine(options: Namespace) -> Machine:
+    """Return where this call made its speech."""
+    device = device_of(options.device)
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return Machine(name, torch.get_num_threads(), Launch.of(options.devices, os.environ).count)
+
+
+def _speed(group: dict[str, Any], rows: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
+    """Return how fast a system was on a test set and where, and in how many steps."""
     own = [row for row in rows if (row["test_set"], row["system"]) == (group["test_set"], group["system"])]
     steps = {row["steps"] for row in own} - {None}
-    return {"real_time_factor": real_time_factor(own, group["system"]), "steps": sorted(steps)}
+    factor = real_time_factor(own, group["system"], machine.processes)
+    return {"real_time_factor": factor, "machine": asdict(machine), "steps": sorted(steps)}
 
 
 def _tell_extra_files(plan: Plan, folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from metis_lightning.evaluate.layout import Cell, Section, Table
+from metis_lightning.evaluate.layout import Cell, Section, Table, plain
 
-_SIGNS = {1: " ▲", -1: " ▼", 0: ""}
+# A link, an image or a footnote; a tag; code; mathematics. Addresses become links without any of these.
+_MARKUP = re.compile(r"[\\`<\[\]$@]|(?<=[a-z]):(?=/)|(?<=www)\.", re.IGNORECASE)
 
 
 def markdown(table: Table) -> str:
@@ -54,12 +56,12 @@ def _cell(cell: Cell) -> str:
     """Return a cell's number, interval, significance, failures and notes."""
     failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
     notes = "".join(f"[^{key}]" for key in cell.notes)
-    return " ".join(filter(None, [_text(cell.text), cell.interval])) + _SIGNS[cell.sign] + failed + notes
+    return " ".join(filter(None, [_text(cell.text), cell.interval, cell.mark])) + failed + notes
 
 
 def _text(text: str) -> str:
-    """Return text on one line in which nothing is taken for markup of a page."""
-    return " ".join(text.split()).replace("<", "\\<").replace("`", "\\`")
+    """Return text on one line in which nothing is taken for markup of a page, nor an address for a link."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", plain(text))
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:

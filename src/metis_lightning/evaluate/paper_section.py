@@ -10,7 +10,8 @@ from typing import Any
 from metis_lightning.evaluate.benchmarks import Benchmark
 from metis_lightning.evaluate.beside import Beside, beside, results_for
 from metis_lightning.evaluate.columns import Column
-from metis_lightning.evaluate.layout import EMPTY, Cell, Line, Notes, Section, interval, number
+from metis_lightning.evaluate.intervals import few_notes
+from metis_lightning.evaluate.layout import EMPTY, NOT_APPLICABLE, Cell, Line, Notes, Section, number
 from metis_lightning.evaluate.runs import Result
 
 _DECIMALS = 2  # as the paper prints
@@ -37,8 +38,20 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], notes: Notes)
         label_names=(*labels, "", "n"),
         column_names=headings,
         lines=tuple(lines),
-        remarks=tuple(note.text for note in benchmark.notes if not note.where),
+        remarks=(*(note.text for note in benchmark.notes if not note.where), *_few(benchmark, beside_rows)),
     )
+
+
+def _few(benchmark: Benchmark, found: Sequence[Sequence[Result]]) -> list[str]:
+    """Return how far the intervals can be trusted, if any is over few speakers."""
+    cells = (
+        (result, cell.ours.column)
+        for row, results in zip(benchmark.rows, found, strict=True)
+        for result in results
+        for cell in beside(benchmark, row, result)
+        if cell.ours is not None
+    )
+    return few_notes(result.metrics[column] for result, column in cells)
 
 
 def protocol_note(result: Result) -> str:
@@ -62,10 +75,12 @@ def _intro(benchmark: Benchmark) -> str:
     if benchmark.ours is None:
         return f"{text} Data only: listening tests are not repeated here."
     counted = "all edits over all words" if benchmark.ours.word_errors == "corpus" else "the mean over utterances"
-    word_errors = f"our WER is {counted}; " if "WER" in benchmark.metrics else ""
+    word_errors = f"our WER is {counted}, with all words deleted where nothing can be heard; "
     return (
-        f"{text} Under them ours with the 95% interval of a bootstrap over speakers, and ours minus the paper's: "
-        f"{word_errors}n is the number of utterances, {EMPTY} has not been measured. "
+        f"{text} Under them ours with the 95% interval and the number of speakers that it is over (utterances where "
+        "speakers are not known), and ours minus the paper's: "
+        f"{word_errors if 'WER' in benchmark.metrics else ''}n is the number of utterances, {EMPTY} has not been "
+        f"measured, {NOT_APPLICABLE} cannot be. "
         "Numbers with a note on another protocol are not comparable with the paper's."
     )
 
@@ -105,22 +120,13 @@ def _our_lines(
     ours, differences = [], []
     for cell in beside(benchmark, row, result):
         caveats = tuple(notes.key(text) for text in cell.caveats)
-        ours.append(Cell() if cell.ours is None else _our_cell(cell, caveats))
+        ours.append(Cell() if cell.ours is None else cell.ours.cell(_DECIMALS, (*caveats, *map(notes.key, cell.gaps))))
         difference = number(cell.difference, _DECIMALS, signed=True)
         differences.append(Cell(difference, notes=() if difference == EMPTY else caveats))
     return [
-        _line(benchmark, row, "ours", Cell(str(len(result.rows))), ours, tuple(keys)),
+        _line(benchmark, row, "ours", Cell(result.count_text), ours, tuple(keys)),
         _line(benchmark, row, "difference", Cell(), differences),
     ]
-
-
-def _our_cell(cell: Beside, caveats: tuple[str, ...]) -> Cell:
-    """Return our number with its interval and its failures."""
-    ours = cell.ours
-    if ours is None:
-        return Cell()
-    text, bounds = number(ours.mean, _DECIMALS), interval(ours.low, ours.high, _DECIMALS)
-    return Cell(text, bounds, ours.n_failed, notes=caveats)
 
 
 def _line(

@@ -43,13 +43,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a call, in order; `left_out` are the controls that do not exist, as (control, test set)."""
+    """All jobs of a call, in order.
+
+    `sizes` are the numbers of trials of the whole test sets, by name; `left_out` are the controls that do not exist, as
+    (control, test set).
+    """
 
     task: str
     data: str
     test_sets: Sequence[TestSet]
     systems: Sequence[System]
     seeds: Sequence[int]
+    sizes: Mapping[str, int]
     left_out: Sequence[tuple[str, str]]
 
     def jobs_of(self, system: System) -> Iterator[Job]:
@@ -71,6 +76,7 @@ class Plan:
             "data": self.data,
             "seeds": " ".join(map(str, self.seeds)),
             "ids": {each.name: [trial.id for trial in each.trials] for each in self.test_sets},
+            "sizes": dict(self.sizes),
             "trials": {each.name: _digest(each.trials) for each in self.test_sets},
             "systems": {system.name: dict(system.identity) for system in self.systems},
             "metrics": metrics,
@@ -94,7 +100,8 @@ def make_plan(options: Namespace, device: str) -> Plan:
     for control in CONTROLS:
         if control in options.system and {(control, each.name) for each in test_sets} <= set(left_out):
             raise UserError(f"--system {control}: the task {options.task} has no such control on these test sets")
-    plan = Plan(options.task, options.data, test_sets, systems, options.seeds, left_out)
+    sizes = {each.name: len(each.trials) for each in whole}
+    plan = Plan(options.task, options.data, test_sets, systems, options.seeds, sizes, left_out)
     return replace(plan, systems=[system for system in systems if any(True for _ in plan.jobs_of(system))])
 
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from metis_lightning.evaluate.benchmarks import Benchmark
 from metis_lightning.evaluate.beside import Beside, Measured, beside, results_for
 from metis_lightning.evaluate.columns import Column
-from metis_lightning.evaluate.layout import EMPTY
-from metis_lightning.evaluate.our_sections import Group
+from metis_lightning.evaluate.layout import plain
+from metis_lightning.evaluate.our_sections import ABOVE_HALF, MEASURED, Group
 from metis_lightning.evaluate.runs import Result
 
 FIELDS = (
     "table", "kind", "task", "test_set", "system", "train_data", "metric", "unit", "paper", "paper_ci95",
-    "run", "our_test_set", "our_system", "column", "ours", "ci95_low", "ci95_high", "difference", "n", "n_failed",
-    "baseline", "baseline_difference", "p", "p_holm", "protocol", "fingerprint", "notes",
+    "run", "our_test_set", "our_system", "column", "ours", "ci95_low", "ci95_high", "n_clusters", "clusters",
+    "difference", "n", "n_failed", "n_infinite", "n_not_applicable", "n_common", "n_items",
+    "n_utterances", "n_test_set", "baseline", "baseline_difference", "n_pairs",
+    "p", "p_holm", "p_utterances", "p_utterances_holm",
+    "protocol", "fingerprint", "notes",
 )  # fmt: skip
 """Columns of the CSV. `kind` is "paper" (the paper's row, with ours where there is one) or "ours" (all our results)."""
+
+# What a spreadsheet would take for a formula, at the start of a field.
+_FORMULA = re.compile(r"[=+\-@＝＋－＠]")
 
 Record = dict[str, Any]
 
 
 def to_csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Group]) -> str:
-    """Return a table as CSV with a header; what is not known is "–"."""
+    """Return a table as CSV with a header; what is not known is empty, an infinite mean is "inf"."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, restval=EMPTY, lineterminator="\n")
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     for record in (*_paper_records(benchmark, results), *(record for group in groups for record in _ours(group))):
         writer.writerow({"table": benchmark.table} | {key: _text(value) for key, value in record.items()})
@@ -62,7 +70,7 @@ def _paper_record(benchmark: Benchmark, row: Mapping[str, Any], cell: Beside, re
         "paper": cell.paper,
         "paper_ci95": cell.paper_ci95,
         "difference": cell.difference,
-        "notes": " ".join([*remarks, *cell.caveats]),
+        "notes": " ".join([*remarks, *cell.caveats, *cell.gaps]),
     }
     return record | _measured(cell.ours) | _origin(result)
 
@@ -71,13 +79,15 @@ def _ours(group: Group) -> Iterable[Record]:
     """Yield a record for each metric of each of our results; two for word errors, which are counted in two ways."""
     for result in group.results:
         for metric, summary in result.metrics.items():
-            column = Column.of(metric)
-            tested = _tested(group, result, metric)
-            if "corpus" in summary:
-                yield _our_record(result, metric, "corpus", column.quantity) | tested
-                yield _our_record(result, metric, "mean", f"{column.quantity} (mean of utterances)")
-            else:
-                yield _our_record(result, metric, "mean", column.quantity) | tested
+            quantity, tested = Column.of(metric).quantity, _tested(group, result, metric)
+            items = {key: summary[key] for key in ("n_common", "n_items")}
+            if "corpus" not in summary:
+                yield _our_record(result, metric, "mean", quantity) | items | tested
+                continue
+            yield _our_record(result, metric, "corpus", quantity) | items | tested
+            yield _our_record(result, metric, "mean", f"{quantity} (mean of utterances)") | items
+            for key, name in (("measured_corpus", MEASURED), ("share_above_50", ABOVE_HALF)):
+                yield _part(result, metric, key, f"{quantity} ({name})")
 
 
 def _our_record(result: Result, metric: str, counted: str, name: str) -> Record:
@@ -88,14 +98,23 @@ def _our_record(result: Result, metric: str, counted: str, name: str) -> Record:
     return own | _measured(measured) | _origin(result)
 
 
+def _part(result: Result, metric: str, key: str, name: str) -> Record:
+    """Return a number of a summary that has no interval."""
+    column, summary = Column.of(metric), result.metrics[metric]
+    count = summary["measured_n"] if key.startswith("measured") else summary["n"]
+    mean = None if summary[key] is None else column.scale * summary[key]
+    own = {"kind": "ours", "task": result.task, "metric": name, "unit": column.unit, "column": metric}
+    return own | {"ours": mean, "n": count} | _origin(result)
+
+
 def _tested(group: Group, result: Result, metric: str) -> Record:
     """Return how a metric of a result compares with the baseline's."""
     found = group.comparisons.get((result.run, result.system, metric))
     if found is None or group.baseline is None:
         return {}
     difference = None if found["mean"] is None else Column.of(metric).scale * found["mean"]
-    names = {"baseline": group.baseline.system, "baseline_difference": difference}
-    return names | {key: found[key] for key in ("p", "p_holm")}
+    names = {"baseline": group.baseline.system, "baseline_difference": difference, "n_pairs": found["n"]}
+    return names | {key: found[key] for key in ("p", "p_holm", "p_utterances", "p_utterances_holm")}
 
 
 def _measured(ours: Measured | None) -> Record:
@@ -104,11 +123,15 @@ def _measured(ours: Measured | None) -> Record:
         return {}
     return {
         "column": ours.column,
-        "ours": ours.mean,
+        "ours": math.inf if ours.is_infinite else ours.mean,
         "ci95_low": ours.low,
         "ci95_high": ours.high,
+        "n_clusters": ours.n_clusters,
+        "clusters": ours.clusters,
         "n": ours.n,
         "n_failed": ours.n_failed,
+        "n_infinite": ours.n_infinite,
+        "n_not_applicable": ours.n_not_applicable,
     }
 
 
@@ -120,13 +143,18 @@ def _origin(result: Result | None) -> Record:
         "run": result.run,
         "our_test_set": result.test_set,
         "our_system": result.system,
+        "n_utterances": result.count,
+        "n_test_set": result.protocol.size,
         "protocol": result.protocol.mark,
         "fingerprint": result.protocol.run_fingerprint,
     }
 
 
 def _text(value: object) -> str:
-    """Return a field: numbers to six digits, so that the last bits of a sum do not change a file."""
-    if value is None or value == "":
-        return EMPTY
+    """Return a field: numbers to six digits, so that the last bits of a sum do not change a file; no text a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        text = plain(value)
+        return f"'{text}" if _FORMULA.match(text) else text
     return format(value, ".6g") if isinstance(value, float) else str(value)

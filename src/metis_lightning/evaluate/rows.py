@@ -10,10 +10,12 @@ import torch
 
 from metis_lightning.evaluate.outputs import Output
 from metis_lightning.evaluate.plan import Job
+from metis_lightning.evaluate.stats import OF_THE_TEST_SET
 from metis_lightning.evaluate.tasks import task_of
 from metis_lightning.metrics.protocols import TASKS
+from metis_lightning.metrics.si_sdr import INFINITE
 from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue, word_errors_of
+from metis_lightning.metrics.values import ErrorRate, MetricValue, WerValue, character_errors_of, word_errors_of
 from metis_lightning.types import WAVE_RATE, TestItem
 
 Row = dict[str, Any]
@@ -25,17 +27,15 @@ class Unscored:
 
     known: the other fields.
     fault: why nothing can be scored; None if it can.
-    absent: the reasons that a metric gives for a signal or a text that the test set does not have: no failure.
-    is_reference: whether it is the target itself, to which no distance can be measured: no failure either.
+    is_reference: whether it is the target itself, to which no distance can be measured: no failure.
     """
 
     known: Row
     fault: str | None
-    absent: frozenset[str]
     is_reference: bool
 
     @classmethod
-    def of(cls, task: str, job: Job, item: TestItem, output: Output, utterance: Utterance) -> Unscored:
+    def of(cls, task: str, job: Job, item: TestItem, output: Output) -> Unscored:
         """Return the row of what a system made of an item."""
         known = {
             "id": item.id,
@@ -51,28 +51,59 @@ class Unscored:
             "channels": output.channels,
             "text": item.text,
         }
-        absent = [f"no {name}" for name in ("reference", "interferer", "prompt") if getattr(utterance, name) is None]
-        absent += ["no reference text", "the reference text has no words"]
         is_reference = item.target is not None and torch.equal(output.samples(), item.target)
-        return cls(known, output.fault, frozenset(absent), is_reference)
+        return cls(known, output.fault, is_reference)
 
     def scored(self, values: Mapping[str, MetricValue]) -> Row:
         """Return the whole row.
 
-        Its `failed` are the columns without a value although the test set has all that they need.
+        `error` says of every column why it has no value, or, of word errors, why nothing was heard or that the
+        recogniser loops. `failed` are the columns that the system is to blame for: it gave nothing to measure although
+        the test set has all that they need. `wer` and `cer` are the counts; the first has the texts as compared, too.
         """
-        wer = word_errors_of(values)
-        # A recogniser that was not asked does not know the language.
-        absent = self.absent | ({wer.error} if wer.hypothesis is None else set())
-        errors = {name: self.fault or value.error for name, value in values.items() if self.fault or value.error}
+        wer, cer = word_errors_of(values), character_errors_of(values)
+        absent = {name: str(value.error) for name, value in values.items() if self._is_absent(value)}
+        faults = {name: self.fault or value.error for name, value in values.items() if name not in absent}
+        errors = {name: reason for name in values if (reason := absent.get(name) or faults[name])}
         return {
             **self.known,
-            "metrics": {name: None if self.fault else value.value for name, value in values.items()},
+            "metrics": {name: self._value(value) for name, value in values.items()},
             "error": errors,
-            "failed": [name for name in errors if self.fault or not (self.is_reference or errors[name] in absent)],
-            "wer": None if self.fault or wer.value is None else {"edits": wer.edits, "words": wer.words},
+            "failed": [name for name in errors if name not in absent and (self.fault or not _is_loop(values[name]))],
+            "wer": None if wer.value is None else {**_counts(wer, "words"), **_compared(wer)},
+            "cer": None if cer.value is None else _counts(cer, "characters"),
             "hypothesis": None if self.fault else wer.hypothesis,
         }
+
+    def _value(self, value: MetricValue) -> float | None:
+        return None if self.fault and not isinstance(value, ErrorRate) else value.value
+
+    def _is_absent(self, value: MetricValue) -> bool:
+        """Return whether there is no value because the test set lacks what it needs, or because it is beyond all."""
+        if isinstance(value, ErrorRate):
+            return value.value is None
+        is_beyond = self.fault is None and (value.error == INFINITE or (self.is_reference and value.error is not None))
+        return is_beyond or (value.error or "").startswith(OF_THE_TEST_SET)
+
+
+def _is_loop(value: MetricValue) -> bool:
+    return isinstance(value, ErrorRate) and value.is_loop
+
+
+def _counts(rate: ErrorRate, unit: str) -> Row:
+    """Return what a rate of errors is made of; `unit` names the length of the reference."""
+    return {
+        "edits": rate.edits,
+        unit: rate.length,
+        "substitutions": rate.substitutions,
+        "deletions": rate.deletions,
+        "insertions": rate.insertions,
+    }
+
+
+def _compared(wer: WerValue) -> Row:
+    """Return the texts that were compared, after normalisation."""
+    return {} if wer.compared is None else dict(zip(("text", "hypothesis"), wer.compared, strict=True))
 
 
 def is_aligned(task: str) -> bool:

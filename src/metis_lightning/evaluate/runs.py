@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, fingerprint, read_rows
-from metis_lightning.evaluate.stats import summarize
+from metis_lightning.evaluate.stats import items_of, metrics_of, summary_of
 from metis_lightning.safe_json import load_json
 
 # Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
 _PER_RUN = ("systems", "fingerprint")
 
 # Parts that have an entry for each test set.
-_PER_TEST_SET = {"ids", "trials"}
+_PER_TEST_SET = {"ids", "trials", "sizes"}
+
+_SPEED = "RTF"
+"""A column that means nothing without device and threads, which rows do not say: it is in no table."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class Protocol:
     """What decides the numbers of one test set: a run's protocol without its systems and its other test sets.
 
     `mark` is its fingerprint; `settings` are those that can be said in a line. `run_fingerprint` is that of the run's
-    whole `protocol.json`.
+    whole `protocol.json`. `size` is how many items the whole test set has, None if a run of an earlier version does not
+    say.
     """
 
     mark: str
     settings: Mapping[str, Any]
     run_fingerprint: str
+    size: int | None = None
 
     @classmethod
     def of(cls, found: Mapping[str, Any], test_set: str) -> Protocol:
@@ -46,7 +52,8 @@ class Protocol:
         metrics = found.get("metrics")
         if isinstance(metrics, dict) and isinstance(metrics.get("protocol"), str):
             settings["metrics"] = metrics["protocol"]
-        return cls(fingerprint(decides), settings, str(found.get("fingerprint", "unknown")))
+        size = found.get("sizes", {}).get(test_set)
+        return cls(fingerprint(decides), settings, str(found.get("fingerprint", "unknown")), size)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,21 @@ class Result:
     def run(self) -> str:
         """The name of the run."""
         return self.folder.name
+
+    @property
+    def count(self) -> int:
+        """How many utterances there are; with several seeds each has several rows."""
+        return len(items_of(self.rows))
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the run left a part of the test set out."""
+        return self.protocol.size is not None and self.count < self.protocol.size
+
+    @property
+    def count_text(self) -> str:
+        """The number of utterances, and of how many they are if not all: "8 of 6,000"."""
+        return f"{self.count:,} of {self.protocol.size:,}" if self.is_limited else str(self.count)
 
 
 def find_results(results_dir: Path) -> list[Result]:
@@ -111,7 +133,7 @@ def read_results(folder: Path) -> list[Result]:
             Result(
                 folder,
                 *key,
-                summarize(part)[0]["metrics"],
+                {name: summary_of(part, name) for name in metrics_of(part) if Column.of(name).quantity != _SPEED},
                 part,
                 Protocol.of(protocol, key[1]),
                 _identity(protocol, key[2]),

@@ -97,7 +97,7 @@ def _submit(plan: Plan, job: Job, run: Run, folder: Path, pool: ScoringPool) -> 
     output = timed(run, job.trial, item, job.seed or 0)
     _write(output, folder / "wavs" / job.system.name / _subfolder(plan, job) / f"{item.id}.wav")
     utterance = utterance_of(plan.task, job, item, output)
-    return Unscored.of(plan.task, job, item, output, utterance), pool.submit(utterance)
+    return Unscored.of(plan.task, job, item, output), pool.submit(utterance)
 
 
 def _append(waiting: Waiting, rows: RowFile) -> None:

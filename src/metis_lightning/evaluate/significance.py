@@ -6,8 +6,12 @@ With up to 13 speakers all swaps are counted and the p value is exact, else 9,99
 `scipy.stats.permutation_test`. It is two-sided, and no p value can be below 2 / 2^speakers: with five speakers or fewer
 nothing reaches 0.05. Where the speaker is not known, utterances swap on their own.
 
+Beside the test over speakers stands one over utterances, in which each swaps on its own. It says something of these
+voices, not of others: with few speakers it is all that can be said.
+
 Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems that are compared
-with the baseline in one metric on one test set under one protocol. Metrics are not corrected for one another.
+with the baseline in one metric on one test set under one protocol. Metrics are not corrected for one another. Controls
+are compared, but are of no family: that clean speech is better than a mixture is no finding.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import permutation_test
 
-from metis_lightning.evaluate.stats import SEED, Row, cluster, estimate, mean_interval, value
+from metis_lightning.evaluate.intervals import mean_interval
+from metis_lightning.evaluate.stats import Row, cluster, clusters_of, counts_of, estimate, value
 
+SEED = 0
 PERMUTATIONS = 9999
 LEVEL = 0.05
 
@@ -56,8 +62,8 @@ def paired_difference(rows: Sequence[Row], metric: str, system_a: str, system_b:
 def compare_rows(a: Iterable[Row], b: Iterable[Row], metric: str) -> Row:
     """Compare two systems on the utterances that both have a value for: a minus b.
 
-    An utterance with several seeds counts once, with the mean of those that have a value. A `WER_…` is compared as the
-    tables show it, over the corpus: the difference of the edits over the words.
+    An utterance with several seeds counts once, with the mean of those that have a value. Error rates are compared as
+    the tables show them, over the corpus: the difference of the edits over the words.
 
     Args:
         a: rows of one system.
@@ -65,25 +71,32 @@ def compare_rows(a: Iterable[Row], b: Iterable[Row], metric: str) -> Row:
         metric: the column.
 
     Returns:
-        `metric, n, n_missing` (utterances of either without a pair), `n_clusters` (speakers), `mean, ci95_low,
-        ci95_high` of the difference, and `p`, which is None with fewer than two clusters.
+        `metric, n, n_missing` (utterances of either without a pair), `n_clusters`, and in `clusters` whether those are
+        speakers or utterances; `mean, ci95_low, ci95_high` of the difference, and `p`, which is None with fewer than
+        two clusters. The same over utterances is `utterances_ci95_low`, `utterances_ci95_high` and `p_utterances`.
 
     Raises:
         ValueError: there are two rows for one utterance and seed, or the systems were held against different texts.
     """
+    a = list(a)
     of_a, of_b = _terms(a, metric), _terms(b, metric)
     pairs = [(x, y) for key, x in of_a.items() if x and (y := of_b.get(key))]
     if any(x.denominator != y.denominator for x, y in pairs):
         raise ValueError(f"{metric}: the systems were held against different texts")
     differences, clusters = [x.numerator - y.numerator for x, y in pairs], [x.cluster for x, _ in pairs]
-    mean, interval = mean_interval(differences, [x.denominator for x, _ in pairs], clusters)
+    weights, alone = [x.denominator for x, _ in pairs], range(len(pairs))
+    _, over_utterances = mean_interval(differences, weights, alone)
     return {
         "metric": metric,
         "n": len(differences),
         "n_missing": len(of_a.keys() | of_b.keys()) - len(differences),
         "n_clusters": len(set(clusters)),
-        **estimate(mean, interval),
+        "clusters": clusters_of(a),
+        **estimate(*mean_interval(differences, weights, clusters)),
         "p": paired_test(differences, clusters),
+        "utterances_ci95_low": over_utterances[0],
+        "utterances_ci95_high": over_utterances[1],
+        "p_utterances": paired_test(differences, alone),
     }
 
 
@@ -132,11 +145,15 @@ def against_baseline(systems: Sequence[Sequence[Row]], baseline: Sequence[Row], 
     """Compare several systems with a baseline in one metric.
 
     Returns:
-        For each system the record of `compare_rows` with `p_holm`, in which all of `systems` are one family.
+        For each system the record of `compare_rows` with `p_holm` and `p_utterances_holm`, in which all of `systems`
+        are one family.
     """
     records = [compare_rows(rows, baseline, metric) for rows in systems]
-    corrected = holm([record["p"] for record in records])
-    return [{**record, "p_holm": p} for record, p in zip(records, corrected, strict=True)]
+    corrected = [holm([record[key] for record in records]) for key in ("p", "p_utterances")]
+    return [
+        {**record, "p_holm": p, "p_utterances_holm": p_utterances}
+        for record, p, p_utterances in zip(records, *corrected, strict=True)
+    ]
 
 
 def _terms(rows: Iterable[Row], metric: str) -> dict[Key, _Term | None]:
@@ -159,7 +176,7 @@ def _term(rows: Sequence[Row], metric: str) -> _Term | None:
     if not measured:
         return None
     first = measured[0]
-    if metric.startswith("WER_") and first.get("wer"):
-        edits = sum(row["wer"]["edits"] for row in measured) / len(measured)
-        return _Term(edits, first["wer"]["words"], cluster(first))
+    counts = [pair for row in measured if (pair := counts_of(row, metric))]
+    if counts:
+        return _Term(sum(edits for edits, _ in counts) / len(counts), counts[0][1], cluster(first))
     return _Term(sum(row["metrics"][metric] for row in measured) / len(measured), 1, cluster(first))

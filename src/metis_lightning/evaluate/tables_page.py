@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from metis_lightning.evaluate.layout import Cell, Line, Section, Table
+from metis_lightning.evaluate.layout import Cell, Line, Section, Table, plain
 from metis_lightning.evaluate.page_parts import asset, document
 
-_SIGNS = {1: ' <span class="good">▲</span>', -1: ' <span class="bad">▼</span>', 0: ""}
+_GOOD = ("▲", "△")
 
 
 def tables_page(tables: Sequence[Table]) -> str:
     """Return the page."""
-    links = "".join(f'<a href="#{table.name}">{table.number} {escape(table.title)}</a>' for table in tables)
+    links = "".join(f'<a href="#{table.name}">{table.number} {_text(table.title)}</a>' for table in tables)
     body = "\n".join(
         [
             "<h1>Metis: the paper's tables and ours</h1>",
@@ -27,11 +27,11 @@ def tables_page(tables: Sequence[Table]) -> str:
 
 def _table(table: Table) -> str:
     """Return one table with its notes."""
-    notes = "".join(f'<li id="{table.name}-{key}">{escape(text)}</li>' for key, text in table.notes.items())
+    notes = "".join(f'<li id="{table.name}-{key}">{_text(text)}</li>' for key, text in table.notes.items())
     return "\n".join(
         [
             f'<article id="{table.name}">',
-            f"<h2>Table {table.number}: {escape(table.title)}</h2>",
+            f"<h2>Table {table.number}: {_text(table.title)}</h2>",
             *(_section(table.name, section) for section in table.sections),
             f"<ol>{notes}</ol>" if notes else "",
             "</article>",
@@ -42,14 +42,14 @@ def _table(table: Table) -> str:
 def _section(name: str, section: Section) -> str:
     """Return one grid with its heading."""
     names, counts = section.label_names[: section.text_columns], section.label_names[section.text_columns :]
-    heads = [f'<th class="name">{escape(text)}</th>' for text in names]
-    heads += [f"<th>{escape(text)}</th>" for text in counts]
+    heads = [f'<th class="name">{_text(text)}</th>' for text in names]
+    heads += [f"<th>{_text(text)}</th>" for text in counts]
     heads += [f"<th>{_cell(name, cell)}</th>" for cell in section.column_names]
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in section.remarks)
+    remarks = "".join(f"<li>{_text(remark)}</li>" for remark in section.remarks)
     return "\n".join(
         [
-            f"<section><h3>{escape(section.title)}</h3>",
-            f"<p>{escape(section.intro)}</p>",
+            f"<section><h3>{_text(section.title)}</h3>",
+            f"<p>{_text(section.intro)}</p>",
             f'<div class="grid"><table><thead><tr>{"".join(heads)}</tr></thead>',
             f"<tbody>{_rows(name, section.lines, section.text_columns)}</tbody></table></div>",
             f"<ul>{remarks}</ul>" if remarks else "",
@@ -80,10 +80,16 @@ def _again(line: Line, above: Line | None, index: int) -> str:
     return " again" if above and line.kind != "paper" and above.labels[index] == line.labels[index] else ""
 
 
+def _text(text: str) -> str:
+    """Return text in which nothing is markup."""
+    return escape(plain(text))
+
+
 def _cell(name: str, cell: Cell) -> str:
     """Return a cell's number, interval, significance, failures and notes."""
-    spread = f' <span class="interval">{escape(cell.interval)}</span>' if cell.interval else ""
+    spread = f' <span class="interval">{_text(cell.interval)}</span>' if cell.interval else ""
     failed = f' <span class="failed">{cell.n_failed} failed</span>' if cell.n_failed else ""
     links = ",".join(f'<a href="#{name}-{key}">{key}</a>' for key in cell.notes)
     notes = f"<sup>{links}</sup>" if links else ""
-    return escape(cell.text) + spread + _SIGNS[cell.sign] + failed + notes
+    mark = f' <span class="{"good" if cell.mark in _GOOD else "bad"}">{cell.mark}</span>' if cell.mark else ""
+    return _text(cell.text) + spread + mark + failed + notes

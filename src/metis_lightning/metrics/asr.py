@@ -23,7 +23,8 @@ _TINY_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e
 _TINY_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
 
 # One temperature: the usual ladder of retries draws random tokens. Nothing is filtered out of what was heard: a loop of
-# the decoder is an error of the audio it was given; the limit on new tokens (30 s of fast speech) only bounds its time.
+# the decoder is an error of the audio it was given (`loops` says how it counts); the limit on new tokens (30 s of fast
+# speech) only bounds its time.
 GREEDY = {
     "task": "transcribe",
     "beam_size": 1,

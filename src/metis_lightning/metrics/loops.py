@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import zlib
 
-from metis_lightning.metrics.errors import MetricError
-
 MAX_COMPRESSION_RATIO = 2.4
 """Bytes of the text over bytes that zlib makes of it, above which Whisper's own decoding counts a text as a failure
 (Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, section 4.5)."""
@@ -15,11 +13,13 @@ MIN_REPEATS = 4
 
 _MAX_GROUP = 16
 
-CRITERION = (
-    f"zlib ratio of the hypothesis above {MAX_COMPRESSION_RATIO}, and 1 to {_MAX_GROUP} words (or characters of an "
-    f"unspaced text) at least {MIN_REPEATS} times in a row more often than in the reference"
+CAPPED = (
+    f"capped at 100%; a loop is a zlib ratio of the normalised hypothesis above {MAX_COMPRESSION_RATIO}, and 1 to "
+    f"{_MAX_GROUP} words (or characters of an unspaced text) at least {MIN_REPEATS} times in a row and more often than "
+    "in the reference"
 )
-"""What counts as a loop, for the fingerprint."""
+AS_HEARD = "as heard: no rule"
+"""What becomes of loops, for the fingerprint."""
 
 
 def compression_ratio(text: str) -> float:
@@ -46,17 +46,19 @@ def longest_run(text: str) -> int:
     return max((_run(tokens, size) for size in range(1, _MAX_GROUP + 1)), default=0)
 
 
-def require_no_loop(hypothesis: str, reference: str) -> None:
-    """Refuse a hypothesis that repeats itself, unless the reference does so as often.
+def loop_in(hypothesis: str, reference: str) -> str | None:
+    """Return what is wrong with a hypothesis that repeats itself; None if the reference does so as often.
 
     Both signs are needed: a long text of few words compresses well, and "no no no no" may have been said.
 
-    Raises:
-        MetricError: it is a loop.
+    >>> loop_in("thanks " * 30, "a quick brown fox")
+    'the recogniser loops: 30 repeats in a row, compression ratio 10.0'
+    >>> loop_in("no no no no no", "a quick brown fox")
     """
     ratio, run = compression_ratio(hypothesis), longest_run(hypothesis)
     if ratio > MAX_COMPRESSION_RATIO and run >= max(MIN_REPEATS, longest_run(reference) + 1):
-        raise MetricError(f"the recogniser loops: {run} repeats in a row, compression ratio {ratio:.1f}")
+        return f"the recogniser loops: {run} repeats in a row, compression ratio {ratio:.1f}"
+    return None
 
 
 def _run(tokens: list[str], size: int) -> int:

@@ -63,6 +63,11 @@ def task_metrics(task: str | None) -> TaskMetrics:
     return TASKS[task]
 
 
+def caps_loops(protocol: str) -> bool:
+    """Return whether a recogniser's loop counts as 100% of word errors at most: the paper's has no such rule."""
+    return protocol != "paper"
+
+
 def resolve(options: SuiteOptions) -> SuiteOptions:
     """Return options with what the protocol decides filled in.
 

@@ -8,6 +8,9 @@ from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.signal import Wave, sounding_pair
 
+INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
+"""The reason of what has no value because it is beyond all: JSON has no infinity, so rows say it in words."""
+
 
 def si_sdr(prediction: Wave, reference: Wave) -> float:
     """Return the ratio in dB for two (S,) signals of one sample rate, each taken without its mean.
@@ -22,10 +25,12 @@ def si_sdr(prediction: Wave, reference: Wave) -> float:
     estimate, target = (_without_mean(wave) for wave in sounding_pair(prediction, reference))
     if not target.any():
         raise MetricError("the reference is constant")
+    if not estimate.any():
+        raise MetricError("the signal is constant")
     projection = (estimate @ target) / (target @ target) * target
     signal, distortion = np.sum(projection**2), np.sum((estimate - projection) ** 2)
     if distortion == 0.0:
-        raise MetricError("SI-SDR is infinite: the signal is the reference or a multiple of it")
+        raise MetricError(INFINITE)
     if signal == 0.0:
         raise MetricError("SI-SDR is minus infinity: nothing of the reference is in the signal")
     return float(10.0 * np.log10(signal / distortion))

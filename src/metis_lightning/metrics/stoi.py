@@ -52,7 +52,7 @@ def intelligibility(prediction: Wave, reference: Wave) -> Intelligibility:
     spoken = utils.remove_silent_frames(*pair, _DYNAMIC_RANGE, _FRAME, _HOP)
     envelopes = [np.sqrt(bands @ np.abs(_spectrum(wave)) ** 2) for wave in spoken]
     if envelopes[0].shape[1] < _SEGMENT:
-        raise MetricError("STOI: Not enough STFT frames of speech in the reference (0.4 s are needed)")
+        raise MetricError("the reference has too little speech: STOI: Not enough STFT frames (0.4 s are needed)")
     # (segments, bands, frames)
     x, y = (sliding_window_view(envelope, _SEGMENT, axis=1).swapaxes(0, 1) for envelope in envelopes)
     both = Intelligibility(_stoi(x, y), _estoi(x, y))

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics import loops, protocols, signal
@@ -58,7 +59,9 @@ class Suite:
         self._nisqa = Nisqa(self.options.nisqa) if self.options.nisqa else None
         self._speakers = [speaker_encoder(spec, device) for spec in self.options.speakers or ()]
         self._words = WordScores(
-            Recognizers(self.options.asr or (), device, threads), self.options.normalizer or "whisper-english"
+            Recognizers(self.options.asr or (), device, threads),
+            self.options.normalizer or "whisper-english",
+            caps_loops=protocols.caps_loops(self.options.protocol),
         )
         self._dnsmos = Dnsmos(threads)
 
@@ -69,6 +72,8 @@ class Suite:
 
     def score(self, utterance: Utterance) -> dict[str, MetricValue]:
         """Score one utterance; every column is always there, null with a reason where it has no value.
+
+        Of a signal in which nothing can be heard all words are deleted: WER and CER are 1, with the reason beside it.
 
         Returns:
             DNSMOS_{SIG,BAK,OVRL,P808}; NISQA and its dimensions if there are weights; PESQ, PESQ_NB, STOI, ESTOI and
@@ -114,10 +119,19 @@ class Suite:
 
     def _similar(self, encoder: SpeakerEncoder, waves: Waves) -> dict[str, MetricValue]:
         """Return the similarities of one encoder."""
-        embed = cache(lambda name: encoder.embed(waves[name]))
+
+        @cache
+        def embed(name: str) -> Tensor:
+            wave = waves[name]
+            try:
+                return encoder.embed(wave)
+            except MetricError as error:
+                # Encoders call whatever they hear the signal.
+                raise MetricError(str(error) if name == "signal" else f"the {name}: {error}") from error
 
         def similarity(name: str) -> float:
-            return float(embed("signal") @ embed(name))
+            other = embed(name)
+            return float(embed("signal") @ other)
 
         ways = {
             "prompt": ("SIM", lambda: (similarity("prompt"),)),
@@ -149,7 +163,8 @@ class Suite:
             "stoi": f"not extended, and extended with noise of seed {SEED}",
             "si_sdr": "without the mean",
             "normalizer": NORMALIZERS[self._words.rules],
-            "asr_loops": loops.CRITERION,
+            "asr_loops": loops.CAPPED if self._words.caps_loops else loops.AS_HEARD,
+            "nothing_heard": "all words deleted",
             "sample_rate": signal.METRIC_RATE,
             "resampler": signal.RESAMPLER,
             "max_length_difference": signal.MAX_LENGTH_DIFFERENCE,
@@ -190,7 +205,9 @@ class Waves:
         Raises:
             MetricError: one was not given or cannot be used, or they are not of one recording.
         """
-        return signal.same_length(self["signal"], self["reference"])
+        # What the test set lacks is said before what the system lacks.
+        reference = self["reference"]
+        return signal.same_length(self["signal"], reference)
 
 
 def _speed(utterance: Utterance) -> dict[str, MetricValue]:

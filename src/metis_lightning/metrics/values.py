@@ -1,11 +1,14 @@
-"""What a metric gave for one utterance: a value, or null and the reason. Never both, never neither."""
+"""What a metric gave for one utterance: a value, or null and the reason; for rates of errors maybe both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from metis_lightning.metrics.errors import MetricError
+
+Rate = TypeVar("Rate", bound="ErrorRate")
 
 
 @dataclass(frozen=True)
@@ -22,23 +25,56 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
-class WerValue(MetricValue):
-    """A word error rate (`value` is edits / words, a fraction) with its counts and what was heard.
+class ErrorRate(MetricValue):
+    """A rate of errors with its counts; unlike other values it may stand beside an error.
 
-    `hypothesis` is None if nothing was transcribed; it may be given beside an error.
+    Where nothing can be heard, the worst is known: all words are deleted, and `error` says why nothing was heard. A
+    loop of the recogniser may count as no more than that: then `is_loop`, and `error` describes it. Null means that
+    there is no text to compare with, or nothing that knows its language: no fault of who spoke.
+
+    `edits` are those counted; how they divide is as heard, so a capped loop has more of them.
     """
 
     edits: int | None = None
-    words: int | None = None
-    hypothesis: str | None = None
+    length: int | None = None
+    substitutions: int | None = None
+    deletions: int | None = None
+    insertions: int | None = None
+    is_loop: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse neither a value nor an error, and a value without its counts."""
+        if self.value is None and self.error is None:
+            raise ValueError(f"a value or an error is needed: {self}")
+        if (self.value is None) != (self.edits is None):
+            raise ValueError(f"a rate and its counts are needed together: {self}")
 
 
 @dataclass(frozen=True)
-class CerValue(MetricValue):
-    """A character error rate (edits / characters, a fraction) with its counts."""
+class WerValue(ErrorRate):
+    """A word error rate (edits / words, a fraction), what was heard, and the two texts as they were compared.
 
-    edits: int | None = None
-    characters: int | None = None
+    `hypothesis` is None if nothing was transcribed. `compared` are the reference and the hypothesis after
+    normalisation, words separated by blanks.
+    """
+
+    hypothesis: str | None = None
+    compared: tuple[str, str] | None = None
+
+    @property
+    def words(self) -> int | None:
+        """Words of the reference."""
+        return self.length
+
+
+@dataclass(frozen=True)
+class CerValue(ErrorRate):
+    """A character error rate (edits / characters, a fraction)."""
+
+    @property
+    def characters(self) -> int | None:
+        """Characters of the reference."""
+        return self.length
 
 
 def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) -> dict[str, MetricValue]:
@@ -54,5 +90,13 @@ def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
 
     It is null without a hypothesis if word errors were left out.
     """
-    found = [value for value in values.values() if isinstance(value, WerValue)]
-    return found[0] if found else WerValue(None, "word errors were not asked for")
+    return next(_of_kind(WerValue, values), WerValue(None, "word errors were not asked for"))
+
+
+def character_errors_of(values: Mapping[str, MetricValue]) -> CerValue:
+    """Return the character error rate of a scored utterance; null if word errors were left out."""
+    return next(_of_kind(CerValue, values), CerValue(None, "word errors were not asked for"))
+
+
+def _of_kind(kind: type[Rate], values: Mapping[str, MetricValue]) -> Iterator[Rate]:
+    return (value for value in values.values() if isinstance(value, kind))

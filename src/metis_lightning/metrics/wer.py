@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -18,13 +18,24 @@ __all__ = ["CerMetric", "Normalizer", "WerMetric", "WordErrors", "english_normal
 
 Unit = Literal["word", "character"]
 
+NO_WORDS = "the reference text has no words"
+"""Why a text cannot be compared with, as results say it."""
+
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Substituted, deleted and inserted words (or characters), and those of the reference."""
+    """Substituted, deleted and inserted words (or characters), and those of the reference.
+
+    How the edits divide is that of one of several shortest alignments, so it takes no part in comparisons. `compared`
+    are the reference and the hypothesis that were held against each other, with a blank between two words.
+    """
 
     edits: int
     words: int
+    substitutions: int = field(default=0, compare=False, repr=False)
+    deletions: int = field(default=0, compare=False, repr=False)
+    insertions: int = field(default=0, compare=False, repr=False)
+    compared: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
     @property
     def rate(self) -> float:
@@ -49,12 +60,13 @@ def word_errors(reference: str, hypothesis: str, normalize: Normalizer, unit: Un
     jiwer = require("jiwer", "eval")
     expected, heard = normalize(reference).split(), normalize(hypothesis).split()
     if not expected:
-        raise MetricError("the reference text has no words")
+        raise MetricError(NO_WORDS)
     if unit == "character":
         expected, heard = list("".join(expected)), list("".join(heard))
-    counts = jiwer.process_words([" ".join(expected)], [" ".join(heard)])
-    edits = counts.substitutions + counts.deletions + counts.insertions
-    return WordErrors(edits, counts.substitutions + counts.deletions + counts.hits)
+    compared = " ".join(expected), " ".join(heard)
+    found = jiwer.process_words([compared[0]], [compared[1]])
+    parts = found.substitutions, found.deletions, found.insertions
+    return WordErrors(sum(parts), found.substitutions + found.deletions + found.hits, *parts, compared)
 
 
 class WerMetric(Metric):

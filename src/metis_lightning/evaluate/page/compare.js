@@ -107,28 +107,50 @@ function numbers(utterance, entry) {
   for (const metric of head.metrics) {
     const value = entry.values[metric.name];
     const isNone = value === null || value === undefined;
+    const isFailed = entry.failed.includes(metric.name);
     const reason = entry.errors[metric.name] || "not measured";
-    const name = isNone ? "none" : value === best(utterance, metric.name) ? "best" : "";
+    const name = isFailed ? "none" : isNone ? "soft" : value === best(utterance, metric.name) ? "best" : "";
     const unit = metric.unit && !isNone ? make("small", {}, ` ${metric.unit}`) : null;
     list.append(
       make(
         "div",
-        { className: metric.name === sort.metric ? "sorted" : "", title: isNone ? `${fullName(metric)}: ${reason}` : `${fullName(metric)}, ${metric.higher ? "higher" : "lower"} is better; click to sort by it`,
+        { className: metric.name === sort.metric ? "sorted" : "", title: isNone || isFailed ? `${fullName(metric)}: ${reason}` : `${fullName(metric)}, ${metric.higher ? "higher" : "lower"} is better; click to sort by it`,
           onclick: () => { sort.metric = metric.name; draw(); } },
         make("dt", {}, metric.label.replace(/^DNSMOS /, "")),
-        make("dd", { className: name }, shown(value, metric), unit),
+        make("dd", { className: name }, isNone ? absent(isFailed, reason) : shown(value, metric), unit),
       ),
     );
   }
   return list;
 }
 
-const plain = (word) => word.toLowerCase().replace(/[^\p{L}\p{N}']/gu, "");
+const absent = (isFailed, reason) => (reason === head.infinite ? "∞" : isFailed ? "–" : "n/a");
 
-// Words of the hypothesis that are in a longest common subsequence with the text are right.
-function hypothesis(text, heard) {
-  const box = make("div", { className: "hypothesis", title: "what the recognizer heard; red: not in the text" });
-  const a = (text || "").split(/\s+/).filter(Boolean);
+// Why values are missing or the worst, one line a reason.
+function reasons(entry) {
+  const lines = new Map();
+  for (const metric of head.metrics) {
+    const reason = entry.errors[metric.name];
+    if (!reason || reason === head.infinite) continue;
+    const key = (entry.failed.includes(metric.name) ? "failed: " : "") + reason;
+    lines.set(key, [...(lines.get(key) || []), metric.label]);
+  }
+  const told = [...lines].map(([reason, labels]) =>
+    make("div", { className: reason.startsWith("failed: ") ? "bad" : "soft" },
+      `${reason} (${labels.length === head.metrics.length ? "all metrics" : labels.join(", ")})`));
+  return told.length ? make("div", { className: "reasons" }, ...told) : null;
+}
+
+const roughly = (word) => word.toLowerCase().replace(/[^\p{L}\p{N}']/gu, "");
+
+// Words of the hypothesis that are in a longest common subsequence with the text are right. Where the results have both
+// as they were compared, after normalisation, those are shown: what is red there is what the word errors count.
+function hypothesis(entry, written) {
+  const { text, hypothesis: heard } = entry.compared || { text: written, hypothesis: entry.hypothesis };
+  const title = `what the recognizer heard${entry.compared ? ", as it was compared" : ""}; red: not in the text`;
+  const box = make("div", { className: "hypothesis", title });
+  const plain = entry.compared ? (word) => word : roughly;
+  const a = (text || "").split(/\s+/).filter(Boolean).slice(0, 400);
   const b = heard.split(/\s+/).filter(Boolean).slice(0, 400);
   const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
   for (let i = a.length - 1; i >= 0; i--)
@@ -153,10 +175,11 @@ function cell(utterance, system, row) {
     parts.push(made.node);
   } else parts.push(make("div", { className: "missing" }, entry.missing));
   parts.push(numbers(utterance, entry));
-  if (entry.hypothesis) parts.push(hypothesis(utterance.text, entry.hypothesis));
+  parts.push(reasons(entry));
+  if (entry.hypothesis) parts.push(hypothesis(entry, utterance.text));
   const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
   if (vote && vote.preferred === head.systems[system]) parts.push(make("div", { className: "preferred" }, "preferred when blind"));
-  return make("div", { className: "cell", dataset: { system: head.systems[system] } }, ...parts);
+  return make("div", { className: "cell", dataset: { system: head.systems[system] } }, ...parts.filter(Boolean));
 }
 
 function about(utterance) {
@@ -340,9 +363,12 @@ function summary() {
     const cells = head.metrics.map((metric) => {
       const found = result.means[metric.name];
       if (!found) return make("td", {}, "–");
-      const bounds = found.low === null ? null : make("span", { className: "interval" }, `${shown(found.low, metric)} to ${shown(found.high, metric)}`);
+      const mean = found.isInfinite ? "∞" : found.isAbsent ? "n/a" : shown(found.mean, metric);
+      const text = found.low === null ? `too few: ${found.clusters}` : `${shown(found.low, metric)} to ${shown(found.high, metric)}, ${found.clusters}`;
+      const bounds = found.mean === null ? null : make("span", { className: "interval" }, text);
+      const common = found.nCommon === found.nItems ? null : make("span", { className: "interval" }, `${found.nCommon} of ${found.nItems}`);
       const failed = found.nFailed ? make("span", { className: "interval bad" }, `${found.nFailed} failed`) : null;
-      return make("td", {}, shown(found.mean, metric), bounds, failed);
+      return make("td", {}, mean, bounds, common, failed);
     });
     const title = `run ${result.run}, protocol ${result.protocol}`;
     body.append(make("tr", { title }, make("td", { className: "name" }, result.testSet), make("td", { className: "name" }, result.system), make("td", {}, String(result.n)), ...cells));
@@ -356,7 +382,7 @@ const part = utterances.length < head.total
   : "";
 intro.append(
   make("h1", {}, `${head.task.toUpperCase()}: ${head.systems.join(", ")}`),
-  make("p", { className: "soft" }, `${part}Means over all utterances with 95% intervals; WER over the whole corpus. Click a spectrogram to listen from there; switching systems goes on at the same place.`),
+  make("p", { className: "soft" }, `${part}Means of the utterances that all systems have (n of N if not all), with 95% intervals and what they are over; WER and CER are all edits over the whole corpus. Click a spectrogram to listen from there; switching systems goes on at the same place.`),
   ...head.warnings.map((text) => make("div", { className: "warning" }, text)),
   verdict,
   summary(),
