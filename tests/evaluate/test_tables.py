@@ -360,7 +360,7 @@ def test_missing_values_are_empty_in_csv(results: Path, tmp_path: Path) -> None:
         ("me@evil.example", r"me\@evil.example"),
         ("[^1]", r"\[^1\]"),
         (r"$\href{a}{b}$", r"\$\\href{a}{b}\$"),
-        ("a\x00b\u202ec\ud800", "abc"),
+        ("a\x00b\u202ec", "abc"),
     ],
 )
 def test_a_name_is_no_link_in_markdown(name: str, written: str, results: Path, tmp_path: Path) -> None:

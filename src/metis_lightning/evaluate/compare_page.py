@@ -160,7 +160,6 @@ def _short(text: str | None) -> str | None:
 
 
 def _json(content: object) -> str:
-    """Return JSON that cannot end the script element that it stands in, and that UTF-8 can hold."""
+    """Return JSON that cannot end the script element that it stands in."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    text = text.encode("utf-8", "replace").decode("utf-8")
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
