@@ -52,7 +52,7 @@ def loop_in(hypothesis: str, reference: str) -> str | None:
     Both signs are needed: a long text of few words compresses well, and "no no no no" may have been said.
 
     >>> loop_in("thanks " * 30, "a quick brown fox")
-    'the recogniser loops: 30 repeats in a row, compression ratio 10.0'
+    'the recogniser loops: 30 repeats in a row, compression ratio 11.7'
     >>> loop_in("no no no no no", "a quick brown fox")
     """
     ratio, run = compression_ratio(hypothesis), longest_run(hypothesis)
