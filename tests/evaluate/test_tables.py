@@ -371,6 +371,18 @@ def test_a_name_is_no_link_in_markdown(name: str, written: str, results: Path, t
         assert "\x00" not in path.read_text() and "\u202e" not in path.read_text()
 
 
+def test_a_reason_with_several_numbers_is_one_line(results: Path, tmp_path: Path) -> None:
+    rows = rows_of("nano")
+    for index, row in enumerate(rows[:3]):
+        for name in ("NISQA", "DNSMOS_SIG") if index else ("NISQA",):
+            row["metrics"][name] = None
+            row["failed"].append(name)
+            row["error"][name] = f"signal and reference differ in length by 0.{index}4 s"
+    write_run(results, "bad", rows)
+    lines = [line for line in table(results, tmp_path).splitlines() if line.startswith("- Failed: nano")]
+    assert lines == ["- Failed: nano, signal and reference differ in length by … s: 2 × DNSMOS SIG; 3 × NISQA"]
+
+
 def test_a_reason_is_no_markup_either(results: Path, tmp_path: Path) -> None:
     rows = rows_of("nano")
     rows[1]["metrics"]["NISQA"], rows[1]["failed"] = None, ["NISQA"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.intervals import few_notes
 from metis_lightning.evaluate.runs import Result
 from metis_lightning.evaluate.stats import failed_of, value
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 Comparisons = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
@@ -40,11 +43,13 @@ def _without(result: Result, name: str) -> list[str]:
     """Return one line for each reason why values are missing or are the worst."""
     lines = []
     for key, title in (("errors", "Failed"), ("not_applicable", "n/a")):
-        by_reason: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        by_reason: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
         for metric, record in result.metrics.items():
             for reason, count in record[key].items():
-                by_reason[reason][count].append(metric)
-        lines += [f"{title}: {name}, {reason}: {_listed(counts, result)}" for reason, counts in by_reason.items()]
+                by_reason[_NUMBER.sub("…", reason)][reason][metric] = count
+        lines += [
+            f"{title}: {name}, {_said(kind, found)}: {_listed(found, result)}" for kind, found in by_reason.items()
+        ]
     loops = {metric: count for metric in result.metrics if (count := _loops(result, metric))}
     lines += [
         f"{Column.of(metric).name} of {name}: {count} × a loop counts as at most 100%"
@@ -53,10 +58,21 @@ def _without(result: Result, name: str) -> list[str]:
     return lines
 
 
-def _listed(counts: Mapping[int, list[str]], result: Result) -> str:
-    """Return how often which metrics have no value for a reason."""
+def _said(kind: str, found: Mapping[str, Mapping[str, int]]) -> str:
+    """Return a reason; without its numbers where it is there with several."""
+    return kind if len(found) > 1 else next(iter(found))
+
+
+def _listed(found: Mapping[str, Mapping[str, int]], result: Result) -> str:
+    """Return how often which metrics have no value for a reason, of which there may be several with other numbers."""
+    totals = Counter[str]()
+    for counts in found.values():
+        totals.update(counts)
+    by_count: dict[int, list[str]] = defaultdict(list)
+    for metric, count in totals.items():
+        by_count[count].append(metric)
     parts = []
-    for count, metrics in counts.items():
+    for count, metrics in by_count.items():
         names = "all metrics" if len(metrics) == len(result.metrics) else _names(metrics)
         parts.append(f"{count} × {names}")
     return "; ".join(parts)
