@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+import numpy as np
 import torch
 
+from metis_lightning.data.audio import resample
 from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, WerValue
+from metis_lightning.types import WAVE_RATE
 
 NO_ASR = "no ASR in this test"
 
@@ -36,7 +39,7 @@ class QuickPool:
         return scored
 
     def score(self, utterance: Utterance) -> dict[str, MetricValue]:
-        wave = torch.as_tensor(utterance.generated)
+        wave = resample(np.asarray(utterance.generated), utterance.sample_rate, WAVE_RATE)
         empty = MetricValue(None, "the signal is empty")
         level = MetricValue(float(wave.square().mean().sqrt())) if len(wave) else empty
         return {"LEVEL": level, "MSE": self._error(utterance, wave), "WER_none": WerValue(None, NO_ASR)}
@@ -44,7 +47,7 @@ class QuickPool:
     def _error(self, utterance: Utterance, wave: torch.Tensor) -> MetricValue:
         if utterance.reference is None:
             return MetricValue(None, "no reference")
-        reference = torch.as_tensor(utterance.reference)
+        reference = resample(np.asarray(utterance.reference), utterance.rate_of("reference"), WAVE_RATE)
         if abs(len(wave) - len(reference)) > 2_400 and self.options.task not in ("tts", "vc"):
             return MetricValue(None, "signal and reference differ in length")
         length = min(len(wave), len(reference))

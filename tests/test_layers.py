@@ -73,7 +73,7 @@ def _is_allowed(here: str, name: str) -> bool:
     root = name.split(".")[0]
     if root in LIGHTNING:
         return here == "data" or RANK.get(here, -1) > RANK["pipeline"]
-    if root != "metis_lightning":
+    if root != "metis_lightning" or name == "metis_lightning.__version__":
         return True
     there = layer_of(name)
     if here == "":

@@ -5,11 +5,12 @@ Shape letters: B batch, S samples, T token frames (50 a second), Q quantizers, C
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,15 @@ class AudioSource(ABC):
             FileNotFoundError: if a local file is not there.
         """
 
+    def digest(self) -> str:
+        """Return the SHA-256 of what the audio is made of, the same on every machine.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        frames, sample_rate = self.frames()
+        return hashlib.sha256(f"{sample_rate} {frames.shape}".encode() + frames.tobytes()).hexdigest()
+
 
 AudioLocation = Path | AudioSource
 """Where audio is: a local file, or a source that reads it."""
@@ -63,7 +73,8 @@ class Utterance:
     tape played faster or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
     `heard` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
     `dnsmos` is the quality that the corpus lists (1 to 5). `video` shows the speaker, or the mouth alone in 96 x 96
-    pixels, and `lips` is a file of features computed from it, in corpora of talking faces.
+    pixels, and `lips` is a file of features computed from it, in corpora of talking faces. `is_whole` is false where
+    the recording ends before its text does, as in mixtures that are cut to the shortest; None if that is not known.
     """
 
     id: str
@@ -82,6 +93,7 @@ class Utterance:
     heard: AudioLocation | None = None
     video: Path | None = None
     lips: Path | None = None
+    is_whole: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,14 @@ class SpeechBatch:
         return replace(self, **pinned)
 
 
+class Recording(NamedTuple):
+    """Audio as one channel (S,) float32 at its own rate in Hz, and how many channels there were."""
+
+    wave: Tensor
+    sample_rate: int
+    channels: int = 1
+
+
 @dataclass(frozen=True)
 class TestItem:
     """One trial of a test list with its audio, all (S,) float32 at 24 kHz; None where the test set has none.
@@ -165,6 +185,10 @@ class TestItem:
     `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
     `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
     frames (F, C) of a condition that is not audio: lips at 25 Hz (L2S).
+
+    Models are given those signals. Metrics hear what `recorded` has of them, by name, at the rates of their files.
+    `sources` are the files that all of it was made of: their content tells test sets apart. With `is_transcribed` the
+    text of the word errors is what a recogniser hears in `target`.
     """
 
     __test__ = False  # not a pytest class
@@ -180,9 +204,17 @@ class TestItem:
     enrollment: Tensor | None = None
     prompt_text: str = ""
     features: Tensor | None = None
+    recorded: Mapping[str, Recording] = field(default_factory=dict)
+    sources: tuple[AudioLocation, ...] = ()
+    is_transcribed: bool = False
+
+    def recording(self, name: str) -> Recording | None:
+        """Return the signal called `name` as it was recorded, None if the test set has none."""
+        wave = getattr(self, name)
+        return self.recorded.get(name, None if wave is None else Recording(wave, WAVE_RATE))
 
     def signal(self, name: str) -> Tensor:
-        """Return the signal called `name`.
+        """Return the signal called `name` at 24 kHz.
 
         Raises:
             UserError: if the test set has none.

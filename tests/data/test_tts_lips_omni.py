@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.lips import EnvelopeRecipe, LipRecipe, read_features
+from metis_lightning.data.lips import EnvelopeRecipe, LipRecipe, feature_file, read_feature_file
 from metis_lightning.data.omni import OmniRecipe, WeightedRecipe
 from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
 from metis_lightning.data.tse import TseRecipe
@@ -58,25 +58,25 @@ def test_bad_lip_features_are_the_users_mistake(tmp_path: Path) -> None:
     folder = tmp_path / "lips"
     folder.mkdir()
     with pytest.raises(UserError, match="no lip features of utterance 'a'"):
-        read_features(folder, "a")
+        read_feature_file(feature_file(folder, "a"))
     np.save(tmp_path / "outside.npy", np.zeros((3, 4)))
     with pytest.raises(UserError, match="outside the folder"):
-        read_features(folder, "../outside")
+        read_feature_file(feature_file(folder, "../outside"))
     (folder / "link.npy").symlink_to(tmp_path / "outside.npy")
     with pytest.raises(UserError, match="outside the folder"):
-        read_features(folder, "link")
+        read_feature_file(feature_file(folder, "link"))
     np.save(folder / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="not one array of plain numbers"):
-        read_features(folder, "pickled")
+        read_feature_file(feature_file(folder, "pickled"))
     save_file({"a": torch.zeros(1, 2), "b": torch.zeros(1, 2)}, folder / "two.safetensors")
     with pytest.raises(UserError, match="not one array"):
-        read_features(folder, "two")
+        read_feature_file(feature_file(folder, "two"))
     np.save(folder / "flat.npy", np.zeros(3))
     with pytest.raises(UserError, match=r"shape \(frames, width\), found \(3,\)"):
-        read_features(folder, "flat")
+        read_feature_file(feature_file(folder, "flat"))
     np.save(folder / "nan.npy", np.full((3, 4), np.nan))
     with pytest.raises(UserError, match="finite"):
-        read_features(folder, "nan")
+        read_feature_file(feature_file(folder, "nan"))
 
 
 def test_the_stand_in_follows_the_loudness_of_four_bands(corpus: SpeechCorpus) -> None:

@@ -126,9 +126,9 @@ def test_models_live_one_at_a_time(
 
 
 def test_another_protocol_needs_another_folder(make_options: MakeOptions, every_task: Path) -> None:
-    run_evaluate(make_options(*UNSEEN, "--system", "input"), QuickPool)
-    with pytest.raises(UserError, match="another protocol.*seeds"):
-        run_evaluate(make_options(*UNSEEN, "--system", "input", "--seeds", "1"), QuickPool)
+    run_evaluate(make_options(*UNSEEN, "--system", "input", str(every_task)), QuickPool)
+    with pytest.raises(UserError, match=r"another protocol .different: systems\.every\.seeds.0.: 0 -> 1\)"):
+        run_evaluate(make_options(*UNSEEN, "--system", "input", str(every_task), "--seeds", "1"), QuickPool)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,11 @@ def test_another_protocol_needs_another_folder(make_options: MakeOptions, every_
         (("--task", "se", "--system", "nano"), "no weights for the task 'se'"),
         (("--task", "tts", "--system", "input"), "the task tts has no such control"),
         (("--task", "tse", "--system", "input", "a=input", "a=target"), "would be called .*'a'"),
-        (("--task", "tse", "--system", "..=input"), "no such folder"),
+        (("--task", "tse", "--system", "..=input"), r"'\.\.' cannot name a folder"),
+        (("--task", "tse", "--system", "a/b=wavs:x"), "--system a/b=wavs:x: 'a/b' cannot name a folder"),
+        (("--task", "tse", "--system", "=wavs:x"), "--system =wavs:x: '' cannot name a folder"),
+        (("--task", "se", "--text-guided"), "--text-guided: it is for the tasks tse and omni, not for se"),
+        (("--task", "vc", "--tts-length", "reference"), "--tts-length reference: .* not for vc"),
         (("--task", "tse", "--data", "moon"), "--data moon: no corpus with test sets"),
         (("--task", "tse", "--seeds", "1", "1"), "--seeds: .1. twice"),
         (("--task", "se", "--no-controls"), "nano has no weights for the task 'se'"),

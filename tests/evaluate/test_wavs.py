@@ -135,7 +135,7 @@ def test_a_file_that_changed_is_another_run(theirs: Path, make_options: MakeOpti
     run_evaluate(options, QuickPool)
     run_evaluate(options, QuickPool)
     soundfile.write(theirs / f"{IDS[0]}.wav", np.ones(24_000), 24_000)
-    with pytest.raises(UserError, match="another protocol .different: systems"):
+    with pytest.raises(UserError, match=r"another protocol .different: systems\.theirs\.wavs: \w{12} -> \w{12}\)"):
         run_evaluate(options, QuickPool)
 
 
@@ -178,11 +178,12 @@ def test_odd_files_of_a_folder_are_heard_whole_or_fail(tmp_path: Path) -> None:
         write(tmp_path, name)
     (tmp_path / "._flac_unknown.wav").write_bytes(apple_double())
     make_pipe(tmp_path / "pipe.wav")
-    folder = WavFolder.of(tmp_path)
-    seconds = {name: len(folder.read(name).samples()) / 24_000 for name in folder.files if not folder.read(name).error}
+    folder = WavFolder.of(tmp_path, [path.stem for path in tmp_path.iterdir()], {})
+    outputs = {name: folder.read(name) for name in folder.files}
+    seconds = {name: len(output.samples()) / output.rate for name, output in outputs.items() if not output.error}
     expected = {"flac_unknown": 3, "flac_too_long": 3, "opus_joined": 9, "mp3_no_length_cover": 3.03}
     assert seconds == pytest.approx(expected | {"wav_streamed_0": 3}, abs=0.05)
-    assert {name: folder.read(name).error for name in folder.files if name not in seconds} == {
+    assert {name: output.error for name, output in outputs.items() if name not in seconds} == {
         "kaldi_scale": "samples far beyond 1",
         "nan": "NaN or infinite samples",
         "opposite": "channels that cancel each other",

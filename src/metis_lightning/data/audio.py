@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -19,7 +18,7 @@ from metis_lightning.data.containers import UNREADABLE, OddAudio
 from metis_lightning.data.decoding import Decoder, Levels, decoder
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
-from metis_lightning.types import AudioLocation, AudioSource
+from metis_lightning.types import AudioLocation, AudioSource, Recording
 
 OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
 """What `audio_writer` writes, by suffix."""
@@ -68,15 +67,7 @@ def read_audio(
             that are not finite or far beyond 1, channels that cancel each other.
     """
     heard = read_recording(path, channel, part, longest)
-    return resample(heard.wave, heard.sample_rate, sample_rate)
-
-
-class Recording(NamedTuple):
-    """Audio as one channel (S,) float32 at its own rate in Hz, and how many channels there were."""
-
-    wave: np.ndarray
-    sample_rate: int
-    channels: int
+    return resample(heard.wave.numpy(), heard.sample_rate, sample_rate)
 
 
 def read_recording(
@@ -95,7 +86,8 @@ def read_recording(
         if part is None and levels.samples == wanted:
             raise OddAudio("too long", f"the audio lasts more than {longest:g} s; cut it into pieces")
         levels.check()
-        return Recording(np.concatenate(waves), rate, levels.channels)
+        wave = np.ascontiguousarray(np.concatenate(waves), dtype=np.float32)
+        return Recording(torch.from_numpy(wave), rate, levels.channels)
 
 
 def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:

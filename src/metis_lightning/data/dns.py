@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.audio import read_audio
 from metis_lightning.data.folders import files_below, shown_in, walk
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, chunks, inspect_file
 from metis_lightning.data.storage import stamp_of
-from metis_lightning.data.testsets import TestSets
+from metis_lightning.data.testsets import TestSets, read_signals
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, TestItem, Trial
+from metis_lightning.types import TestItem, Trial
 
 _FILE_ID = re.compile(r"fileid_(\d+)$")
 _SHARD_FILES = 500
@@ -71,9 +70,15 @@ class DnsTests(TestSets):
             speaker="",
             text=None,
             language="en",
-            mixture=read_audio(noisy, WAVE_RATE),
-            target=None if clean is None else read_audio(clean, WAVE_RATE),
+            **read_signals(mixture=noisy, target=clean),
         )
+
+    def other_names(self, trial: Trial) -> Sequence[str]:
+        """Return the noisy file's name and the number at its end, alone and in a folder of the test set's name."""
+        noisy, _ = self._files[trial.id]
+        number = file_id(noisy)
+        names = [noisy.stem, *([] if number is None else [f"fileid_{number}"])]
+        return [*names, *(f"{trial.test_set}/{name}" for name in names)]
 
 
 Named = list[tuple[str, tuple[Path, Path | None]]]

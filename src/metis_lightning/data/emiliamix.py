@@ -12,6 +12,7 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.manifest import read_trials
@@ -40,6 +41,7 @@ class EmiliaMixTests(TestSets):
         trials: Path | None = None,
         count: int = 1000,
         seed: int = 0,
+        text: Literal["asr", "corpus"] = "asr",
     ) -> None:
         """Read the list of trials, or make it.
 
@@ -50,11 +52,14 @@ class EmiliaMixTests(TestSets):
                 `emiliamix-<count>-<seed>.jsonl`. Training must leave its utterances out.
             count: mixtures.
             seed: of the choice.
+            text: what word errors are counted against: "asr", what the recogniser hears in the target, as in the paper;
+                or "corpus", Emilia's text.
 
         Raises:
             UserError: if a file is missing or wrong, or the manifest has too few speakers.
         """
         manifest = Path(str(root)) / "emilia.jsonl" if manifest is None else Path(manifest)
+        self._text = text
         listed = manifest.with_name(f"{TEST_SET}-{count}-{seed}.jsonl") if trials is None else Path(trials)
         utterances = open_manifest(manifest, str(root))
         if not listed.is_file():
@@ -69,7 +74,7 @@ class EmiliaMixTests(TestSets):
             self._corpus.index_of(name) for name in (trial.target, trial.interferer, trial.enrollment)
         )
         mixed = mix_trial(trial, self._corpus.wave(target), self._corpus.wave(interferer))
-        utterance = self._corpus.utterances[target]
+        utterance, prompt = self._corpus.utterances[target], self._corpus.utterances[enrollment]
         return TestItem(
             id=trial.id,
             test_set=trial.test_set,
@@ -80,7 +85,9 @@ class EmiliaMixTests(TestSets):
             target=mixed.target,
             interferer=mixed.interferer,
             enrollment=self._corpus.wave(enrollment),
-            prompt_text=self._corpus.utterances[enrollment].text,
+            prompt_text=prompt.text,
+            sources=(utterance.path, self._corpus.utterances[interferer].path, prompt.path),
+            is_transcribed=self._text == "asr",
         )
 
 
@@ -101,7 +108,8 @@ def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds
     targets = sorted(targets, key=rank)[:count]
     if len(targets) < count or len({u.speaker for u in candidates}) < 2:
         raise UserError(
-            f"{len(targets)} speakers have two utterances, {count} are wanted; give a larger manifest or --count"
+            f"{len(targets)} speakers have two utterances, {count} are wanted; give a larger manifest or "
+            "--data-options count=N"
         )
     chosen = {utterance.id for utterance in targets}
     others = [utterance for utterance in candidates if utterance.id not in chosen] or list(targets)

@@ -40,7 +40,8 @@ class MixtureScan(CorpusScan):
     """What mixtures on disk and mixtures to be made have in common: a csv with a line for each.
 
     mix: one of `MIXES`.
-    librispeech: LibriSpeech's folder, for the transcripts; None leaves them empty.
+    librispeech: LibriSpeech's folder, for the transcripts, and to tell cut sources from whole ones; None leaves the
+        texts empty.
     """
 
     mix: str = "mix_clean"
@@ -96,6 +97,7 @@ class MixtureScan(CorpusScan):
             raise OddAudio("wrong mixture id", f"{line['mixture_ID']} does not name {len(made.sources)} utterances")
         for number, path in enumerate(made.sources, start=1):
             source = MixtureSource(line["mixture_ID"], number)
+            whole = None if texts is None else texts.seconds(source.utterance)
             yield {
                 "id": source.id,
                 "path": path,
@@ -109,6 +111,8 @@ class MixtureScan(CorpusScan):
                 "split": "train" if subset.startswith("train") else subset,
                 "source": f"LibriMix {subset} {self.mix}",
                 "license": LICENSE,
+                # A sample is lost where the rate is converted.
+                **({} if whole is None else {"is_whole": made.samples + 2 > whole * made.sample_rate}),
             }
 
 

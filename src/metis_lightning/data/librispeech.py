@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from metis_lightning.data.audio import read_audio
+from metis_lightning.data.audio import audio_seconds
 from metis_lightning.data.folders import is_hidden, shown_in
 from metis_lightning.data.inspection import Inspected
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.storage import stamp_of
-from metis_lightning.data.testsets import TestSets, require_files
+from metis_lightning.data.testsets import TestSets, read_signals, require_files
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, TestItem, Trial
+from metis_lightning.types import TestItem, Trial
 
 LICENSE = "CC-BY-4.0"
 
@@ -100,7 +100,7 @@ class Transcripts:
     root: Path
 
     @cached_property
-    def _chapters(self) -> dict[str, dict[str, str]]:
+    def _chapters(self) -> dict[str, tuple[Path, dict[str, str]]]:
         return {}
 
     def text(self, utterance_id: str) -> str:
@@ -109,13 +109,25 @@ class Transcripts:
         Raises:
             UserError: if its chapter, or it, is not there.
         """
+        return self._chapter(utterance_id)[1][utterance_id]
+
+    def seconds(self, utterance_id: str) -> float:
+        """Return how long an utterance's recording is, by its header.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        return audio_seconds(self._chapter(utterance_id)[0] / f"{utterance_id}.flac")
+
+    def _chapter(self, utterance_id: str) -> tuple[Path, dict[str, str]]:
+        """Return the folder of an utterance's chapter, and the chapter's texts."""
         chapter = utterance_id.rpartition("-")[0]
         if chapter not in self._chapters:
             found = sorted(self.root.glob(f"*/{chapter.replace('-', '/')}/{chapter}.trans.txt"))
-            self._chapters[chapter] = read_transcripts(found[0]) if found else {}
-        if utterance_id not in self._chapters[chapter]:
+            self._chapters[chapter] = (found[0].parent, read_transcripts(found[0])) if found else (self.root, {})
+        if utterance_id not in self._chapters[chapter][1]:
             raise UserError(f"no transcript of {utterance_id} below {self.root}; download that subset of LibriSpeech")
-        return self._chapters[chapter][utterance_id]
+        return self._chapters[chapter]
 
 
 class LibriSpeechTests(TestSets):
@@ -159,9 +171,8 @@ class LibriSpeechTests(TestSets):
             speaker=target["speaker"],
             text=target["text"],
             language="en",
-            target=read_audio(self._root / target["path"], WAVE_RATE),
-            enrollment=read_audio(self._root / prompt["path"], WAVE_RATE),
             prompt_text=prompt["text"],
+            **read_signals(target=self._root / target["path"], enrollment=self._root / prompt["path"]),
         )
 
 

@@ -85,12 +85,20 @@ class LipRecipe(VisualRecipe):
         Raises:
             UserError: if there are none, they lie outside the folder, or the file holds something else.
         """
+        return read_feature_file(self.file(corpus, index))
+
+    def file(self, corpus: SpeechCorpus, index: int) -> Path:
+        """Return the file of an utterance's features.
+
+        Raises:
+            UserError: if there is none, or it lies outside the folder.
+        """
         utterance = corpus.utterances[index]
         if self.folder is not None:
-            return read_features(self.folder, utterance.id)
+            return feature_file(self.folder, utterance.id)
         if utterance.lips is None:
             raise UserError(f"utterance {utterance.id!r}: the manifest lists no lip features; name their folder")
-        return read_feature_file(utterance.lips)
+        return utterance.lips
 
 
 class EnvelopeRecipe(VisualRecipe):
@@ -112,11 +120,11 @@ class EnvelopeRecipe(VisualRecipe):
         return envelope_features(corpus.wave(index), self.dim, self.edges_hz)
 
 
-def read_features(folder: Path, utterance_id: str) -> Tensor:
-    """Return the features (F, C) float32 of an utterance from `folder`.
+def feature_file(folder: Path, utterance_id: str) -> Path:
+    """Return the file of an utterance's features in `folder`.
 
     Raises:
-        UserError: if there are none, they lie outside the folder, or the file holds something else.
+        UserError: if there is none, or it lies outside the folder.
     """
     paths = [folder / f"{utterance_id}{suffix}" for suffix in _SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
@@ -124,7 +132,7 @@ def read_features(folder: Path, utterance_id: str) -> Tensor:
         raise UserError(f"{paths[0]}: no lip features of utterance {utterance_id!r}, nor with the ending .npy")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: lies outside the folder {folder}")
-    return read_feature_file(path)
+    return path
 
 
 def read_feature_file(path: Path) -> Tensor:

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from metis_lightning.data.audio import read_audio
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.folders import shown_in
 from metis_lightning.data.lips import LipRecipe
 from metis_lightning.data.table import open_manifest
-from metis_lightning.data.testsets import TestSets, require_files
+from metis_lightning.data.testsets import TestSets, read_signals, require_files
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, TestItem, Trial, Utterance
+from metis_lightning.types import TestItem, Trial, Utterance
 
 
 class LipTests(TestSets):
@@ -66,17 +65,21 @@ class LipTests(TestSets):
         index = self._corpus.index_of(trial.target)
         utterance = self._corpus.utterances[index]
         own = trial.enrollment not in self._prompts
+        prompt = (
+            self._corpus.utterances[self._corpus.index_of(trial.enrollment)].path
+            if own
+            else self._prompts[trial.enrollment]
+        )
+        signals = read_signals(target=utterance.path, enrollment=prompt)
+        signals["sources"] = (*signals["sources"], self._lips.file(self._corpus, index))
         return TestItem(
             id=trial.id,
             test_set=trial.test_set,
             speaker=utterance.speaker,
             text=utterance.text or None,
             language=utterance.language,
-            target=self._corpus.wave(index),
-            enrollment=self._corpus.wave(self._corpus.index_of(trial.enrollment))
-            if own
-            else read_audio(self._prompts[trial.enrollment], WAVE_RATE),
             features=self._lips.features(self._corpus, index),
+            **signals,
         )
 
     def _prompt(self, utterance: Utterance, seed: int, shortest: float) -> str:

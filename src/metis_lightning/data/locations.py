@@ -7,6 +7,7 @@ file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class FileSpan(AudioSource):
     def frames(self) -> tuple[np.ndarray, int]:
         """Return (S, channels) float32 and the sample rate."""
         return decode(read_bytes(self.url, self.offset, self.size), str(self))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the bytes."""
+        return hashlib.sha256(read_bytes(self.url, self.offset, self.size)).hexdigest()
 
     def stamp(self) -> str:
         """Return the stamp of the file, and which bytes of it these are."""

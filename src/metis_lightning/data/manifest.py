@@ -163,8 +163,9 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
     """Return the utterance of a manifest's line.
 
     The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
-    channels, dnsmos, heard, video, lips`; other keys are ignored. `path` and `heard` are locations (`data.locations`),
-    `video` and `lips` files below `root`; `language` may carry a region ("en-US"), which is dropped.
+    channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard` are locations
+    (`data.locations`), `video` and `lips` files below `root`; `language` may carry a region ("en-US"), which is
+    dropped.
 
     Raises:
         UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
@@ -193,6 +194,7 @@ def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         "license": str(row.get("license", "")),
         **{name: row.get(name) for name in _LOCATED},
         "channels": _whole(row, "channels", where, 1, 1024) if "channels" in row else 1,
+        "is_whole": _truth(row, "is_whole", where),
         "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
     }
 
@@ -233,6 +235,13 @@ def check_id(value: str, key: str, where: str) -> str:
         raise UserError(f"{where}: {key} {_shown(value)} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
     if len(value) > LONGEST_ID:
         raise UserError(f"{where}: the {key} is longer than {LONGEST_ID} characters")
+    return value
+
+
+def _truth(row: dict[str, Any], key: str, where: str) -> bool | None:
+    value = row.get(key)
+    if not (value is None or isinstance(value, bool)):
+        raise UserError(f"{where}: field {key!r} must be true or false, found {_shown(value)}")
     return value
 
 

@@ -6,7 +6,8 @@ to the longest ("max"), noise included, and added up (Cosentino et al., 2005.112
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,8 +64,16 @@ class Mixdown(AudioSource):
 
     def stamp(self) -> str:
         """Return the stamps of the parts, and what is done to them."""
+        return self._rule(location_stamp)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the parts' bytes and of what is done to them."""
+        return hashlib.sha256(self._rule(_bytes_digest).encode()).hexdigest()
+
+    def _rule(self, name: Callable[[str], str]) -> str:
+        """Return the parts, each as `name` has it, and what is done to them."""
         parts = [*self.parts, *([self.noise] if self.noise else [])]
-        heard = "|".join(f"{location_stamp(part.path)}*{part.gain!r}" for part in parts)
+        heard = "|".join(f"{name(part.path)}*{part.gain!r}" for part in parts)
         return f"{heard}|{self.sample_rate}|{self.mode}|{self.take}"
 
     def __str__(self) -> str:
@@ -114,6 +123,12 @@ def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
         seam = longer[-_FADE:] * rise[::-1] + noise[:_FADE] * rise
         longer = np.concatenate([longer[:-_FADE], seam, noise[_FADE:]])
     return longer[:samples]
+
+
+# The voices of a mixture, its sources and their enrollments are made of the same few files.
+@lru_cache(maxsize=16)
+def _bytes_digest(path: str) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _first_channel(part: Part) -> np.ndarray:

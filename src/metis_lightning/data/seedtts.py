@@ -6,18 +6,15 @@ are relative to the list: `utt|prompt text|prompt wav|text[|source wav]`, `utt|t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from metis_lightning.data.audio import read_audio
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.manifest import check_id
-from metis_lightning.data.testsets import TestSets, require_files
+from metis_lightning.data.testsets import TestSets, read_signals, require_files
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, TestItem, Trial
+from metis_lightning.types import TestItem, Trial
 
 _LISTS = {
     "seedtts-en": "en/meta.lst",
@@ -76,18 +73,18 @@ class SeedTtsTests(TestSets):
         return TestItem(
             id=trial.id,
             test_set=trial.test_set,
-            speaker="",
+            # The lists do not say who speaks; lines with one prompt are of one voice.
+            speaker="" if line.prompt is None else line.prompt.stem,
             text=line.text,
             language=line.language,
-            mixture=_wave(line.source),
-            target=_wave(line.recording),
-            enrollment=_wave(line.prompt),
             prompt_text=line.prompt_text,
+            **read_signals(mixture=line.source, target=line.recording, enrollment=line.prompt),
         )
 
-
-def _wave(path: Path | None) -> Tensor | None:
-    return None if path is None else read_audio(path, WAVE_RATE)
+    def other_names(self, trial: Trial) -> Sequence[str]:
+        """Return the list's own name, by which the tools of Seed-TTS-eval store what was generated."""
+        utterance = self._lines[trial.id].utterance
+        return [utterance, f"{trial.test_set}/{utterance}"]
 
 
 def _read(path: Path) -> Iterator[_Line]:

@@ -72,6 +72,8 @@ class StarterTests(TestSets):
             target=mixed.target,
             interferer=mixed.interferer,
             enrollment=corpus.wave(enrollment),
+            prompt_text=corpus.utterances[enrollment].text,
+            sources=tuple(corpus.utterances[index].path for index in (target, interferer, enrollment)),
         )
 
 

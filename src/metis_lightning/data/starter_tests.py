@@ -61,11 +61,14 @@ class StarterTaskTests(TestSets):
             text=spoken.text,
             language=spoken.language,
             target=corpus.wave(target),
+            sources=(spoken.path,),
         )
         if not trial.enrollment:
             return item
         prompt = corpus.index_of(trial.enrollment)
-        return replace(item, enrollment=corpus.wave(prompt), prompt_text=corpus.utterances[prompt].text)
+        said = corpus.utterances[prompt]
+        sources = (*item.sources, said.path)
+        return replace(item, enrollment=corpus.wave(prompt), prompt_text=said.text, sources=sources)
 
     def _renamed(self, trial: Trial) -> Trial:
         test_set = f"{trial.test_set}-{self.task}"

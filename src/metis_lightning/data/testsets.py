@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from metis_lightning.data.audio import read_recording, resample
 from metis_lightning.errors import UserError
-from metis_lightning.types import TestItem, Trial
+from metis_lightning.types import WAVE_RATE, AudioLocation, Recording, TestItem, Trial
 
 
 class TestSets(ABC):
@@ -46,6 +48,14 @@ class TestSets(ABC):
             raise UserError(f"no test set {test_set!r} here; choose from {', '.join(self.test_sets())}")
         return [trial for trial in self._trials if trial.test_set == test_set]
 
+    def facts(self, test_set: str) -> Mapping[str, object]:
+        """Return what is to be said of a test set beside its items: of which variant of the corpus it is."""
+        return {}
+
+    def other_names(self, trial: Trial) -> Sequence[str]:
+        """Return how other tools name what they make of a trial: files without their suffix, maybe in a folder."""
+        return ()
+
     @abstractmethod
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio.
@@ -53,6 +63,18 @@ class TestSets(ABC):
         Raises:
             UserError: if it cannot be read.
         """
+
+
+def read_signals(**locations: AudioLocation | None) -> dict[str, Any]:
+    """Return the fields of a `TestItem` whose signals lie in files: at 24 kHz, as recorded, and the files."""
+    found = {name: location for name, location in locations.items() if location is not None}
+    recorded = {name: read_recording(location) for name, location in found.items()}
+    return {**at_wave_rate(recorded), "recorded": recorded, "sources": tuple(found.values())}
+
+
+def at_wave_rate(recorded: Mapping[str, Recording]) -> dict[str, Any]:
+    """Return recordings (S,) at 24 kHz, by name."""
+    return {name: resample(each.wave.numpy(), each.sample_rate, WAVE_RATE) for name, each in recorded.items()}
 
 
 def require_files(paths: Sequence[Path], corpus: str) -> None:

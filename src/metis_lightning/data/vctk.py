@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.audio import read_audio
 from metis_lightning.data.folders import is_hidden
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.storage import stamp_of
-from metis_lightning.data.testsets import TestSets
+from metis_lightning.data.testsets import TestSets, read_signals
+from metis_lightning.data.voices import same_words
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, TestItem, Trial
+from metis_lightning.types import TestItem, Trial
 
 _LAYOUTS = (("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav"))
 
@@ -72,7 +72,7 @@ class VctkTests(TestSets):
 
     The paper takes 200 random sources and, read literally, a prompt of the *same* speaker, with which nothing would be
     converted; `same_speaker` does that. Which ones it took is not stated: here sources, and each one's prompt, are the
-    smallest by the SHA-256 of their ids and the seed.
+    smallest by the SHA-256 of their ids and the seed; no prompt says the source's words.
     """
 
     task = "vc"
@@ -99,18 +99,20 @@ class VctkTests(TestSets):
             speaker=_speaker(trial.enrollment),
             text=self._text(trial.target),
             language="en",
-            mixture=read_audio(self._files[trial.target], WAVE_RATE),
-            enrollment=read_audio(self._files[trial.enrollment], WAVE_RATE),
             prompt_text=self._text(trial.enrollment),
+            **read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment]),
         )
 
     def _trial(self, source: str, seed: int, same_speaker: bool) -> Trial:
-        prompts = (
+        voices = [
             name for name in self._files if name != source and (_speaker(name) == _speaker(source)) == same_speaker
-        )
-        prompt = min(prompts, key=lambda name: _rank(seed, f"{source} {name}"), default=None)
+        ]
+        ranked = sorted(voices, key=lambda name: _rank(seed, f"{source} {name}"))
+        # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
+        said = self._text(source)
+        prompt = next((name for name in ranked if not same_words(self._text(name), said)), None)
         if prompt is None:
-            raise UserError(f"{self._root}: no prompt for {source}; is VCTK complete?")
+            raise UserError(f"{self._root}: no prompt for {source} that says other words; is VCTK complete?")
         return Trial(f"{source}_by_{prompt}", "vctk", target=source, enrollment=prompt)
 
     def _text_file(self, name: str) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 
 from metis_lightning.data.storage import location_stamp
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.types import AudioSource
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class VideoSound(AudioSource):
         # Cutters often start the two tracks some milliseconds apart.
         shift = round(late * rate)
         return (np.pad(wave, ((shift, 0), (0, 0))) if shift > 0 else wave[-shift:]), rate
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the video's file: decoders differ in the last bits."""
+        return sha256_of(Path(self.path))
 
     def stamp(self) -> str:
         """Return the stamp of the video's file."""

@@ -30,12 +30,12 @@ class Column:
     @property
     def is_word_errors(self) -> bool:
         """Whether rows have edits and words beside it."""
-        return self.quantity == "WER"
+        return self.quantity in ("WER", "WER_asr")
 
     @property
     def unit(self) -> str:
         """The unit that it is shown in; empty for scores."""
-        return _UNITS.get(self.quantity, "")
+        return _UNITS.get(self._measure, "")
 
     @property
     def scale(self) -> float:
@@ -45,7 +45,12 @@ class Column:
     @property
     def higher_is_better(self) -> bool:
         """Whether more is better."""
-        return self.quantity not in _LOWER_IS_BETTER
+        return self._measure not in _LOWER_IS_BETTER
+
+    @property
+    def _measure(self) -> str:
+        """The quantity, whatever its texts come from: a corpus, or a recogniser ("_asr")."""
+        return self.quantity.removesuffix("_asr")
 
     @property
     def name(self) -> str:

@@ -21,16 +21,14 @@ MISSING = "missing"
 SHORTEST_SECONDS = 0.1
 """What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that."""
 
-_SHORTEST = round(SHORTEST_SECONDS * WAVE_RATE)
-
 
 @dataclass(frozen=True)
 class Output:
-    """A waveform (S,) at 24 kHz; None with the reason in `error`.
+    """A waveform (S,) at its own `sample_rate` in Hz; None with the reason in `error`.
 
     seconds: that it took to make; None if that is not known.
     steps: of the samplers of both stages; None if there were none.
-    sample_rate, channels: as the system gave it, before it was brought to 24 kHz and one channel.
+    channels: as the system gave it, before they were averaged.
     was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
     """
 
@@ -53,7 +51,13 @@ class Output:
             return "the signal has samples that are not finite"
         if not self.wave.any():
             return "the signal is silent"
-        return f"the signal is shorter than {SHORTEST_SECONDS} s" if self.wave.numel() < _SHORTEST else None
+        is_short = self.wave.numel() < round(SHORTEST_SECONDS * self.rate)
+        return f"the signal is shorter than {SHORTEST_SECONDS} s" if is_short else None
+
+    @property
+    def rate(self) -> int:
+        """The sample rate of `samples()`, in Hz."""
+        return self.sample_rate or WAVE_RATE
 
     def samples(self) -> Tensor:
         """Return the waveform; no samples if there is none, or they are not finite."""

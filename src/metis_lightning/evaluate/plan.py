@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from metis_lightning import __version__
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.comparison import CONTROLS
+from metis_lightning.evaluate.content import contents
 from metis_lightning.evaluate.keys import Key
 from metis_lightning.evaluate.systems import Items, System, SystemOptions, answers, has_control, make_systems
 from metis_lightning.evaluate.tasks import task_of
@@ -70,17 +71,25 @@ class Plan:
         return [job.key for system in self.systems for job in self.jobs_of(system)]
 
     def protocol(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that decides the numbers, `metrics` for the suite's part of it."""
+        """Return all that decides the numbers, `metrics` for the suite's part of it; every item is read for it.
+
+        Raises:
+            UserError: an item cannot be read.
+        """
         return {
             "task": self.task,
             "data": self.data,
-            "seeds": " ".join(map(str, self.seeds)),
             "ids": {each.name: [trial.id for trial in each.trials] for each in self.test_sets},
             "sizes": dict(self.sizes),
-            "trials": {each.name: _digest(each.trials) for each in self.test_sets},
-            "systems": {system.name: dict(system.identity) for system in self.systems},
+            "test_sets": contents(self.test_sets),
+            "systems": {system.name: self._identity(system) for system in self.systems},
             "metrics": metrics,
+            "version": __version__,
         }
+
+    def _identity(self, system: System) -> dict[str, Any]:
+        """Return what decides a system's output."""
+        return {**system.identity, **({"seeds": list(self.seeds)} if system.is_seeded else {})}
 
 
 def make_plan(options: Namespace, device: str) -> Plan:
@@ -94,8 +103,8 @@ def make_plan(options: Namespace, device: str) -> Plan:
     there = find_test_sets(options.data, options.root, options.task, options.data_options)
     whole = choose(there, options.test_sets, options.data)
     _check_ids(whole)
-    test_sets = [TestSet(each.name, each.trials[: options.limit], each.reader) for each in whole]
-    systems = _systems(options, device, Items(_ids(test_sets), _ids(there)))
+    test_sets = [replace(each, trials=each.trials[: options.limit]) for each in whole]
+    systems = _systems(options, device, Items(_ids(test_sets), _ids(there), _other_names(test_sets)))
     left_out = _left_out(options.task, test_sets, systems)
     for control in CONTROLS:
         if control in options.system and {(control, each.name) for each in test_sets} <= set(left_out):
@@ -117,7 +126,14 @@ def _systems(options: Namespace, device: str, items: Items) -> list[System]:
             f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"
         )
     made = SystemOptions(
-        options.task, options.base, device, options.num_steps, options.guidance_scale, options.precision
+        options.task,
+        options.base,
+        device,
+        options.num_steps,
+        options.guidance_scale,
+        options.precision,
+        options.text_guided,
+        options.tts_length,
     )
     return make_systems(names, made, items)
 
@@ -137,6 +153,16 @@ def _ids(test_sets: Sequence[TestSet]) -> set[str]:
     return {trial.id for test_set in test_sets for trial in test_set.trials}
 
 
+def _other_names(test_sets: Sequence[TestSet]) -> dict[str, str]:
+    """Map the names that other tools have for trials to their ids; a name of several trials names none."""
+    found: dict[str, set[str]] = {}
+    for test_set in test_sets:
+        for trial in test_set.trials:
+            for name in test_set.reader.other_names(trial):
+                found.setdefault(name, set()).add(trial.id)
+    return {name: next(iter(ids)) for name, ids in found.items() if len(ids) == 1}
+
+
 def _check_ids(test_sets: Sequence[TestSet]) -> None:
     """Refuse ids that are no file names, or that two trials have: audio is stored and matched by them.
 
@@ -154,7 +180,3 @@ def _check_ids(test_sets: Sequence[TestSet]) -> None:
             if trial.id in seen:
                 raise UserError(f"test set {test_set.name}: the id {trial.id!r} occurs already in {seen[trial.id]}")
             seen[trial.id] = test_set.name
-
-
-def _digest(trials: Sequence[Trial]) -> str:
-    return hashlib.sha256(repr([asdict(trial) for trial in trials]).encode()).hexdigest()

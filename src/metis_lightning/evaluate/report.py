@@ -49,8 +49,8 @@ def real_time_factor(rows: Iterable[dict[str, Any]], system: str, processes: int
     """
     own = [row for row in rows if row["system"] == system and row["seconds"] is not None and row["n_samples"]]
     warm = own[processes:]
-    samples = sum(row["n_samples"] for row in warm)
-    return sum(row["seconds"] for row in warm) * WAVE_RATE / samples if samples else None
+    spoken = sum(row["n_samples"] / (row.get("sample_rate") or WAVE_RATE) for row in warm)
+    return sum(row["seconds"] for row in warm) / spoken if spoken else None
 
 
 def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.keys import Key, key_of
+from metis_lightning.evaluate.protocol import differences, fingerprint, said
 from metis_lightning.files import atomic_path
 from metis_lightning.safe_json import load_json
 
@@ -87,13 +87,12 @@ class Results:
         write_json(self.folder / SUMMARY, summary)
 
     def _check(self, found: Mapping[str, Any]) -> None:
-        if found.get("fingerprint") == self.protocol["fingerprint"]:
+        if fingerprint(found) == self.protocol["fingerprint"]:
             return
-        changed = sorted(key for key in self.protocol.keys() | found.keys() if self.protocol.get(key) != found.get(key))
-        changed.remove("fingerprint")
+        different = said(differences(found, self.protocol))
         raise UserError(
-            f"{self.folder}: it holds results of another protocol (different: {', '.join(changed)}); "
-            "give another --out, or remove the folder"
+            f"{self.folder}: it holds results of another protocol (different: {different}); give another --out, or "
+            "remove the folder"
         )
 
 
@@ -132,12 +131,6 @@ def gathered(files: Sequence[Sequence[dict[str, Any]]], keys: Sequence[Key], fol
 def _named(key: Key) -> str:
     test_set, system, seed, item_id = key
     return f"{item_id} of {system} on {test_set}" + ("" if seed is None else f", seed {seed}")
-
-
-def fingerprint(protocol: Mapping[str, Any]) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of a protocol."""
-    text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from metis_lightning.metrics.protocols import TASKS
 from metis_lightning.metrics.si_sdr import INFINITE
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import ErrorRate, MetricValue, WerValue, character_errors_of, word_errors_of
-from metis_lightning.types import WAVE_RATE, TestItem
+from metis_lightning.types import Recording, TestItem
 
 Row = dict[str, Any]
 
@@ -51,7 +51,12 @@ class Unscored:
             "channels": output.channels,
             "text": item.text,
         }
-        is_reference = item.target is not None and torch.equal(output.samples(), item.target)
+        target = item.recording("target")
+        is_reference = (
+            target is not None
+            and target.sample_rate == output.sample_rate
+            and torch.equal(output.samples(), target.wave)
+        )
         return cls(known, output.fault, is_reference)
 
     def scored(self, values: Mapping[str, MetricValue]) -> Row:
@@ -67,6 +72,7 @@ class Unscored:
         errors = {name: reason for name in values if (reason := absent.get(name) or faults[name])}
         return {
             **self.known,
+            **({} if wer.reference is None else {"text": wer.reference}),
             "metrics": {name: self._value(value) for name, value in values.items()},
             "error": errors,
             "failed": [name for name in errors if name not in absent and (self.fault or not _is_loop(values[name]))],
@@ -115,13 +121,18 @@ def utterance_of(task: str, job: Job, item: TestItem, output: Output) -> Utteran
     """Return what the metrics are given of an item and what a system made of it: no samples if they are at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
     is_compared = is_aligned(task_of(task, job.trial)[0]) or not is_aligned(task)
+    fields = {"interferer": "interferer", "prompt": "enrollment"}
+    fields |= {"reference": "target"} if is_compared else {}
+    fields |= {"text_recording": "target"} if item.is_transcribed else {}
+    recorded: dict[str, Recording]
+    recorded = {name: found for name, field in fields.items() if (found := item.recording(field)) is not None}
+    waves: dict[str, Any] = {name: each.wave for name, each in recorded.items()}
     return Utterance(
         id=item.id,
         generated=output.samples()[: 0 if output.fault else None],
-        sample_rate=WAVE_RATE,
-        reference=item.target if is_compared else None,
-        interferer=item.interferer,
-        prompt=item.enrollment,
+        sample_rate=output.rate,
         text=item.text or None,
         language=item.language,
+        rates={name: each.sample_rate for name, each in recorded.items()},
+        **waves,
     )

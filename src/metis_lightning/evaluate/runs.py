@@ -12,15 +12,17 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.columns import Column
-from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, fingerprint, read_rows
+from metis_lightning.evaluate.protocol import fingerprint
+from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, read_rows
 from metis_lightning.evaluate.stats import items_of, metrics_of, summary_of
 from metis_lightning.safe_json import load_json
 
-# Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns.
-_PER_RUN = ("systems", "fingerprint")
+# Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns. Seeds are the
+# systems' own; runs of earlier versions have them beside.
+_PER_RUN = ("systems", "seeds")
 
 # Parts that have an entry for each test set.
-_PER_TEST_SET = {"ids", "trials", "sizes"}
+_PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
 
 _SPEED = "RTF"
 """A column that means nothing without device and threads, which rows do not say: it is in no table."""
@@ -48,7 +50,9 @@ class Protocol:
             lists = found[key]
             decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
         settings = {key: value for key, value in found.items() if isinstance(value, (str, int, float))}
-        settings.pop("fingerprint", None)
+        for name in ("fingerprint", "seeds"):
+            settings.pop(name, None)
+        settings |= _variant(found.get("test_sets"), test_set)
         metrics = found.get("metrics")
         if isinstance(metrics, dict) and isinstance(metrics.get("protocol"), str):
             settings["metrics"] = metrics["protocol"]
@@ -91,6 +95,13 @@ class Result:
     def count_text(self) -> str:
         """The number of utterances, and of how many they are if not all: "8 of 6,000"."""
         return f"{self.count:,} of {self.protocol.size:,}" if self.is_limited else str(self.count)
+
+
+def _variant(test_sets: object, test_set: str) -> dict[str, Any]:
+    """Return what a protocol says in clear of a test set's variant; not its hashes and sizes."""
+    said = test_sets.get(test_set) if isinstance(test_sets, dict) else None
+    hidden = {"reader", "trials", "texts", "audio", "samples"}
+    return {key: value for key, value in said.items() if key not in hidden} if isinstance(said, dict) else {}
 
 
 def find_results(results_dir: Path) -> list[Result]:

@@ -21,7 +21,6 @@ from metis_lightning.evaluate.rows import Unscored, utterance_of
 from metis_lightning.evaluate.systems import System
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.values import MetricValue
-from metis_lightning.types import WAVE_RATE
 
 _LINE_EVERY = 20
 
@@ -108,7 +107,7 @@ def _append(waiting: Waiting, rows: RowFile) -> None:
 def _write(output: Output, path: Path) -> None:
     """Write what can be heard."""
     if output.samples().numel():
-        write_wav(path, output.samples(), WAVE_RATE)
+        write_wav(path, output.samples(), output.rate)
 
 
 def _subfolder(plan: Plan, job: Job) -> str:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.comparison import CONTROLS
 from metis_lightning.evaluate.outputs import Output, Run
-from metis_lightning.evaluate.tasks import TASKS, EvaluatedTask, task_of
+from metis_lightning.evaluate.tasks import TASKS, Asking, EvaluatedTask, task_of
 from metis_lightning.evaluate.wavs import PREFIX, WavFolder
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import SETTINGS, TSE_SETTINGS, Metis, Settings
-from metis_lightning.types import TestItem, Trial
+from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.build import part_for
 from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
 
@@ -54,6 +54,7 @@ class SystemOptions:
     device: where models run.
     num_steps, guidance_scale: of stage 1's sampler; None for the released ones of the task.
     precision: of both stages; None for the device's usual one.
+    text_guided, tts_length: see `Asking`.
     """
 
     task: str
@@ -62,25 +63,37 @@ class SystemOptions:
     num_steps: int | None = None
     guidance_scale: float | None = None
     precision: Precision | None = None
+    text_guided: bool = False
+    tts_length: str = "predicted"
+
+    def __post_init__(self) -> None:
+        """Refuse what the task has no use for."""
+        answered = (self.task, *(TASKS[self.task].covers if self.task in TASKS else ()))
+        if self.text_guided and "tse" not in answered:
+            raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {self.task}")
+        if self.tts_length != "predicted" and "tts" not in answered:
+            raise UserError(f"--tts-length {self.tts_length}: it is for the tasks tts and omni, not for {self.task}")
 
     @property
     def chosen_precision(self) -> Precision:
         """The precision of both stages."""
         return self.precision or usual_precision(self.device)
 
-    def settings(self, task: str) -> Settings:
-        """Return the settings that a task is answered with."""
+    def asking(self, task: str) -> Asking:
+        """Return how a task is asked of a model."""
         settings = SETTINGS.get(task, TSE_SETTINGS)
         changed: dict[str, Any] = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
-        return replace(settings, stage1=replace(settings.stage1, **{k: v for k, v in changed.items() if v is not None}))
+        stage1 = replace(settings.stage1, **{k: v for k, v in changed.items() if v is not None})
+        return Asking(replace(settings, stage1=stage1), self.text_guided, self.tts_length)
 
 
 @dataclass(frozen=True)
 class Items:
-    """The ids that systems are run on, and all that the test sets have, whatever the limit."""
+    """The ids that systems are run on, all that the test sets have, whatever the limit, and ids by others' names."""
 
     chosen: Collection[str]
     known: Collection[str]
+    by_other_name: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_systems(names: Sequence[str], options: SystemOptions, items: Items) -> list[System]:
@@ -116,6 +129,8 @@ def answers(name: str, task: str) -> bool:
 def _system(text: str, options: SystemOptions, items: Items) -> System:
     head, sign, tail = text.partition("=")
     named = bool(sign and tail and _NAME.fullmatch(head))
+    if sign and not named and (tail in CONTROLS or tail.startswith(PREFIX)):
+        raise UserError(f"--system {text}: {head!r} cannot name a folder: use A-Z a-z 0-9 . _ - and no dot first")
     label, source = (head, tail) if named else (None, text)
     if source in CONTROLS:
         made = _control(source, options)
@@ -134,7 +149,9 @@ def _control(name: str, options: SystemOptions) -> System:
         return task_of(options.task, trial)[1]
 
     def play(trial: Trial, item: TestItem, seed: int) -> Output:
-        return Output(item.signal(_field(name, entry_of(trial)) or "source"))
+        name_of = _field(name, entry_of(trial)) or "source"
+        recorded = item.recording(name_of) or Recording(item.signal(name_of), WAVE_RATE)
+        return Output(recorded.wave, sample_rate=recorded.sample_rate)
 
     def load() -> Run:
         metis = Metis.codecs_only(options.base, options.device)
@@ -146,12 +163,13 @@ def _control(name: str, options: SystemOptions) -> System:
 
 
 def _wavs(path: Path, items: Items) -> System:
-    folder = WavFolder.of(path)
+    folder = WavFolder.of(path, items.known, items.by_other_name)
+    folder.require_some(items.chosen)
     return System(
         path.resolve().name,
         {"wavs": folder.digest(items.chosen)},
         lambda: lambda trial, item, seed: folder.read(item.id),
-        extra_files=tuple(folder.extra(items.known)),
+        extra_files=tuple(folder.extra),
     )
 
 
@@ -162,19 +180,19 @@ def _model(source: str, options: SystemOptions) -> System:
         UserError: there is none, or a bundle has no weights for the task.
     """
     covered = TASKS[options.task].covers if options.task in TASKS else ()
-    settings = {task: options.settings(task) for task in covered or (options.task,)}
+    asked = {task: options.asking(task) for task in covered or (options.task,)}
 
     def load() -> Run:
         metis = Metis.from_pretrained(source, options.task, options.base, options.device, options.chosen_precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task, entry = task_of(options.task, trial)
-            speech = entry.answer(metis, item, seed, settings[task])
-            return Output(speech.wave, steps=total_steps(settings[task], speech.acoustic_tokens.shape[1]))
+            speech = entry.answer(metis, item, seed, asked[task])
+            return Output(speech.wave, steps=total_steps(asked[task].settings, speech.acoustic_tokens.shape[1]))
 
         return run
 
-    return System(_label(source), _identity(source, options, settings), load, is_seeded=True)
+    return System(_label(source), _identity(source, options, asked), load, is_seeded=True)
 
 
 def total_steps(settings: Settings, num_quantizers: int) -> int:
@@ -195,8 +213,8 @@ def _label(source: str) -> str:
     return run.name or path.stem
 
 
-def _identity(source: str, options: SystemOptions, settings: Mapping[str, Settings]) -> dict[str, Any]:
-    shown = {task: repr(each) for task, each in settings.items()}
+def _identity(source: str, options: SystemOptions, asked: Mapping[str, Asking]) -> dict[str, Any]:
+    shown = {task: each.identity(task) for task, each in asked.items()}
     found: dict[str, Any] = {"settings": shown if len(shown) > 1 else next(iter(shown.values()))}
     # What was made before there was a choice was made in float32, and stays what it is.
     if options.chosen_precision != "float32":

@@ -10,22 +10,50 @@ sets say that they are for it (`Trial.task`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
+from metis_lightning.errors import UserError
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.tokens.lips import double_rate
-from metis_lightning.types import TestItem, Trial
+from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
-Answer = Callable[[Metis, TestItem, int, Settings], Speech]
+LENGTHS = ("predicted", "reference")
+"""How long speech from text is: by the prompt's speaking rate, or as the recording of the text."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked, beside the item.
+
+    settings: of the sampler.
+    text_guided: whether target speaker extraction is told what is said.
+    tts_length: one of `LENGTHS`.
+    """
+
+    settings: Settings
+    text_guided: bool = False
+    tts_length: str = "predicted"
+
+    def identity(self, task: str) -> dict[str, Any]:
+        """Return what of it decides a task's output, as plain JSON values."""
+        own: dict[str, dict[str, Any]]
+        own = {"tse": {"text_guided": self.text_guided}, "tts": {"tts_length": self.tts_length}}
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self.settings)))
+        return {**plain, **own.get(task, {})}
+
+
+Answer = Callable[[Metis, TestItem, int, Asking], Speech]
 
 
 @dataclass(frozen=True)
 class EvaluatedTask:
     """What is done with a test item.
 
-    answer: asks a pipeline for the item's speech, with a seed and settings.
+    answer: asks a pipeline for the item's speech, with a seed and what else is to be said.
     hears: the field of the item that is the model's source, and what the control `input` plays; None if there is none.
     covers: the tasks whose test sets are those of this one, each asked as its own; the entry's rest is not used then.
     """
@@ -35,26 +63,37 @@ class EvaluatedTask:
     covers: tuple[str, ...] = ()
 
 
-def _extract(metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
-    return metis.extract(item.signal("mixture"), item.signal("enrollment"), seed, settings)
+def _extract(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
+    mixture, enrollment = item.signal("mixture"), item.signal("enrollment")
+    if not asking.text_guided:
+        return metis.extract(mixture, enrollment, seed, asking.settings)
+    if not item.text or not item.prompt_text:
+        raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
+    return metis.extract(mixture, enrollment, seed, asking.settings, item.text, item.prompt_text, item.language)
 
 
-def _enhance(metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
-    return metis.enhance(item.signal("mixture"), seed, settings)
+def _enhance(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
+    return metis.enhance(item.signal("mixture"), seed, asking.settings)
 
 
-def _convert(metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
-    return metis.convert(item.signal("mixture"), item.signal("enrollment"), seed, settings)
+def _convert(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
+    return metis.convert(item.signal("mixture"), item.signal("enrollment"), seed, asking.settings)
 
 
-def _synthesize(metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
+def _synthesize(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
     return metis.synthesize(
-        item.text or "", item.signal("enrollment"), item.prompt_text, item.language, seed=seed, settings=settings
+        item.text or "",
+        item.signal("enrollment"),
+        item.prompt_text,
+        item.language,
+        seconds=item.signal("target").numel() / WAVE_RATE if asking.tts_length == "reference" else None,
+        seed=seed,
+        settings=asking.settings,
     )
 
 
-def _lip_to_speech(metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
-    return metis.lip_to_speech(item.signal("features"), item.signal("enrollment"), seed, settings)
+def _lip_to_speech(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
+    return metis.lip_to_speech(item.signal("features"), item.signal("enrollment"), seed, asking.settings)
 
 
 TASKS: Mapping[str, EvaluatedTask] = {
@@ -84,10 +123,10 @@ def is_for(task: str, said: str) -> bool:
     return said in (task, *covers) or (not said and task in TASKS and not covers)
 
 
-def _ask(task: str, metis: Metis, item: TestItem, seed: int, settings: Settings) -> Speech:
+def _ask(task: str, metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
     """Ask for a task that the table does not know, with the signals that the item holds."""
     if item.features is not None:
         return metis.generate(
-            Request(task, item.enrollment, features=double_rate(item.features[None])[0]), seed, settings
+            Request(task, item.enrollment, features=double_rate(item.features[None])[0]), seed, asking.settings
         )
-    return metis.generate(Request(task, item.enrollment, item.signal("mixture")), seed, settings)
+    return metis.generate(Request(task, item.enrollment, item.signal("mixture")), seed, asking.settings)

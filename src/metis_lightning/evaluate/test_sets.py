@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -22,13 +23,14 @@ _CORPORA = "metis_lightning.data"
 
 @dataclass(frozen=True)
 class TestSet:
-    """One fixed list of trials, and what reads their audio."""
+    """One fixed list of trials, and what reads their audio, with the options that it was made of."""
 
     __test__ = False  # not a pytest class
 
     name: str
     trials: tuple[Trial, ...]
     reader: TestSets
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
@@ -49,8 +51,8 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     said = {kind: getattr(kind, "task", "") for kind in kinds}
     given = [*([] if root is None else [f"root={root}"]), *options]
     readers = [_read(kind, data, given) for kind in kinds if not said[kind] or is_for(task, said[kind])]
-    listed = [(reader, name) for reader in readers for name in reader.test_sets()]
-    found = [TestSet(name, tuple(reader.load_trials(name)), reader) for reader, name in listed]
+    listed = [(reader, name, chosen) for reader, chosen in readers for name in reader.test_sets()]
+    found = [TestSet(name, tuple(reader.load_trials(name)), reader, chosen) for reader, name, chosen in listed]
     serving = [test_set for test_set in found if is_for(task, test_set.trials[0].task)]
     if not serving:
         served = {*filter(None, said.values()), *(test_set.trials[0].task for test_set in found)}
@@ -120,8 +122,8 @@ def _readers_in(module: ModuleType) -> list[type[TestSets]]:
     ]
 
 
-def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> TestSets:
-    """Make a reader of arguments NAME=VALUE.
+def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> tuple[TestSets, dict[str, Any]]:
+    """Make a reader of arguments NAME=VALUE, and return it with all its arguments.
 
     Raises:
         UserError: it needs a root and there is none, or an argument is not one of its own.
@@ -140,5 +142,6 @@ def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> TestSets:
     except ArgumentError as error:
         names = ", ".join(name.removeprefix("reader.") for name in known)
         raise UserError(f"--data-options: {error}; {data} takes {names} as NAME=VALUE") from error
+    chosen = vars(config).get("reader")
     reader: TestSets = parser.instantiate_classes(config).reader
-    return reader
+    return reader, {} if chosen is None else dict(vars(chosen))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.audio import UnsoundFile, read_recording, resample
-from metis_lightning.data.folders import shown_in
+from metis_lightning.data.audio import UnsoundFile, read_recording
+from metis_lightning.data.folders import is_hidden, shown_in
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.outputs import MISSING, Output
 from metis_lightning.files import is_regular, sha256_of
-from metis_lightning.types import WAVE_RATE
 
 PREFIX = "wavs:"
 """How a folder of audio is told from a bundle on the command line."""
@@ -20,17 +20,25 @@ PREFIX = "wavs:"
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
 """Files of these belong to an item, though of some formats nothing can be read, which is then said in its row."""
 
+_NUMBER = re.compile(r"fileid_\d+$")
+
 
 @dataclass(frozen=True)
 class WavFolder:
-    """A folder and the files in it, by the ids that they are named by."""
+    """A folder and the files in it, by the ids of the items that they are of; `extra` are those of no item."""
 
     folder: Path
     files: Mapping[str, Path]
+    extra: Sequence[str]
 
     @classmethod
-    def of(cls, folder: Path) -> WavFolder:
+    def of(cls, folder: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> WavFolder:
         """List a folder.
+
+        Args:
+            folder: with files named `ID`, or as other tools name them; the latter may lie in folders within.
+            ids: of all items.
+            by_other_name: an item's id by names that other tools have for it.
 
         Raises:
             UserError: there is no such folder, no audio file in it, two files of one id, or a link out of it.
@@ -38,20 +46,36 @@ class WavFolder:
         if not folder.is_dir():
             raise UserError(f"--system {PREFIX}{folder}: no such folder")
         files: dict[str, Path] = {}
-        for path in shown_in(folder):
-            if path.suffix.lower() not in SUFFIXES or not is_regular(path):
-                continue
+        extra = []
+        for path in _audio(folder):
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise UserError(
                     f"--system {PREFIX}{folder}: {path.name} leads out of the folder; copy the file into it"
                 )
-            if (other := files.setdefault(path.stem, path)) is not path:
-                raise UserError(f"--system {PREFIX}{folder}: {other.name} and {path.name} are of one id; keep one")
-        if not files:
+            item_id = _item(path.relative_to(folder), ids, by_other_name)
+            if item_id is not None and (other := files.setdefault(item_id, path)) is not path:
+                named = f"{other.relative_to(folder)} and {path.relative_to(folder)}"
+                raise UserError(f"--system {PREFIX}{folder}: {named} are of one id; keep one")
+            if item_id is None and path.parent == folder:
+                extra.append(path.name)
+        if not files and not extra:
             raise UserError(
                 f"--system {PREFIX}{folder}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav"
             )
-        return cls(folder, files)
+        return cls(folder, files, extra)
+
+    def require_some(self, ids: Collection[str]) -> None:
+        """Refuse a folder that has a file for none of these items: its files are named by another rule.
+
+        Raises:
+            UserError: showing a name of each side.
+        """
+        if not any(item_id in self.files for item_id in ids):
+            names = self.extra or [str(path.relative_to(self.folder)) for path in self.files.values()]
+            raise UserError(
+                f"--system {PREFIX}{self.folder}: files for 0 of {len(ids)} items: one is called {names[0]}, an item "
+                f"{sorted(ids)[0]}; name the files ID.wav (--export writes the items by their ids)"
+            )
 
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
@@ -63,13 +87,9 @@ class WavFolder:
         listed = [f"{each} {sha256_of(self.files[each]) if each in self.files else MISSING}" for each in sorted(ids)]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
-    def extra(self, ids: Collection[str]) -> list[str]:
-        """Return the names of the files that belong to none of these items."""
-        return [path.name for item_id, path in self.files.items() if item_id not in ids]
-
 
 def read_output(path: Path) -> Output:
-    """Return an audio file as one channel at 24 kHz: channels are averaged, the rate is converted by soxr at HQ.
+    """Return an audio file as one channel at its own rate: channels are averaged.
 
     What is no sound (broken, empty, not finite, far beyond 1) is a failed output; silence is left to the metrics.
     """
@@ -79,8 +99,26 @@ def read_output(path: Path) -> Output:
         return _nothing(error.reason)
     except UserError:
         return _nothing("not a readable audio file")
-    samples = resample(heard.wave, heard.sample_rate, WAVE_RATE)
-    return Output(samples, sample_rate=heard.sample_rate, channels=heard.channels, was_made=False)
+    return Output(heard.wave, sample_rate=heard.sample_rate, channels=heard.channels, was_made=False)
+
+
+def _audio(folder: Path) -> Iterator[Path]:
+    """Yield the audio of a folder and of the folders in it."""
+    within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    for each in (folder, *(path for path in within if not is_hidden(path.name))):
+        yield from (path for path in shown_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
+
+
+def _item(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:
+    """Return the id of the item that a file, relative to its folder, is of."""
+    if path.parent == Path() and path.stem in ids:
+        return path.stem
+    name = path.with_suffix("").as_posix()
+    if name in by_other_name:
+        return by_other_name[name]
+    # What enhances the recordings of the DNS Challenge keeps the number at the end of their names.
+    number = _NUMBER.search(name)
+    return None if number is None else by_other_name.get((path.parent / number[0]).as_posix())
 
 
 def _nothing(reason: str) -> Output:

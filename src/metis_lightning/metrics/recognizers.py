@@ -65,6 +65,10 @@ class Recognizers:
                 return backend
         return None
 
+    def is_kept_for(self, language: str) -> bool:
+        """Tell whether one is asked for this language alone."""
+        return any(only == language for only, _ in self._all)
+
     def require(self, language: str) -> AsrBackend:
         """Return the one that is asked for a language.
 

@@ -30,11 +30,15 @@ from metis_lightning.metrics.stoi import SEED, intelligibility
 from metis_lightning.metrics.text import NORMALIZERS
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, measure
-from metis_lightning.metrics.word_scores import WordScores
+from metis_lightning.metrics.word_scores import Recorded, WordScores
 
 __all__ = ["PROTOCOLS", "Suite", "SuiteOptions", "Waves"]
 
-_PACKAGES = ("torch", "numpy", "soxr", "onnxruntime", "speechmos", "pesq", "pystoi", "jiwer", "whisper-normalizer")
+_PACKAGES = ("torch", "numpy", "soxr", "onnxruntime", "speechmos", "pesq", "pystoi", "jiwer")
+"""For the record: the numbers are the same by every version that is let in."""
+
+_RULES = ("whisper-normalizer", "zhconv")
+"""Packages that are rules for texts: another version may count other words."""
 
 
 class Suite:
@@ -80,7 +84,8 @@ class Suite:
             SI_SDR (dB) for tasks that keep the reference's timing; for each speaker encoder, named in the column,
             SIM_… (to the prompt), SIM_target_… (to the reference) and SIM_margin_… (to the reference less to the
             interferer), as the task has them; WER_… and CER_… with the name of the recogniser that the utterance's
-            language has, the first a `WerValue`; RTF and STEPS if the utterance has them.
+            language has, the first a `WerValue`, and named WER_asr_… and CER_asr_… where the text is what that
+            recogniser hears in a recording; RTF and STEPS if the utterance has them.
         """
         waves = Waves(utterance)
         try:
@@ -89,12 +94,18 @@ class Suite:
                 **self._quality(waves),
                 **self._intrusive(waves),
                 **{key: value for encoder in self._speakers for key, value in self._similar(encoder, waves).items()},
-                **self._words.score(lambda: waves["signal"], utterance.text, utterance.language),
+                **self._words.score(lambda: waves["signal"], self._text(waves), utterance.language),
                 **_speed(utterance),
             }
         except Exception as error:
             error.add_note(f"while scoring {utterance.id}")
             raise
+
+    def _text(self, waves: Waves) -> str | Recorded | None:
+        """Return what should be heard."""
+        if waves.utterance.text_recording is None:
+            return waves.utterance.text
+        return lambda: waves["recording of the text"]
 
     def _quality(self, waves: Waves) -> dict[str, MetricValue]:
         """Return NISQA."""
@@ -163,6 +174,7 @@ class Suite:
             "stoi": f"not extended, and extended with noise of seed {SEED}",
             "si_sdr": "without the mean",
             "normalizer": NORMALIZERS[self._words.rules],
+            "normalizer_versions": versions(_RULES),
             "asr_loops": loops.CAPPED if self._words.caps_loops else loops.AS_HEARD,
             "nothing_heard": "all words deleted",
             "sample_rate": signal.METRIC_RATE,
@@ -179,10 +191,11 @@ class Waves:
         """Keep the signals as given."""
         self.utterance = utterance
         self._given = {
-            "signal": utterance.generated,
-            "reference": utterance.reference,
-            "interferer": utterance.interferer,
-            "prompt": utterance.prompt,
+            "signal": (utterance.generated, "generated"),
+            "reference": (utterance.reference, "reference"),
+            "interferer": (utterance.interferer, "interferer"),
+            "prompt": (utterance.prompt, "prompt"),
+            "recording of the text": (utterance.text_recording, "text_recording"),
         }
         self._ready: dict[str, np.ndarray] = {}
 
@@ -193,10 +206,10 @@ class Waves:
             MetricError: it was not given, or it cannot be used.
         """
         if name not in self._ready:
-            wave = self._given[name]
+            wave, field = self._given[name]
             if wave is None:
                 raise MetricError(f"no {name}")
-            self._ready[name] = signal.to_metric_rate(wave, self.utterance.sample_rate, name)
+            self._ready[name] = signal.to_metric_rate(wave, self.utterance.rate_of(field), name)
         return self._ready[name]
 
     def pair(self) -> tuple[np.ndarray, np.ndarray]:

@@ -55,11 +55,12 @@ class WerValue(ErrorRate):
     """A word error rate (edits / words, a fraction), what was heard, and the two texts as they were compared.
 
     `hypothesis` is None if nothing was transcribed. `compared` are the reference and the hypothesis after
-    normalisation, words separated by blanks.
+    normalisation, words separated by blanks. `reference` is what was heard in a recording that stands in for the text.
     """
 
     hypothesis: str | None = None
     compared: tuple[str, str] | None = None
+    reference: str | None = None
 
     @property
     def words(self) -> int | None:

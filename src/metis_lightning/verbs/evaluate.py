@@ -32,11 +32,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="more about its test sets, e.g. manifest=libri3mix.jsonl",
     )
     add("--test-sets", nargs="+", metavar="SET", help="test sets to run (default: all of the task)")
+    add(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the items for other tools instead (wavs, list.jsonl, wav.scp), and run nothing",
+    )
     _add_metric_options(parser)
     add("--limit", type=positive, metavar="N", help="only the first N items of each test set")
     add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="K", help="seeds of the sampler (default: 0)")
     add("--num-steps", type=positive, metavar="N", help="sampling steps (default: those released for the task)")
     add("--guidance-scale", type=float, metavar="W", help="guidance of stage 1 (default: that released for the task)")
+    add("--text-guided", action="store_true", help="tell weights that read text what the target says (tse, omni)")
+    add(
+        "--tts-length",
+        choices=("predicted", "reference"),
+        default="predicted",
+        help="how long speech from text is: by the prompt's speaking rate, or as the recording (default: predicted)",
+    )
     add("--base", default="nano", metavar="BUNDLE", help="bundle of checkpoints and of resynthesis (default: nano)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: evaluation/results/TASK)")
     add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
@@ -81,6 +94,7 @@ VERB = Verb(
         "--task se --system runs/se_lora/checkpoints/last.ckpt --seeds 0 1 2",
         "--task se --system input theirs=wavs:enhanced --limit 10",
         "--task tse --system nano last.ckpt --test-sets test-unseen --devices 4",
+        "--task tse --test-sets test-unseen --export items",
     ),
     add_options=add_options,
     run="metis_lightning.evaluate.main:run_evaluate",
