@@ -23,7 +23,8 @@ def run_bench_data(options: Namespace, config: Sequence[str]) -> None:
     datamodule = cli.datamodule
     if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):
         raise UserError("bench data: give a config of a module and a corpus of this package with -c")
-    read_stored(datamodule, getattr(cli.model, "tokenizer", None), cli.model.token_kinds)
+    tokenizer, device = getattr(cli.model, "tokenizer", None), cli.trainer.strategy.root_device
+    read_stored(datamodule, tokenizer, cli.model.token_kinds, device)
     print(*report(measure(datamodule, options.seconds), datamodule), sep="\n")
 
 

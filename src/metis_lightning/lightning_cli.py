@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from zipfile import is_zipfile
 
 import torch
@@ -93,6 +93,20 @@ class MetisCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the verbs and the arguments they do not show; `weights_only` is not for the user to choose."""
         return {verb: hidden | {"weights_only"} for verb, hidden in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is neither the trainer's nor a class's."""
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=Literal["highest", "high"],
+            default="highest",
+            help="high: a GPU computes what is float32, the frozen front end too, in TF32; stored tokens know the "
+            "difference",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set how products are computed, on which the fingerprints of tokens depend."""
+        torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, turning the parser's errors into one line.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def run_prepare_tokens(options: Namespace, config: Sequence[str]) -> None:
     trainer = _trainer(cli)
     extract(trainer, tokenizer, corpora, options.out, extraction)
     if trainer.is_global_zero:
-        print(*_found(tokenizer, corpora, options.out, extraction), sep="\n")
+        made = fingerprints(tokenizer, kinds, trainer.strategy.root_device)
+        print(*_found(made, corpora, options.out), sep="\n")
 
 
 def extract(
@@ -71,13 +72,11 @@ def _trainer(cli: LightningCLI) -> lightning.Trainer:
     )
 
 
-def _found(
-    tokenizer: SpeechTokenizer, corpora: Sequence[SpeechCorpus], root: Path, extraction: Extraction
-) -> list[str]:
+def _found(made: Mapping[str, str], corpora: Sequence[SpeechCorpus], root: Path) -> list[str]:
     """Return a line for each kind: how much of the corpora is stored, and where."""
     seconds = sum(float(corpus.utterances.seconds.sum()) for corpus in corpora)
     count = sum(map(len, corpora))
-    stores = [TokenStore(root, kind, value) for kind, value in fingerprints(tokenizer, extraction.kinds).items()]
+    stores = [TokenStore(root, kind, value) for kind, value in made.items()]
     return [f"{count:,} utterances, {seconds / 3600:.2f} h"] + [
         f"{store.folder}: {len(store):,} arrays in {len(store.shards)} shards" for store in stores
     ]

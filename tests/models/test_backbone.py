@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from metis_lightning.models.backbone import Attention, Backbone
 from metis_lightning.models.stage1 import Stage1, Stage1Config
@@ -71,3 +75,26 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     backbone.checkpoint_activations = True
     assert all(torch.equal(first, second) for first, second in zip(kept, gradients(), strict=True))
     assert any(gradient.abs().sum() > 0 for gradient in kept)
+
+
+def test_mixed_precision_attends_and_rotates_in_its_own_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, t = Backbone(16, 2, 2, cond_mlp=False), torch.randn(2, 9, 16), torch.tensor([0.3, 0.7])
+    exact = model(x, t)
+    seen: set[torch.dtype] = set()
+    attend = F.scaled_dot_product_attention
+
+    def spied(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        seen.update(each.dtype for each in (q, k, v))
+        return attend(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spied)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(x, t)
+    assert seen == {torch.bfloat16}
+    assert (mixed - exact).norm() / exact.norm() < 0.02
+    seen.clear()
+    assert torch.equal(model(x, t), exact)
+    assert seen == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = torch.compile(model, backend="eager", fullgraph=True)(x, t)
+    assert torch.equal(whole, mixed)

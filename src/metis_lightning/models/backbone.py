@@ -158,7 +158,10 @@ class Backbone(nn.Module):
         """
         step_BH = self.step_embedding(t, x.dtype)
         mask = None if x_mask is None else x_mask.bool()[:, None, None]
-        layout = Layout(rotary_embedding(x.shape[1], self.head_dim, x), mask)
+        cos, sin = rotary_embedding(x.shape[1], self.head_dim, x)
+        # In the type that queries and keys come in: tables in float32 would have mixed precision rotate in float32.
+        mixed = product_dtype(x)
+        layout = Layout((cos.to(mixed), sin.to(mixed)), mask)
         recompute = self.checkpoint_activations and torch.is_grad_enabled()
         for layer in self.layers:
             x = checkpoint(layer, x, step_BH, layout, use_reentrant=False) if recompute else layer(x, step_BH, layout)
@@ -187,6 +190,13 @@ class Backbone(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block.scaled(x, scales[2 * index], scales[2 * index + 1], layout)
         return self.norm.scaled(x, scales[-1])
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the type that a linear map gives for x: that of mixed precision where it is on."""
+    kind = x.device.type
+    is_mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if is_mixed else x.dtype
 
 
 def condition_mlp(hidden_size: int) -> nn.Sequential:

@@ -81,7 +81,10 @@ class TrainableModule(lightning.LightningModule):
             # DDP would wait for the gradients of weights that rest.
             if self.rests:
                 strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-        read_stored(getattr(self.trainer, "datamodule", None), getattr(self, "tokenizer", None), self.token_kinds)
+        # The module is moved to its device later.
+        device = self.trainer.strategy.root_device
+        tokenizer = getattr(self, "tokenizer", None)
+        read_stored(getattr(self.trainer, "datamodule", None), tokenizer, self.token_kinds, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the module's own weights, which of them make which part of a bundle, and the seed of all draws."""

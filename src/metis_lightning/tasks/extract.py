@@ -53,13 +53,15 @@ class TokenExtractor(LightningModule):
     ) -> None:
         super().__init__()
         self.tokenizer, self.corpora, self.root, self.extraction = tokenizer, tuple(corpora), root, extraction
-        self.fingerprints = fingerprints(tokenizer, extraction.kinds)
+        self.fingerprints: dict[str, str] = {}
         self.stores: dict[str, TokenStore] = {}
         # A few recordings on many devices: some have nothing to do.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Look at what is stored."""
+        device = self.trainer.strategy.root_device
+        self.fingerprints = fingerprints(self.tokenizer, self.extraction.kinds, device)
         self.stores = {kind: TokenStore(self.root, kind, value) for kind, value in self.fingerprints.items()}
 
     def predict_dataloader(self) -> Unstored:

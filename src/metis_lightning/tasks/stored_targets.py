@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from metis_lightning.data.module import SpeechDataModule
@@ -32,8 +33,10 @@ def stored_targets(tokenizer: SpeechTokenizer, batch: SpeechBatch) -> tuple[Tens
     return ssl, batch.acoustic_tokens[:, : ssl.shape[1]], frames
 
 
-def read_stored(datamodule: object, tokenizer: SpeechTokenizer | None, kinds: tuple[str, ...]) -> None:
-    """Have a data module that names a token store read from it what `tokenizer` makes.
+def read_stored(
+    datamodule: object, tokenizer: SpeechTokenizer | None, kinds: tuple[str, ...], device: torch.device
+) -> None:
+    """Have a data module that names a token store read from it what `tokenizer` makes on a device.
 
     Raises:
         UserError: if the module trains on no tokens, or the store lacks some.
@@ -42,5 +45,5 @@ def read_stored(datamodule: object, tokenizer: SpeechTokenizer | None, kinds: tu
         return
     if not kinds or tokenizer is None:
         raise UserError("this module trains on audio, not on tokens: leave data.tokens out")
-    found: Mapping[str, str] = fingerprints(tokenizer, kinds)
+    found: Mapping[str, str] = fingerprints(tokenizer, kinds, device)
     datamodule.use_tokens(found)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metis_lightning.tokens.precision import arithmetic
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import WAVE_RATE
 
@@ -17,14 +18,18 @@ ALGORITHM = 1
 """Counted up when a release makes other tokens with the same weights."""
 
 
-def fingerprints(tokenizer: SpeechTokenizer, kinds: Iterable[str]) -> dict[str, str]:
+def fingerprints(
+    tokenizer: SpeechTokenizer, kinds: Iterable[str], device: torch.device | None = None
+) -> dict[str, str]:
     """Return the SHA-256 of everything that each kind of array follows from: settings, weights and this code's version.
 
-    The acoustic codec's decoder is left out, which tokens do not depend on: training it on keeps them valid.
+    The acoustic codec's decoder is left out, which tokens do not depend on: training it on keeps them valid. So is the
+    device, as long as it computes in float32; what a GPU computes in TF32 has fingerprints of its own.
 
     Args:
         tokenizer: whose encoders' weights are hashed; w2v-BERT is loaded for it if it was not yet.
         kinds: among `ssl`, `acoustic` and `features`.
+        device: where it makes them; where it is now if None.
 
     Raises:
         ValueError: if a kind is none of them, or the tokenizer has no codec for it.
@@ -33,7 +38,13 @@ def fingerprints(tokenizer: SpeechTokenizer, kinds: Iterable[str]) -> dict[str, 
     made = {"features": _features, "ssl": _ssl, "acoustic": _acoustic}
     if unknown := set(kinds) - made.keys():
         raise ValueError(f"unknown kinds of tokens: {', '.join(sorted(unknown))}")
-    return {kind: made[kind](tokenizer) for kind in kinds}
+    kind_of = arithmetic(device or next(tokenizer.parameters()).device)
+    return {kind: _computed_in(kind_of, made[kind](tokenizer)) for kind in kinds}
+
+
+def _computed_in(arithmetic: str, digest: str) -> str:
+    """Return the fingerprint in some arithmetic, of that in float32."""
+    return digest if arithmetic == "float32" else hashlib.sha256(f"{arithmetic}|{digest}".encode()).hexdigest()
 
 
 def _features(tokenizer: SpeechTokenizer) -> str:

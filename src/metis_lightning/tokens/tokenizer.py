@@ -13,7 +13,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
-from metis_lightning.tokens.precision import full_precision
+from metis_lightning.tokens.precision import full_precision, settled_products
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.types import WAVE_RATE
@@ -72,8 +72,11 @@ class SpeechTokenizer(nn.Module):
 
 @contextmanager
 def frozen(like: Tensor) -> Iterator[None]:
-    """Within the block there are no gradients and no mixed precision, on which tokens must not depend."""
-    with torch.no_grad(), full_precision(like):
+    """Within the block there are no gradients and no mixed precision, on which tokens must not depend.
+
+    Products are of `precision.arithmetic`, which is a part of the tokens' fingerprints.
+    """
+    with torch.no_grad(), full_precision(like), settled_products(like):
         yield
 
 
