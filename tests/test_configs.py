@@ -15,6 +15,7 @@ from documented import REPOSITORY, config_commands
 from metis_lightning.data.prepared import PreparedDataModule
 from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.tasks.base import TrainableModule
+from said import disagreements
 
 # The paper's scale has sizes without weights: tests/test_scale.py builds it.
 COMMANDS = [command for command in config_commands() if "configs/scale/paper.yaml" not in command]
@@ -23,8 +24,12 @@ COMMANDS = [command for command in config_commands() if "configs/scale/paper.yam
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "+".join(Path(c).stem for c in command[2::2]))
 def test_a_config_builds_its_module_data_and_trainer(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    cli = MetisCLI([*command[1:], "--trainer.accelerator=cpu", "--trainer.devices=1"], {}, run=False)
+    given = {"trainer.accelerator": "cpu", "trainer.devices": "1"}
+    cli = MetisCLI([*command[1:], *(f"--{key}={value}" for key, value in given.items())], {}, run=False)
     assert isinstance(cli.model, TrainableModule)
+    if not any(word.startswith("--") for word in command):
+        effective = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+        assert disagreements(command[2::2], effective, tuple(given)) == {}
     assert isinstance(cli.datamodule, LightningDataModule)
     configured = cli.model.configure_optimizers()
     # Adversarial training has two, beside their schedules.

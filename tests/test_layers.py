@@ -30,6 +30,8 @@ LAYERS = (
     {"generate"},
     {"app"},
     {"merging"},
+    {"config_files"},
+    {"config_options"},
     {"explain", "overlays"},
     {"lightning_cli", "bench_evaluate"},
     {"prepare_tokens", "bench_data", "bench_paper"},

@@ -244,6 +244,19 @@ def test_lists_are_replaced_or_added_to(tmp_path: Path) -> None:
     assert callbacks(scale) == ["a.A", "b.B", "c.C"]
 
 
+def test_classes_in_a_list_are_spoken_to_by_name(tmp_path: Path) -> None:
+    said = {"trainer": {"callbacks": {"A": {"x": 1}}, "callbacks+": [{"class_path": "b.B"}]}}
+    more = {"trainer": {"callbacks": {"B": {"init_args": {"y": 2}}, "C": {"z": 3}}}}
+    settings = laid(tmp_path, said, more)
+    assert content(settings)["trainer"]["callbacks"] == [
+        {"class_path": "a.A", "init_args": {"x": 1}},
+        {"class_path": "b.B", "init_args": {"y": 2}},
+    ]
+    assert settings.dropped == [
+        f"{tmp_path / 'above1.yaml'}: trainer.callbacks.C is dropped: there is no C in the list below"
+    ]
+
+
 def test_null_takes_the_place_of_a_class(tmp_path: Path) -> None:
     assert arguments(laid(tmp_path, {"model": {"init_args": {"optimizer": None}}}))["optimizer"] is None
 

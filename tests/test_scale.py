@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from accelerate import init_empty_weights
-from lightning import LightningDataModule
 from torch import nn
 
 from documented import REPOSITORY, config_commands
+from metis_lightning import cli as command_line
+from metis_lightning.data.lips import EnvelopeRecipe
+from metis_lightning.data.omni import OmniRecipe
+from metis_lightning.data.prepared import PreparedDataModule
+from metis_lightning.data.se import Corruptions, SeRecipe
+from metis_lightning.data.timbre import WorldConverter
+from metis_lightning.data.tse import TseRecipe
+from metis_lightning.data.vc import VcRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
@@ -20,9 +28,11 @@ from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.overlays import class_names, merge_configs
+from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.weights.build import load_base, load_stage2
 from metis_lightning.weights.bundle import bundle_folder, read_index
+from said import disagreements
 
 PAPER = "configs/scale/paper.yaml"
 STAGE1 = 725.9
@@ -30,11 +40,11 @@ STAGE1 = 725.9
 
 
 def at_paper_scale(command: list[str]) -> list[str]:
-    """A documented command with the paper's scale after the files of configs/ and before those of experiments/."""
+    """A documented command with the paper's scale behind the config, before a corpus and a row of experiments/."""
     files = [file for file in command[2::2] if file != PAPER]
-    configs = [file for file in files if file.startswith("configs/")]
-    others = [file for file in files if file.startswith("experiments/")]
-    return ["fit", *(word for file in (*configs, PAPER, *others) for word in ("-c", file))]
+    above = [file for file in files if file.startswith(("configs/data/", "experiments/"))]
+    configs = [file for file in files if file.startswith("configs/") and file not in above]
+    return ["fit", *(word for file in (*configs, PAPER, *above) for word in ("-c", file))]
 
 
 COMMANDS = [list(words) for words in dict.fromkeys(tuple(at_paper_scale(words)) for words in config_commands())]
@@ -55,12 +65,138 @@ def test_a_config_builds_at_paper_scale(command: list[str], monkeypatch: pytest.
     monkeypatch.chdir(REPOSITORY)
     cli = build(command)
     assert isinstance(cli.model, TrainableModule)
-    assert isinstance(cli.datamodule, LightningDataModule)
-    assert cli.datamodule.num_workers == 8
     parameters = list(cli.model.parameters())
     assert parameters
     assert all(parameter.is_meta for parameter in parameters)
     assert cli.model.configure_optimizers()
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    assert disagreements(command[2::2], config, ("trainer.accelerator", "trainer.devices")) == {}
+    if not any(file.startswith(("configs/data/", "experiments/nano/")) for file in command):
+        check_is_the_papers(cli, config)
+
+
+def check_is_the_papers(cli: MetisCLI, config: dict) -> None:
+    """Nothing of nano is left, a run is longer than its warm-up, and a save is one file and seldom."""
+    data, arguments = cli.datamodule, config["model"]["init_args"]
+    assert type(data) is PreparedDataModule
+    assert (data.num_workers, data.max_seconds, data.speeds, data.cache) == (8, 30.0, (1.0,), False)
+    schedules = [arguments["lr_scheduler"]]
+    if isinstance(cli.model, AcousticCodecModule):
+        schedules.append(arguments["adversarial"]["lr_scheduler"])
+        off = (
+            "loudness_weight",
+            "latent_mel_weight",
+            "init_from_data",
+            "continuous_steps",
+            "decoder_only",
+            "start_from",
+        )
+        assert not any(arguments[name] for name in off)
+    for schedule in schedules:
+        assert schedule["class_path"] == "metis_lightning.tasks.schedule.WarmupInverseSqrt"
+        assert cli.trainer.max_steps > 2 * schedule["init_args"]["warmup_steps"] > 0
+    (saves,) = cli.trainer.checkpoint_callbacks
+    assert saves._train_time_interval == timedelta(minutes=30)
+    assert saves._every_n_train_steps == 0
+    assert saves.save_last == "link"
+    assert config["trainer"]["precision"] == "bf16-mixed"
+    recipes = data.recipe.recipes if isinstance(data.recipe, OmniRecipe) else [data.recipe]
+    assert data.val_recipe is data.recipe
+    for recipe in recipes:
+        assert not isinstance(recipe, EnvelopeRecipe)
+        if isinstance(recipe, TseRecipe | VcRecipe):
+            assert (recipe.prompts.enrollment, recipe.prompts.max_seconds) == ("prefix", 12.0)
+        if isinstance(recipe, TseRecipe):
+            assert recipe.snr_range is None
+        if isinstance(recipe, SeRecipe):
+            assert recipe.corruptions == Corruptions()
+            assert recipe.prompts is None
+
+
+def test_the_codecs_and_stage_2_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    semantic, acoustic, decoder, full, first = (
+        build(["fit", "-c", f"configs/{name}.yaml", "-c", PAPER])
+        for name in (
+            "semantic_codec",
+            "acoustic_codec",
+            "acoustic_codec_gan",
+            "semantic_to_acoustic",
+            "semantic_to_acoustic_1layer",
+        )
+    )
+    for cli in (acoustic, decoder):
+        # MaskGCT, section 3.2.4.
+        terms = {"mel": 10, "codebook": 1, "commitment": 0.25, "adversarial": 2, "feature": 2}
+        assert {name: weight for name, weight in cli.model.weights.items() if weight} == terms
+        assert cli.model.adversary.config.from_step == 0
+        assert cli.model.rests is False
+        assert (cli.datamodule.recipe.limit, cli.datamodule.recipe.fixed) == (1.0, True)
+        assert (cli.datamodule.batch_seconds, cli.trainer.max_steps) == (32, 400_000)
+    assert (semantic.model.codebook_weight, semantic.model.commitment_weight) == (1.0, 0.15)
+    assert (semantic.datamodule.recipe.limit, semantic.datamodule.recipe.fixed) == (3.0, True)
+    assert semantic.trainer.max_steps == 400_000
+    for cli in (full, first):
+        assert cli.trainer.max_steps == 1_200_000
+        assert cli.datamodule.recipe.limit is None
+
+
+@pytest.mark.parametrize(
+    ("config", "row", "options"),
+    [
+        ("tse_lora", "table_03/tse_lora_4", ["--data.manifest", "--data.root"]),
+        (
+            "se",
+            "table_04/se_finetune",
+            ["--data.recipe.noise_root", "--data.recipe.rir_root", "--data.manifest", "--data.root"],
+        ),
+        ("vc_lora", "table_02/vc_lora_16", ["--data.recipe.converter", "--data.manifest", "--data.root"]),
+        (
+            "omni",
+            "table_06/omni_finetune",
+            [
+                "--data.recipe.tasks.1.recipe.converter",
+                "--data.recipe.tasks.3.recipe.noise_root",
+                "--data.recipe.tasks.3.recipe.rir_root",
+                "--data.manifest",
+                "--data.root",
+            ],
+        ),
+    ],
+)
+def test_a_run_asks_for_what_it_needs_before_anything_else(
+    config: str, row: str, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    words = ["fit", "-c", f"configs/{config}.yaml", "-c", PAPER, "-c", f"experiments/{row}.yaml"]
+    # A class of this file's stands for a converter.
+    values = ["test_scale.Parrot" if option.endswith("converter") else "/nowhere" for option in options]
+    given = [word for pair in zip(options, values, strict=True) for word in pair]
+
+    def said(*more: str) -> str:
+        assert command_line.main([*words, *more]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert (
+        said() == f"metis-lightning: error: the configs leave open what must be given: {' VALUE, '.join(options)} VALUE"
+    )
+    assert f"{options[0]} VALUE" in said(*given[2:])
+    assert "sizes only" in said(*given)
+    assert merge_configs([*words, *given]).missing == []
+
+
+class Parrot(WorldConverter):
+    """Some converter."""
+
+
+def test_a_value_that_is_open_may_be_given_as_a_part_of_another(tmp_path: Path) -> None:
+    (tmp_path / "open.yaml").write_text("data:\n  init_args:\n    root: ???\n    recipe: {a: [1, {b: '???'}]}\n")
+    words = ["fit", "-c", str(tmp_path / "open.yaml")]
+    assert merge_configs(words).missing == ["--data.root", "--data.recipe.a.1.b"]
+    assert merge_configs([*words, "--data.root=x", "--data.recipe.a", "[]"]).missing == []
+    filled = merge_configs([*words, "--data.root=x", "--data.recipe.a.1.b", "2", "--c.d", "3"])
+    assert yaml.safe_load(filled.args[2]) == {"data": {"init_args": {"root": "x", "recipe": {"a": [1, {"b": 2}]}}}}
+    assert filled.args[3:] == ["--c.d", "3"]
 
 
 def test_modules_of_the_paper_have_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

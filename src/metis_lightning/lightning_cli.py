@@ -70,6 +70,8 @@ class MetisCLI(LightningCLI):
         settings = merge_configs(args)
         self._files = settings.files
         _say(settings.dropped)
+        if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
+            raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
         epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,

@@ -1,8 +1,9 @@
 """Configs laid over each other as data.
 
-Mappings are merged key by key, anything else takes the place of what it is laid over; `key+` adds to the list `key`.
-A class is a mapping of `class_path` and `init_args`. A class that is laid over another keeps those arguments that it
-takes too; what it does not take is noted, so that nothing goes without a word.
+Mappings are merged key by key, anything else takes the place of what it is laid over. `key+` adds to the list `key`,
+and `key: {Name: …}` speaks to the class of that name in it. A class is a mapping of `class_path` and `init_args`: one
+that is laid over another keeps those arguments that it takes too, and what it does not take is noted, so that nothing
+goes without a word. The value `???` is to be given: by a config above or below, or as an option.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _MORE = "dict_kwargs"  # arguments that jsonargparse cannot know of
 _OF_A_CLASS = {CLASS, ARGUMENTS, _MORE}
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 FILE_ENDINGS = (".yaml", ".yml", ".json")
+MISSING = "???"
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Merged:
 
     def _merge(self, below: Any, above: Any, key: tuple[str, ...], name: str) -> Any:  # noqa: ANN401  any value
         below, above = as_class(below, beside=above), as_class(above, beside=below)
+        if isinstance(below, list) and isinstance(above, dict) and any(map(_name, below)) and CLASS not in above:
+            return self._merge_listed(below, above, key, name)
         if not (isinstance(below, dict) and isinstance(above, dict)):
             return above
         if CLASS in above and below.keys() & {ARGUMENTS, _MORE}:
@@ -52,12 +56,22 @@ class Merged:
         for own, value in above.items():
             if str(own).endswith("+"):
                 _append(merged, own, value)
+            elif value == MISSING and merged.get(own) is not None:
+                continue
             elif own in merged:
                 merged[own] = self._merge(merged[own], value, (*key, str(own)), name)
             else:
                 merged.pop(f"{own}+", None)
                 merged[own] = value
         return merged
+
+    def _merge_listed(self, below: list[Any], above: Mapping[str, Any], key: tuple[str, ...], name: str) -> list[Any]:
+        """Return a list of classes with what is said to them by their names."""
+        for absent in above.keys() - set(map(_name, below)):
+            self.dropped.append(
+                f"{name}: {'.'.join((*key, absent))} is dropped: there is no {absent} in the list below"
+            )
+        return [self._merge(each, above.get(_name(each), {}), (*key, _name(each)), name) for each in below]
 
     def _taken(
         self, below: Mapping[str, Any], above: Mapping[str, Any], key: tuple[str, ...], name: str
@@ -72,11 +86,17 @@ class Merged:
             refusal = None if argument in (above.get(ARGUMENTS) or {}) else _refusal(new, argument, value)
             if refusal is None:
                 kept[argument] = value
-            else:
+            elif value != MISSING:
                 place = ".".join((*key, ARGUMENTS, argument))
                 said = json.dumps(value, default=str, ensure_ascii=False)
                 self.dropped.append(f"{name}: {place} = {said} is dropped: {new.__qualname__} {refusal}")
         return {CLASS: above[CLASS], ARGUMENTS: kept}
+
+
+def _name(value: Any) -> str:  # noqa: ANN401  any value
+    """Return the short name of a class in a list; empty if the value is none."""
+    full = as_class(value, beside={CLASS: ""})
+    return str(full[CLASS]).rpartition(".")[2] if isinstance(full, dict) and CLASS in full else ""
 
 
 def as_class(value: Any, beside: Any) -> Any:  # noqa: ANN401  any value

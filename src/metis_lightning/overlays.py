@@ -1,11 +1,5 @@
 """Configs that are laid over others, merged before the parser sees them.
 
-The key `based_on` names the config that a file is laid over, in the file's folder or in one below it, so that the file
-runs by itself:
-
-    based_on: tse_lora.yaml
-    model: {init_args: {lora_rank: 0}}
-
 The key `by_model` says different things to different modules:
 
     trainer: {precision: bf16-mixed}          # for every module
@@ -13,28 +7,21 @@ The key `by_model` says different things to different modules:
       package.PretrainModule:                 # for this class and those that derive from it
         model: {init_args: {stage1: {hidden_size: 1536}}}
 
-So one file brings every config to another scale, though the modules' settings have different names.
+So one file brings every config to another scale, though the modules' settings have different names. What configs are
+based on is in `config_files`, how one is laid over another in `merging`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
-
+from metis_lightning.config_files import BY_MODEL, Layer, read_configs
+from metis_lightning.config_options import fill_missing, merge_classes, options_in, refuse_overruled
 from metis_lightning.errors import UserError
-from metis_lightning.merging import ARGUMENTS, CLASS, FILE_ENDINGS, NAME, Merged, as_class, find_class, nested
-from metis_lightning.safe_yaml import MAX_BYTES, dump_yaml, load_yaml, read_yaml
-
-KEY = "by_model"
-BASE = "based_on"
-_OPTIONS = ("-c", "--config")
-_JOINED = re.compile(r"(-c=?|--config=)(?=.)", re.DOTALL)
-_PARTS = ("model", "data", "trainer")
-_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+from metis_lightning.merging import CLASS, Merged, as_class, find_class
+from metis_lightning.safe_yaml import dump_yaml
 
 
 class Settings(NamedTuple):
@@ -43,19 +30,13 @@ class Settings(NamedTuple):
     args: the arguments with one config, all of them merged, before every option.
     files: the config files, bases too.
     dropped: a line for each setting that is lost because the class above it does not take it.
+    missing: the options that must be given and are not; the config is without them.
     """
 
     args: list[str]
     files: list[Path]
     dropped: list[str]
-
-
-class _Layer(NamedTuple):
-    """A config: what messages call it, the argument before which the options stand that it may overrule, content."""
-
-    name: str
-    position: int
-    content: dict[str, Any]
+    missing: list[str]
 
 
 def merge_configs(args: Sequence[str]) -> Settings:
@@ -68,138 +49,21 @@ def merge_configs(args: Sequence[str]) -> Settings:
         UserError: if a config cannot be read, a base is missing or elsewhere, an option before a config is overruled by
             it, or an overlay by module is given and nothing names a module.
     """
-    words, layers, files = _read(args)
+    words, layers, files = read_configs(args)
     if not layers:
-        return Settings(list(args), [], [])
+        return Settings(list(args), [], [], [])
     layers = list(_spoken(layers, words))
     merged = Merged()
     for layer in layers:
-        _refuse_overruled(layer, words)
+        refuse_overruled(layer, words)
         merged.lay(layer.content, layer.name)
-    options = list(_merge_classes(merged, words))
+    options = list(merge_classes(merged, words))
+    missing = list(fill_missing(merged.content, options))
     verb = [options.pop(0)] if options and not options[0].startswith("-") else []
-    return Settings([*verb, "-c", dump_yaml(merged.content), *options], files, merged.dropped)
+    return Settings([*verb, "-c", dump_yaml(merged.content), *options], files, merged.dropped, missing)
 
 
-def _read(args: Sequence[str]) -> tuple[list[str], list[_Layer], list[Path]]:
-    """Return the arguments without the configs, the configs in the order in which they are laid, and their files."""
-    words: list[str] = []
-    layers: list[_Layer] = []
-    files: list[Path] = []
-    rest = iter(args)
-    for arg in rest:
-        joined = _JOINED.match(arg)
-        if not joined and arg not in _OPTIONS:
-            words.append(arg)
-            continue
-        value = arg[joined.end() :] if joined else next(rest, None)
-        if value is None:
-            raise UserError(f"{arg}: the name of a config file is missing")
-        if Path(value).is_file() or not _is_text(value):
-            for file in _with_bases(Path(value), files) if "://" not in value else [value]:
-                layers.append(_Layer(str(file), len(words), _content(file)))
-                files += [file] if isinstance(file, Path) else []
-        else:
-            layers.append(_Layer("the text after -c", len(words), _checked(load_yaml(value, "-c"), "-c")))
-    return words, layers, files
-
-
-def _is_text(value: str) -> bool:
-    """Tell whether the value of `-c` is a config itself instead of its name."""
-    return "\n" in value or ": " in value or value.startswith("{")
-
-
-def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:
-    """Return a config and those that it is based on, lowest first, down to one that was given already.
-
-    Raises:
-        UserError: if a base is missing, lies elsewhere, or is based on what is based on it.
-    """
-    chain = [file]
-    known = {path.resolve() for path in given}
-    while (base := _base(chain[-1])) is not None and base.resolve() not in known:
-        if base.resolve() in {path.resolve() for path in chain}:
-            round_trip = " is based on ".join(map(str, [*chain, base]))
-            raise UserError(f"{round_trip}: a config cannot be below itself")
-        chain.append(base)
-    return chain[::-1]
-
-
-def _base(file: Path) -> Path | None:
-    """Return the config that a file is based on."""
-    content = read_yaml(file)
-    if not isinstance(content, dict) or BASE not in content:
-        return None
-    return _beside(file, content[BASE], f"it is {BASE}")
-
-
-def _beside(file: Path, name: Any, says: str) -> Path:  # noqa: ANN401  whatever stands there
-    """Return the file that a config names, which lies in the config's folder or in one below it.
-
-    Raises:
-        UserError: if it lies elsewhere or does not exist.
-    """
-    folder = file.parent
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{file}: {says} something else than a file in its own folder or in one below it")
-    found = folder / name
-    if not found.is_file():
-        raise UserError(f"{file}: {says} {name!r}, but there is no {found}")
-    if not any(found.resolve().is_relative_to(place.resolve()) for place in (folder, file.resolve().parent)):
-        raise UserError(f"{file}: {says} {name!r}, which is a link to another folder")
-    return found
-
-
-def _content(file: Path | str) -> dict[str, Any]:
-    """Return what a config says by itself, its parts that lie in files of their own included."""
-    if isinstance(file, str):
-        return _checked(load_yaml(_download(file), file), file)
-    content = _checked(read_yaml(file), str(file))
-    for part in _PARTS:
-        if isinstance(named := content.get(part), str) and named.endswith(FILE_ENDINGS):
-            source = _beside(file, named, f"{part} is")
-            content[part] = _checked(read_yaml(source), str(source))
-        elif isinstance(named, str) and not NAME.fullmatch(named):
-            raise UserError(f"{file}: {part} is neither settings, nor a class, nor a file that ends in .yaml")
-    return content
-
-
-def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  whatever stands there
-    """Return a config's content, `based_on` left out.
-
-    Raises:
-        UserError: if it is none, or asks for more than values of other keys.
-    """
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{source}: not a config: it has no keys such as model, data, trainer")
-    if found := _RESOLVER.search(str(content)):
-        raise UserError(
-            f"{source}: ${{{found[1]}:…}} is not resolved in a config, only references to its keys are; give the value "
-            "as an option, in which the shell fills in variables"
-        )
-    spoken = content.pop(KEY, None)
-    content.pop(BASE, None)
-    result: dict[str, Any] = nested(content, source)
-    if spoken is not None:
-        if not isinstance(spoken, dict) or not all(isinstance(said, dict) for said in spoken.values()):
-            raise UserError(f"{source}: {KEY} names classes, and below each what it says to them")
-        result[KEY] = {name: nested(said, source) for name, said in spoken.items()}
-    return result
-
-
-def _download(address: str) -> str:
-    """Return the text of a config that lies on a server."""
-    try:
-        with fsspec.open(address, "rb") as file:
-            content: bytes = file.read(MAX_BYTES)
-        return content.decode("utf-8-sig")
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{address}: cannot be read ({type(error).__name__})") from error
-
-
-def _spoken(layers: Sequence[_Layer], words: Sequence[str]) -> Iterator[_Layer]:
+def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
     """Yield the configs with `by_model` resolved: what a file says to every module, to ancestors, to the class itself.
 
     Raises:
@@ -207,8 +71,8 @@ def _spoken(layers: Sequence[_Layer], words: Sequence[str]) -> Iterator[_Layer]:
     """
     ancestors: list[str] | None = None
     for layer in layers:
-        spoken = layer.content.get(KEY)
-        yield layer._replace(content={key: value for key, value in layer.content.items() if key != KEY})
+        spoken = layer.content.get(BY_MODEL)
+        yield layer._replace(content={key: value for key, value in layer.content.items() if key != BY_MODEL})
         if spoken is None:
             continue
         _refuse_unknown(spoken, layer.name)
@@ -218,13 +82,13 @@ def _spoken(layers: Sequence[_Layer], words: Sequence[str]) -> Iterator[_Layer]:
                 yield layer._replace(content=spoken[name])
 
 
-def _module(layers: Sequence[_Layer], words: Sequence[str]) -> str:
+def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
     """Return the full name of the module that configs and options name last."""
     named = [_class_path(layer.content.get("model")) for layer in layers]
-    named += [value for key, value, _ in _options(words) if key in ("model", f"model.{CLASS}")]
+    named += [value for key, value, _ in options_in(words) if key in ("model", f"model.{CLASS}")]
     paths = [path for path in named if path]
     if not paths:
-        raise UserError(f"a config with {KEY!r} is laid over another one, which names the module: give that first")
+        raise UserError(f"a config with {BY_MODEL!r} is laid over another one, which names the module: give that first")
     found = None
     for path in paths:
         found = find_class(path, beside=found) or found
@@ -235,7 +99,7 @@ def _refuse_unknown(spoken: Mapping[str, Any], source: str) -> None:
     """Refuse classes of this package that do not exist: what is said to them would be lost."""
     for name in spoken:
         if name.startswith("metis_lightning.") and find_class(name) is None:
-            raise UserError(f"{source}: {KEY}: there is no class {name!r}")
+            raise UserError(f"{source}: {BY_MODEL}: there is no class {name!r}")
 
 
 def class_names(path: str) -> list[str]:
@@ -254,70 +118,3 @@ def _class_path(value: Any) -> str | None:  # noqa: ANN401  whatever stands ther
     """Return the class that a config's `model` names."""
     full = as_class(value, beside={CLASS: ""})
     return full.get(CLASS) if isinstance(full, dict) else None
-
-
-def _options(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
-    """Yield key, value and place of every option among the arguments; the value is empty if it has none."""
-    for at, word in enumerate(words):
-        if word.startswith("--"):
-            key, joined, value = word[2:].partition("=")
-            follows = not joined and at + 1 < len(words) and not words[at + 1].startswith("--")
-            yield key.rstrip("+"), words[at + 1] if follows else value, slice(at, at + 1 + follows)
-
-
-def _refuse_overruled(layer: _Layer, words: Sequence[str]) -> None:
-    """Refuse an option that a config behind it would overrule."""
-    said = set(_keys(layer.content))
-    for key, _, _ in _options(words[: layer.position]):
-        own = ".".join(part for part in key.split(".") if part != ARGUMENTS)
-        if any(f"{own}.".startswith(f"{other}.") or f"{other}.".startswith(f"{own}.") for other in said):
-            raise UserError(f"--{key} stands before {layer.name}, which says otherwise; give options after all configs")
-
-
-def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    """Yield the keys of a config as options name them."""
-    for key, value in content.items():
-        own = above if key == ARGUMENTS else f"{above}.{str(key).rstrip('+')}".removeprefix(".")
-        if isinstance(value, dict) and value:
-            yield from _keys(value, own)
-        else:
-            yield own
-
-
-def _merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
-    """Merge the options that name a class where the configs name another, and yield the other arguments."""
-    taken: set[int] = set()
-    for key, value, place in _options(words):
-        parts = key.split(".")
-        loaded = _value(value)
-        if parts[-1] == CLASS:
-            parts, loaded = parts[:-1], {CLASS: loaded}
-        where = _find(merged.content, parts)
-        if where is not None and isinstance(loaded := as_class(loaded, beside={CLASS: ""}), dict) and CLASS in loaded:
-            for part in reversed(where):
-                loaded = {part: loaded}
-            merged.lay(loaded, f"--{key}")
-            taken |= set(range(place.start, place.stop))
-    yield from (word for at, word in enumerate(words) if at not in taken)
-
-
-def _value(text: str) -> Any:  # noqa: ANN401  any value
-    """Return what the value of an option holds: of a file its content."""
-    if text.endswith(FILE_ENDINGS) and Path(text).is_file():
-        return nested(read_yaml(Path(text)), text)
-    try:
-        return nested(load_yaml(text, "an option"), "an option")
-    except UserError:
-        return text  # The parser, which knows what it expects, says what is wrong.
-
-
-def _find(content: Any, parts: Sequence[str]) -> list[str] | None:  # noqa: ANN401  any value
-    """Return the keys that lead to the class that an option names; None if the configs have none there."""
-    where: list[str] = []
-    for part in parts:
-        if isinstance(content, dict) and part not in content and isinstance(content.get(ARGUMENTS), dict):
-            where, content = [*where, ARGUMENTS], content[ARGUMENTS]
-        if not isinstance(content, dict) or part not in content:
-            return None
-        where, content = [*where, part], content[part]
-    return where if isinstance(content, dict) and CLASS in content else None

@@ -1,3 +1,4 @@
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,39 @@ def test_prefix_is_the_utterance_itself_with_its_rest_mixed(corpus, seed):
     assert torch.equal(item.wave, corpus.wave(2))
     assert torch.equal(item.source[:prompt], item.wave[:prompt])
     assert -5.01 < snr(item) < 5.01
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_an_snr_the_interferer_is_as_loud_as_it_is(corpus, seed):
+    item = TseRecipe(snr_range=None)(corpus, 2, derived_generator(seed))
+    target = item.wave[item.prompt_length :]
+    added = (item.source[item.prompt_length :] - target) / item.applied["gain"]
+    other = corpus.wave(corpus.index_of(item.applied["interferer"]))
+    assert "snr_db" not in item.applied
+    if other.numel() <= target.numel():
+        assert torch.allclose(added[: other.numel()], other, atol=1e-6)
+        assert not added[other.numel() :].abs().gt(1e-6).any()
+    else:
+        windows = other.unfold(0, target.numel(), 1)
+        assert (windows - added).abs().amax(dim=1).min() < 1e-6
+
+
+def test_a_shorter_interferer_ends_before_the_target(corpus):
+    waves = {0: torch.full((48_000,), 0.25), 1: torch.full((12_000,), 0.5)}
+    mixed, _ = TseRecipe(snr_range=None)._mix(_TwoVoices(waves), 0, waves[0][:24_000], derived_generator(0))
+    assert mixed.mixture.tolist() == [0.75] * 12_000 + [0.25] * 12_000
+    assert mixed.gain == 1.0
+
+
+class _TwoVoices:
+    """A corpus of two utterances, by two speakers."""
+
+    def __init__(self, waves):
+        self.utterances = [Namespace(id=str(i), speaker=str(i), text=str(i)) for i in waves]
+        self.wave = waves.get
+
+    def __len__(self):
+        return len(self.utterances)
 
 
 def test_snr_is_as_asked(corpus):

@@ -22,7 +22,7 @@ class PreparedDataModule(SpeechDataModule):
     def __init__(
         self,
         recipe: Recipe,
-        manifest: Path,
+        manifest: Path | None = None,
         root: str | None = None,
         selection: Selection = Selection(),  # noqa: B008  frozen
         leave_out: Path | None = None,
@@ -32,23 +32,26 @@ class PreparedDataModule(SpeechDataModule):
 
         Args:
             recipe: makes a training item from an utterance.
-            manifest: as `python -m metis_lightning prepare` writes it, or in that format (`data.manifest.parse_row`).
+            manifest: as `python -m metis_lightning prepare` writes it, or in that format (`data.manifest.parse_row`);
+                it must be named.
             root: folder or URL that its paths are relative to; None is the manifest's folder.
             selection: what is kept.
             leave_out: a test list made of the same corpus, such as EmiliaMix's, whose utterances are not trained on.
             kwargs: see `SpeechDataModule`.
         """
         super().__init__(recipe, **kwargs)
-        self.manifest, self.corpus_root, self.selection = Path(manifest), root, selection
+        self.manifest, self.corpus_root, self.selection = manifest, root, selection
         self.leave_out = leave_out
 
     def utterances(self) -> UtteranceTable:
         """Return what is kept, with speakers held out for validation if the corpus has no split for it.
 
         Raises:
-            UserError: if the manifest is missing, wrong, not the one of its checksum, or nothing is kept.
+            UserError: if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is kept.
         """
-        listed = open_manifest(self.manifest, self.corpus_root)
+        if self.manifest is None:
+            raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")
+        listed = open_manifest(Path(self.manifest), self.corpus_root)
         if self.leave_out is not None:
             listed = listed.where(~listed.is_named(_named(self.leave_out)))
         kept = select(listed, self.selection)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.mixing import PEAK, Mixed, is_silent, mix_at_snr
+from metis_lightning.data.mixing import PEAK, Mixed, add_voices, is_silent, mix_at_snr
 from metis_lightning.data.prompts import Enrollment, Prompts, check_range
 from metis_lightning.data.recipe import Recipe, SpeechItem, draw_uniform
 from metis_lightning.data.voices import draw_interferer, speech_crop
@@ -16,14 +17,13 @@ from metis_lightning.types import Applied
 class TseRecipe(Recipe):
     """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
 
-    The paper adds another sample to the rest of the target "by plain waveform addition" and states neither SNR nor
-    the length of the prefix; `snr_range` and `prompt_fraction` are ours. Where target or interferer is silent there is
-    no SNR, and the target stays alone.
+    The paper adds another sample to the rest of the target "by plain waveform addition", both as loud as they are: that
+    is `snr_range: null`. An SNR is ours, as is the length of the prefix, which the paper does not state.
     """
 
     def __init__(
         self,
-        snr_range: tuple[float, float] = (-5.0, 5.0),
+        snr_range: tuple[float, float] | None = (-5.0, 5.0),
         enrollment: Enrollment = "prefix",
         prompt_fraction: tuple[float, float] = (0.1, 0.4),
         max_prompt_seconds: float = 4.0,
@@ -32,7 +32,9 @@ class TseRecipe(Recipe):
         """Choose the mixtures.
 
         Args:
-            snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt.
+            snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt; the interferer
+                is turned and repeated as a loop, and where either is silent the target stays alone. None adds the
+                interferer as it is: a longer one is cropped, a shorter one ends before the target.
             enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
             prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
             max_prompt_seconds: no prompt is longer.
@@ -41,7 +43,8 @@ class TseRecipe(Recipe):
         Raises:
             ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is unknown.
         """
-        check_range("snr_range", snr_range)
+        if snr_range is not None:
+            check_range("snr_range", snr_range)
         check_range("gain_db", gain_db)
         self.snr_range, self.gain_db = snr_range, gain_db
         self.prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
@@ -74,11 +77,16 @@ class TseRecipe(Recipe):
     ) -> tuple[Mixed, Applied]:
         """Return the target with an interferer on top, and what that is."""
         interferer = draw_interferer(corpus, index, generator)
-        other = speech_crop(corpus.wave(interferer), target.numel(), generator)
+        other, name = corpus.wave(interferer), corpus.utterances[interferer].id
+        if self.snr_range is None:
+            missing = target.numel() - other.numel()
+            other = pad(other, (0, missing)) if missing >= 0 else speech_crop(other, target.numel(), generator)
+            return add_voices(target, other), {"interferer": name}
+        other = speech_crop(other, target.numel(), generator)
         snr_db = draw_uniform(*self.snr_range, generator)
         if is_silent(target) or is_silent(other):
             return Mixed(target, target, torch.zeros_like(target), gain=1.0), {}
-        return mix_at_snr(target, other, snr_db), {"interferer": corpus.utterances[interferer].id, "snr_db": snr_db}
+        return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
 
     def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:
         gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
