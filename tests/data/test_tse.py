@@ -1,5 +1,6 @@
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from metis_lightning.data.audio import write_wav
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.mixing import rms
 from metis_lightning.data.recipe import derived_generator
+from metis_lightning.data.speed import renamed
 from metis_lightning.data.tse import TseRecipe
 from metis_lightning.data.voices import draw_enrollment, draw_interferer, speech_crop
 from metis_lightning.errors import UserError
+from metis_lightning.types import Utterance
 
 
 def snr(item):
@@ -160,3 +163,31 @@ def test_an_interferer_crop_is_never_the_pause():
 def test_nonsense_is_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         TseRecipe(**arguments)
+
+
+def test_no_target_of_librimix_is_its_own_enrollment_out_of_another_mixture() -> None:
+    """Without transcripts nothing but the ids tells: mixtures name the LibriSpeech utterances they are made of."""
+
+    def source(mixture: str, number: int, speed: float = 1.0) -> Utterance:
+        listed = Utterance(
+            id=f"{mixture}_s{number}",
+            path=Path(f"{mixture}_s{number}.wav"),
+            language="en",
+            speaker=mixture.split("_")[number - 1].split("-")[0],
+            text="",
+            split="train",
+            seconds=3.0,
+            sample_rate=16_000,
+            source="LibriMix train-100 mix_clean",
+            license="",
+        )
+        return renamed(listed, speed)
+
+    for speed in (1.0, 0.9):
+        mixtures = [("1-1-1_2-1-1", 1), ("1-1-1_3-1-1", 1), ("4-1-1_1-1-1", 2), ("1-1-2_2-1-2", 1)]
+        corpus = SpeechCorpus([source(*mixture, speed=speed) for mixture in mixtures])
+        generator = torch.Generator().manual_seed(0)
+        for target in range(3):
+            assert {draw_enrollment(corpus, target, generator) for _ in range(40)} == {3}
+        assert {draw_enrollment(corpus, 3, generator) for _ in range(60)} == {0, 1, 2}
+        assert draw_enrollment(SpeechCorpus(corpus.utterances[:3]), 0, generator) is None

@@ -80,12 +80,15 @@ def test_tokens_that_no_number_of_batches_gives_are_refused_with_a_cure() -> Non
         accumulation(3_000, 4_000)
 
 
-@pytest.mark.parametrize(("processes", "count"), [(1, 8), (4, 2), (8, 1)])
-def test_an_update_has_the_tokens_whatever_the_processes(processes: int, count: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_an_update_has_the_tokens_whatever_the_processes_and_the_padding(processes: int) -> None:
     data = StarterDataModule(PlainRecipe(), batch_seconds=200)
     trainer = SimpleNamespace(datamodule=data, world_size=processes, accumulate_grad_batches=1)
     TokensPerUpdate(80_000).setup(trainer, SimpleNamespace(automatic_optimization=True), "fit")
-    assert trainer.accumulate_grad_batches == count
+    lengths, batches = data.corpora()["train"].utterances.seconds, list(data.train_dataloader().batch_sampler)
+    heard = [50 * sum(lengths[index] for _, index in batch) for batch in batches]
+    tokens = trainer.accumulate_grad_batches * processes * sum(heard) / len(heard)
+    assert tokens == pytest.approx(80_000, rel=0.1)
 
 
 def test_switches_reach_every_backbone_and_change_no_weight(tiny_bundle: Path, tmp_path: Path) -> None:

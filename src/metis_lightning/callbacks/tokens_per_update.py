@@ -14,7 +14,7 @@ TOLERANCE = 0.1
 
 
 class TokensPerUpdate(Callback):
-    """Sets `accumulate_grad_batches` so that an update sees a number of token frames, padding included.
+    """Sets `accumulate_grad_batches` so that an update sees a number of token frames, on average and without padding.
 
     The paper's pre-training has 80,000: 10,000 on each of 8 GPUs. The last update of an epoch may see fewer.
 
@@ -36,12 +36,13 @@ class TokensPerUpdate(Callback):
         datamodule = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, SpeechDataModule) or not pl_module.automatic_optimization:
             raise UserError("TokensPerUpdate: needs a SpeechDataModule and a module with one optimizer")
-        batch = datamodule.batch_seconds * TOKEN_RATE * trainer.world_size
+        seconds = datamodule.seconds_of_a_batch()
+        batch = seconds * TOKEN_RATE * trainer.world_size
         trainer.accumulate_grad_batches = accumulation(self.tokens, batch)
         count = trainer.accumulate_grad_batches
         rank_zero_info(
-            f"TokensPerUpdate: {count} batches of {datamodule.batch_seconds:g} s on {trainer.world_size} processes, "
-            f"{count * batch:g} tokens an update"
+            f"TokensPerUpdate: {count} batches of {datamodule.batch_seconds:g} s, which hold {seconds:.4g} s of audio, "
+            f"on {trainer.world_size} processes: {count * batch:.0f} tokens an update"
         )
 
 
@@ -59,6 +60,6 @@ def accumulation(tokens: int, batch: float) -> int:
         return count
     # The data module's seconds that would give exactly the number, in as many batches.
     raise UserError(
-        f"TokensPerUpdate: a batch over all processes has {batch:g} tokens, and no whole number of them comes near "
+        f"TokensPerUpdate: a batch over all processes has {batch:.0f} tokens, and no whole number of them comes near "
         f"{tokens}; multiply data.batch_seconds by {tokens / (count * batch):.3g}, or change the number of devices"
     )

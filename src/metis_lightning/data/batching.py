@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,16 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
+from metis_lightning.data.buckets import LOOSE, TIGHT, Buckets, brought_to, divisible_count, permutation
 from metis_lightning.data.recipe import SpeechItem, derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.types import SpeechBatch
 
 ItemKey = tuple[int, int]
 """(epoch, index). The epoch travels with the index because workers hold a copy of the dataset from before it."""
-
-# Lengths within 8% share a bucket, so that padding costs 4% or so; where that makes less than two batches, as in small
-# corpora, lengths within a factor of 1.2 do, so that the neighbours of an item still vary.
-_TIGHT, _LOOSE = 1.08, 1.2
 
 # Items from which the padding without buckets is told.
 _ENOUGH = 200_000
@@ -110,12 +107,16 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
     """
 
     def __init__(
-        self, lengths: Sequence[float] | np.ndarray, batch_seconds: float, shuffle: bool, seed: int = 0
+        self,
+        lengths: Sequence[float] | np.ndarray | Callable[[int], np.ndarray],
+        batch_seconds: float,
+        shuffle: bool,
+        seed: int = 0,
     ) -> None:
         """Plan the buckets.
 
         Args:
-            lengths: duration of each item in seconds, at most.
+            lengths: duration of each item in seconds; a function of the epoch where it is drawn anew in each.
             batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
             shuffle: new batches each epoch. Without it, all epochs are epoch 0 and equal, also in their draws.
             seed: of the order.
@@ -123,14 +124,16 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         Raises:
             UserError: if there is no item.
         """
-        if not len(lengths):
+        self._drawn = lengths if callable(lengths) else None
+        self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths, dtype=np.float64)
+        if not len(self.lengths):
             raise UserError("no utterances to make batches from; check the data root, the split and max_seconds")
-        self.lengths = np.asarray(lengths, dtype=np.float64)
         self.batch_seconds, self.shuffle, self.seed = batch_seconds, shuffle, seed
         self.epoch, self._begun, self._done = 0, 0, 0
-        # Indices by length, then by place in the corpus.
-        self._order = np.argsort(self.lengths, kind="stable")
-        self._edges = _bucket_edges(self.lengths[self._order], batch_seconds)
+        self._planned = (0, Buckets(self.lengths, batch_seconds))
+        counts = [self._planned[1].count, *(Buckets(other, batch_seconds).count for other in self._other_epochs())]
+        # As many as any of these epochs has, and their range more: no other epoch is likely to need as many.
+        self._most = 2 * max(counts) - min(counts)
 
     @property
     def sampler(self) -> SecondsBatchSampler:
@@ -151,8 +154,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
     def __len__(self) -> int:
         """Return the number of batches on this process."""
-        counts = [_batch_count(stop - start, self._most(stop)) for start, stop in self._buckets()]
-        return _divisible_count(sum(counts), len(self.lengths), process_world_size()) // process_world_size()
+        return self._count() // process_world_size()
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
         """Yield this process's batches as (epoch, index) pairs."""
@@ -162,43 +164,50 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
             yield [(epoch, index) for index in batch.tolist()]
 
     def padding(self) -> float:
-        """Return the share of an epoch's batches that is padding, over all processes, by the lengths given."""
-        padded = sum(len(batch) * self.lengths[batch].max() for batch in self._epoch_batches())
-        return float(1 - self.lengths.sum() / padded)
+        """Return the share of this epoch's batches that is padding, over all processes, by the lengths given."""
+        lengths = self._buckets().lengths
+        padded = sum(len(batch) * lengths[batch].max() for batch in self._epoch_batches())
+        return float(1 - lengths.sum() / padded)
+
+    def mean_seconds(self) -> float:
+        """Return how much a batch holds without its padding, on average over the first epoch."""
+        return float(self.lengths.sum()) / self._count()
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the batches follow from, the number of processes included."""
-        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{process_world_size()}|{_TIGHT}|{_LOOSE}"
+        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{process_world_size()}|{TIGHT}|{LOOSE}"
         return hashlib.sha256(self.lengths.tobytes() + settings.encode()).hexdigest()[:16]
 
-    def _buckets(self) -> Iterator[tuple[int, int]]:
-        """Yield the buckets as ranges of `_order`, shortest items first."""
-        return zip(self._edges, self._edges[1:], strict=False)
+    def _other_epochs(self) -> Iterator[np.ndarray]:
+        """Yield the lengths of some further epochs, if they differ; of few for a large corpus, which varies less."""
+        if self._drawn is not None and self.shuffle:
+            epochs = min(8, 2 + _ENOUGH // len(self.lengths))
+            yield from (self._drawn(epoch) for epoch in range(1, epochs))
 
-    def _most(self, stop: int) -> int:
-        """Return how many items of a bucket that ends at `stop` fit a batch."""
-        return _fitting(self.batch_seconds, float(self.lengths[self._order[stop - 1]]))
+    def _buckets(self) -> Buckets:
+        """Return the buckets of this epoch."""
+        if self._drawn is not None and self._planned[0] != self.epoch:
+            self._planned = (self.epoch, Buckets(self._drawn(self.epoch), self.batch_seconds))
+        return self._planned[1]
+
+    def _count(self) -> int:
+        """Return the number of batches of all processes, in every epoch."""
+        return divisible_count(self._most, len(self.lengths), process_world_size())
 
     def _epoch_batches(self) -> list[np.ndarray]:
         """Return the batches of all processes, in order, their count a multiple of the number of processes."""
         generator = derived_generator("batches", self.seed, self.epoch)
-        batches = [batch for start, stop in self._buckets() for batch in self._cut(start, stop, generator)]
-        batches = _divisible(batches, self.lengths, process_world_size())
-        return [batches[i] for i in _permutation(len(batches), generator)] if self.shuffle else batches
-
-    def _cut(self, start: int, stop: int, generator: torch.Generator) -> list[np.ndarray]:
-        """Cut a bucket into as few batches as fit, of equal size or one less."""
-        bucket = self._order[start:stop]
-        if self.shuffle:
-            bucket = bucket[_permutation(len(bucket), generator)]
-        count = _batch_count(len(bucket), self._most(stop))
-        edges = [len(bucket) * i // count for i in range(count + 1)]
-        return [bucket[first:last] for first, last in zip(edges, edges[1:], strict=False)]
+        buckets, count = self._buckets(), self._count()
+        while self._drawn is not None and buckets.count > count < len(self.lengths):
+            # An epoch that drew more than was to be expected has batches that are longer by as much, all of them.
+            buckets = Buckets(buckets.lengths, 1.01 * buckets.batch_seconds)
+        batches = brought_to(count, buckets.batches(generator if self.shuffle else None), buckets.lengths)
+        return [batches[i] for i in permutation(len(batches), generator)] if self.shuffle else batches
 
 
 def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds: float, seed: int = 0) -> float:
     """Return the share of padding if batches of the same seconds were filled in random order: what buckets save."""
-    order = _permutation(len(lengths), derived_generator("unbucketed", seed))[:_ENOUGH]
+    order = permutation(len(lengths), derived_generator("unbucketed", seed))[:_ENOUGH]
     drawn = np.asarray(lengths, dtype=np.float64)[order]
     padded, longest, count = 0.0, 0.0, 0
     for length in drawn.tolist():
@@ -206,64 +215,6 @@ def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds
             padded, longest, count = padded + longest * count, 0.0, 0
         longest, count = max(longest, length), count + 1
     return float(1 - drawn.sum() / (padded + longest * count))
-
-
-def _bucket_edges(ascending: np.ndarray, batch_seconds: float) -> list[int]:
-    """Return where the buckets of lengths in ascending order begin, and the end of the last."""
-    edges = [0]
-    while edges[-1] < len(ascending):
-        start = edges[-1]
-        shortest = float(ascending[start])
-        stop, latest = np.searchsorted(ascending, [shortest * _TIGHT, shortest * _LOOSE], side="right").tolist()
-        enough = start + 2 * _fitting(batch_seconds, shortest)
-        edges.append(max(stop, min(enough, latest)))
-    return edges
-
-
-def _fitting(batch_seconds: float, longest: float) -> int:
-    return max(1, int(batch_seconds / longest + 1e-6))
-
-
-def _batch_count(items: int, most: int) -> int:
-    return -(-items // most)
-
-
-def _divisible_count(batches: int, items: int, world_size: int) -> int:
-    """Return how many batches there are once their number is a multiple of `world_size`.
-
-    Raises:
-        UserError: if there are fewer items than processes.
-    """
-    if items < world_size:
-        raise UserError(f"{items} utterances cannot be shared by {world_size} processes; use fewer devices")
-    rounded_up = -(-batches // world_size) * world_size
-    return rounded_up if rounded_up <= items else batches - batches % world_size
-
-
-def _divisible(batches: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
-    """Split or join batches until their number is a multiple of `world_size`."""
-    count = _divisible_count(len(batches), sum(map(len, batches)), world_size)
-    batches = list(batches)
-    while len(batches) < count:
-        _split_largest(batches)
-    while len(batches) > count:
-        _join_shortest(batches, lengths)
-    return batches
-
-
-def _split_largest(batches: list[np.ndarray]) -> None:
-    largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-    half = len(batches[largest]) // 2
-    batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
-
-
-def _join_shortest(batches: list[np.ndarray], lengths: np.ndarray) -> None:
-    batches.sort(key=lambda batch: len(batch) * float(lengths[batch].max()))
-    batches[:2] = [np.concatenate(batches[:2])]
-
-
-def _permutation(count: int, generator: torch.Generator) -> np.ndarray:
-    return torch.randperm(count, generator=generator).numpy()
 
 
 def process_rank() -> int:

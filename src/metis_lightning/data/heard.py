@@ -43,3 +43,12 @@ class HeardRecipe(Recipe):
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the utterance's length and the longest prompt's."""
         return corpus.seconds(index) if self.prompts is None else self.prompts.seconds(corpus, index)
+
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether there are prompts, which are drawn."""
+        return self.prompts is not None
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return the utterance's length, and that of the prompt that such a generator draws."""
+        prompts = self.prompts
+        return corpus.seconds(index) if prompts is None else prompts.drawn_seconds(corpus, index, generator)

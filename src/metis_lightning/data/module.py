@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from metis_lightning.data.batching import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.hours import within_hours
-from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.recipe import Recipe, SpeechItem, item_generator, planned_lengths
 from metis_lightning.data.stored import StoredTokens, corpus_for
 from metis_lightning.data.table import UtteranceTable
 from metis_lightning.errors import UserError
@@ -40,8 +39,7 @@ class RecipeDataset(Dataset[SpeechItem]):
     def __getitem__(self, key: ItemKey) -> SpeechItem:
         """Make the item of (epoch, index)."""
         epoch, index = key
-        generator = derived_generator("item", self.seed, epoch, self.corpus.utterances[index].id)
-        item = self.recipe(self.corpus, index, generator)
+        item = self.recipe(self.corpus, index, item_generator(self.seed, epoch, self.corpus, index))
         return item if self.stored is None else self.stored.attach(self.corpus, item)
 
 
@@ -114,10 +112,21 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         listed = UtteranceTable.of(self.utterances())
         train, val = listed.in_split(self.train_split), listed.in_split(self.val_split)
         if self.hours is not None:
-            train = within_hours(train.where(train.seconds <= self.max_seconds), self.hours)
+            train = within_hours(self._short_enough(self.train_split, train), self.hours)
         for split, recorded, speeds in ((self.train_split, train, self.speeds), (self.val_split, val, (1.0,))):
-            heard = recorded.at_speeds(speeds)
-            self._corpora[split] = SpeechCorpus(heard.where(heard.seconds <= self.max_seconds), cache=self.cache)
+            heard = self._short_enough(split, recorded.at_speeds(speeds))
+            self._corpora[split] = SpeechCorpus(heard, cache=self.cache)
+
+    def _short_enough(self, split: str, utterances: UtteranceTable) -> UtteranceTable:
+        """Return the utterances within `max_seconds`, and say what that leaves out."""
+        fits = utterances.seconds <= self.max_seconds
+        if not fits.all():
+            total, left = (float(lasts.sum()) / 3600 for lasts in (utterances.seconds, utterances.seconds[~fits]))
+            rank_zero_info(
+                f"{split}: {(~fits).sum():,} of {len(fits):,} utterances, {left:.3g} of {total:.3g} hours, left out: "
+                f"longer than data.max_seconds, {self.max_seconds:g} s"
+            )
+        return utterances.where(fits)
 
     def corpora(self) -> Mapping[str, SpeechCorpus]:
         """Return what is heard in training and in validation, by split."""
@@ -162,6 +171,10 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         rank_zero_info(_described(sampler))
         return self._loader(self.train_split, self.recipe, sampler)
 
+    def seconds_of_a_batch(self) -> float:
+        """Return how much a training batch holds without its padding, on average."""
+        return self._sampler(self.train_split, self.recipe, shuffle=True).mean_seconds()
+
     def val_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of fixed validation batches, shortest first."""
         sampler = self._sampler(self.val_split, self.val_recipe, shuffle=False)
@@ -169,8 +182,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
     def _sampler(self, split: str, recipe: Recipe, shuffle: bool) -> SecondsBatchSampler:
         corpus = self.corpora()[split]
-        lengths = np.fromiter((recipe.seconds(corpus, index) for index in range(len(corpus))), dtype=np.float64)
-        return SecondsBatchSampler(lengths, self.batch_seconds, shuffle, self.seed)
+        return SecondsBatchSampler(planned_lengths(recipe, corpus, self.seed), self.batch_seconds, shuffle, self.seed)
 
     def _loader(self, split: str, recipe: Recipe, sampler: SecondsBatchSampler) -> DataLoader[SpeechItem]:
         return DataLoader(
@@ -185,7 +197,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
 
 def _described(sampler: SecondsBatchSampler) -> str:
-    """Return a line on the batches of an epoch: what padding costs, and would without buckets."""
+    """Return a line on the batches of an epoch: what padding costs in the first, and would without buckets."""
     unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
     return (
         f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "

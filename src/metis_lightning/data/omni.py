@@ -40,8 +40,7 @@ class OmniRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the item of the drawn recipe."""
-        drawn = int(torch.multinomial(self.weights, 1, generator=generator))
-        return self.recipes[drawn](corpus, index, generator)
+        return self._drawn(generator)(corpus, index, generator)
 
     def recordings(self) -> Sequence[Recordings]:
         """Return the folders that any of the recipes draws from."""
@@ -50,3 +49,19 @@ class OmniRecipe(Recipe):
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         """Return the longest that any of the recipes gives."""
         return max(recipe.seconds(corpus, index) for recipe in self.recipes)
+
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether items of a recipe do, or recipes differ in what an utterance lasts."""
+        first, *others = self.recipes
+        return any(recipe.varies(corpus) for recipe in self.recipes) or any(
+            recipe.seconds(corpus, index) != first.seconds(corpus, index)
+            for index in range(len(corpus))
+            for recipe in others
+        )
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return what the item of the drawn recipe lasts."""
+        return self._drawn(generator).drawn_seconds(corpus, index, generator)
+
+    def _drawn(self, generator: torch.Generator) -> Recipe:
+        return self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]

@@ -80,6 +80,17 @@ class Prompts:
         listed = corpus.seconds(index)
         return listed if self.enrollment == "prefix" else listed + self.max_seconds
 
+    @property
+    def vary(self) -> bool:
+        """Whether what comes before an utterance is drawn."""
+        return self.enrollment == "utterance"
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return what `draw` makes with such a generator: the utterance, and the prompt if that is put before it."""
+        drawn = draw_enrollment(corpus, index, generator) if self.vary else None
+        prompt = 0.0 if drawn is None else min(self.max_seconds, corpus.seconds(drawn))
+        return corpus.seconds(index) + prompt
+
 
 def split_prefix(
     wave: Tensor, fraction: tuple[float, float], most: int, generator: torch.Generator

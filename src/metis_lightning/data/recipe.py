@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -79,7 +80,18 @@ class Recipe(ABC):
 
     @abstractmethod
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the most that the item can last, in seconds, without reading audio; batches are filled by it."""
+        """Return the most that the item can last, in seconds, without reading audio."""
+
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether an utterance's items differ in length from draw to draw; if not, all last `seconds`."""
+        return False
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return what the item lasts that is made with such a generator, without reading audio.
+
+        Batches are planned by it. It draws what decides the length as `__call__` does, and nothing before that.
+        """
+        return self.seconds(corpus, index)
 
 
 class PlainRecipe(Recipe):
@@ -161,6 +173,24 @@ def draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
 def draw_coin(chance: float, generator: torch.Generator) -> bool:
     """Draw True with probability `chance`."""
     return float(torch.rand((), generator=generator)) < chance
+
+
+def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> torch.Generator:
+    """Return the generator of all draws of an item: a hash of (seed, epoch, id)."""
+    return derived_generator("item", seed, epoch, corpus.utterances[index].id)
+
+
+def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarray | Callable[[int], np.ndarray]:
+    """Return the seconds (N,) of all items of a corpus; a function of the epoch where they are drawn in each."""
+    indices = range(len(corpus))
+    if not recipe.varies(corpus):
+        return np.fromiter((recipe.seconds(corpus, index) for index in indices), dtype=np.float64)
+
+    def of_epoch(epoch: int) -> np.ndarray:
+        drawn = (recipe.drawn_seconds(corpus, i, item_generator(seed, epoch, corpus, i)) for i in indices)
+        return np.fromiter(drawn, dtype=np.float64)
+
+    return of_epoch
 
 
 def derived_generator(*parts: int | str) -> torch.Generator:

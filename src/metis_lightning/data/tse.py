@@ -72,6 +72,14 @@ class TseRecipe(Recipe):
         """Return the utterance's length, and the longest prompt's where that is put before it."""
         return self.prompts.seconds(corpus, index)
 
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether the prompt is another utterance, which is drawn."""
+        return self.prompts.vary
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return the utterance's length, and that of the prompt that such a generator draws."""
+        return self.prompts.drawn_seconds(corpus, index, generator)
+
     def _mix(
         self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
     ) -> tuple[Mixed, Applied]:

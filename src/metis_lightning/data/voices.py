@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.enrollment import parse_source
 from metis_lightning.data.recipe import draw_int
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
@@ -39,12 +40,30 @@ def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator
 
 
 def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:
-    """Draw another utterance of the speaker, with other words where there is one; None if this is the only one."""
-    target = corpus.utterances[index]
-    others = [i for i in corpus.by_speaker[target.speaker] if i != index]
-    different = [i for i in others if not same_words(corpus.utterances[i].text, target.text)]
-    choice = different or others
+    """Draw another recording of the speaker, with other words where there is one; None if this is the only one."""
+    target, voice = corpus.utterances[index], corpus.by_speaker[corpus.utterances[index].speaker]
+
+    def differs(other: int) -> bool:
+        return other != index and recording(corpus.utterances[other]) != recording(target)
+
+    def says_other_words(other: int) -> bool:
+        return differs(other) and not same_words(corpus.utterances[other].text, target.text)
+
+    for _ in range(_TRIES if len(voice) > 1 else 0):
+        if says_other_words(drawn := voice[draw_int(len(voice), generator)]):
+            return drawn
+    choice = [i for i in voice if says_other_words(i)] or [i for i in voice if differs(i)]
     return choice[draw_int(len(choice), generator)] if choice else None
+
+
+def recording(utterance: Utterance) -> str:
+    """Return the name of the recording of what is said.
+
+    In LibriMix one LibriSpeech utterance is a source of several mixtures: other ids, and the same sound.
+    """
+    if not utterance.source.startswith("LibriMix"):
+        return utterance.id
+    return parse_source(utterance.id.removeprefix(f"sp{utterance.speed:g}-")).utterance
 
 
 def same_words(first: str, second: str) -> bool:
