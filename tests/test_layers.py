@@ -15,7 +15,7 @@ PACKAGE = Path(metis_lightning.__file__).parent
 # What may not import each other stands side by side.
 LAYERS = (
     {"errors", "files", "host_waits", "_torchaudio"},
-    {"safe_json", "safe_yaml"},
+    {"safe_json", "safe_yaml", "texts"},
     {"types"},
     {"data"},
     {"tokens"},

@@ -19,6 +19,7 @@ from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.talking_face import Clip, PreparedScan
 from metis_lightning.data.talking_text import read_words
 from metis_lightning.errors import UserError
+from metis_lightning.texts import posix_path, read_lines
 
 _LIST = re.compile(r"(\w+?)_(train|val|test)_transcript_lengths_seg\d+s(\.\d+)*\.csv")
 _SPLITS = {"train": "train", "val": "dev", "test": "test"}
@@ -81,12 +82,8 @@ def _read(path: Path) -> Iterator[Clip]:
     """
     match = _LIST.fullmatch(path.name)
     split = _SPLITS[match[2]] if match else "train"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); make the list again") from error
-    for number, line in enumerate(lines, start=1):
-        cells = line.split(",")
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = posix_path(line).split(",")
         where = f"{path}:{number}"
         parts = PurePosixPath(relative_path("/".join(cells[:2]), where)).parts
         if len(cells) != 4 or len(parts) < 5 or not cells[2].isdecimal():

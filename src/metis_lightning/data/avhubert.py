@@ -17,6 +17,7 @@ from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.talking_face import Clip, PreparedScan
 from metis_lightning.data.talking_text import words_of
 from metis_lightning.errors import UserError
+from metis_lightning.texts import posix_path, read_lines
 
 # The longer list of the two; what both have is listed once.
 _TABLES = ("433h_data", "30h_data")
@@ -97,7 +98,7 @@ def _clip(entry: _Entry) -> Clip | Fault:
 def _listed(root: Path) -> Iterator[_Entry]:
     if (root / "file.list").is_file():
         ids, texts = (_lines(root / name) for name in ("file.list", "label.list"))
-        for number, name in enumerate(ids):
+        for number, name in enumerate(map(posix_path, ids)):
             text = words_of(texts[number]) if number < len(texts) else None
             yield _Entry(name, text, "test" if name.startswith("test/") else "train")
 
@@ -111,13 +112,10 @@ def _table(path: Path, split: str) -> Iterator[_Entry]:
         if len(cells) != 5 or not (cells[3].isdecimal() and cells[4].isdecimal()):
             raise UserError(f"{path}:{number + 2}: expected id, two paths and two counts; the file is cut or damaged")
         text = words_of(words[number]) if number < len(words) else None
-        yield _Entry(cells[0], text, split, int(cells[3]), int(cells[4]))
+        yield _Entry(posix_path(cells[0]), text, split, int(cells[3]), int(cells[4]))
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); make the list again") from error
+    return read_lines(path)

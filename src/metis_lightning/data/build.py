@@ -192,7 +192,7 @@ def _checked(row: Row, root: str, where: str) -> Row | Fault:
         return Fault(place, "wrong field", str(error))
     except UnicodeEncodeError:
         return Fault(place, "name or text is not UTF-8", f"{row['path']}: rename it, or save the text anew")
-    return {**row, "language": utterance.language}
+    return {**row, "text": utterance.text, "language": utterance.language}
 
 
 def _printable(fault: Fault) -> dict[str, str]:

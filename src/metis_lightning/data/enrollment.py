@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
+from metis_lightning.texts import read_lines
 
 
 class MixtureSource(NamedTuple):
@@ -56,7 +57,7 @@ def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
     if not path.is_file():
         raise UserError(f"{path}: no such enrollment list")
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             target, enrollment = _parse(line, f"{path}:{number}")
             found[target] = enrollment

@@ -26,6 +26,7 @@ from metis_lightning.data.locations import relative_path
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, chunks
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.errors import UserError
+from metis_lightning.texts import posix_path
 
 MIXES = ("mix_clean", "mix_both", "mix_single")
 """All voices; all voices and noise; the first voice and noise."""
@@ -73,9 +74,16 @@ class MixtureScan(CorpusScan):
         found = []
         for table in self.tables():
             for number, lines in enumerate(chunks(read_table(table), _SHARD_ROWS)):
-                stamp = stamp_of(table, *(file for line in lines for file in self.files(line)))
+                stamp = stamp_of(table, *(file for line in lines for file in self._named(line)))
                 found.append(Shard(f"{table}:{number}", stamp))
         return found
+
+    def _named(self, line: Line) -> Sequence[Path]:
+        """Return the files of a line; none if it is odd, which the scan says."""
+        try:
+            return self.files(line)
+        except (UserError, ValueError):
+            return []
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield the sources of a piece's mixtures."""
@@ -90,6 +98,8 @@ class MixtureScan(CorpusScan):
                 yield Fault(where, odd.kind, odd.detail)
             except UserError as error:
                 yield Fault(where, "unreadable mixture", str(error))
+            except (ValueError, OverflowError) as error:
+                yield Fault(where, "wrong field", str(error))
 
     def _rows(self, line: Line, subset: str, texts: Transcripts | None) -> Iterator[Row]:
         made, utterances = self.mixture(line, subset), line["mixture_ID"].split("_")
@@ -187,8 +197,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such csv file")
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    try:
+        # A spreadsheet starts its files with a byte-order mark.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not UTF-8 csv ({error}); make or download it anew") from error
     columns = lines[0].keys() if lines else ()
     if not {"mixture_ID", "source_1_path"} <= set(columns):
         raise UserError(
@@ -208,7 +222,7 @@ def _subset(table: Path) -> str:
 
 def _moved(path: str) -> str:
     """Return `<subset>/<folder>/<file>` of an absolute path."""
-    return relative_path("/".join(PurePosixPath(path).parts[-3:]), path)
+    return relative_path("/".join(PurePosixPath(posix_path(path)).parts[-3:]), path)
 
 
 def _check_sum(total: np.ndarray, sources: Sequence[np.ndarray]) -> None:

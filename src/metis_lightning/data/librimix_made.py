@@ -13,6 +13,7 @@ from metis_lightning.data.locations import parse_location, relative_path
 from metis_lightning.data.mixdown import MODES, RATE
 from metis_lightning.data.scan import Row
 from metis_lightning.errors import UserError
+from metis_lightning.texts import posix_path
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ class MadeMixtureScan(MixtureScan):
         where = line["mixture_ID"]
         columns = [name for name in line if re.fullmatch(r"source_\d+_path", name)]
         parts = [
-            [f"{self.speech}/{relative_path(line[name], where)}", float(line[name.replace("_path", "_gain")])]
+            [self._below(self.speech, line[name], where), float(line[name.replace("_path", "_gain")])]
             for name in columns
         ]
         # Without noise in the sum, its file is not needed: it is never shorter than the longest voice.
         noisy = self.mix != "mix_clean"
-        noise = (
-            [f"{self.noise}/{relative_path(line['noise_path'], where)}", float(line["noise_gain"])] if noisy else None
-        )
+        noise = [self._below(self.noise, line["noise_path"], where), float(line["noise_gain"])] if noisy else None
         return {"mix": parts, "noise": noise, "rate": self.sample_rate, "mode": self.mode}
+
+    def _below(self, folder: str, path: str, where: str) -> str:
+        return f"{folder}/{relative_path(posix_path(path), where)}"
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, inspect_fil
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.testsets import TestSets, read_signals, require_files
 from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text, read_lines
 from metis_lightning.types import TestItem, Trial
 
 LICENSE = "CC-BY-4.0"
@@ -86,11 +87,8 @@ def read_transcripts(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); download LibriSpeech again") from error
-    return {line.partition(" ")[0]: line.partition(" ")[2].strip() for line in lines if line.strip()}
+    lines = (line.partition(" ") for line in read_lines(path) if line.strip())
+    return {name: clean_text(text) for name, _, text in lines}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from metis_lightning.data.scan import Fault, Shard, chunks
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.talking_face import Clip, TalkingFaceScan
 from metis_lightning.errors import UserError
+from metis_lightning.texts import posix_path, read_lines
 
 LISTS = {
     "pretrain": ("pretrain", "train"),
@@ -69,11 +70,7 @@ class Lrs2Scan(TalkingFaceScan):
         path = next((p for p in (main.parent / f"{name}.txt", main / f"{name}.txt") if p.is_file()), None)
         if path is None:
             return []
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 ({error}); download the list again") from error
-        return [line.split()[0] for line in lines if line.strip()]
+        return [posix_path(line.split()[0]) for line in read_lines(path) if line.strip()]
 
     def _folder(self, name: str) -> Path:
         return self._corpus() / LISTS[name][0]

@@ -16,6 +16,7 @@ from metis_lightning.data.locations import is_plain_path, parse_file, parse_loca
 from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.safe_json import finite, load_json
+from metis_lightning.texts import clean_text
 from metis_lightning.types import Trial, Utterance
 
 SCHEMA = 1
@@ -185,7 +186,7 @@ def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
     return {
         "id": _id(row, "id", where),
         "speaker": _id(row, "speaker", where),
-        "text": _text(row, "text", where),
+        "text": clean_text(_text(row, "text", where)),
         "language": _text(row, "language", where).split("-")[0].lower(),
         "seconds": _positive(row, "seconds", where),
         "sample_rate": _whole(row, "sample_rate", where, *SAMPLE_RATES),

@@ -9,8 +9,8 @@ are relative to the root.
 from __future__ import annotations
 
 import csv
-import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,8 @@ from metis_lightning.data.scan import Fault, Shard, chunks
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.talking_face import Clip, TalkingFaceScan
 from metis_lightning.errors import UserError
+from metis_lightning.safe_json import load_json
+from metis_lightning.texts import on_disk, read_lines
 
 COLUMNS = ("video", "lips", "audio", "text", "speaker", "id", "split", "language")
 
@@ -42,7 +44,7 @@ class OwnVideoScan(TalkingFaceScan):
         """Return pieces of 100 clips."""
         found = []
         for number, lines in enumerate(chunks(self._lines, _SHARD_CLIPS)):
-            files = [Path(self.root) / str(line[key]) for line in lines for key in COLUMNS[:3] if line.get(key)]
+            files = [Path(self.root) / str(line[key]) for line in map(self._placed, lines) for key in _files(line)]
             # The list's own stamp: texts and speakers stand in it.
             found.append(Shard(f"clips:{number}", stamp_of(self.list, *files)))
         return found
@@ -51,11 +53,25 @@ class OwnVideoScan(TalkingFaceScan):
         """Yield the clips of a piece."""
         start = int(shard.name.partition(":")[2]) * _SHARD_CLIPS
         for number, line in enumerate(self._lines[start : start + _SHARD_CLIPS], start=start):
-            yield _clip(line, f"{self.list.name} clip {number + 1}")
+            yield _clip(self._placed(line), f"{self.list.name} clip {number + 1}")
+
+    def _placed(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Return a line with its paths as the disk has them, whatever system wrote the list."""
+        root = Path(self.root)
+        found = {key: on_disk(root / line[key]) for key in _files(line) if isinstance(line[key], str)}
+        return line | {key: path.relative_to(root).as_posix() for key, path in found.items() if _is_below(path, root)}
 
     @cached_property
     def _lines(self) -> Sequence[dict[str, Any]]:
         return read_list(self.list)
+
+
+def _files(line: dict[str, Any]) -> list[str]:
+    return [key for key in COLUMNS[:3] if line.get(key)]
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return path.is_relative_to(root) and ".." not in path.parts
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
@@ -67,9 +83,8 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such list; give --list a .jsonl or .csv with the columns {', '.join(COLUMNS)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = _parsed(path, text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        lines = _parsed(path)
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not UTF-8 {path.suffix.lstrip('.')} ({error})") from error
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or (unknown := sorted(set(map(str, line)) - set(COLUMNS))):
@@ -78,11 +93,13 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _parsed(path: Path, text: str) -> list[Any]:
+def _parsed(path: Path) -> list[Any]:
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [load_json(line) for line in read_lines(path) if line.strip()]
     if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
+        # Spreadsheets start their files with a byte-order mark, and quote texts with line breaks.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
     raise UserError(f"{path}: a list ends with .jsonl or .csv")
 
 
@@ -93,7 +110,7 @@ def _clip(line: dict[str, Any], where: str) -> Clip | Fault:
     named = given.get("video") or given.get("lips")
     if named is None:
         return Fault(where, "missing pair", "neither video nor lips")
-    stem = PurePosixPath(named).with_suffix("").as_posix()
+    stem = unicodedata.normalize("NFC", PurePosixPath(named).with_suffix("").as_posix())
     utterance_id = given.get("id", re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("."))
     return Clip(
         where=where,

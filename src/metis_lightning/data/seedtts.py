@@ -14,6 +14,7 @@ from metis_lightning.data.locations import relative_path
 from metis_lightning.data.manifest import check_id
 from metis_lightning.data.testsets import TestSets, read_signals, require_files
 from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text, on_disk, posix_path, read_lines
 from metis_lightning.types import TestItem, Trial
 
 _LISTS = {
@@ -88,13 +89,9 @@ class SeedTtsTests(TestSets):
 
 
 def _read(path: Path) -> Iterator[_Line]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); download the list again") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            yield _parse(line.strip().split("|"), path, f"{path}:{number}")
+            yield _parse([clean_text(field) for field in line.split("|")], path, f"{path}:{number}")
 
 
 def _parse(fields: list[str], path: Path, where: str) -> _Line:
@@ -119,4 +116,4 @@ def _parse(fields: list[str], path: Path, where: str) -> _Line:
 
 
 def _file(path: Path, value: str, where: str) -> Path:
-    return path.parent / relative_path(value, where)
+    return on_disk(path.parent / relative_path(posix_path(value), where))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metis_lightning.data.scan import Fault
+from metis_lightning.texts import clean_text
 
 
 def read_words(path: Path, where: str) -> str | Fault:
@@ -23,6 +24,5 @@ def words_of(text: str) -> str:
     >>> words_of("SO WHAT")
     'SO WHAT'
     """
-    first = next(iter(text.splitlines()), "")
-    words = first.removeprefix("Text:")
-    return " ".join(words.replace("{", " ").replace("}", " ").split())
+    words = text.removeprefix("\ufeff").split("\n")[0].removeprefix("Text:")
+    return clean_text(words.replace("{", " ").replace("}", " "))

@@ -13,6 +13,7 @@ from metis_lightning.data.storage import stamp_of
 from metis_lightning.data.testsets import TestSets, read_signals
 from metis_lightning.data.voices import same_words
 from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text
 from metis_lightning.types import TestItem, Trial
 
 _LAYOUTS = (("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav"))
@@ -53,7 +54,7 @@ class VctkScan(CorpusScan):
                 "id": utterance_id,
                 "path": where,
                 "speaker": shard.name,
-                "text": text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else "",
+                "text": _words(text) if text.is_file() else "",
                 "language": "en",
                 "seconds": round(found.seconds, 4),
                 "sample_rate": found.sample_rate,
@@ -119,7 +120,7 @@ class VctkTests(TestSets):
         return self._root / "txt" / _speaker(name) / f"{name}.txt"
 
     def _text(self, name: str) -> str:
-        return self._text_file(name).read_text(encoding="utf-8", errors="replace").strip()
+        return _words(self._text_file(name))
 
 
 def _audio(root: Path, speaker: str = "*") -> list[Path]:
@@ -134,6 +135,11 @@ def _audio(root: Path, speaker: str = "*") -> list[Path]:
         if found := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):
             return found
     return []
+
+
+def _words(path: Path) -> str:
+    """Return what a text file says; some of 0.80 hold bytes that are no UTF-8."""
+    return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
 
 
 def _speaker(name: str) -> str:

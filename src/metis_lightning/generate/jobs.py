@@ -14,7 +14,9 @@ from pathlib import Path
 from metis_lightning.data.audio import OUTPUT_FORMATS
 from metis_lightning.data.folders import files_below
 from metis_lightning.errors import UserError
+from metis_lightning.files import is_regular
 from metis_lightning.generate.lists import read_list
+from metis_lightning.texts import clean_text, on_disk
 
 PATHS = ("source", "prompt", "video", "features")
 TEXTS = ("text", "prompt_text", "language", "prompt_language")
@@ -75,8 +77,8 @@ class Job:
         return Path(self.inputs[name]) if name in self.inputs else None
 
     def text(self, name: str) -> str:
-        """Return a text; empty if it is not given."""
-        return self.inputs.get(name, "")
+        """Return a text as every reader cleans it; empty if it is not given."""
+        return clean_text(self.inputs.get(name, ""))
 
     @property
     def seconds(self) -> float | None:
@@ -111,7 +113,7 @@ def jobs_of(options: Namespace) -> list[Job]:
 def folder_input(options: Namespace) -> str | None:
     """Return the name of the input that is a folder; None if each is a file."""
     given = ((name, getattr(options, name)) for name in FOLDER_SUFFIXES)
-    return next((name for name, path in given if path is not None and path.is_dir()), None)
+    return next((name for name, path in given if path is not None and os.path.isdir(path)), None)
 
 
 def task_of(task: str, inputs: Mapping[str, str]) -> str:
@@ -141,7 +143,7 @@ def check_job(job: Job) -> None:
         raise UserError(f"{job.where}texts of prompt and result go together: the {_shown(missing)} is missing")
     for name in PATHS:
         path = job.path(name)
-        if path is not None and not path.is_file():
+        if path is not None and not is_regular(path):
             raise UserError(f"{job.where}{path}: no such file; check the path of the {_shown(name)}")
     _check_seconds(job)
 
@@ -169,7 +171,7 @@ def _of_list(path: Path, given: Mapping[str, str], options: Namespace) -> list[J
         inputs = {name: value for name, value in line.items() if name in INPUTS}
         for name in PATHS:
             if name in inputs:
-                inputs[name] = str(path.parent / inputs[name])
+                inputs[name] = str(on_disk(path.parent / inputs[name]))
         out = folder / f"{line['id']}.wav"
         inputs = {**given, **inputs}
         seed = _seed(line, options.seed, where)

@@ -9,7 +9,9 @@ from typing import Any
 
 from metis_lightning.data.manifest import check_id
 from metis_lightning.errors import UserError
+from metis_lightning.files import is_regular
 from metis_lightning.safe_json import load_json
+from metis_lightning.texts import read_lines
 
 
 def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
@@ -34,29 +36,28 @@ def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
     """Yield ("file:line", row) of a list."""
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"{path}: a list ends with .csv or .jsonl")
-    try:
-        # Spreadsheets start their files with a byte-order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); save the list as UTF-8") from error
-    yield from _csv(path, text) if path.suffix.lower() == ".csv" else _jsonl(path, text)
+    yield from _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
 
 
-def _csv(path: Path, text: str) -> Iterator[tuple[str, dict[Any, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    try:
-        for row in reader:
-            yield f"{path}:{reader.line_num}", row
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+def _csv(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
+    # Spreadsheets start their files with a byte-order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                yield f"{path}:{reader.line_num}", row
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 ({error}); save the list as UTF-8") from error
 
 
-def _jsonl(path: Path, text: str) -> Iterator[tuple[str, dict[Any, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _jsonl(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             try:
                 row = load_json(line)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from metis_lightning import texts
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics import loops, protocols, signal
 from metis_lightning.metrics.dnsmos import COLUMNS as DNSMOS_COLUMNS
@@ -175,6 +176,7 @@ class Suite:
             "si_sdr": "without the mean",
             "normalizer": NORMALIZERS[self._words.rules],
             "normalizer_versions": versions(_RULES),
+            "texts": texts.RULES,
             "asr_loops": loops.CAPPED if self._words.caps_loops else loops.AS_HEARD,
             "nothing_heard": "all words deleted",
             "sample_rate": signal.METRIC_RATE,

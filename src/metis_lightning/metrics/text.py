@@ -12,6 +12,7 @@ from collections.abc import Callable
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.packages import require
+from metis_lightning.texts import clean_text, unify_apostrophes
 
 Normalizer = Callable[[str], str]
 
@@ -35,7 +36,7 @@ def normalizer(name: str, language: str) -> Normalizer:
         MetricError: it has no rules for the language.
     """
     if name == "none":
-        return str
+        return clean_text
     if name == "whisper-english":
         if language != "en":
             raise MetricError(f"the normaliser whisper-english has no rules for the language '{language}'")
@@ -55,7 +56,7 @@ def english_normalizer() -> Normalizer:
 
     def normalize(text: str) -> str:
         # Of an ellipsis it leaves one dot, which would count as a word.
-        return " ".join(token for token in whisper(text).split() if any(map(str.isalnum, token)))
+        return " ".join(token for token in whisper(_unified(text)).split() if any(map(str.isalnum, token)))
 
     return normalize
 
@@ -64,8 +65,9 @@ def seed_tts_normalizer(language: str) -> Normalizer:
     """Return the rules of the Seed-TTS evaluation: nothing is forgiven but case and punctuation.
 
     Punctuation is deleted, so that "twenty-one" is the word "twentyone". Chinese is split into characters; what is left
-    of Latin letters there keeps its case. Numerals stay as written. One deviation: a blank that punctuation leaves at
-    either end is no empty word here, and none between Chinese characters.
+    of Latin letters there keeps its case. Numerals stay as written. Two deviations: a blank that punctuation leaves at
+    either end is no empty word here, and none between Chinese characters; and a typographic apostrophe counts as the
+    plain one ("won’t" is "won't", not "wont").
 
     Raises:
         MetricError: the language is neither English nor Chinese.
@@ -76,9 +78,9 @@ def seed_tts_normalizer(language: str) -> Normalizer:
     '你 好 世 界'
     """
     if language == "en":
-        return lambda text: " ".join(_without_punctuation(text).lower().split())
+        return lambda text: " ".join(_without_punctuation(_unified(text)).lower().split())
     if language == "zh":
-        return lambda text: " ".join("".join(_without_punctuation(text).split()))
+        return lambda text: " ".join("".join(_without_punctuation(_unified(text)).split()))
     raise MetricError(f"the Seed-TTS rules are for en and zh; the language is '{language}'")
 
 
@@ -89,6 +91,10 @@ def simplified(text: str) -> str:
         UserError: the package zhconv is not installed.
     """
     return require("zhconv", "zh").convert(text, "zh-cn")
+
+
+def _unified(text: str) -> str:
+    return unify_apostrophes(clean_text(text))
 
 
 def _without_punctuation(text: str) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text
 
 PADDING = -1
 UNKNOWN = 0
@@ -68,7 +69,9 @@ class TextFrontEnd(ABC):
             raise UserError(
                 f"text in the language {language!r}: the front end {self.name!r} knows {', '.join(self.languages())}"
             )
-        return (1 + LANGUAGES.index(language), *self.symbols(" ".join(text.split()), language))
+        # Full-width letters and ligatures are read as what they stand for, decomposed ones as one.
+        plain = unicodedata.normalize("NFKC", clean_text(text))
+        return (1 + LANGUAGES.index(language), *self.symbols(" ".join(plain.split()), language))
 
     @abstractmethod
     def languages(self) -> Sequence[str]:
@@ -94,7 +97,7 @@ class Utf8Bytes(TextFrontEnd):
 
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each byte."""
-        return [_FIRST_SYMBOL + byte for byte in unicodedata.normalize("NFKC", text).lower().encode()]
+        return [_FIRST_SYMBOL + byte for byte in text.lower().encode()]
 
     def readable(self, ids: Sequence[int]) -> str:
         """Return the text in lower case."""
