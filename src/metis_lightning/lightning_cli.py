@@ -23,6 +23,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
+from metis_lightning.callbacks.logged_config import LoggedConfig
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
 from metis_lightning.overlays import merge_configs
@@ -82,6 +83,7 @@ class MetisCLI(LightningCLI):
             # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m metis_lightning", "allow_abbrev": False}
             | epilogs,
+            save_config_callback=LoggedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
             seed_everything_default=0,
