@@ -43,7 +43,7 @@ def hyper_parameters(config: Namespace) -> dict[str, bool | int | float | str]:
     {'model': 'B', 'model.optimizer': 'AdamW', 'model.optimizer.lr': 0.001, 'model.optimizer.betas': '[0.9, 0.98]'}
     """
     whole = config.as_dict()
-    trainer = {name: value for name, value in (whole.get("trainer") or {}).items() if name in _TRAINER}
+    trainer = {name: whole["trainer"][name] for name in _TRAINER if name in whole.get("trainer", ())}
     parts = {name: whole[name] for name in ("seed_everything", "model", "data") if name in whole}
     return dict(_flat("", {**parts, "trainer": trainer}))
 
