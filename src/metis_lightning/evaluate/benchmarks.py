@@ -44,7 +44,6 @@ class Ours:
             table of the task lists them.
         first: the systems that come first there, in this order; the others follow by name.
         baseline: the system that the others are tested against.
-        word_errors: "corpus" (all edits over all words) or "mean" (of the utterances' rates), beside the paper's WER.
         test_sets: other names that a test set of the paper's may have in our results.
         columns: by the paper's metrics.
         lists_all: see `task`.
@@ -54,16 +53,10 @@ class Ours:
     task: str
     first: tuple[str, ...] = ()
     baseline: str | None = None
-    word_errors: str = "corpus"
     test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: Mapping[str, OurColumn] = field(default_factory=dict)
     lists_all: bool = True
     rows_task: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a way of counting word errors that is not known."""
-        if self.word_errors not in ("corpus", "mean"):
-            raise ValueError(f"word_errors must be corpus or mean, not {self.word_errors!r}")
 
     def is_test_set(self, theirs: str, ours: str) -> bool:
         """Return whether a test set of our results is one of the paper's, whatever its case and punctuation."""
@@ -95,9 +88,10 @@ class Note:
 class Benchmark:
     """One table of the paper.
 
-    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`, and `ours`,
-    the name (or names) of the system in our results that stands for it. A metric is a number, null, or
-    `{mean, ci95}`. `measured_with` says what the paper measured with. `name` is the file's stem.
+    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the
+    name (or names) of the system in our results that stands for it; `settings`, which those results must have been
+    made with; and `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`.
+    `measured_with` says what the paper measured with. `name` is the file's stem.
     """
 
     name: str
@@ -138,6 +132,12 @@ def our_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names that a row's system may have in our results; the paper's own name is always one."""
     named = row.get("ours", ())
     return (*((named,) if isinstance(named, str) else named), row["system"])
+
+
+def origin_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the remark that a row's numbers are repeated from elsewhere; none if they are not."""
+    named = f"Not measured by the paper's authors: the numbers are those of {row.get('origin')}."
+    return [named] if "origin" in row else []
 
 
 def _read(path: Path) -> Benchmark:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from metis_lightning.evaluate.benchmarks import Benchmark, OurColumn, Ours, our_names
-from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.columns import Column, word_errors_of
 from metis_lightning.evaluate.intervals import too_few
 from metis_lightning.evaluate.layout import EMPTY, INFINITE, NOT_APPLICABLE, Cell, interval, number
 from metis_lightning.evaluate.runs import Result
@@ -99,8 +99,39 @@ class Beside:
 def results_for(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Result]) -> list[Result]:
     """Return the results that stand beside a row of the paper's: of its task, on its test set, by its system.
 
-    The paper's own name of a system stands for one row only: where several rows have it, it is nobody's.
+    Where the row has settings, they were made with these. The paper's own name of a system stands for one row only:
+    where several rows have it, it is nobody's.
     """
+    return [result for result in _named(benchmark, row, results) if not unmet(benchmark, row, result)]
+
+
+def set_otherwise(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Result]) -> dict[str, list[str]]:
+    """Return the runs by the row's system that do not stand beside it, and which of its settings they do not have."""
+    unlike = ((result, unmet(benchmark, row, result)) for result in _named(benchmark, row, results))
+    return {result.run: missing for result, missing in unlike if missing}
+
+
+def unmet(benchmark: Benchmark, row: Mapping[str, Any], result: Result) -> list[str]:
+    """Return what of a row's settings a result was not made with."""
+    if not row.get("settings"):
+        return []
+    found = result.identity.get("settings")
+    if not isinstance(found, Mapping):
+        return ["its settings are not known"]
+    task = row.get("task", benchmark.ours and (benchmark.ours.rows_task or benchmark.ours.task))
+    return list(_unmet(row["settings"], found.get(task, found), ""))
+
+
+def _unmet(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str) -> Iterator[str]:
+    for name, value in wanted.items():
+        own = found.get(name)
+        if isinstance(value, Mapping):
+            yield from _unmet(value, own if isinstance(own, Mapping) else {}, f"{where}{name}.")
+        elif own != value:
+            yield f"{where}{name} is {own}, the row's is {value}"
+
+
+def _named(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Result]) -> list[Result]:
     ours = benchmark.ours
     if ours is None:
         return []
@@ -133,7 +164,7 @@ def _cell(ours: Ours | None, metric: str, row: Mapping[str, Any], result: Result
     if ours is None or spec is None or result is None or column is None:
         return Beside(metric, paper, ci95)
     scale = Column.of(column).scale if spec.scale is None else spec.scale
-    measured = Measured.of(result.metrics, column, scale, ours.word_errors)
+    measured = Measured.of(result.metrics, column, scale, word_errors_of(result.test_set))
     caveats = _caveats(metric, spec, column, result)
     return Beside(metric, paper, ci95, measured, caveats, _gaps(metric, measured, result))
 

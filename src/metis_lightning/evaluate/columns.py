@@ -8,6 +8,18 @@ _UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD
 _LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE", "STEPS"}
 
 
+def word_errors_of(test_set: str) -> str:
+    """Return how the word errors of a test set are counted in every table, whatever its name's punctuation.
+
+    It is "mean", of the utterances' rates, for the lists of Seed-TTS-eval, as its own script counts; else "corpus", all
+    edits over all words.
+
+    >>> word_errors_of("seedtts-vc-en"), word_errors_of("SeedTTS test-en"), word_errors_of("vctk")
+    ('mean', 'mean', 'corpus')
+    """
+    return "mean" if test_set.lower().replace("-", "").startswith("seedtts") else "corpus"
+
+
 @dataclass(frozen=True)
 class Column:
     """The parts of a column's name: `WER_tiny.en` is WER by tiny.en, `SIM_target_ge2e` is SIM_target by ge2e.

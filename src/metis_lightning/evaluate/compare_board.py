@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from metis_lightning.evaluate.beside import Measured
-from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.columns import Column, word_errors_of
 from metis_lightning.evaluate.comparison import Comparison
 from metis_lightning.evaluate.heard import Heard
 from metis_lightning.evaluate.runs import Result
@@ -102,7 +102,7 @@ def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
     means: dict[str, float] = {}
     for result in results:
         for metric in result.metrics:
-            measured = Measured.of(result.metrics, metric, Column.of(metric).scale, "corpus")
+            measured = Measured.of(result.metrics, metric, Column.of(metric).scale, word_errors_of(result.test_set))
             if measured.mean is not None:
                 means[f"{metric}/{result.test_set}"] = measured.mean
     for tag, mean in means.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metis_lightning.evaluate.beside import Measured
-from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.columns import Column, word_errors_of
 from metis_lightning.evaluate.comparison import Comparison, Entry
 from metis_lightning.evaluate.heard import Clip, Heard
 from metis_lightning.evaluate.page_parts import asset, data_uri, document, opus
@@ -132,7 +132,7 @@ def _result(label: str, result: Result) -> dict[str, Any]:
     """Return a system's summary on a test set."""
     means = {}
     for name in result.metrics:
-        found = Measured.of(result.metrics, name, Column.of(name).scale, "corpus")
+        found = Measured.of(result.metrics, name, Column.of(name).scale, word_errors_of(result.test_set))
         means[name] = {
             "mean": found.mean,
             "low": found.low,

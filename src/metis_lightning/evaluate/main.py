@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from metis_lightning.evaluate.export import export
 from metis_lightning.evaluate.failures import check_failures
 from metis_lightning.evaluate.keys import key_of
-from metis_lightning.evaluate.plan import Plan, make_plan
+from metis_lightning.evaluate.plan import Plan, chosen_test_sets, make_plan
 from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together, use_device
 from metis_lightning.evaluate.report import Machine, real_time_factor, report
 from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
@@ -42,6 +43,8 @@ def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
     Raises:
         UserError: for a mistake in the options, or if more failed than they allow.
     """
+    if options.export is not None:
+        return export(chosen_test_sets(options), options.export)
     launch = Launch.of(options.devices, os.environ)
     device = device_of(options.device, launch.local_rank)
     if launch.rank is not None:

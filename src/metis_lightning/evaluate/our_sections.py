@@ -9,7 +9,7 @@ from typing import Any
 
 from metis_lightning.evaluate.benchmarks import Ours
 from metis_lightning.evaluate.beside import Measured
-from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.columns import Column, word_errors_of
 from metis_lightning.evaluate.common import on_common_items
 from metis_lightning.evaluate.comparison import CONTROLS
 from metis_lightning.evaluate.layout import EMPTY, MARKS, NOT_APPLICABLE, Cell, Line, Notes, Section, number
@@ -137,9 +137,12 @@ def _intro(group: Group) -> str:
     """Return how to read a section."""
     over = {record["clusters"] for result in group.results for record in result.metrics.values() if record["n"]}
     clusters = "speakers" if over != {"utterances"} else "utterances (speakers unknown)"
+    counted = "all edits over all words or characters"
+    if word_errors_of(group.results[0].test_set) == "mean":
+        counted = "means of the utterances' rates, as Seed-TTS-eval counts"
     text = (
-        f"Means with the 95% interval over {clusters} and how many those are; n utterances. WER and CER are all edits "
-        "over all words or characters; of an output in which nothing can be heard all are deleted. Other means are of "
+        f"Means with the 95% interval over {clusters} and how many those are; n utterances. WER and CER are {counted}; "
+        "of an output in which nothing can be heard all are deleted. Other means are of "
         "the utterances that all systems here have, n of N in the heading if not all; "
         f"{NOT_APPLICABLE} is what cannot be measured here. In brackets stands the metric model."
     )
@@ -180,7 +183,7 @@ def _line(group: Group, result: Result, columns: Sequence[_Column], notes: Notes
 def _cell(group: Group, result: Result, metric: str, notes: Notes) -> Cell:
     """Return mean, interval, significance, and on how many utterances the system failed."""
     column = Column.of(metric)
-    measured = Measured.of(result.metrics, metric, column.scale, "corpus")
+    measured = Measured.of(result.metrics, metric, column.scale, word_errors_of(result.test_set))
     doubts = tuple(notes.key(text) for text in measured.doubts)
     mark = _mark(group.comparisons.get((result.run, result.system, metric)), column)
     return measured.cell(_decimals(group, metric), doubts, mark)

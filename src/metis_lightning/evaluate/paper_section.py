@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metis_lightning.evaluate.benchmarks import Benchmark
-from metis_lightning.evaluate.beside import Beside, beside, results_for
-from metis_lightning.evaluate.columns import Column
+from metis_lightning.evaluate.benchmarks import Benchmark, origin_of
+from metis_lightning.evaluate.beside import Beside, beside, results_for, set_otherwise
+from metis_lightning.evaluate.columns import Column, word_errors_of
 from metis_lightning.evaluate.intervals import few_notes
 from metis_lightning.evaluate.layout import EMPTY, NOT_APPLICABLE, Cell, Line, Notes, Section, number
 from metis_lightning.evaluate.runs import Result
@@ -30,7 +30,7 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], notes: Notes)
         for result in found:
             lines += _our_lines(benchmark, row, result, sorted(marks[result.test_set]), notes)
         if not found and "ours" in row:
-            lines.append(_line(benchmark, row, "ours", Cell(), [Cell() for _ in benchmark.metrics]))
+            lines.append(_empty_line(benchmark, row, results, notes))
     labels = [label.replace("_", " ") for label in benchmark.labels]
     return Section(
         title="The paper's rows",
@@ -40,6 +40,13 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], notes: Notes)
         lines=tuple(lines),
         remarks=(*(note.text for note in benchmark.notes if not note.where), *_few(benchmark, beside_rows)),
     )
+
+
+def _empty_line(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Result], notes: Notes) -> Line:
+    """Return the line of a row that no result stands beside, with why those of its system do not."""
+    unlike = set_otherwise(benchmark, row, results)
+    keys = tuple(notes.key(f"Run {run} does not stand here: {'; '.join(why)}.") for run, why in unlike.items())
+    return _line(benchmark, row, "ours", Cell(), [Cell() for _ in benchmark.metrics], keys)
 
 
 def _few(benchmark: Benchmark, found: Sequence[Sequence[Result]]) -> list[str]:
@@ -71,11 +78,14 @@ def mixed_note(marks: Sequence[str]) -> str:
 
 def _intro(benchmark: Benchmark) -> str:
     """Return what the numbers of this section are."""
-    text = f"As printed in {benchmark.source}, measured by its authors ({benchmark.measured_with})."
+    copied = ", but for rows with a note on their origin" if any("origin" in row for row in benchmark.rows) else ""
+    text = f"As printed in {benchmark.source}, measured by its authors ({benchmark.measured_with}){copied}."
     if benchmark.ours is None:
         return f"{text} Data only: listening tests are not repeated here."
-    counted = "all edits over all words" if benchmark.ours.word_errors == "corpus" else "the mean over utterances"
-    word_errors = f"our WER is {counted}, with all words deleted where nothing can be heard; "
+    rules = {word_errors_of(row["test_set"]) for row in benchmark.rows}
+    counted = {"corpus": "all edits over all words", "mean": "the mean over utterances, as Seed-TTS-eval counts"}
+    counted_so = "; on Seed-TTS's lists ".join(counted[rule] for rule in sorted(rules))
+    word_errors = f"our WER is {counted_so}, with all words deleted where nothing can be heard; "
     return (
         f"{text} Under them ours with the 95% interval and the number of speakers that it is over (utterances where "
         "speakers are not known), and ours minus the paper's: "
@@ -96,7 +106,8 @@ def _paper_line(benchmark: Benchmark, row: Mapping[str, Any], notes: Notes) -> L
     """Return a row as printed, with its remarks."""
 
     def keys(metric: str | None) -> tuple[str, ...]:
-        return tuple(notes.key(note.text) for note in benchmark.notes if note.is_on(row, metric))
+        found = [note.text for note in benchmark.notes if note.is_on(row, metric)]
+        return tuple(map(notes.key, [*found, *(origin_of(row) if metric is None else ())]))
 
     cells = [
         Cell(number(cell.paper, _DECIMALS), _spread(cell), notes=keys(cell.metric))

@@ -100,10 +100,8 @@ def make_plan(options: Namespace, device: str) -> Plan:
     """
     if doubled := {seed for seed in options.seeds if options.seeds.count(seed) > 1}:
         raise UserError(f"--seeds: {sorted(doubled)} twice; give each seed once")
-    there = find_test_sets(options.data, options.root, options.task, options.data_options)
-    whole = choose(there, options.test_sets, options.data)
-    _check_ids(whole)
-    test_sets = [replace(each, trials=each.trials[: options.limit]) for each in whole]
+    there, whole = _test_sets(options)
+    test_sets = limited(whole, options)
     systems = _systems(options, device, Items(_ids(test_sets), _ids(there), _other_names(test_sets)))
     left_out = _left_out(options.task, test_sets, systems)
     for control in CONTROLS:
@@ -112,6 +110,28 @@ def make_plan(options: Namespace, device: str) -> Plan:
     sizes = {each.name: len(each.trials) for each in whole}
     plan = Plan(options.task, options.data, test_sets, systems, options.seeds, sizes, left_out)
     return replace(plan, systems=[system for system in systems if any(True for _ in plan.jobs_of(system))])
+
+
+def chosen_test_sets(options: Namespace) -> list[TestSet]:
+    """Return the test sets that the options name, as far as they go.
+
+    Raises:
+        UserError: for a mistake in the options.
+    """
+    return limited(_test_sets(options)[1], options)
+
+
+def limited(test_sets: Sequence[TestSet], options: Namespace) -> list[TestSet]:
+    """Return the first trials of test sets, as many as the options say."""
+    return [replace(each, trials=each.trials[: options.limit]) for each in test_sets]
+
+
+def _test_sets(options: Namespace) -> tuple[list[TestSet], list[TestSet]]:
+    """Return all test sets of the task, and those that are named."""
+    there = find_test_sets(options.data, options.root, options.task, options.data_options)
+    whole = choose(there, options.test_sets, options.data)
+    _check_ids(whole)
+    return there, whole
 
 
 def _systems(options: Namespace, device: str, items: Items) -> list[System]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metis_lightning.evaluate.benchmarks import Benchmark
+from metis_lightning.evaluate.benchmarks import Benchmark, origin_of
 from metis_lightning.evaluate.beside import Beside, Measured, beside, results_for
 from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.layout import plain
@@ -70,7 +70,7 @@ def _paper_record(benchmark: Benchmark, row: Mapping[str, Any], cell: Beside, re
         "paper": cell.paper,
         "paper_ci95": cell.paper_ci95,
         "difference": cell.difference,
-        "notes": " ".join([*remarks, *cell.caveats, *cell.gaps]),
+        "notes": " ".join([*remarks, *origin_of(row), *cell.caveats, *cell.gaps]),
     }
     return record | _measured(cell.ours) | _origin(result)
 
