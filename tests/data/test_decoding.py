@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from metis_lightning.data.audio import audio_seconds, decode, read_audio, stream_audio
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.inspection import inspect_audio
+from metis_lightning.data.pieces import OddAudio
 from metis_lightning.data.recordings import Recordings
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, SOUND, THREE, encoded, flac_of, mp3_frames, voice, write
@@ -132,3 +132,9 @@ def test_frames_of_a_broadcast_that_begins_within_one(tmp_path: Path) -> None:
     path = tmp_path / "radio.mp3"
     path.write_bytes(data[:2] + data[300:])
     assert len(read_audio(path, RATE)) / RATE == pytest.approx(3.0, abs=0.1)
+
+
+def test_thousands_of_joined_files_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "many.wav").write_bytes(encoded(voice(0.01), "WAV") * 3000)
+    with pytest.raises(UserError, match="joined audio .more than 1000 files"):
+        read_audio(tmp_path / "many.wav", RATE)

@@ -14,8 +14,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from metis_lightning.data.containers import UNREADABLE, OddAudio
 from metis_lightning.data.decoding import Decoder, Levels, decoder
+from metis_lightning.data.pieces import UNREADABLE, OddAudio
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
 from metis_lightning.types import AudioLocation, AudioSource, Recording

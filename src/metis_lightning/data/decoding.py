@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from metis_lightning.data.containers import UNREADABLE, OddAudio, Piece, pieces_of
+from metis_lightning.data.containers import pieces_of
+from metis_lightning.data.pieces import UNREADABLE, OddAudio, Piece
 
 BLOCK = 1 << 18
 """Samples, all channels counted, that are decoded at once."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.folders import is_hidden
 from metis_lightning.data.inspection import Inspected, inspect_audio
 from metis_lightning.data.locations import relative_path
+from metis_lightning.data.pieces import OddAudio
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.data.storage import Listed, Storage, read_bytes
 from metis_lightning.errors import UserError

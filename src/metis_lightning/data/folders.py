@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular
 
 
@@ -27,8 +28,20 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield a folder and those below it, each with its regular files, in order of their names.
 
     Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out.
+
+    Raises:
+        UserError: if a folder cannot be read.
     """
-    yield from _walk(root, frozenset())
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status, paths = os.stat(folder), shown_in(folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+        if (here := (status.st_dev, status.st_ino)) not in above:
+            yield folder, [path for path in paths if is_regular(path)]
+            waiting += [(path, above | {here}) for path in reversed(paths) if path.is_dir()]
 
 
 def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
@@ -36,15 +49,3 @@ def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Pat
     return sorted(
         path for _, files in walk(root) for path in files if suffixes is None or path.suffix.lower() in suffixes
     )
-
-
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, list[Path]]]:
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    paths = shown_in(folder)
-    yield folder, [path for path in paths if is_regular(path)]
-    for path in paths:
-        if path.is_dir():
-            yield from _walk(path, above | {here})

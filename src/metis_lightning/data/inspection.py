@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.decoding import Decoder, Levels, decoder
+from metis_lightning.data.pieces import OddAudio
 
 # A stream's header may not know its size.
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)

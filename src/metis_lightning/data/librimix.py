@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metis_lightning.data.audio import decode
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.enrollment import MixtureSource
 from metis_lightning.data.inspection import inspect_audio
 from metis_lightning.data.librispeech import LICENSE, Transcripts
 from metis_lightning.data.locations import relative_path
+from metis_lightning.data.pieces import OddAudio
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard, chunks
 from metis_lightning.data.storage import stamp_of
 from metis_lightning.errors import UserError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.inspection import Inspected, inspect_audio
+from metis_lightning.data.pieces import OddAudio
 
 Row = dict[str, Any]
 """A manifest's line: the fields of `data.manifest.parse_row`."""

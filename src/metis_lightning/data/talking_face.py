@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from metis_lightning.data.containers import OddAudio
 from metis_lightning.data.inspection import Inspected, inspect_audio
 from metis_lightning.data.lips import check_lengths, read_feature_file
 from metis_lightning.data.locations import relative_path
 from metis_lightning.data.manifest import check_id
 from metis_lightning.data.mouths import SIZE, NoFaceError, write_mouths
+from metis_lightning.data.pieces import OddAudio
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.data.video import FRAME_RATE, VideoSound
 from metis_lightning.data.video_inspection import InspectedVideo, OddVideo, inspect_video

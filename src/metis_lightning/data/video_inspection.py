@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.containers import OddAudio
+from metis_lightning.data.pieces import OddAudio
 from metis_lightning.data.video import FRAME_RATE, at_rate, opened, timed_frames
 from metis_lightning.errors import UserError
 
