@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from argparse import Namespace
@@ -15,7 +16,8 @@ import soundfile
 
 from every_task import LIP_DIM, make_every_task_bundle, write_voice
 from metis_lightning import cli
-from metis_lightning.app import TABS, Studio, build_app
+from metis_lightning.app import TABS, Studio, launch
+from metis_lightning.errors import UserError
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[demo]'")
 client_of = pytest.importorskip("gradio_client")
@@ -43,6 +45,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_voice(folder / "mix.wav", 1.5, rate=44_100, channels=2)
     write_voice(folder / "me.wav", 1.0, seed=1)
     write_voice(folder / "short.wav", 0.05)
+    (folder / "text.wav").write_text("no sound")
     np.save(folder / "lips.npy", np.random.default_rng(0).standard_normal((25, LIP_DIM)).astype(np.float32))
     return folder
 
@@ -52,13 +55,14 @@ def launched(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Ite
     """Launch the app for some weights; return its address."""
     every = make_every_task_bundle(tiny_bundle, tmp_path_factory.mktemp("app") / "bundle")
     apps: list[Any] = []
+    folder = tmp_path_factory.mktemp("uploads")
 
-    def launch(*models: str) -> str:
-        apps.append(build_app(Studio(options(*(models or (str(every),))))))
-        _, url, _ = apps[-1].launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, share=False)
-        return str(url)
+    def start(*models: str) -> str:
+        studio = Studio(options(*(models or (str(every),))))
+        apps.append(launch(studio, str(folder), server_name="127.0.0.1", prevent_thread_lock=True, quiet=True))
+        return str(apps[-1].local_url)
 
-    yield launch
+    yield start
     for app in apps:
         app.close()
 
@@ -106,15 +110,73 @@ def test_the_seed_decides(client: Any, sounds: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "files", "message"),
     [
-        ("se", [None], "the task se needs a source"),
-        ("vc", ["mix.wav", "short.wav"], "lasts 0.05 s; give at least 0.1 s"),
+        ("se", [None], "“The recording” is missing"),
+        ("vc", ["mix.wav", "short.wav"], "the prompt short.wav lasts 0.05 s; give at least 0.1 s"),
+        ("se", ["text.wav"], "text.wav: not a readable audio file"),
     ],
 )
-def test_a_mistake_is_one_line(client: Any, sounds: Path, task: str, files: list[str | None], message: str) -> None:
+def test_a_mistake_is_one_line_in_the_words_of_the_form(
+    client: Any, sounds: Path, task: str, files: list[str | None], message: str
+) -> None:
     inputs = [None if name is None else client_of.handle_file(str(sounds / name)) for name in files]
     with pytest.raises(client_of.exceptions.AppError) as error:
         client.predict(*inputs, *FAST, api_name=f"/{task}")
-    assert message in str(error.value) and "\n" not in str(error.value)
+    said = str(error.value)
+    assert message in said and "\n" not in said
+    assert "--" not in said and "/" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((3, "many", 0.0), "Steps: give a number from 1 to 100"),
+        ((3, 10**9, 0.0), "Steps: give a number from 1 to 100"),
+        ((3, 2, 1e300), "Guidance: give a number from 0 to 5"),
+        ((-5, 2, 0.0), "Seed: give a number from 0 to 2147483647"),
+        ((3, None, 0.0), "Steps: give a number from 1 to 100"),
+    ],
+)
+def test_a_setting_that_is_none_is_told(client: Any, sounds: Path, settings: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(client_of.exceptions.AppError, match=message):
+        client.predict(client_of.handle_file(str(sounds / "mix.wav")), *settings, api_name="/se")
+
+
+def test_a_bug_is_told_without_its_insides(
+    client: Any, sounds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(Studio, "speak", broken)
+    with pytest.raises(client_of.exceptions.AppError, match="went wrong on the server") as error:
+        client.predict(client_of.handle_file(str(sounds / "mix.wav")), *FAST, api_name="/se")
+    assert "secret" not in str(error.value)
+
+
+def test_a_text_without_end_is_refused(client: Any, sounds: Path) -> None:
+    me = client_of.handle_file(str(sounds / "me.wav"))
+    with pytest.raises(client_of.exceptions.AppError, match="the longest is 60 s"):
+        client.predict(me, "I said that.", "word " * 200_000, "en", *FAST, api_name="/tts")
+
+
+def test_uploads_are_bounded_each_and_together(
+    launched: Callable[..., str], monkeypatch: pytest.MonkeyPatch, sounds: Path
+) -> None:
+    import httpx
+
+    monkeypatch.setattr("metis_lightning.app.FILE_BYTES", 1_000_000)
+    there = sum(path.stat().st_size for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file())
+    monkeypatch.setattr("metis_lightning.app.ALL_BYTES", there + 3_000_000)
+    address = launched("nano")
+
+    def upload(size: int) -> int:
+        return httpx.post(f"{address}gradio_api/upload", files={"files": ("a.wav", os.urandom(size))}).status_code
+
+    assert upload(1_100_000) == 413
+    assert [upload(900_000) for _ in range(4)] == [200, 200, 200, 413]
+    # What does not say how large it is gets no room.
+    body = iter([b"x" * 10])
+    assert httpx.post(f"{address}gradio_api/upload", content=body).status_code == 413
 
 
 def test_a_text_in_another_script(client: Any, sounds: Path) -> None:
@@ -123,12 +185,24 @@ def test_a_text_in_another_script(client: Any, sounds: Path) -> None:
         client.predict(me, "I said that.", "สวัสดี", "en", *FAST, api_name="/tts")
 
 
-def test_tabs_without_weights_say_so(launched: Callable[..., str]) -> None:
+def test_the_page_opens_on_a_task_that_works_and_greys_out_the_others(launched: Callable[..., str]) -> None:
     found = client_of.Client(launched("nano"), verbose=False)
     assert {name for name in found.view_api(return_format="dict")["named_endpoints"]} == {"/tse"}
-    texts = [component["props"].get("value") for component in found.config["components"]]
-    notices = [text for text in texts if isinstance(text, str) and "do not have this task" in text]
-    assert len(notices) == 4 and all("nano" in text for text in notices)
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for component in found.config["components"]:
+        by_type.setdefault(component["type"], []).append(component["props"])
+    assert [tabs["selected"] for tabs in by_type["tabs"]] == ["tse"]
+    assert {tab["id"]: tab["interactive"] for tab in by_type["tabitem"]} == {task: task == "tse" for task in TABS}
+    texts = [text["value"] for text in by_type["markdown"]]
+    assert (
+        sum("do not have: Text to speech, Voice conversion, Speech enhancement, Lip to speech." in t for t in texts)
+        == 1
+    )
+
+
+def test_weights_for_nothing_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match="--model paper: no weights for any of the tasks tts, vc, tse, se, l2s"):
+        Studio(options("paper"))
 
 
 def test_wrong_weights_end_with_one_line(
@@ -180,7 +254,7 @@ def test_a_recording_becomes_a_player(browser: Any, address: str, sounds: Path) 
     waiting.until(lambda _: shown("#se-generate"))
     # Without a source the mistake is shown.
     shown("#se-generate").click()
-    waiting.until(lambda page: "the task se needs a source" in page.find_element(By.TAG_NAME, "body").text)
+    waiting.until(lambda page: "“The recording” is missing" in page.find_element(By.TAG_NAME, "body").text)
     panel = next(p for p in browser.find_elements(By.CSS_SELECTOR, "[role=tabpanel]") if p.is_displayed())
     panel.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(sounds / "mix.wav"))
     waiting.until(lambda _: "mix.wav" in panel.get_attribute("innerHTML"))

@@ -14,8 +14,9 @@ PACKAGE = Path(metis_lightning.__file__).parent
 
 # What may not import each other stands side by side.
 LAYERS = (
-    {"errors", "files", "host_waits", "_torchaudio"},
-    {"safe_json", "safe_yaml", "texts"},
+    {"errors", "children", "host_waits", "_torchaudio"},
+    {"files", "safe_json", "safe_yaml", "texts"},
+    {"locks"},
     {"types"},
     {"data"},
     {"tokens"},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ import soundfile
 
 from metis_lightning.errors import UserError
 from metis_lightning.generate.inputs import LONGEST, check_texts
-from metis_lightning.generate.jobs import Job, check_job
+from metis_lightning.generate.jobs import TAKES, Job, check_job
 from metis_lightning.generate.making import Maker
 from metis_lightning.generate.weights import lip_reader, load_metis
 from metis_lightning.pipeline import SETTINGS, Options
 from metis_lightning.tokens.phonemes import LANGUAGES
 from metis_lightning.weights.answering import answered_tasks
+
+FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
+"""The largest file that is taken, and how much all that was uploaded in the last day may be together."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,15 @@ class Studio:
         options: of the command line, see `verbs.generate.add_model_options`.
 
     Raises:
-        UserError: if there are no such weights.
+        UserError: if there are no such weights, or they answer none of the tasks.
     """
 
     def __init__(self, options: Namespace) -> None:
         self.options = options
         self.models = {task: name for name in reversed(options.model) for task in answered_tasks(name)}
         """What answers a task; of several, the first that was named."""
+        if not self.models.keys() & TABS.keys():
+            raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
         self._makers: dict[str, Maker] = {}
 
     def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
@@ -75,14 +83,30 @@ class Studio:
         Raises:
             UserError: if an input is missing or not usable, or the weights are not.
         """
+        for names in TAKES[task].needs:
+            if not any(name in inputs for name in names):
+                labels = " or ".join(f"“{TABS[task].inputs[name]}”" for name in names)
+                raise UserError(f"{labels} is missing")
+        if "video" in inputs and self.options.visual_encoder is None:
+            raise UserError(f"{TABS[task].inputs['video']}: videos cannot be read here; give their lip features")
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed)
-            check_job(job)
-            loaded = self._maker(task)
-            check_texts(job, loaded.metis.text)
-            Maker(loaded.metis, options, lips=loaded.lips).make_one(job)
+            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].inputs)
+            try:
+                check_job(job)
+                loaded = self._maker(task)
+                check_texts(job, loaded.metis.text)
+                Maker(loaded.metis, options, lips=loaded.lips).make_one(job)
+            except UserError as error:
+                raise UserError(self._without_paths(str(error), inputs)) from error
             samples, rate = soundfile.read(job.out, dtype="int16")
         return rate, samples
+
+    def _without_paths(self, message: str, inputs: Mapping[str, str]) -> str:
+        """Return a message for strangers: files by their names alone, whatever the folders of this machine."""
+        for path in (*inputs.values(), *self.options.model, self.options.base):
+            if "/" in path:
+                message = message.replace(path, Path(path).name)
+        return _FOLDERS.sub("", message)
 
     def _maker(self, task: str) -> Maker:
         if task not in self._makers:
@@ -93,17 +117,70 @@ class Studio:
         return self._makers[task]
 
 
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
+
+
+class UploadLimit:
+    """Refuses an upload that would make all uploads together too large: a part of the server, as ASGI has them.
+
+    Args:
+        app: the rest of the server.
+        folder: where uploads lie.
+        limit: of their size, in bytes.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], folder: str, limit: int) -> None:
+        self.app, self.folder, self.limit = app, folder, limit
+        self._coming = 0
+
+    async def __call__(self, scope: Mapping[str, Any], receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        size = int(dict(scope["headers"]).get(b"content-length", self.limit + 1))
+        there = sum(path.stat().st_size for path in Path(self.folder).rglob("*") if path.is_file())
+        if there + self._coming + size > self.limit:
+            text = b"There is no room for this file now; try again later, or with a shorter one."
+            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": text})
+            return
+        self._coming += size
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._coming -= size
+
+
 def run_app(options: Namespace) -> None:
     """Run the verb `app` until it is stopped.
 
     Raises:
         UserError: if the extra `demo` is not installed, there are no such weights, or the port is taken.
     """
-    app = build_app(Studio(options))
-    try:
-        app.launch(server_name=options.host, server_port=options.port, share=False)
-    except OSError as error:
-        raise UserError(f"--port {options.port}: {error}; give another") from error
+    studio = Studio(options)
+    require_gradio()
+    with tempfile.TemporaryDirectory(prefix="metis-app-") as folder:
+        try:
+            launch(studio, folder, server_name=options.host, server_port=options.port)
+        except OSError as error:
+            raise UserError(f"--port {options.port}: {error}; give another") from error
+
+
+def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  a class of an optional package
+    """Serve the page, and return it.
+
+    Args:
+        studio: what answers.
+        folder: for what is uploaded and made; both go when they are a day old.
+        server: further options of Gradio's `launch`.
+    """
+    # Where Gradio keeps files; else it is one folder for all apps of the machine.
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    app = build_app(studio)
+    limit = (UploadLimit, (), {"folder": folder, "limit": ALL_BYTES})
+    app.launch(share=False, max_file_size=FILE_BYTES, show_error=True, app_kwargs={"middleware": [limit]}, **server)
+    return app
 
 
 def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional package
@@ -115,14 +192,14 @@ def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional pa
     gr = require_gradio()
     with gr.Blocks(title="Metis", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
         gr.Markdown("# Metis\nGenerated speech. Use a voice only with its owner's consent.")
-        for task, tab in TABS.items():
-            with gr.Tab(tab.title, id=task):
-                gr.Markdown(tab.about)
-                if task in studio.models:
-                    _add_controls(gr, task, tab, studio)
-                else:
-                    names = ", ".join(studio.options.model)
-                    gr.Markdown(f"**The weights {names} do not have this task.** Name others with `app --model`.")
+        if missing := [tab.title for task, tab in TABS.items() if task not in studio.models]:
+            gr.Markdown(f"The weights that are loaded here do not have: {', '.join(missing)}.")
+        with gr.Tabs(selected=next(task for task in TABS if task in studio.models)):
+            for task, tab in TABS.items():
+                with gr.Tab(tab.title, id=task, interactive=task in studio.models):
+                    gr.Markdown(tab.about)
+                    if task in studio.models:
+                        _add_controls(gr, task, tab, studio)
     return app
 
 
@@ -146,9 +223,9 @@ def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa
             inputs = [_component(gr, name, label) for name, label in tab.inputs.items()]
             with gr.Accordion("Sampler", open=False):
                 settings = [
-                    gr.Slider(0, 2**31 - 1, value=0, step=1, label="Seed"),
-                    gr.Slider(1, 100, value=released.num_steps, step=1, label="Steps"),
-                    gr.Slider(0, 5, value=released.guidance_scale, step=0.1, label="Guidance"),
+                    _slider(gr, "Seed", 0, 2**31 - 1, 0, 1),
+                    _slider(gr, "Steps", 1, 100, released.num_steps, 1),
+                    _slider(gr, "Guidance", 0, 5, released.guidance_scale, 0.1),
                 ]
             button = gr.Button("Generate", variant="primary", elem_id=f"{task}-generate")
         # Without the button that would send the sound to a public page.
@@ -162,6 +239,20 @@ def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa
         concurrency_limit=1,
         concurrency_id="models",
     )
+
+
+def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: float) -> Any:  # noqa: ANN401
+    """Return a slider that says so if what comes is no number within its ends: programs send what they like."""
+    slider = gr.Slider(lowest, highest, value=value, step=step, label=label)
+    convert = slider.preprocess
+
+    def preprocess(payload: object) -> float:
+        if not isinstance(payload, int | float) or not math.isfinite(payload) or not lowest <= payload <= highest:
+            raise gr.Error(f"{label}: give a number from {lowest} to {highest}", print_exception=False)
+        return float(convert(payload))
+
+    slider.preprocess = preprocess
+    return slider
 
 
 def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
@@ -189,5 +280,8 @@ def _handler(gr: Any, task: str, names: list[str], studio: Studio) -> Callable[.
         except UserError as error:
             # What the browser shows, without the traceback that a bug of ours would have.
             raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
+        except Exception as error:
+            # A bug of ours: the traceback is for the log.
+            raise gr.Error("Something went wrong on the server; its log says what.") from error
 
     return generate

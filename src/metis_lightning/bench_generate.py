@@ -23,6 +23,7 @@ from metis_lightning.bench_paper import random_metis
 from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.manifest import read_manifest
 from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.files import atomic_path, check_output
 from metis_lightning.models.inference import Precision
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.sampling.settings import settings_for
@@ -66,7 +67,13 @@ class Row:
 
 
 def run_bench_generate(options: Namespace) -> None:
-    """Run `bench generate` as the command line asks."""
+    """Run `bench generate` as the command line asks.
+
+    Raises:
+        UserError: if there are no such weights, or the table cannot be written.
+    """
+    if options.out:
+        check_output(options.out)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +93,8 @@ def run_bench_generate(options: Namespace) -> None:
     lines = table(rows)
     print("", *lines, sep="\n")
     if options.out:
-        options.out.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
+        with atomic_path(options.out) as temporary:
+            temporary.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
 
 
 def _pipeline(options: Namespace, precision: Precision | None, device: str) -> Metis:

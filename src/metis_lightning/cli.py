@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from metis_lightning.children import end_with_launcher
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_killed_worker, explain_worker_error
 from metis_lightning.verbs import (
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold bytes that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    end_with_launcher(os.environ)
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

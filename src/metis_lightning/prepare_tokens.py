@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from metis_lightning.data.corpus import SpeechCorpus
 from metis_lightning.data.module import SpeechDataModule
 from metis_lightning.data.token_store import KINDS, TokenStore
 from metis_lightning.errors import UserError
+from metis_lightning.files import check_output
 from metis_lightning.lightning_cli import build_from_config
+from metis_lightning.locks import locked
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.extract import Extraction, TokenExtractor, TokenWriter
 from metis_lightning.tokens.fingerprint import fingerprints
@@ -30,6 +33,7 @@ def run_prepare_tokens(options: Namespace, config: Sequence[str]) -> None:
     Raises:
         UserError: if the config names no corpus or no tokenizer, or a kind is none.
     """
+    check_output(options.out, is_folder=True)
     cli = build_from_config(config)
     datamodule = cli.datamodule
     if not isinstance(cli.model, TrainableModule) or not isinstance(datamodule, SpeechDataModule):
@@ -45,10 +49,12 @@ def run_prepare_tokens(options: Namespace, config: Sequence[str]) -> None:
     )
     corpora = tuple(datamodule.corpora().values())
     trainer = _trainer(cli)
-    extract(trainer, tokenizer, corpora, options.out, extraction)
-    if trainer.is_global_zero:
-        made = fingerprints(tokenizer, kinds, trainer.strategy.root_device)
-        print(*_found(made, corpora, options.out), sep="\n")
+    # One of the processes that share the work holds the lock for all.
+    with locked(options.out) if trainer.is_global_zero else nullcontext():
+        extract(trainer, tokenizer, corpora, options.out, extraction)
+        if trainer.is_global_zero:
+            made = fingerprints(tokenizer, kinds, trainer.strategy.root_device)
+            print(*_found(made, corpora, options.out), sep="\n")
 
 
 def extract(

@@ -91,7 +91,18 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a minute of lips": (("l2s", *ME, "--features", "hour.npy"), "the result would last 61.0 s; the longest is 60 s"),
     "an output of no format": (("se", *MIX, "--out", "out.mp3"), "--out out.mp3: end it with .wav or .flac"),
-    "an output below a file": (("se", *MIX, "--out", "me.wav/made.wav"), "me.wav/made.wav cannot be written: check"),
+    "an output below a file": (
+        ("se", *MIX, "--out", "me.wav/made.wav"),
+        "me.wav/made.wav cannot be written: me.wav is a file",
+    ),
+    "a page below a file": (
+        ("se", *MIX, "--play-list", "me.wav/x.html"),
+        "--play-list me.wav/x.html cannot be written",
+    ),
+    "a folder of sources that is not there": (
+        ("se", "--source", "nowhere", "--out", "made"),
+        "nowhere: no such file; check the path of the source (--source)",
+    ),
     "a page that is none": (("se", *MIX, "--play-list", "mix.wav"), "--play-list mix.wav: end it with .html"),
     "an output over an input": (("se", *MIX, "--out", "mix.wav"), "--out mix.wav would overwrite an input"),
     "an output in the folder": (("se", "--source", ".", "--out", "./out"), "--out out lies in the folder of --source"),

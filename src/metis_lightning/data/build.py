@@ -23,11 +23,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from metis_lightning.data.manifest import SCHEMA, parse_row, summary_path
+from metis_lightning.children import end_with_parent
+from metis_lightning.data.manifest import SCHEMA, faults_path, parse_row, parts_folder, summary_path
 from metis_lightning.data.progress import Progress
 from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, printable
+from metis_lightning.locks import LOCK, locked
 
 
 @dataclass(frozen=True)
@@ -95,34 +97,42 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> Summary | None:
         What the manifest holds; None if other jobs are not done.
 
     Raises:
-        UserError: if nothing is there, or more is faulty than `max_faults`; the list of faults is then written.
+        UserError: if nothing is there, another command builds the same, or more is faulty than `max_faults`; the list
+            of faults is then written.
     """
     shards = scan.shards()
     if not shards:
         raise UserError(f"{scan.root}: nothing to prepare; looked for {scan.layout}")
-    parts = [_part(scan, shard, options.out) for shard in shards]
-    _clear_others(parts, options)
     number, jobs = options.shard
-    todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
-    _scan_all(scan, todo, options.workers)
-    if missing := sum(not part.is_file() for part in parts):
-        print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
-        return None
-    return _merge(parts, options)
+    # Jobs that share the work share the folder; each piece of it has one of them.
+    with (
+        locked(parts_folder(options.out), shared=jobs > 1),
+        locked(parts_folder(options.out), f"{LOCK}-{number}-of-{jobs}"),
+    ):
+        parts = [_part(scan, shard, options.out) for shard in shards]
+        if jobs == 1:
+            _clear_others(parts)
+        todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
+        _scan_all(scan, todo, options.workers)
+        if missing := sum(not part.is_file() for part in parts):
+            print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
+            return None
+        return _merge(parts, options)
 
 
 def _part(scan: CorpusScan, shard: Shard, out: Path) -> Path:
     """Return where a piece is kept: a name that changes with the piece, the options and the schema."""
     identity = repr((SCHEMA, scan, shard.name, shard.stamp))
-    return out.with_suffix(".parts") / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.jsonl"
+    return parts_folder(out) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.jsonl"
 
 
-def _clear_others(parts: Sequence[Path], options: BuildOptions) -> None:
-    """Remove pieces of files that have changed or gone; a job among several leaves them, they may be another's."""
-    if options.shard[1] == 1:
-        for path in options.out.with_suffix(".parts").glob("*.jsonl"):
-            if path not in parts:
-                path.unlink()
+def _clear_others(parts: Sequence[Path]) -> None:
+    """Remove pieces of files that have changed or gone, and what a killed run has half written of ours."""
+    own = {part.stem for part in parts}
+    for path in parts[0].parent.glob("*.jsonl"):
+        is_temporary = path.name.startswith(".")
+        if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
+            path.unlink()
 
 
 def _scan_all(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> None:
@@ -144,7 +154,7 @@ def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int)
     # Spawned: a fork would inherit the threads of a remote file system in an unknown state.
     context = multiprocessing.get_context("spawn")
     # At Ctrl-C workers die at once; what they had begun has no final name yet.
-    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(signal.SIG_DFL,))
     try:
         waiting = iter(todo)
         running: set[Future[tuple[float, int]]] = set()
@@ -209,7 +219,7 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:
         # Left first: the manifest gets its name only if the check below lets it.
         manifest = stack.enter_context(atomic_path(out))
         with (
-            atomic_path(out.with_suffix(".faults.jsonl")) as faults,
+            atomic_path(faults_path(out)) as faults,
             faults.open("w", encoding="utf-8") as fault_file,
             manifest.open("w", encoding="utf-8", newline="\n") as file,
         ):
@@ -230,7 +240,7 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:
 
 
 def _check_faults(summary: Summary, options: BuildOptions) -> None:
-    listed = options.out.with_suffix(".faults.jsonl")
+    listed = faults_path(options.out)
     if summary.fault_share > options.max_faults:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.faults.most_common())
         raise UserError(

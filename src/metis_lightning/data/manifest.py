@@ -105,6 +105,16 @@ def summary_path(path: Path) -> Path:
     return path.with_suffix(".summary.json")
 
 
+def faults_path(path: Path) -> Path:
+    """Return where it is listed what a manifest leaves out."""
+    return path.with_suffix(".faults.jsonl")
+
+
+def parts_folder(path: Path) -> Path:
+    """Return where the finished pieces of a manifest are."""
+    return path.with_suffix(".parts")
+
+
 def read_trials(path: Path) -> list[Trial]:
     """Read a test list, with the fields of `Trial`; those that it does without may be missing.
 

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 
 FORMAT = "2"
@@ -80,7 +81,7 @@ def write_manifest_index(manifest: Path, index: ManifestIndex) -> None:
     try:
         with atomic_path(index_path(manifest)) as temporary:
             save_file(arrays, temporary, _state(manifest))
-    except PermissionError:
+    except UserError:
         return
 
 

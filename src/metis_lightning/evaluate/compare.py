@@ -15,7 +15,7 @@ from metis_lightning.evaluate.compare_board import Board
 from metis_lightning.evaluate.compare_page import ComparePage
 from metis_lightning.evaluate.comparison import Comparison, Utterance, read_comparison
 from metis_lightning.evaluate.heard import Heard, hear
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, check_output
 from metis_lightning.types import WAVE_RATE
 
 PAGE, BOARD = "index.html", "tensorboard"
@@ -27,10 +27,12 @@ def run_compare(options: argparse.Namespace) -> None:
     Raises:
         UserError: there are no results, no such system, or no such metric.
     """
+    out = options.out or Path("evaluation/compare") / options.task
+    check_output(out / PAGE)
+    check_output(out / BOARD, is_folder=True)
     comparison = read_comparison(options.results, options.task, options.systems)
     metric, system = _order(comparison, options.sort)
     utterances = comparison.worst_first(metric, system)[: options.limit]
-    out = options.out or Path("evaluation/compare") / options.task
     page = ComparePage(comparison, metric, system, len(comparison.utterances))
     with Board(out / BOARD, comparison) as board:
         for heard in _heard(utterances, comparison.systems):

@@ -18,10 +18,12 @@ from metis_lightning.evaluate.keys import key_of
 from metis_lightning.evaluate.plan import Plan, chosen_test_sets, make_plan
 from metis_lightning.evaluate.processes import Launch, device_of, in_processes, together, use_device
 from metis_lightning.evaluate.report import Machine, real_time_factor, report
-from metis_lightning.evaluate.results import Results, read_rows, row_file, write_json
+from metis_lightning.evaluate.results import PROTOCOL, ROWS, SUMMARY, Results, read_rows, row_file, write_json
 from metis_lightning.evaluate.shard import Share, run_share
 from metis_lightning.evaluate.stats import summarize
-from metis_lightning.evaluate.tables import write_tables
+from metis_lightning.evaluate.tables import RESULTS, TABLES, write_tables
+from metis_lightning.files import check_output
+from metis_lightning.locks import locked
 from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import TASKS
@@ -29,6 +31,7 @@ from metis_lightning.metrics.protocols import TASKS
 EXTRA_FILES = "extra_files.json"
 """The files of folders of audio that belong to no item of the test sets."""
 
+_BENCHMARKS = Path("evaluation/benchmarks")
 
 MakePool = Callable[[SuiteOptions, int], ScoringPool]
 
@@ -44,19 +47,24 @@ def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
         UserError: for a mistake in the options, or if more failed than they allow.
     """
     if options.export is not None:
+        check_output(options.export, "--export", is_folder=True)
         return export(chosen_test_sets(options), options.export)
     launch = Launch.of(options.devices, os.environ)
     device = device_of(options.device, launch.local_rank)
     if launch.rank is not None:
         use_device(device)
-    plan = make_plan(options, device)
-    if launch.rank is not None:
-        results = _launched(plan, launch, options, make_pool)
-    elif launch.count > 1:
-        results = _starting_others(plan, launch.count, options, make_pool)
-    else:
-        results = _alone(plan, options, make_pool)
-    if not launch.rank:
+    if launch.rank:
+        _launched(make_plan(options, device), launch, options, make_pool)
+        return
+    _check_outputs(_folder(options))
+    with locked(_folder(options)):
+        plan = make_plan(options, device)
+        if launch.rank is not None:
+            results = _launched(plan, launch, options, make_pool)
+        elif launch.count > 1:
+            results = _starting_others(plan, launch.count, options, make_pool)
+        else:
+            results = _alone(plan, options, make_pool)
         _finish(plan, results, options)
 
 
@@ -138,12 +146,34 @@ def _tell_extra_files(plan: Plan, folder: Path) -> None:
 
 
 def _write_tables(folder: Path) -> None:
-    benchmarks = Path("evaluation/benchmarks")
-    if not benchmarks.is_dir():
-        print(f"no table: {benchmarks} is not here; run `tables` in the repository's folder")
+    """Write the project's tables anew after a run of the project; of a run elsewhere, its own beside it."""
+    if not _BENCHMARKS.is_dir():
+        print(f"no table: {_BENCHMARKS} is not here; run `tables` in the repository's folder")
         return
-    for path in write_tables(folder.parent, Path("evaluation/tables"), benchmarks):
+    for path in write_tables(RESULTS if _is_ours(folder) else folder, _tables(folder), _BENCHMARKS):
         print(f"table: {path}")
+
+
+def _tables(folder: Path) -> Path:
+    """Return where the tables go that a run is in."""
+    return TABLES if _is_ours(folder) else folder / "tables"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a run is one of those that the project's tables are made of."""
+    return folder.resolve().parent == RESULTS.resolve()
+
+
+def _check_outputs(folder: Path) -> None:
+    """Refuse a folder that cannot be written into, before hours are spent.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    for part in (folder, folder / "wavs", _tables(folder)):
+        check_output(part, is_folder=True)
+    for name in (ROWS, SUMMARY, PROTOCOL, EXTRA_FILES):
+        check_output(folder / name)
 
 
 def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None) -> ScoringPool:
@@ -162,4 +192,4 @@ def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None)
 
 
 def _folder(options: Namespace) -> Path:
-    return options.out or Path("evaluation/results") / options.task
+    return options.out or RESULTS / options.task

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch import distributed
 
+from metis_lightning.children import end_with_parent
 from metis_lightning.errors import UserError
 
 _LONG = timedelta(days=30)
@@ -88,25 +91,66 @@ def together(launch: Launch) -> Iterator[Callable[[], None]]:
 
 
 def in_processes(work: Callable[..., None], count: int, *arguments: object) -> None:
-    """Call `work(rank, *arguments)` in `count` processes; the first error is raised when all of them have ended.
+    """Call `work(rank, *arguments)` in `count` processes, which end with this one.
 
     They are forked from a server that has no threads and no accelerator open, where the system has such a thing.
 
     Raises:
-        UserError: a process raised one, or was killed.
+        UserError: a process was killed.
+        Exception: what a process raised, as soon as it does; the others are then stopped.
     """
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
     if "forkserver" in methods:
+        context = multiprocessing.get_context("forkserver")
         # What this process has loaded of us, the others need too.
         context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
-    with ProcessPoolExecutor(count, mp_context=context) as executor:
-        futures = [executor.submit(work, rank, *arguments) for rank in range(count)]
-        try:
-            for future in futures:
-                future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
-                "what was scored is kept"
-            ) from error
+    ranks: dict[Connection, BaseProcess] = {}
+    try:
+        for rank in range(count):
+            answer, sent = context.Pipe(duplex=False)
+            process = context.Process(target=_work_in_child, args=(sent, work, rank, *arguments))
+            process.start()
+            ranks[answer] = process
+            # With ours open, the pipe would not end with the process.
+            sent.close()
+        waiting = list(ranks)
+        while waiting:
+            ready = wait(waiting)
+            for answer in [each for each in waiting if each in ready]:
+                _check_answer(answer)
+                waiting.remove(answer)
+    except BaseException:
+        for each in ranks.values():
+            each.terminate()
+        raise
+    finally:
+        for each in ranks.values():
+            each.join()
+
+
+def _work_in_child(answer: Connection, work: Callable[..., None], rank: int, *arguments: object) -> None:
+    """Work, and send what it ended with: None, or the error."""
+    end_with_parent()
+    error: Exception | None = None
+    try:
+        work(rank, *arguments)
+    except Exception as caught:
+        error = caught
+        if not isinstance(error, UserError):
+            # A traceback does not travel.
+            error.add_note(f"in process {rank}:\n{traceback.format_exc()}")
+    answer.send(error)
+
+
+def _check_answer(answer: Connection) -> None:
+    """Raise what a process ended with, if anything."""
+    try:
+        error = answer.recv()
+    except EOFError as silence:
+        raise UserError(
+            "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
+            "what was scored is kept"
+        ) from silence
+    if error is not None:
+        raise error

@@ -15,6 +15,9 @@ from metis_lightning.safe_json import load_json
 
 ROWS, SUMMARY, PROTOCOL = "utterances.jsonl", "summary.json", "protocol.json"
 
+_TIMES = ("seconds",)
+"""Fields of a row that are another each time the same is made."""
+
 
 class RowFile:
     """A file that rows are appended to as they are made, so that a run that was cut off goes on where it stopped."""
@@ -69,10 +72,10 @@ class Results:
             whole: whether every row must be there.
 
         Raises:
-            UserError: a row is not of this run, or there are two of one id, or one is missing.
+            UserError: a row is not of this run, two of one id differ, or one is missing.
         """
         parts = sorted(self.folder.glob(f"{ROWS}.*"))
-        rows = gathered([read_rows_of(path) for path in (self.folder / ROWS, *parts)], self.keys, self.folder)
+        rows = gathered({path: read_rows_of(path) for path in (self.folder / ROWS, *parts)}, self.keys)
         if whole and len(rows) < len(self.keys):
             missing = sorted(set(self.keys) - {key_of(row) for row in rows}, key=self.keys.index)
             raise UserError(f"{self.folder}: {len(missing)} rows are missing, first {_named(missing[0])}; run it again")
@@ -106,26 +109,55 @@ def _protocol_of(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def gathered(files: Sequence[Sequence[dict[str, Any]]], keys: Sequence[Key], folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of several files in the order of `keys`.
-
-    A row that is in two files alike is one that a call was gathering when it was cut off.
+def gathered(files: Mapping[Path, Sequence[dict[str, Any]]], keys: Sequence[Key]) -> list[dict[str, Any]]:
+    """Return the rows of several files in the order of `keys`, each once.
 
     Raises:
-        UserError: a row is not of this run, or there are two of one id.
+        UserError: a row is not of this run, or `unique` refuses two.
+    """
+    found, order = unique(files), {key: place for place, key in enumerate(keys)}
+    if strangers := [key for key in found if key not in order]:
+        raise UserError(
+            f"{', '.join(map(str, files))}: a row for {_named(strangers[0])}, which is not of this run; give another "
+            "--out, or remove the folder"
+        )
+    return [found[key] for key in sorted(found, key=order.__getitem__)]
+
+
+def unique(files: Mapping[Path, Sequence[dict[str, Any]]]) -> dict[Key, dict[str, Any]]:
+    """Return the rows of files by what they are found by.
+
+    Rows that only a clock tells apart are one: a call was gathering when it was cut off, or two did the same work.
+
+    Raises:
+        UserError: there are two of one key that say different things.
     """
     found: dict[Key, dict[str, Any]] = {}
-    for rows in files:
-        seen: set[Key] = set()
+    places: dict[Key, Path] = {}
+    for path, rows in files.items():
         for row in rows:
             key = key_of(row)
-            if key in seen or found.setdefault(key, row) != row:
-                raise UserError(f"{folder}: two rows for {_named(key)}; remove one of them, or the folder")
-            seen.add(key)
-    order = {key: place for place, key in enumerate(keys)}
-    if strangers := [key for key in found if key not in order]:
-        raise UserError(f"{folder}: a row for {_named(strangers[0])}, which is not of this run; remove the folder")
-    return [found[key] for key in sorted(found, key=order.__getitem__)]
+            first, place = found.setdefault(key, row), places.setdefault(key, path)
+            if _without_times(first) != _without_times(row):
+                raise _two_rows(key, first, row, place, path)
+    return found
+
+
+def _without_times(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says of the utterance, without how long it took to make."""
+    return {name: value for name, value in row.items() if name not in _TIMES}
+
+
+def _two_rows(
+    key: Key, first: Mapping[str, Any], second: Mapping[str, Any], first_path: Path, second_path: Path
+) -> UserError:
+    """Return what to do about rows of one utterance that say different things."""
+    differ = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+    where = f"both in {first_path}" if first_path == second_path else f"in {first_path} and {second_path}"
+    return UserError(
+        f"two rows for {_named(key)}, {where}, differ in {', '.join(name for name in differ if name not in _TIMES)}; "
+        "remove the line that is wrong, or both to have it made again, and run the same command"
+    )
 
 
 def _named(key: Key) -> str:

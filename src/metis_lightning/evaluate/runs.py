@@ -13,7 +13,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.columns import Column
 from metis_lightning.evaluate.protocol import fingerprint
-from metis_lightning.evaluate.results import PROTOCOL, SUMMARY, read_rows
+from metis_lightning.evaluate.results import PROTOCOL, ROWS, SUMMARY, read_rows, unique
 from metis_lightning.evaluate.stats import items_of, metrics_of, summary_of
 from metis_lightning.safe_json import load_json
 
@@ -110,7 +110,7 @@ def find_results(results_dir: Path) -> list[Result]:
     A result that another run with the same protocol has too, to the last digit, stands once.
 
     Args:
-        results_dir: one folder a run, as `evaluate` writes them.
+        results_dir: one folder a run, as `evaluate` writes them, or one run.
 
     Raises:
         UserError: there is no such folder, or a run's file is not of the form that `evaluate` writes.
@@ -118,7 +118,8 @@ def find_results(results_dir: Path) -> list[Result]:
     if not results_dir.is_dir():
         raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
     found: dict[tuple[str, ...], Result] = {}
-    for path in sorted(results_dir.glob(f"*/{PROTOCOL}")):
+    own = results_dir / PROTOCOL
+    for path in [own] if own.is_file() else sorted(results_dir.glob(f"*/{PROTOCOL}")):
         if not (path.parent / SUMMARY).is_file():
             print(f"metis-lightning: {path.parent} is left out: the run is not finished", file=sys.stderr)
             continue
@@ -136,9 +137,8 @@ def read_results(folder: Path) -> list[Result]:
     """
     try:
         protocol = load_json((folder / PROTOCOL).read_bytes())
-        rows = read_rows(folder)
         by_group = defaultdict(list)
-        for row in rows:
+        for row in unique({folder / ROWS: read_rows(folder)}).values():
             by_group[row["task"], row["test_set"], row["system"]].append(row)
         return [
             Result(

@@ -17,9 +17,9 @@ from metis_lightning.evaluate.records import to_csv
 from metis_lightning.evaluate.render import groups_of, render
 from metis_lightning.evaluate.runs import Result, find_results
 from metis_lightning.evaluate.tables_page import tables_page
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, check_output
 
-RESULTS = Path("evaluation/results")
+RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
 PAGE = "tables.html"
 
 
@@ -29,6 +29,7 @@ def run_tables(options: argparse.Namespace) -> None:
     Raises:
         UserError: the folder of results that was named is not there, or there are no tables of the paper.
     """
+    check_output(options.out, is_folder=True)
     results = options.results
     if results is None:
         results = RESULTS if RESULTS.is_dir() else None
@@ -41,7 +42,7 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     """Write every table of the paper, with our results where there are any.
 
     Args:
-        results_dir: one folder a run, as `evaluate` writes them; None for the paper's numbers alone.
+        results_dir: one folder a run, as `evaluate` writes them, or one run; None for the paper's numbers alone.
         out_dir: where the tables go, under the names of the benchmark files, and `tables.html`.
         benchmarks: the folder of the paper's rows.
         baseline: the system that our others are tested against; None for each table's own choice.

@@ -139,7 +139,8 @@ def check_texts(job: Job, text: TextFrontEnd | None) -> None:
         raise UserError(f"{job.where}these weights take no text; give some that were trained for TTS or Omni")
     for name, language in (("text", language_of(job)), ("prompt_text", prompt_language_of(job))):
         if name in job.inputs:
-            check_text(f"{job.where}--{name.replace('_', '-')}", job.text(name), language, text.languages())
+            called = job.labels.get(name) or f"--{name.replace('_', '-')}"
+            check_text(f"{job.where}{called}", job.text(name), language, text.languages())
 
 
 def language_of(job: Job) -> str:
@@ -172,7 +173,7 @@ def result_seconds(job: Job) -> float:
     if seconds > LONGEST_RESULT:
         raise UserError(
             f"{job.where}the result would last {seconds:.1f} s; the longest is {LONGEST_RESULT:g} s: cut the input "
-            "into sentences, and give them as a --list"
+            "into sentences, and give them one by one or as a list"
         )
     return seconds
 

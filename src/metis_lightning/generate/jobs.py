@@ -8,13 +8,13 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metis_lightning.data.audio import OUTPUT_FORMATS
 from metis_lightning.data.folders import files_below
 from metis_lightning.errors import UserError
-from metis_lightning.files import is_regular
+from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list
 from metis_lightning.texts import clean_text, on_disk
 
@@ -63,6 +63,7 @@ class Job:
     out: the file that is to be written.
     inputs: by name, as text.
     where: the line of a list, with a colon behind it, or nothing; what messages start with.
+    labels: what messages call inputs that have no option, by name.
     """
 
     task: str
@@ -71,6 +72,11 @@ class Job:
     inputs: Mapping[str, str]
     seed: int = 0
     where: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def called(self, name: str) -> str:
+        """Return what the user knows an input by."""
+        return self.labels.get(name) or f"{name.replace('_', ' ')} (--{name.replace('_', '-')})"
 
     def path(self, name: str) -> Path | None:
         """Return the file that an input names; None if it is not given."""
@@ -102,8 +108,11 @@ def jobs_of(options: Namespace) -> list[Job]:
     elif folder is not None:
         jobs = _of_folder(folder, given, options)
     else:
+        asked = Job(task_of(options.task, given), "", options.out, given, options.seed)
+        # First of all: a folder of inputs that is not there looks like a single input.
+        check_job(asked)
         out = _single_out(given, options.out)
-        jobs = [Job(task_of(options.task, given), _stem(given, out), out, given, options.seed)]
+        jobs = [replace(asked, id=_stem(given, out), out=out)]
     for job in jobs:
         check_job(job)
     _check_outputs(jobs)
@@ -137,14 +146,14 @@ def check_job(job: Job) -> None:
         raise UserError(f"{job.where}the task {task} takes no {' and no '.join(strange)}; it takes {known}")
     for names in takes.needs:
         if not any(name in job.inputs for name in names):
-            raise UserError(f"{job.where}the task {task} needs a {' or '.join(map(_shown, names))}")
+            raise UserError(f"{job.where}the task {task} needs a {' or '.join(map(job.called, names))}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
-        raise UserError(f"{job.where}texts of prompt and result go together: the {_shown(missing)} is missing")
+        raise UserError(f"{job.where}texts of prompt and result go together: the {job.called(missing)} is missing")
     for name in PATHS:
         path = job.path(name)
         if path is not None and not is_regular(path):
-            raise UserError(f"{job.where}{path}: no such file; check the path of the {_shown(name)}")
+            raise UserError(f"{job.where}{path}: no such file; check the path of the {job.called(name)}")
     _check_seconds(job)
 
 
@@ -156,11 +165,6 @@ def _check_seconds(job: Job) -> None:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise UserError(f"{job.where}seconds {text!r}: give a number above 0")
-
-
-def _shown(name: str) -> str:
-    """Return how an input is called, with its option."""
-    return f"{name.replace('_', ' ')} (--{name.replace('_', '-')})"
 
 
 def _of_list(path: Path, given: Mapping[str, str], options: Namespace) -> list[Job]:
@@ -253,10 +257,11 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
         if job.out.resolve() in inputs:
             raise UserError(f"{job.where}--out {job.out} would overwrite an input; give another name")
     by_out: dict[str, Job] = {}
+    folders: set[Path] = set()
     for job in jobs:
-        there = next(folder for folder in job.out.resolve().parents if folder.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)) or job.out.is_dir():
-            raise UserError(f"{job.where}{job.out} cannot be written: check {there} and its permissions")
+        if job.out.parent not in folders or job.out.is_dir():
+            check_output(job.out, f"{job.where}--out")
+            folders.add(job.out.parent)
         other = by_out.setdefault(str(job.out).casefold(), job)
         if other is not job:
             same = " and ".join(", ".join(one.inputs.values()) for one in (other, job))

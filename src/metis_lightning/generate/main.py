@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.generate.done import Done
+from metis_lightning.files import check_output
+from metis_lightning.generate.done import INDEX, Done
 from metis_lightning.generate.inputs import check_texts, read_prompt_of, result_seconds
 from metis_lightning.generate.jobs import Job, folder_input, jobs_of
 from metis_lightning.generate.making import Maker
@@ -27,6 +28,8 @@ def run_generate(options: Namespace) -> None:
     if options.play_list is not None and options.play_list.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--play-list {options.play_list}: end it with .html")
     jobs = jobs_of(options)
+    if options.play_list is not None:
+        check_output(options.play_list, "--play-list")
     lips = lip_reader(options)
     if any("video" in job.inputs for job in jobs):
         _ = lips.encoder
@@ -80,6 +83,7 @@ def sampler_options(options: Namespace) -> Options:
 
 def _make_many(jobs: Sequence[Job], options: Namespace) -> list[UserError]:
     """Make what a folder of results lacks, and return the mistakes that kept some from being made."""
+    check_output(options.out / INDEX)
     done = Done(options.out, _run(options))
     missing = [job for job in jobs if not done.has(job)]
     if len(missing) < len(jobs):

@@ -42,7 +42,7 @@ def check_text(what: str, text: str, language: str, known: Sequence[str]) -> Non
     # Compatibility forms, such as full-width letters, are read as what they stand for.
     letters = [sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign)[0] in "LN"]
     if not letters:
-        raise UserError(f"{what}: nothing can be spoken of {text!r}; give words")
+        raise UserError(f"{what}: nothing can be spoken of {text[:40]!r}; give words")
     for sign in letters:
         script = unicodedata.name(sign, "UNKNOWN").split()[0]
         if unicodedata.category(sign) in _SCRIPTED and script not in SCRIPTS[language]:

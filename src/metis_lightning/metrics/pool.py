@@ -7,6 +7,7 @@ scoring beside generation in one process torch computes on fewer cores than it h
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
+from metis_lightning.children import end_with_parent
 from metis_lightning.errors import UserError
 from metis_lightning.metrics import worker
 from metis_lightning.metrics.options import SuiteOptions
@@ -112,7 +114,13 @@ class _Process:
     """One scoring process. Its first task makes the suite: an error of that reaches the caller as it is."""
 
     def __init__(self, options: SuiteOptions) -> None:
-        self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._executor = ProcessPoolExecutor(
+            1,
+            multiprocessing.get_context("spawn"),
+            initializer=end_with_parent,
+            # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
+            initargs=(signal.SIG_IGN,),
+        )
         self._ready = self._executor.submit(worker.start, options)
 
     def call(self, function: Callable[..., Result], *arguments: object) -> Result:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 from metis_lightning.metrics.options import SuiteOptions
@@ -28,9 +25,6 @@ def start(options: SuiteOptions) -> None:
     """Load the suite; the process has no more than `options.num_threads` threads for each of its number crunchers."""
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(options.num_threads)
-    # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     from metis_lightning.metrics.suite import Suite
@@ -52,14 +46,6 @@ def fingerprint() -> dict[str, Any]:
 def wer_column() -> str | None:
     """Return the name of the word error rate of the suite of this process."""
     return _suite().wer_column
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _suite() -> Suite:

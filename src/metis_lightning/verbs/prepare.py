@@ -82,9 +82,17 @@ def run_prepare(options: argparse.Namespace) -> None:
         UserError: if the corpus is not there, or more of it is faulty than allowed.
     """
     from metis_lightning.data.build import BuildOptions, build_manifest
+    from metis_lightning.data.manifest import faults_path, parts_folder, summary_path
+    from metis_lightning.files import check_output
 
     if options.out.suffix != ".jsonl":
         raise UserError(f"--out {options.out}: a manifest's name ends with .jsonl")
+    for path in (options.out, faults_path(options.out), summary_path(options.out)):
+        check_output(path)
+    check_output(parts_folder(options.out), is_folder=True)
+    for name in ("mouths", "features"):
+        if (folder := getattr(options, name, None)) is not None:
+            check_output(folder, f"--{name}", is_folder=True)
     scan = CORPORA[options.corpus].scan(options)
     built = build_manifest(scan, BuildOptions(options.out, options.workers, options.shard, options.max_faults))
     if built is not None:

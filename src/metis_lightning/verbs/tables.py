@@ -11,7 +11,12 @@ from metis_lightning.verbs.verb import Verb
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `tables`."""
     add = parser.add_argument
-    add("--results", type=Path, metavar="DIR", help="folder with one folder a run (default: evaluation/results)")
+    add(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of runs, or one run (default: evaluation/results)",
+    )
     folders = {
         "--out": ("evaluation/tables", "folder that the tables are written to"),
         "--benchmarks": ("evaluation/benchmarks", "folder with the paper's rows"),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.files import check_output
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.weights.build import apply_task, load_base, plain_config
 from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
@@ -123,6 +124,7 @@ def export(checkpoint: Path, bundle: Path, weights: str | None = None, merge_wit
         weights: `raw`, `ema`, or None for those that the run was validated with.
         merge_with: folder of the base that the LoRA is merged with; None leaves it apart.
     """
+    check_output(bundle, "bundle", is_folder=True)
     parts = checkpoint_parts(checkpoint, weights)
     for name, part in parts.items():
         if merge_with is None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metis_lightning.errors import UserError
+from metis_lightning.files import check_output
+from metis_lightning.locks import LOCK, locked
 from metis_lightning.weights.bundle import bundle_folder, read_index
 from metis_lightning.weights.imported import DTYPES, Written, write_bundle
 from metis_lightning.weights.inspected import inspect
@@ -21,6 +23,13 @@ def run_import(options: argparse.Namespace) -> None:
     Raises:
         UserError: if files are missing or do not fit, naming all that is wrong; then nothing was written.
     """
+    check_output(options.out, is_folder=True)
+    # Not in the bundle, which is renamed when it is whole.
+    with locked(options.out.parent, f".{options.out.name}{LOCK}"):
+        _import(options)
+
+
+def _import(options: argparse.Namespace) -> None:
     wanted = Wanted(
         options.source,
         tuple(options.tasks or ()),

@@ -1,0 +1,78 @@
+"""SIGKILLs at random moments of `evaluate --devices 2`, each followed by the same command.
+
+python -m pytest tests/evaluate/test_killed.py kills 3 times; how many, if more: METIS_KILLS=20.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from argparse import Namespace
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.evaluate.main import run_evaluate
+from metis_lightning.evaluate.results import read_rows
+from orphans import descendants, wait_for_end
+from quick_pool import QuickPool
+
+
+def _context() -> ForkServerContext:
+    """Return what starts processes that have the large imports already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["metis_lightning.evaluate.main"])
+    return context
+
+
+def start(options: Namespace) -> BaseProcess:
+    """Start `evaluate` in a process of its own."""
+    process = _context().Process(target=run_evaluate, args=(options, QuickPool))
+    process.start()
+    return process
+
+
+def run(options: Namespace) -> float:
+    """Run it to its end; return how many seconds that took."""
+    began = time.monotonic()
+    process = start(options)
+    process.join()
+    assert process.exitcode == 0, options.out
+    return time.monotonic() - began
+
+
+def kill(options: Namespace, after: float) -> None:
+    """Kill a run after some seconds, if it takes so long, and see that no process is left of it."""
+    before = descendants(os.getpid())
+    process = start(options)
+    process.join(after)
+    others = descendants(os.getpid()) - before
+    process.kill()
+    process.join()
+    left = wait_for_end(others, 60)
+    assert {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in left} == {}
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes], set[str]]:
+    """Return what a run left: rows without what a clock says of them, the audio, and the names beside."""
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in read_rows(folder)]
+    waves = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
+    return rows, waves, {path.name for path in folder.iterdir()}
+
+
+def kill_and_repeat(options: Namespace, kills: int, seed: int = 0) -> None:
+    """Kill runs at random moments and repeat each; assert that it ends as one that nobody disturbed."""
+    root, rng = options.out, random.Random(seed)
+    options.out = root / "undisturbed"
+    # Whatever starts first starts the server of processes, too, whose imports are no part of a run.
+    _context().Process(target=print).start()
+    seconds = run(options)
+    expected = outcome(options.out)
+    for number in range(kills):
+        options.out = root / str(number)
+        kill(options, rng.uniform(0, seconds))
+        run(options)
+        assert outcome(options.out) == expected, options.out
