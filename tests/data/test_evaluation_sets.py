@@ -122,6 +122,15 @@ def test_vctk(tmp_path, new):
     assert {u.text for u in read_manifest(tmp_path / "m.jsonl", str(root)) if u.speaker == "p315"} == {""}
 
 
+def test_no_prompt_says_the_words_of_its_source(tmp_path):
+    """Sentences 1 to 24 of VCTK are read by everyone."""
+    root = vctk(tmp_path / "VCTK", True)
+    for path in sorted(root.glob("txt/*/*.txt")):
+        path.write_text(f"Sentence {path.stem[-3:]}.\n")
+    trials = VctkTests(root, count=6).load_trials("vctk")
+    assert all(t.target[-3:] != t.enrollment[-3:] for t in trials)
+
+
 # --- LibriSpeech ----------------------------------------------------------------------------------------------------
 
 
@@ -189,5 +198,5 @@ def test_emiliamix_is_made_once_by_a_rule(emilia):
     assert listed.read_bytes() == content
     EmiliaMixTests(emilia, count=4, seed=1)
     assert (emilia / "emiliamix-4-1.jsonl").read_bytes() != content
-    with pytest.raises(UserError, match="4 speakers have two utterances, 5 are wanted"):
+    with pytest.raises(UserError, match="4 speakers have two utterances, 5 are wanted; .* or --data-options count=N"):
         EmiliaMixTests(emilia, count=5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,9 @@ class Hears:
         if language != "en":
             raise MetricError("English only")
         return self
+
+    def is_kept_for(self, language: str) -> bool:
+        return False
 
     def transcribe(self, wave: np.ndarray, language: str) -> str:
         return self.text
@@ -106,3 +111,48 @@ def test_the_texts_are_kept_as_they_were_compared() -> None:
     wer, _ = score("They say: six months", text="they say 6 months")
     assert (wer.value, wer.compared) == (0.0, ("they say 6 months", "they say 6 months"))
     assert score("a brown fox")[0].compared == ("a quick brown fox jumps they say", "a brown fox")
+
+
+class HearsItsLevel(Hears):
+    """A recogniser that hears in a recording what its first sample stands for, and says how often it was asked."""
+
+    asked = 0
+
+    def transcribe(self, wave: np.ndarray, language: str) -> str:
+        self.asked += 1
+        return {1: "a quick brown fox", 2: "a quick red fox"}[int(wave[0])]
+
+
+def test_a_recording_stands_in_for_the_text_and_is_heard_once() -> None:
+    recognizer = HearsItsLevel("")
+    words = WordScores(recognizer, "whisper-english", True)  # type: ignore[arg-type]
+    target, output = (np.full(1_600, level, dtype=np.float32) for level in (1, 2))
+    same = words.score(lambda: target, lambda: target, "en")
+    found = words.score(lambda: output, lambda: target, "en")
+    assert list(found) == ["WER_asr_fake", "CER_asr_fake"]
+    assert (same["WER_asr_fake"].value, found["WER_asr_fake"].value) == (0.0, 0.25)
+    wer = found["WER_asr_fake"]
+    assert isinstance(wer, WerValue)
+    assert (wer.reference, wer.hypothesis) == ("a quick brown fox", "a quick red fox")
+    # The target as a text, the target as an output, and the output.
+    assert recognizer.asked == 3
+    silent = words.score(lambda: output, lambda: np.zeros(1_600, dtype=np.float32), "en")["WER_asr_fake"]
+    assert (silent.value, silent.error) == (None, "the signal is silent")
+
+
+class HearsChinese(Hears):
+    """A recogniser that writes the characters of Taiwan."""
+
+    def of(self, language: str) -> Hears:
+        return self
+
+    def require(self, language: str) -> Hears:
+        return self
+
+
+def test_chinese_is_held_against_the_text_in_simplified_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = {"歡迎": "欢迎"}
+    monkeypatch.setitem(sys.modules, "zhconv", types.SimpleNamespace(convert=lambda text, to: convert[text]))
+    words = WordScores(HearsChinese("歡迎"), "seed-tts", False)  # type: ignore[arg-type]
+    found = words.score(lambda: np.ones(1_600, dtype=np.float32), "欢迎！", "zh")["WER_fake"]
+    assert (found.value, getattr(found, "hypothesis", None)) == (0.0, "欢迎")

@@ -117,13 +117,15 @@ def has_control(control: str, entry: EvaluatedTask, item: TestItem) -> bool:
 
 def answers(name: str, task: str) -> bool:
     """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
-    if name.endswith(".ckpt"):
-        return True
-    parts = read_index(bundle_folder(name))["parts"]
-    return (
-        part_for({key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}, task)
-        is not None
-    )
+    return name.endswith(".ckpt") or _answering(name, task) is not None
+
+
+def _answering(bundle: str, task: str) -> Mapping[str, Any] | None:
+    """Return the config of the part of a bundle that answers a task; None if there is none."""
+    parts = read_index(bundle_folder(bundle))["parts"]
+    configs = {key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}
+    found = part_for(configs, task)
+    return None if found is None else configs[found]
 
 
 def _system(text: str, options: SystemOptions, items: Items) -> System:
@@ -226,9 +228,12 @@ def _identity(source: str, options: SystemOptions, asked: Mapping[str, Asking]) 
         base = sha256_of(bundle_folder(options.base) / INDEX)
         return {"checkpoint": sha256_of(path), "base": base, **found}
     identity = {"bundle": sha256_of(bundle_folder(source) / INDEX), **found}
-    if not answers(source, options.task):
+    config = _answering(source, options.task)
+    if config is None:
         raise UserError(
             f"--system {source}: the bundle has no weights for the task {options.task!r}; "
             "fine-tune for it and give the checkpoint"
         )
+    if options.text_guided and not config.get("text"):
+        raise UserError(f"--text-guided: the weights for {options.task} in {source} take no text; give Omni's")
     return identity
