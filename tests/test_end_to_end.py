@@ -18,6 +18,7 @@ from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis, Request
 from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.stages import Stage1Request
 from metis_lightning.weights.answering import load_answering
+from metis_lightning.weights.bundle import read_part
 from metis_lightning.weights.export import export
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
@@ -68,14 +69,19 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
-def check_loaded(metis: Metis, task: str, checkpoint: Path, lora: bool) -> dict[str, object]:
-    """The model has the checkpoint's weights, which are new layers and LoRA alone, or all; return the task's config."""
+def check_loaded(metis: Metis, task: str, checkpoint: Path, base: Path, lora: bool) -> dict[str, object]:
+    """The model has the checkpoint's weights: all, or new layers and the base's plus its LoRA; return the config."""
     saved = torch.load(checkpoint, weights_only=True)
     loaded = metis.stage1[task].state_dict()
     trained = {key.removeprefix("model."): value for key, value in saved["state_dict"].items()}
-    assert all(torch.equal(loaded[key], value) for key, value in trained.items())
-    assert (len(trained) < len(loaded)) == lora
-    assert any("lora_" in key for key in trained) == lora
+    assert all(torch.equal(loaded[key], value) for key, value in trained.items() if "lora_" not in key)
+    layers = {key.partition(".lora_")[0] for key in trained if "lora_" in key}
+    assert bool(layers) == lora
+    original = read_part(base, "stage1").tensors
+    for layer in layers:
+        down, up = (trained[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+        # Rank 2 with alpha 4 (LoRA, 2106.09685, section 4.1).
+        torch.testing.assert_close(loaded[f"{layer}.weight"], original[f"{layer}.weight"] + 2.0 * up @ down)
     config = saved["bundle_parts"][task]["config"]
     assert config["lora_rank"] == (2 if lora else 0)
     return config
@@ -87,7 +93,7 @@ def test_text_to_speech(
 ) -> None:
     checkpoint = fit_config(name, tmp_path, tiny_bundle, monkeypatch, *options)
     metis = Metis.from_pretrained(str(checkpoint), task="tts", base=str(tiny_bundle))
-    assert check_loaded(metis, "tts", checkpoint, lora=bool(options))["text"] == "utf8"
+    assert check_loaded(metis, "tts", checkpoint, tiny_bundle, lora=bool(options))["text"] == "utf8"
     speech = metis.synthesize("Hello there.", noise(12_000), "Good morning.", seconds=0.7, settings=GUIDED)
     assert speech.wave.shape == (35 * HOP,)
     assert torch.isfinite(speech.wave).all()
@@ -99,7 +105,7 @@ def test_lip_to_speech(
 ) -> None:
     checkpoint = fit_config("l2s", tmp_path, tiny_bundle, monkeypatch, *options)
     metis = Metis.from_pretrained(str(checkpoint), task="l2s", base=str(tiny_bundle))
-    assert check_loaded(metis, "l2s", checkpoint, lora=bool(options))["adapter"] == "plain"
+    assert check_loaded(metis, "l2s", checkpoint, tiny_bundle, lora=bool(options))["adapter"] == "plain"
     lips = noise(20 * 768).view(20, 768)
     speech = metis.lip_to_speech(lips, noise(12_000), settings=FAST)
     assert speech.wave.shape == (40 * HOP,)
@@ -114,7 +120,7 @@ def test_omni_answers_every_kind_of_request(
     metis = Metis.from_pretrained(str(checkpoint), task="se", base=str(tiny_bundle))
     assert set(metis.stage1) == {"omni", "tts", "vc", "tse", "se"}
     assert len({id(model) for model in metis.stage1.values()}) == 1
-    check_loaded(metis, "omni", checkpoint, lora=bool(options))
+    check_loaded(metis, "omni", checkpoint, tiny_bundle, lora=bool(options))
     asked: list[Stage1Request] = []
     sample = two_stages.sample_ssl_tokens
     monkeypatch.setattr(two_stages, "sample_ssl_tokens", lambda *args: (asked.extend(args[1]), sample(*args))[1])
@@ -156,7 +162,7 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
     checkpoint = fit(tmp_path, bundle, monkeypatch, *options)
     request = Request("unhum", prompt=noise(12_000), source=noise(13_000, 1))
     metis = Metis.from_pretrained(str(checkpoint), task="unhum", base=str(bundle))
-    check_loaded(metis, "unhum", checkpoint, lora=True)
+    check_loaded(metis, "unhum", checkpoint, tiny_bundle, lora=True)
     speech = metis.generate(request)
     assert speech.wave.shape == (13_000,)
     with pytest.raises(UserError, match="take no text"):
