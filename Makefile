@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 METIS := $(VENV_PYTHON) -m metis_lightning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types
+.PHONY: help demo numbers test lint types
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3.11]'
@@ -26,6 +26,10 @@ demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, 
 	@echo 'TensorBoard  $(VENV_PYTHON) -m tensorboard.main --logdir runs'
 	@echo 'results      evaluation/results/demo (utterances.jsonl, summary.json, protocol.json)'
 	@echo 'table        evaluation/tables/table_03.md'
+
+numbers: demo ## take the numbers of README and of nano's card anew, an hour on 2 cores
+	$(METIS) evaluate --task tse --system nano --test-sets test-unseen --out evaluation/results/nano --max-failed-share 1
+	$(VENV_PYTHON) evaluation/readme_numbers.py
 
 test: .venv/.developed ## run the tests
 	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)

@@ -44,15 +44,15 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
 
 def _section(section: Section) -> str:
     """Return one grid with its heading."""
-    header = [*section.label_names, *map(_cell, section.column_names)]
-    rows = [[_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
+    header = [*section.label_names, *map(cell_text, section.column_names)]
+    rows = [[cell_text(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
     parts = [f"## {_text(section.title)}", _text(section.intro), grid(header, rows, section.text_columns)]
     if section.remarks:
         parts.append("\n".join(f"- {_text(remark)}" for remark in section.remarks))
     return "\n\n".join(parts)
 
 
-def _cell(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """Return a cell's number, interval, significance, failures and notes."""
     failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
     notes = "".join(f"[^{key}]" for key in cell.notes)

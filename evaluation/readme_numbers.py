@@ -1,0 +1,91 @@
+"""Writes the numbers of finished runs into README and nano's card: `make numbers` makes the runs and calls this.
+
+A block `<!-- numbers of RUN -->` to `<!-- end of numbers -->` gets the table of the run in that folder, and how far
+each system is from the mixture as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from metis_lightning.errors import UserError
+from metis_lightning.evaluate.benchmarks import Ours
+from metis_lightning.evaluate.comparison import CONTROLS
+from metis_lightning.evaluate.layout import Notes
+from metis_lightning.evaluate.markdown import cell_text, grid
+from metis_lightning.evaluate.our_sections import our_groups, our_sections
+from metis_lightning.evaluate.report import margin_gain
+from metis_lightning.evaluate.runs import Result, read_results
+
+PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
+COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
+
+_BLOCK = re.compile(r"(<!-- numbers of (\S+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
+_LEGEND = (
+    "In brackets are 95% intervals and the number of speakers that they are over; over fewer than five there is none. "
+    "Of an output in which nothing can be heard all words are deleted."
+)
+
+
+def rewritten(text: str) -> str:
+    """Return a page with its blocks written anew.
+
+    Raises:
+        UserError: a run is not there or not finished.
+    """
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{numbers_of(Path(found[2]))}\n\n{found[3]}", text)
+
+
+def numbers_of(run: Path) -> str:
+    """Return the table of a run and what follows it.
+
+    Raises:
+        UserError: the run is not there or not finished.
+    """
+    if not (run / "summary.json").is_file():
+        raise UserError(f"{run}: no finished run; `make numbers` makes it")
+    results = read_results(run)
+    ours = Ours(results[0].task, first=CONTROLS, baseline="input")
+    sections = our_sections(our_groups(results, ours, "input"), Notes())
+    names = [cell_text(cell) for cell in sections[0].column_names]
+    chosen = [index for wanted in COLUMNS for index, name in enumerate(names) if name.startswith(wanted)]
+    rows = [
+        [test_set, line.labels[0].text, line.labels[2].text, *(cell_text(line.cells[index]) for index in chosen)]
+        for test_set, section in zip(_test_sets(results), sections, strict=True)
+        for line in section.lines
+    ]
+    table = grid(["test set", "system", "n", *(names[index] for index in chosen)], rows, 2)
+    return "\n\n".join([table, _LEGEND, "\n".join(f"- {line}" for line in _gains(results))])
+
+
+def _test_sets(results: list[Result]) -> list[str]:
+    return sorted({result.test_set for result in results})
+
+
+def _gains(results: list[Result]) -> list[str]:
+    """Return how far each system is from the mixture, on each test set."""
+    systems = sorted({result.system for result in results} - set(CONTROLS))
+    return [
+        margin_gain([row for result in results if result.test_set == test_set for row in result.rows], system)
+        for test_set in _test_sets(results)
+        for system in systems
+    ]
+
+
+def main() -> int:
+    """Write all pages anew."""
+    try:
+        pages = {path: rewritten(path.read_text(encoding="utf-8")) for path in PAGES}
+    except UserError as error:
+        print(f"readme_numbers: {error}", file=sys.stderr)
+        return 2
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"numbers: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
