@@ -15,7 +15,7 @@ PACKAGE = Path(metis_lightning.__file__).parent
 # What may not import each other stands side by side.
 LAYERS = (
     {"errors", "children", "host_waits", "_torchaudio"},
-    {"files", "safe_json", "safe_yaml", "texts"},
+    {"files", "finite", "safe_json", "safe_yaml", "texts"},
     {"locks"},
     {"types"},
     {"data"},
@@ -33,7 +33,7 @@ LAYERS = (
     {"merging"},
     {"config_files"},
     {"config_options"},
-    {"explain", "overlays"},
+    {"explain", "overlays", "run_setup"},
     {"lightning_cli", "bench_evaluate"},
     {"prepare_tokens", "bench_data", "bench_paper"},
     {"bench_generate"},

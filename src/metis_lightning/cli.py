@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from metis_lightning.children import end_with_launcher
-from metis_lightning.errors import UserError
+from metis_lightning.errors import Stopped, UserError
 from metis_lightning.explain import explain_killed_worker, explain_worker_error
 from metis_lightning.verbs import (
     app,
@@ -54,7 +54,7 @@ VERBS = {module.VERB.name: module.VERB for module in _OWN}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 2 for a mistake of the user's.
+    """Run the command line and return the exit status: 0, 2 for a mistake of the user's, 128 + N for signal N.
 
     Args:
         argv: arguments after the program's name; those of the process if None.
@@ -75,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if killed is None:
             raise
         return _refused(killed)
+    except Stopped as stop:
+        if stop.text:
+            print(stop.text, file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("metis-lightning: stopped", file=sys.stderr)
         return 130

@@ -55,10 +55,12 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
 
 
 def explain_state_dict_error(message: str) -> str | None:
-    """Return one line for a `load_state_dict` error; None if the message is of another kind.
+    """Return one line for an error of `load_state_dict`, a model's or an optimizer's; None for any other message.
 
     Names the first weight whose shape differs, or the first that is missing or unexpected, and counts the others.
     """
+    if message.startswith("loaded state dict "):
+        return f"the checkpoint's optimizer state is of another model: {message}"
     if not message.startswith("Error(s) in loading state_dict"):
         return None
     if shapes := _SHAPES.findall(message):

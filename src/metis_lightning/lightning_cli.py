@@ -10,26 +10,34 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, NoReturn
-from zipfile import is_zipfile
 
 import torch
 from jsonargparse import set_parsing_settings
-from lightning import LightningDataModule, LightningModule
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
+from metis_lightning.callbacks.finite_guard import FiniteGuard
 from metis_lightning.callbacks.logged_config import LoggedConfig
+from metis_lightning.callbacks.run_folder import last_checkpoint, resumes_in, run_folders, set_aside
+from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
+from metis_lightning.locks import locked
 from metis_lightning.overlays import merge_configs
+from metis_lightning.run_setup import build_trainer, one_line_mistakes, prepare_settings
+from metis_lightning.weights.checkpoint import open_checkpoint
+from metis_lightning.weights.checkpoint_fields import check_fields, check_run, check_version
 
-# Values of --ckpt_path that Lightning resolves to a path by itself.
-_SPECIAL_CHECKPOINTS = ("last", "best", "hpc")
+_PROGRAM = "python -m metis_lightning"
+
+# Values of --ckpt_path that name no file: the newest of the run's folder, and those that Lightning finds itself.
+_LAST = "last"
+_SPECIAL_CHECKPOINTS = (_LAST, "best", "hpc")
 
 _DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -63,17 +71,21 @@ class OneLineArgumentParser(LightningArgumentParser):
 class MetisCLI(LightningCLI):
     """LightningCLI with the project's defaults; see the module's text for what differs."""
 
-    def __init__(self, args: Sequence[str], examples: dict[str, str], run: bool = True) -> None:
+    def __init__(
+        self, args: Sequence[str], examples: dict[str, str], run: bool = True, stop: StopSignals | None = None
+    ) -> None:
         """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
 
-        Configs bring along what they are based on, and are merged before they are parsed (`overlays`).
+        Configs bring along what they are based on, and are merged before they are parsed (`overlays`). `stop` ends runs
+        when signals come.
         """
+        self._stop = stop
         settings = merge_configs(args)
         self._files = settings.files
         _say(settings.dropped)
         if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
             raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
-        epilogs = {verb: {"epilog": f"example: python -m metis_lightning {text}"} for verb, text in examples.items()}
+        epilogs = {verb: {"epilog": f"example: {_PROGRAM} {text}"} for verb, text in examples.items()}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -81,8 +93,7 @@ class MetisCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=OneLineArgumentParser,
             # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m metis_lightning", "allow_abbrev": False}
-            | epilogs,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": _PROGRAM, "allow_abbrev": False} | epilogs,
             save_config_callback=LoggedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
@@ -109,8 +120,9 @@ class MetisCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Set how products are computed, on which the fingerprints of tokens depend."""
+        """Set how products are computed, on which the fingerprints of tokens depend, and what every run has."""
         torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
+        prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, turning the parser's errors into one line.
@@ -126,21 +138,48 @@ class MetisCLI(LightningCLI):
         except OmegaConfBaseException as error:
             raise UserError(f"a reference in the config: {error}") from error
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Build the Trainer, with what `run_setup` gives it."""
+        build = super()._instantiate_trainer
+        return build_trainer(lambda: build(config, [FiniteGuard(), *callbacks]), self._stop)
+
+    def fit(self, **arguments: Any) -> None:
+        """Train, in a folder of the run's own unless it goes on in the one that is there; no other run writes there."""
+        with ExitStack() as held:
+            for folder in run_folders(self.trainer) if rank_zero_only.rank == 0 else ():
+                held.enter_context(locked(folder))
+            if not resumes_in(self.trainer, self._resolved_checkpoint()):
+                set_aside(self.trainer)
+            self.trainer.fit(**arguments)
+
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint; Lightning would here let its hyper-parameters override the config."""
-        path = self._get_checkpoint()
-        if path and path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry"):
+        """Look at the checkpoint; Lightning would here let its hyper-parameters override the config."""
+        path = self._checkpoint()
+        if path and _is_file(path):
             check_checkpoint(Path(path))
 
-    def _get_checkpoint(self) -> str | None:
+    def _checkpoint(self) -> str | None:
         """Return the value of --ckpt_path."""
         verb = self.config.get("subcommand")
         path = self.config[verb].get("ckpt_path") if verb else None
         return None if path is None else str(path)
 
+    def _resolved_checkpoint(self) -> str | None:
+        """Return the value of --ckpt_path, the path in the place of `last` if there is one."""
+        path = self._checkpoint()
+        found = last_checkpoint(self.trainer) if path == _LAST else None
+        return path if found is None else str(found)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""
-        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        path = self._resolved_checkpoint()
+        if path is not None and _is_file(path):
+            content = check_checkpoint(Path(path))
+            check_version(content, f"checkpoint {path}")
+            if subcommand == "fit":
+                check_run(content, self.trainer.fit_loop.state_dict(), f"checkpoint {path}")
+        return arguments | {"ckpt_path": path}
 
 
 @rank_zero_only
@@ -160,8 +199,9 @@ def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
-    with _mistakes_in_one_line():
-        MetisCLI(args, examples)
+    stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
+    with stop.installed(), _mistakes_in_one_line():
+        MetisCLI(args, examples, stop=stop)
 
 
 def build_from_config(args: Sequence[str]) -> MetisCLI:
@@ -189,47 +229,47 @@ def _mistakes_in_one_line() -> Iterator[None]:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
-    try:
+    with one_line_mistakes(_weights_that_do_not_fit):
         yield
-    except Exception as error:
-        mistake = _find_mistake(error)
-        if mistake is None:
-            raise
-        raise mistake from error
 
 
-def _find_mistake(error: BaseException | None) -> UserError | None:
-    """Return the user's mistake that an exception came from; None if it came from a bug.
-
-    An exception in a class's constructor reaches us as the cause of a ValueError of jsonargparse's.
-    """
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        if isinstance(error, RuntimeError) and (explained := explain_state_dict_error(str(error))):
-            return UserError(f"{explained}; check --ckpt_path and the sizes in the config")
-        error = error.__cause__
-    return None
+def _weights_that_do_not_fit(error: BaseException) -> UserError | None:
+    """Return PyTorch's error of weights that are not a model's as one line; None for any other."""
+    explained = explain_state_dict_error(str(error)) if isinstance(error, RuntimeError | ValueError) else None
+    return UserError(f"{explained}; check --ckpt_path and the sizes in the config") if explained else None
 
 
-def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that is missing, incomplete, or holds anything but tensors and plain values.
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Refuse a checkpoint that is missing, cut, or no checkpoint; return its content, whose tensors stay on the disk.
+
+    Every byte and number is checked when it is read, see `weights.checkpoint`.
 
     Raises:
         UserError: with the reason.
     """
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
-    if path.is_dir():  # sharded checkpoints are folders; the strategy that reads them checks them
-        return
-    damaged = UserError(f"checkpoint {path} is damaged or not a checkpoint")
-    if not is_zipfile(path):
-        raise damaged
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UnpicklingError as error:
-        raise UserError(f"checkpoint {path} is refused: it holds more than tensors and plain values") from error
-    except RuntimeError as error:
-        raise damaged from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"checkpoint {path} is not one of Lightning's: it has no state_dict")
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder; name a file in it")
+    content = open_checkpoint(path)
+    check_fields(content, f"checkpoint {path}")
+    return content
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a value of --ckpt_path names a file of this machine."""
+    return path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry")
+
+
+def _without_checkpoint(args: Sequence[str]) -> list[str]:
+    """Return arguments without --ckpt_path and its value.
+
+    >>> _without_checkpoint(["fit", "--ckpt_path", "a.ckpt", "-c", "b.yaml", "--ckpt_path=c"])
+    ['fit', '-c', 'b.yaml']
+    """
+    before = ["", *args]
+    return [
+        arg
+        for arg, option in zip(args, before, strict=False)
+        if "--ckpt_path" not in (arg, option) and not arg.startswith("--ckpt_path=")
+    ]

@@ -87,7 +87,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "evil.ckpt")
     (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.ckpt", "pickle.ckpt"):
-        with pytest.raises(UserError, match="not a checkpoint of plain tensors"):
+        with pytest.raises(UserError, match="is refused: it holds more|damaged or not a checkpoint"):
             checkpoint_parts(tmp_path / name)
     assert not (tmp_path / "pwned").exists()
 

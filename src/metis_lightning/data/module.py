@@ -155,7 +155,17 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         return {**place, "plan": self._plan}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made: its epoch's first batches are not drawn again."""
+        """Go on where a checkpoint was made: its epoch's first batches are not drawn again.
+
+        Raises:
+            UserError: if the state names no such place.
+        """
+        place = state_dict if isinstance(state_dict, Mapping) else {}
+        if not all(isinstance(place.get(name), int) and place[name] >= 0 for name in self._resume):
+            raise UserError(
+                f"the checkpoint's field {type(self).__name__} is not the place in training that it stands for: "
+                f"{state_dict!r:.100}"
+            )
         self._resume = dict(state_dict)
 
     def train_dataloader(self) -> DataLoader[SpeechItem]:

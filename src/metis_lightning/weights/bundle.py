@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.finite import check_finite
 from metis_lightning.safe_yaml import read_yaml
 from metis_lightning.weights.bundle_index import check_index, check_sizes
 from metis_lightning.weights.hub import hub_bundle, is_hub_name
@@ -144,6 +145,7 @@ def read_part(folder: Path, name: str) -> Part:
         tensors = from_rows(load_file(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: {not_safetensors(error)}") from error
+    check_finite(tensors, str(path))
     return Part(config=entry["config"], tensors=tensors, sha256=digest)
 
 
@@ -157,6 +159,7 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
     if dtype == torch.int8:
         tensors, dtype = in_rows(tensors), torch.bfloat16
     stored = {key: value.to(stored_dtype(value, dtype)).contiguous() for key, value in tensors.items()}
+    check_finite({**part.tensors, **stored}, f"{path} is not written")
     with atomic_path(path) as temporary:
         save_file(stored, temporary)
     index = read_index(folder)

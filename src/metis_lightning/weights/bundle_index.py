@@ -50,9 +50,18 @@ def check_index(index: object, path: Path) -> None:
         if not isinstance(part.get("config"), dict):
             raise UserError(f"{where}: it has no 'config'; copy the bundle again")
         _check_types(part, _FIELDS, where)
-        _check_types(part["config"], _SETTINGS, where)
+        check_settings(part["config"], where)
         if not all(isinstance(task, str) for task in part["config"].get("answers", ())):
             raise UserError(f"{where}: 'answers' must list names of tasks; copy the bundle again")
+
+
+def check_settings(config: Mapping[str, Any], where: str) -> None:
+    """Check the kinds of a part's settings.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    _check_types(config, _SETTINGS, where)
 
 
 def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> None:

@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,25 +20,8 @@ from metis_lightning.files import check_output
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.weights.build import apply_task, load_base, plain_config
 from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, loaded as plain data: it cannot run code.
-
-    Raises:
-        UserError: if the file is missing, or holds anything but tensors and plain values.
-    """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"checkpoint {path}: not a checkpoint of plain tensors ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"checkpoint {path}: it has no 'state_dict'")
-    return checkpoint
+from metis_lightning.weights.bundle_index import check_sizes
+from metis_lightning.weights.checkpoint import read_checkpoint
 
 
 def chosen_state(checkpoint: Mapping[str, Any], weights: str | None = None) -> dict[str, Tensor]:
@@ -71,17 +53,13 @@ def checkpoint_parts(path: Path, weights: str | None = None) -> Mapping[str, Par
     if not described:
         raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
     state = chosen_state(checkpoint, weights)
-    return {
-        name: Part(
-            config=part["config"],
-            tensors={
-                key.removeprefix(part["prefix"]): value
-                for key, value in state.items()
-                if key.startswith(part["prefix"])
-            },
-        )
-        for name, part in described.items()
-    }
+    parts = {}
+    for name, part in described.items():
+        prefix = part["prefix"]
+        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
+        parts[name] = Part(config=part["config"], tensors=tensors)
+    return parts
 
 
 def bundle_or_checkpoint_part(source: str, name: str) -> Part:

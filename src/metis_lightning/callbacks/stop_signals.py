@@ -1,0 +1,147 @@
+"""A run that is told to stop ends behind a step, saves, and says how it goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from subprocess import Popen
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from metis_lightning.callbacks.checkpoints import RunCheckpoint, shown
+from metis_lightning.errors import Stopped
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals(Callback):
+    """Ends a run at the end of the update in which Ctrl-C or SIGTERM came; the second of a kind ends it at once.
+
+    The newest state is saved, and the exit status is the shell's for the signal. Where Lightning requeues a job of
+    SLURM's, `last.ckpt` is saved before it does, too. Processes agree without waiting for their devices.
+
+    Args:
+        command: words of the command line that goes on, without the checkpoint.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = command
+        self.received: int | None = None
+        self._is_training = False
+        self._step = -1
+        self._requeue: Callable[[int, FrameType | None], object] | None = None
+        self._launcher: Any = None
+        self._speaks = True
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within the block, signals come here."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        try:
+            yield
+        except Stopped as stopped:
+            # Processes of the run were sent SIGTERM, whatever came here.
+            raise Stopped(self.received, stopped.text) from stopped
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def watch(self, trainer: Trainer) -> None:
+        """Pass signals on to the processes that a trainer starts until it trains."""
+        self._launcher = trainer.strategy.launcher
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there are steps to wait for the end of."""
+        self._is_training, self._step = True, trainer.global_step
+        self._launcher = None
+        self._speaks = trainer.is_global_zero
+        self._group = None
+        if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
+            self._group = torch.distributed.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():
+            # Lightning's own handler for SIGTERM ends with status 0 and saves nothing.
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+            if callable(requeue := signal.getsignal(signal.SIGUSR1)):
+                self._requeue = requeue
+                signal.signal(signal.SIGUSR1, self._handle)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Stop if any process was told to.
+
+        Raises:
+            Stopped: with the signal's exit status.
+        """
+        # Gradients that are being gathered are in no checkpoint.
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        if number := self._agreed(trainer):
+            saved = _save(trainer)
+            if number == signal.SIGUSR1 and self._requeue is not None:
+                self.received = None
+                self._requeue(number, None)
+                return
+            self._is_training = False
+            if trainer.is_global_zero:
+                print(f"\n{self._said(number, saved, trainer.global_step)}", file=sys.stderr, flush=True)
+            raise Stopped(number if trainer.is_global_zero else None)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self.received == number
+        self.received = self.received or number
+        started = [process for process in getattr(self._launcher, "procs", []) if _is_running(process)]
+        for process in started:
+            # At a terminal they were sent Ctrl-C themselves, and a second one would end them at once.
+            os.kill(process.pid, signal.SIGTERM)
+        if started and isinstance(self._launcher, _MultiProcessingLauncher):
+            return  # they do the work, and their end is ours
+        if again or not self._is_training:
+            raise Stopped(number, "metis-lightning: stopped")
+        if self._speaks:
+            print("\nmetis-lightning: stopping at the end of this step; once more stops at once", file=sys.stderr)
+
+    def _agreed(self, trainer: Trainer) -> int:
+        """Return the signal that any of the processes received; 0 if there was none."""
+        if trainer.world_size == 1:
+            return self.received or 0
+        number = torch.tensor(self.received or 0)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self._group)
+        return int(number)
+
+    def _said(self, number: int, saved: str | None, step: int) -> str:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if saved is None:
+            return f"metis-lightning: stopped by {name} after step {step}; this run saves no checkpoints"
+        command = shlex.join([*self.command, "--ckpt_path", saved])
+        return f"metis-lightning: stopped by {name} after step {step}, saved as {saved}; go on with: {command}"
+
+
+def _is_running(process: BaseProcess | Popen[bytes]) -> bool:
+    """Return whether a process that was started runs."""
+    return process.pid is not None and (process.poll() is None if isinstance(process, Popen) else process.is_alive())
+
+
+def _save(trainer: Trainer) -> str | None:
+    """Save the present state as `last.ckpt`; return its path, None if nothing is saved."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, RunCheckpoint):
+            path = callback.save_newest(trainer)
+            return shown(path)
+    return None

@@ -1,0 +1,154 @@
+"""`last.ckpt` is the newest state of the run that was started last, however that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny_run import DIVERGE, Run, same_state, tensors
+
+LONG = "--trainer.max_steps=2000"
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_bundle: Path) -> Run:
+    return Run(tmp_path, tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Run:
+    run = Run(tmp_path_factory.mktemp("undisturbed"), tiny_bundle)
+    assert run("--trainer.max_steps=16") == 0
+    return run
+
+
+def written(step: int) -> list[str]:
+    return [f"checkpoints/epoch=0-step={step}.ckpt", "checkpoints/last.ckpt", "config.yaml", "events", "hparams.yaml"]
+
+
+def test_the_last_steps_are_saved_whatever_the_interval(run: Run, undisturbed: Run) -> None:
+    assert run() == 0
+    assert run.content()["global_step"] == 7
+    assert run.files() == [f"tiny/{name}" for name in written(6)]
+    # What was saved at the end goes on as what was saved on the way does.
+    assert run("--trainer.max_steps=16", "--ckpt_path=last") == 0
+    assert same_state(run.content(), undisturbed.content())
+
+
+def test_the_end_of_an_epoch_is_saved_too(run: Run, undisturbed: Run) -> None:
+    assert run("--trainer.max_steps=-1", "--trainer.max_epochs=1", "--trainer.limit_train_batches=8") == 0
+    assert run.content()["global_step"] == 8
+    assert run("--trainer.max_steps=16", "--ckpt_path=last") == 0
+    assert same_state(run.content(), undisturbed.content())
+
+
+def test_a_state_with_two_names_is_one_file(run: Run) -> None:
+    assert run("--trainer.max_steps=6") == 0
+    assert (run.checkpoints / "last.ckpt").samefile(run.checkpoints / "epoch=0-step=6.ckpt")
+    assert run.content()["global_step"] == 6
+
+
+def test_a_second_run_moves_the_first_aside_and_a_resumed_one_does_not(run: Run) -> None:
+    assert run() == 0
+    first = run.content()
+    assert run("--seed_everything=1", "--trainer.max_steps=4") == 0
+    assert "an earlier run's files are in runs/tiny/version_0 now" in run.said
+    assert run.content()["global_step"] == 4
+    assert same_state(run.content("../version_0/checkpoints/last"), first)
+    once = sorted([*(f"tiny/{name}" for name in written(3)), *(f"tiny/version_0/{name}" for name in written(6))])
+    assert run.files() == once
+    assert run("--trainer.max_steps=6", "--ckpt_path=runs/tiny/checkpoints/last.ckpt") == 0
+    assert "version_1" not in "".join(run.files())
+    assert run.content()["global_step"] == 6
+
+
+def test_validation_writes_beside_the_runs_events(run: Run) -> None:
+    assert run("--trainer.max_steps=3") == 0
+    before = {path: path.stat().st_size for path in (run.folder / "runs/tiny").glob("events*")}
+    options = ["--trainer.limit_val_batches=1", "--ckpt_path=runs/tiny/checkpoints/last.ckpt"]
+    assert run(*options, verb="validate") == 0
+    assert {path: path.stat().st_size for path in (run.folder / "runs/tiny").glob("events*")} == before
+    assert list((run.folder / "runs/tiny/validate").glob("events*"))
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_saves_and_says_how_to_go_on(run: Run, number: signal.Signals, name: str, processes: int) -> None:
+    options = [LONG, f"--trainer.devices={processes}", f"--trainer.strategy={'ddp_fork' if processes > 1 else 'auto'}"]
+    process = run.start(*options)
+    wait_for(run.checkpoints / "last.ckpt")
+    os.kill(process.pid, number)
+    assert run.end(process) == 128 + number
+    step = run.content()["global_step"]
+    assert f"stopped by {'SIGTERM' if processes > 1 else name} after step {step}, saved as runs/tiny/" in run.said
+    assert "go on with: python -m metis_lightning fit -c tiny.yaml" in run.said
+    assert run.said.count("--ckpt_path runs/tiny/checkpoints/last.ckpt") == 1
+    assert run(f"--trainer.max_steps={step + 1}", "--ckpt_path=runs/tiny/checkpoints/last.ckpt") == 0
+    assert run.content()["global_step"] == step + 1
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.01)
+
+
+def test_killed_runs_end_as_an_undisturbed_one(run: Run, undisturbed: Run) -> None:
+    kill_and_resume(run, "--trainer.max_steps=16", kills=3, seed=0)
+    assert same_state(run.content(), undisturbed.content())
+    # Attempts that were killed before their first checkpoint were moved aside.
+    left = {name for name in run.files() if "version_" not in name}
+    assert left == {"tiny/checkpoints/epoch=1-step=15.ckpt", *(f"tiny/{name}" for name in written(15)[1:])}
+
+
+def kill_and_resume(run: Run, *options: str, kills: int, seed: int) -> None:
+    """Kill a run at random moments after its start, each time followed by the same command, and let it end."""
+    draw = random.Random(seed)
+    for _ in range(kills):
+        process = run.start(*options, "--ckpt_path=last")
+        time.sleep(draw.uniform(0.2, 2.0))
+        os.kill(process.pid, signal.SIGKILL)
+        assert run.end(process) in (-signal.SIGKILL, 0)
+    assert run(*options, "--ckpt_path=last") == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_diverges_stops_and_keeps_what_is_finite(run: Run, processes: int) -> None:
+    saves = {"dirpath": "runs/tiny/checkpoints", "save_last": True, "every_n_train_steps": 1}
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saves}
+    (run.folder / "often.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    strategy = "ddp_fork" if processes > 1 else "auto"
+    options = ["-c", "often.yaml", *DIVERGE, f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"]
+    assert run(*options) == 2
+    found = json.loads((run.folder / "runs/tiny/non_finite.json").read_text())
+    ids = [name for batch in found["batches"] for name in batch["ids"]]
+    assert f" of step {found['step']} is not finite, so the run stopped; its batch: {ids[0]}" in run.last_line
+    assert {batch["process"] for batch in found["batches"]} <= set(range(processes))
+    assert run.content()["global_step"] == found["step"] - 1
+    assert all(value.isfinite().all() for value in tensors(run.content()).values())
+    assert "last.ckpt is from before" in run.last_line
+
+
+BAD = [
+    ("--trainer.accelerator=gpu", "No supported gpu backend found"),
+    ("--trainer.devices=0", "not a valid input"),
+    ("--trainer.strategy=fsdp", "requires a GPU accelerator"),
+    ("--trainer.strategy=deepspeed", "you must have DeepSpeed installed"),
+    ("--trainer.strategy=nope", "invalid strategy name"),
+    ('--trainer.strategy={"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}', "DDP only"),
+]
+
+
+@pytest.mark.parametrize(("option", "text"), BAD, ids=[option.rpartition(".")[2] for option, _ in BAD])
+def test_a_trainer_that_cannot_be_is_one_line(run: Run, option: str, text: str) -> None:
+    assert run(option) == 2
+    assert run.last_line.startswith("metis-lightning: error: trainer: ")
+    assert text in run.last_line
