@@ -18,6 +18,7 @@ from metis_lightning.callbacks.ema import EMA
 from metis_lightning.callbacks.tensorboard_media import coloured, mel_image
 from metis_lightning.callbacks.validation_samples import ValidationSamples, one_row
 from metis_lightning.errors import UserError
+from metis_lightning.pipeline import Metis
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.sampling.request import HOP
 from metis_lightning.sampling.settings import Settings
@@ -34,6 +35,7 @@ from metis_lightning.tasks.vc import VcModule
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.bundle import read_index, write_index
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch, trainer
+from pretended_gpu import PretendedGPU, send
 from tiny import ACOUSTIC, SEMANTIC
 
 FAST = Settings(Sampling(num_steps=2), stage2_steps=(2, 1, 1))
@@ -98,6 +100,25 @@ def test_a_row_of_every_task_is_asked_for_and_said(task: str, tiny_bundle: Path)
         spoken = module.request(one_row(batch, 0))
         assert spoken.phones and spoken.source is None
         assert len(spoken.prompt) + spoken.samples == 24_000
+
+
+def test_samples_capture_no_graphs(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Noted(Metis):
+        def __init__(self, *parts: object, **options: object) -> None:
+            given.append(options.get("graphs"))
+            super().__init__(*parts, **options)
+
+    monkeypatch.setattr("metis_lightning.callbacks.audio_samples.Metis", Noted)
+    module, samples = make("se", tiny_bundle), SpeechSamples(str(tiny_bundle), settings=FAST)
+    samples.setup(trainer(tmp_path, 1), module, "fit")
+    samples.made(module, one_row(batch_for("se"), 0))
+    assert given == [False]
+    with PretendedGPU():
+        tokenizer = send(module.tokenizer)
+        assert Metis(tokenizer, {}, None).graphs is not None
+        assert Metis(tokenizer, {}, None, graphs=False).graphs is None
 
 
 def test_a_prompt_that_is_too_short_belongs_to_the_target(tiny_bundle: Path) -> None:

@@ -16,12 +16,20 @@ from metis_lightning.evaluate.systems import Items, SystemOptions, make_systems
 from metis_lightning.generate.weights import load_metis
 from metis_lightning.models.inference import Precision
 from metis_lightning.pipeline import Metis
+from metis_lightning.verbs.evaluate import add_options as add_evaluate_options
 from metis_lightning.verbs.generate import add_model_options
 from pretended_gpu import GPU, SECOND, PretendedCuda
 
 
 class _Planned(Exception):
     pass
+
+
+def options(*arguments: str) -> Namespace:
+    """The options of `evaluate`."""
+    parser = argparse.ArgumentParser()
+    add_evaluate_options(parser)
+    return parser.parse_args(["--task", "tse", *arguments])
 
 
 @pytest.fixture
@@ -38,23 +46,23 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> PretendedCuda:
 @pytest.mark.parametrize(("rank", "device"), [(0, GPU), (1, SECOND), (2, GPU)])
 def test_a_process_works_on_its_own_gpu_from_the_start(cuda: PretendedCuda, rank: int, device: torch.device) -> None:
     with pytest.raises(_Planned, match=str(device)):
-        evaluation.run_rank(rank, Namespace(device=None), None)
+        evaluation.run_rank(rank, options(), None)
     assert cuda.events == [("set_device", device)]
     assert cuda.current == device
 
 
-def test_so_does_a_process_of_torchrun(cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_does_a_process_of_torchrun(cuda: PretendedCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(_Planned, match="cuda:1"):
-        evaluation.run_evaluate(Namespace(device="cuda", devices=1))
+        evaluation.run_evaluate(options("--device", "cuda", "--out", str(tmp_path)))
     assert cuda.events == [("set_device", SECOND)]
 
 
-def test_what_starts_the_others_takes_no_memory_of_a_gpu(cuda: PretendedCuda) -> None:
+def test_what_starts_the_others_takes_no_memory_of_a_gpu(cuda: PretendedCuda, tmp_path: Path) -> None:
     with pytest.raises(_Planned):
-        evaluation.run_evaluate(Namespace(device=None, devices=2))
+        evaluation.run_evaluate(options("--devices", "2", "--out", str(tmp_path)))
     assert cuda.events == []
 
 
