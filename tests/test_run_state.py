@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kill_runs import kill_and_resume
 from tiny_run import DIVERGE, Run, same_state, tensors
 
 LONG = "--trainer.max_steps=2000"
@@ -107,17 +107,6 @@ def test_killed_runs_end_as_an_undisturbed_one(run: Run, undisturbed: Run) -> No
     # Attempts that were killed before their first checkpoint were moved aside.
     left = {name for name in run.files() if "version_" not in name}
     assert left == {"tiny/checkpoints/epoch=1-step=15.ckpt", *(f"tiny/{name}" for name in written(15)[1:])}
-
-
-def kill_and_resume(run: Run, *options: str, kills: int, seed: int) -> None:
-    """Kill a run at random moments after its start, each time followed by the same command, and let it end."""
-    draw = random.Random(seed)
-    for _ in range(kills):
-        process = run.start(*options, "--ckpt_path=last")
-        time.sleep(draw.uniform(0.2, 2.0))
-        os.kill(process.pid, signal.SIGKILL)
-        assert run.end(process) in (-signal.SIGKILL, 0)
-    assert run(*options, "--ckpt_path=last") == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])

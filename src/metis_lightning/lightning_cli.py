@@ -146,7 +146,7 @@ class MetisCLI(LightningCLI):
     def fit(self, **arguments: Any) -> None:
         """Train, in a folder of the run's own unless it goes on in the one that is there; no other run writes there."""
         with ExitStack() as held:
-            for folder in run_folders(self.trainer) if rank_zero_only.rank == 0 else ():
+            for folder in run_folders(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else ():
                 held.enter_context(locked(folder))
             if not resumes_in(self.trainer, self._resolved_checkpoint()):
                 set_aside(self.trainer)

@@ -61,8 +61,9 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
             _seal(temporary)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        kept = "; the one that is there stays as it was" if path.exists() else ""
-        raise UserError(f"checkpoint {path} cannot be written ({_reason(error)}){kept}") from error
+        raise UserError(f"checkpoint {path} cannot be written ({_reason(error)}){_kept(path)}") from error
+    except UserError as error:
+        raise UserError(f"checkpoint {error}{_kept(path)}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -157,9 +158,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _open(path: Path, mmap: bool) -> dict[str, Any]:
-    if not is_zipfile(path):
-        raise _Damaged(path)
     try:
+        if not is_zipfile(path):
+            raise _Damaged(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(f"checkpoint {path} is refused: it holds more than tensors and plain values") from error
@@ -217,6 +218,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _kept(path: Path) -> str:
+    return "; the one that is there stays as it was" if path.exists() else ""
 
 
 def _reason(error: Exception) -> str:
