@@ -192,16 +192,24 @@ def test_both_stages_take_the_released_codes_choices(metis: Metis, seed: int) ->
 
 
 def test_padded_sequences_with_a_mask_are_the_sequences_alone(metis: Metis) -> None:
-    """What a GPU runs, without the GPU: padding to the length bucket, and a shape prepared once."""
+    """What a GPU runs, without the GPU: padding to the buckets of rows and lengths."""
     backbone, lengths = metis.stage1["tse"].diff_estimator, (70, 3, 64)
     x, scales = noise(1, sum(lengths), WIDTH), backbone.norm_scales(torch.tensor([0.3]), torch.float32)[0]
-    prepared = []
-    padded = PaddedRunner(backbone, prepare=lambda compute, *inputs: (prepared.append(inputs[0].shape), compute)[1])
+    shapes = []
+
+    class Noted:
+        """In the place of graphs."""
+
+        def run(self, owner: object, compute: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+            shapes.append(tuple(inputs[0].shape))
+            return compute(*inputs)
+
+    padded = PaddedRunner(backbone, graphs=Noted())
     with torch.no_grad():
         torch.testing.assert_close(padded(x, lengths, scales), Runner(backbone)(x, lengths, scales))
         padded(x[:, :134], (70, 64), scales)
         padded(x, lengths, scales)
-    assert prepared == [(3, 128, WIDTH), (2, 128, WIDTH)]
+    assert shapes == [(4, 128, WIDTH), (2, 128, WIDTH), (4, 128, WIDTH)]
     assert padded.forwards == 3
     alone = backbone(x[:, :70], torch.tensor([0.3]))
     torch.testing.assert_close(Runner(backbone)(x, lengths, scales)[:, :70], alone)
