@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metis_lightning.callbacks.finite_guard import FiniteGuard
 from metis_lightning.callbacks.logged_config import LoggedConfig
-from metis_lightning.callbacks.run_folder import last_checkpoint, resumes_in, run_folders, set_aside
+from metis_lightning.callbacks.run_folder import check_folders, last_checkpoint, resumes_in, run_folders, set_aside
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.explain import explain_parse_error, explain_state_dict_error
@@ -169,6 +169,11 @@ class MetisCLI(LightningCLI):
         path = self._checkpoint()
         found = last_checkpoint(self.trainer) if path == _LAST else None
         return path if found is None else str(found)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Carry out a verb, if its results can be written."""
+        check_folders(self.trainer)
+        super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +23,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, name: str = LOCK, shared: bool = False) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | None = None) -> Iterator[None]:
     """Keep other commands from writing into a folder while the block runs.
 
     The folder is made; if it is empty in the end, what was made of it is removed again.
@@ -32,13 +32,14 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False) -> Iterator[Non
         folder: where it is written.
         name: of the file that is locked; commands that lock different ones do not mind each other.
         shared: whether others may hold the same lock that share it, too.
+        what: is kept for this command, for the message; None for the folder.
 
     Raises:
         UserError: another command holds it, or nothing can be written there.
     """
-    check_output(folder, is_folder=True)
+    check_output(folder, "the folder", is_folder=True)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    file = _held(folder / name, shared)
+    file = _held(folder / name, shared, what or folder)
     # A fork has the lock, too: it must not keep it when this process is gone.
     os.register_at_fork(after_in_child=file.close)
     try:
@@ -52,7 +53,12 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False) -> Iterator[Non
                 path.rmdir()
 
 
-def _held(path: Path, shared: bool) -> TextIO:
+def locked_beside(folder: Path) -> AbstractContextManager[None]:
+    """Do so by a file beside a folder that must hold nothing but its own; see `locked`."""
+    return locked(folder.parent, f".{folder.name}{LOCK}", what=folder)
+
+
+def _held(path: Path, shared: bool, what: Path) -> TextIO:
     """Return the file at `path`, locked."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,11 +66,11 @@ def _held(path: Path, shared: bool) -> TextIO:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _refusal(path, file) from error
+            raise _refusal(what, file) from error
         except OSError as error:
             # Some network file systems have no locks. To refuse all work there would help nobody.
             print(
-                f"metis-lightning: {path.parent}: no lock ({error.strerror}); let no other command write there",
+                f"metis-lightning: {what}: no lock ({error.strerror}); let no other command write there",
                 file=sys.stderr,
             )
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -92,12 +98,11 @@ def _this_command() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n"
 
 
-def _refusal(path: Path, file: TextIO) -> UserError:
+def _refusal(what: Path, file: TextIO) -> UserError:
     """Return the refusal, with what the file says of who holds it."""
     file.seek(0)
     holder = file.read().strip() or "it does not say which"
     file.close()
     return UserError(
-        f"{path.parent}: another command is writing here ({holder}); wait until it has ended, end it, or give another "
-        "folder"
+        f"{what}: another command is writing here ({holder}); wait until it has ended, end it, or give another folder"
     )

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from metis_lightning.callbacks.checkpoints import RunCheckpoint, shown
 from metis_lightning.callbacks.finite_guard import REPORT
+from metis_lightning.files import check_output
 
 _LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT)
 
@@ -76,6 +77,18 @@ def run_folders(trainer: Trainer) -> set[Path]:
     """Return the folders that a run's files go into."""
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
     return {callback.home(trainer) for callback in callbacks}
+
+
+@rank_zero_only
+def check_folders(trainer: Trainer) -> None:
+    """Refuse folders of logs and checkpoints that cannot be written.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    logs = {Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir and "://" not in logger.log_dir}
+    for folder in sorted(run_folders(trainer) | logs):
+        check_output(folder, "the run's folder", is_folder=True)
 
 
 def _checkpoint_folders(trainer: Trainer) -> list[Path]:

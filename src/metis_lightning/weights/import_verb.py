@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
-from metis_lightning.locks import LOCK, locked
+from metis_lightning.locks import locked_beside
 from metis_lightning.weights.bundle import bundle_folder, read_index
 from metis_lightning.weights.imported import DTYPES, Written, write_bundle
 from metis_lightning.weights.inspected import inspect
@@ -25,7 +25,7 @@ def run_import(options: argparse.Namespace) -> None:
     """
     check_output(options.out, is_folder=True)
     # Not in the bundle, which is renamed when it is whole.
-    with locked(options.out.parent, f".{options.out.name}{LOCK}"):
+    with locked_beside(options.out):
         _import(options)
 
 
