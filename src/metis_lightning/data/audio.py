@@ -41,7 +41,7 @@ class UnsoundFile(UserError):
 
 
 def read_audio(
-    path: AudioLocation,
+    path: AudioLocation | str,
     sample_rate: int,
     channel: int | None = None,
     part: tuple[float, float] | None = None,
@@ -71,7 +71,7 @@ def read_audio(
 
 
 def read_recording(
-    path: AudioLocation,
+    path: AudioLocation | str,
     channel: int | None = None,
     part: tuple[float, float] | None = None,
     longest: float = LONGEST_READ,
@@ -97,12 +97,13 @@ def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
-def audio_seconds(path: Path) -> float:
+def audio_seconds(path: Path | str) -> float:
     """Return how long an audio file lasts when it is decoded.
 
     Raises:
         UserError: if it is missing or unreadable.
     """
+    path = Path(path)
     if not is_regular(path):
         raise _missing(path)
     status = path.stat()
@@ -121,13 +122,13 @@ Blocks = Callable[[int, int | None], Iterator[np.ndarray]]
 
 
 @contextmanager
-def _sound(path: AudioLocation) -> Iterator[tuple[Blocks, int]]:
+def _sound(path: AudioLocation | str) -> Iterator[tuple[Blocks, int]]:
     """Give the blocks of an audio file or a source, and its sample rate."""
     if isinstance(path, AudioSource):
         frames, rate = path.frames()
         yield lambda start, samples: iter([frames[start:][:samples]]), rate
     else:
-        with _opened(path) as opened:
+        with _opened(Path(path)) as opened:
             yield opened.blocks, opened.sample_rate
 
 
@@ -168,7 +169,7 @@ def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
         return np.concatenate(blocks), opened.sample_rate
 
 
-def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
+def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
     """Write a mono 16-bit WAV that appears only when complete.
 
     The scale is kept; samples outside [-1, 1] are clipped.
@@ -181,6 +182,7 @@ def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
     Raises:
         ValueError: if `wave` is not one-dimensional or not finite.
     """
+    path = Path(path)
     if wave.dim() != 1:
         raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
     if not torch.isfinite(wave).all():
@@ -191,12 +193,13 @@ def write_wav(path: Path, wave: Tensor, sample_rate: int) -> None:
         soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
 
 
-def stream_audio(path: Path, sample_rate: int) -> Iterator[Tensor]:
+def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
     """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
 
     Raises:
         UserError: as for `read_audio`; what is no sound is found when its block is read.
     """
+    path = Path(path)
     with _named(path), _opened(path) as opened:
         convert, levels = soxr.ResampleStream(opened.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
         for block in opened.blocks():
@@ -205,12 +208,13 @@ def stream_audio(path: Path, sample_rate: int) -> Iterator[Tensor]:
         yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
 
 
-def check_sound(path: Path, channel: int | None = None) -> None:
+def check_sound(path: Path | str, channel: int | None = None) -> None:
     """Decode a file to see that there is sound in it, or in one of its channels.
 
     Raises:
         UserError: as for `read_audio`, or if every sample is zero.
     """
+    path = Path(path)
     with _named(path), _opened(path) as opened:
         levels = Levels(channel=channel)
         for block in opened.blocks():
@@ -221,13 +225,14 @@ def check_sound(path: Path, channel: int | None = None) -> None:
 
 
 @contextmanager
-def audio_writer(path: Path, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
+def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
     """Give a function that appends samples (S,) to a mono 16-bit file, which appears only if the block ends well.
 
     Args:
         path: its suffix, of `OUTPUT_FORMATS`, says the format; its folder is made. Samples outside [-1, 1] are clipped.
         sample_rate: in Hz.
     """
+    path = Path(path)
     kind = OUTPUT_FORMATS[path.suffix.lower()]
     with (
         atomic_path(path) as temporary,

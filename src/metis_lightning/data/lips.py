@@ -135,12 +135,13 @@ def feature_file(folder: Path, utterance_id: str) -> Path:
     return path
 
 
-def read_feature_file(path: Path) -> Tensor:
+def read_feature_file(path: Path | str) -> Tensor:
     """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
 
     Raises:
         UserError: if it is missing or holds something else.
     """
+    path = Path(path)
     features = _read(path)
     if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
         raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")

@@ -33,7 +33,7 @@ _LOCATED = {"path": parse_location, "heard": parse_location, "video": parse_file
 """What reads each of a line's locations."""
 
 
-def read_manifest(path: Path, root: str | None = None) -> list[Utterance]:
+def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
     """Read the utterances of a corpus.
 
     Each line is an object with the fields of `parse_row`.
@@ -45,6 +45,7 @@ def read_manifest(path: Path, root: str | None = None) -> list[Utterance]:
     Raises:
         UserError: naming file and line, if a line is no such object or an id occurs twice.
     """
+    path = Path(path)
     root = manifest_root(path, root)
     return _read_records(path, lambda row, where: parse_row(row, root, where))
 
@@ -115,12 +116,13 @@ def parts_folder(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-def read_trials(path: Path) -> list[Trial]:
+def read_trials(path: Path | str) -> list[Trial]:
     """Read a test list, with the fields of `Trial`; those that it does without may be missing.
 
     Raises:
         UserError: as for `read_manifest`.
     """
+    path = Path(path)
     return _read_records(path, lambda row, where: _trial(row, where))
 
 

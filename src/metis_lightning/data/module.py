@@ -90,7 +90,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
         self.hours = hours
         self._corpora: dict[str, SpeechCorpus] = {}
-        self.tokens = tokens
+        self.tokens = None if tokens is None else Path(tokens)
         self._stored: StoredTokens | None = None
         self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
         self._plan = ""

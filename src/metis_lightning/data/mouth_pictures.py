@@ -70,12 +70,13 @@ def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
     return path
 
 
-def read_mouths(path: Path) -> np.ndarray:
+def read_mouths(path: Path | str) -> np.ndarray:
     """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video.
 
     Raises:
         UserError: if it is unreadable or of another size.
     """
+    path = Path(path)
     frames = read_video(path)
     if frames.shape[1:3] != (SIZE, SIZE):
         height, width = frames.shape[1:3]

@@ -43,17 +43,18 @@ class NoFaceError(UserError):
     """A video in which no face is seen, or only now and then."""
 
 
-def write_mouths(video: Path, path: Path) -> int:
+def write_mouths(video: Path | str, path: Path | str) -> int:
     """Write the mouth of a talking face as a video of 96 x 96; return the number of its pictures.
 
     Raises:
         NoFaceError: if no face is seen in half of the pictures.
         UserError: if the video is unreadable, or MediaPipe is not installed.
     """
+    video, path = Path(video), Path(path)
     return write_video(path, crop_mouths(video))
 
 
-def crop_mouths(video: Path) -> Iterator[np.ndarray]:
+def crop_mouths(video: Path | str) -> Iterator[np.ndarray]:
     """Yield the mouth (96, 96, 3) uint8 RGB of each picture of a talking face.
 
     The video is read twice and never kept.
@@ -62,6 +63,7 @@ def crop_mouths(video: Path) -> Iterator[np.ndarray]:
         NoFaceError: if no face is seen in half of the pictures.
         UserError: if the video is unreadable, or MediaPipe is not installed.
     """
+    video = Path(video)
     landmarks = smooth(fill_gaps(find_landmarks(iterate_frames(video)), str(video)))
     for frame, points in zip(iterate_frames(video), landmarks, strict=True):
         yield crop_mouth(frame, points)

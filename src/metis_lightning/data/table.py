@@ -231,7 +231,7 @@ class UtteranceTable(Sequence[Utterance]):
         return {self._named.speakers[code]: group.tolist() for code, group in zip(present, groups, strict=False)}
 
 
-def open_manifest(path: Path, root: str | None = None) -> UtteranceTable:
+def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:
     """Read a manifest through, checking every line as `read_manifest` does, and keep what batches are planned from.
 
     Of a large manifest that is kept on disk too (`data.table_index`): the next run need not read it through.
@@ -243,6 +243,7 @@ def open_manifest(path: Path, root: str | None = None) -> UtteranceTable:
     Raises:
         UserError: as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; check the data root")
     index = read_manifest_index(path)

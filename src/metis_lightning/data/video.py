@@ -64,7 +64,7 @@ class VideoSound(AudioSource):
         return self.path
 
 
-def iterate_frames(path: Path) -> Iterator[np.ndarray]:
+def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
     """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second.
 
     At any other rate, also a varying one, each moment shows the picture that is nearest in time.
@@ -72,23 +72,25 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
     Raises:
         UserError: if the file is missing, unreadable, or has no pictures.
     """
+    path = Path(path)
     for frame in at_rate(_timed(path), FRAME_RATE):
         yield frame.to_ndarray(format="rgb24")
 
 
-def read_video(path: Path) -> np.ndarray:
+def read_video(path: Path | str) -> np.ndarray:
     """Return the pictures of a short video, (F, H, W, 3) uint8 in RGB, 25 a second.
 
     Raises:
         UserError: as for `iterate_frames`, or if there is not one picture.
     """
+    path = Path(path)
     frames = list(iterate_frames(path))
     if not frames:
         raise UserError(f"{path}: the video holds no pictures; replace it")
     return np.stack(frames)
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray]) -> int:
+def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
     """Write pictures (H, W, 3) uint8 in RGB as H.264 at 25 a second; return their number.
 
     The file appears only when complete. It is coded at a constant quality (x264's 18), where losses are hard to see.
@@ -96,6 +98,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray]) -> int:
     Raises:
         ValueError: if there is no picture.
     """
+    path = Path(path)
     av, count = require_av(), 0
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         stream = None

@@ -27,7 +27,7 @@ from metis_lightning.tokens.visual_encoder import VisualEncoder
 from metis_lightning.types import Utterance
 
 
-def lip_features(video: Path, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
+def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
     """Return the lip features (F, C) of a video, for `Metis.lip_to_speech`.
 
     Args:

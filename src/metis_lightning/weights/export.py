@@ -42,12 +42,13 @@ def chosen_state(checkpoint: Mapping[str, Any], weights: str | None = None) -> d
     return {**state, **ema["weights"]}
 
 
-def checkpoint_parts(path: Path, weights: str | None = None) -> Mapping[str, Part]:
+def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
     """Return the parts of a bundle that a checkpoint holds, of its raw weights or their average, see `chosen_state`.
 
     Raises:
         UserError: if it holds none.
     """
+    path = Path(path)
     checkpoint = read_checkpoint(path)
     described = checkpoint.get("bundle_parts")
     if not described:
@@ -91,7 +92,9 @@ def merged(part: Part, base: Path, what: str) -> Part:
     return Part(config, {f"model.{name}": value for name, value in model.state_dict().items()})
 
 
-def export(checkpoint: Path, bundle: Path, weights: str | None = None, merge_with: Path | None = None) -> list[str]:
+def export(
+    checkpoint: Path | str, bundle: Path | str, weights: str | None = None, merge_with: Path | None = None
+) -> list[str]:
     """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
 
     Merged weights are stored in float32: in bfloat16 most of a LoRA's change would be rounded away.
@@ -102,6 +105,7 @@ def export(checkpoint: Path, bundle: Path, weights: str | None = None, merge_wit
         weights: `raw`, `ema`, or None for those that the run was validated with.
         merge_with: folder of the base that the LoRA is merged with; None leaves it apart.
     """
+    checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
     parts = checkpoint_parts(checkpoint, weights)
     for name, part in parts.items():
