@@ -52,7 +52,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "read_manifest": (MANIFEST, lambda path: len(read_manifest(path))),
     "open_manifest": (MANIFEST, lambda path: len(open_manifest(path))),
     "read_trials": (f"{ROOT}/tse_trials.jsonl", lambda path: len(read_trials(path))),
-    "StarterTests": (ROOT, lambda root: len(StarterTests(root))),
+    "StarterTests": (ROOT, lambda root: len(StarterTests(root).corpus.utterances)),
     "StarterDataModule": (ROOT, lambda root: len(StarterDataModule(PlainRecipe(), root=root).utterances())),
 }
 

@@ -58,8 +58,10 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
         print(
             f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr
         )
-    if baseline is not None and baseline not in {result.system for result in results}:
-        raise UserError(f"--baseline {baseline}: no result is of a system with this name")
+    systems = sorted({result.system for result in results})
+    if baseline is not None and baseline not in systems:
+        known = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
+        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {known}")
     tables, with_ours = [], []
     for benchmark in read_benchmarks(benchmarks):
         groups = groups_of(benchmark, results, baseline)
