@@ -44,7 +44,7 @@ def hyper_parameters(config: Namespace) -> dict[str, bool | int | float | str]:
     """
     whole = config.as_dict()
     trainer = {name: whole["trainer"][name] for name in _TRAINER if name in whole.get("trainer", ())}
-    parts = {name: whole[name] for name in ("seed_everything", "model", "data") if name in whole}
+    parts: dict[str, Any] = {name: whole[name] for name in ("seed_everything", "model", "data") if name in whole}
     return dict(_flat("", {**parts, "trainer": trainer}))
 
 
