@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from kill_runs import kill_and_resume
@@ -92,6 +93,29 @@ def test_a_signal_saves_and_says_how_to_go_on(run: Run, number: signal.Signals, 
     assert run.said.count("--ckpt_path runs/tiny/checkpoints/last.ckpt") == 1
     assert run(f"--trainer.max_steps={step + 1}", "--ckpt_path=runs/tiny/checkpoints/last.ckpt") == 0
     assert run.content()["global_step"] == step + 1
+
+
+def test_a_requeued_job_saves_before_lightning_does(run: Run) -> None:
+    job = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    (run.folder / "scontrol").write_text("#!/bin/sh\n")
+    (run.folder / "scontrol").chmod(0o755)
+    process = run.start(LONG, environment={**job, "PATH": f"{run.folder}:{os.environ['PATH']}"})
+    wait_for(run.checkpoints / "last.ckpt")
+    os.kill(process.pid, signal.SIGUSR1)
+    wait_for(run.folder / "hpc_ckpt_1.ckpt")
+    assert torch.load(run.folder / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] <= run.content()["global_step"]
+    os.kill(process.pid, signal.SIGTERM)
+    assert run.end(process) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "runs/tiny/checkpoints/last.ckpt"])
+def test_a_cut_newest_one_is_named_with_the_one_before(run: Run, checkpoint: str) -> None:
+    assert run() == 0
+    last = run.checkpoints / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert run(f"--ckpt_path={checkpoint}") == 2
+    assert "checkpoints/last.ckpt is damaged or not a checkpoint; the newest whole one there is" in run.last_line
+    assert run.last_line.endswith("epoch=0-step=6.ckpt, of step 6")
 
 
 def wait_for(path: Path) -> None:

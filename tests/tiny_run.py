@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -74,10 +75,12 @@ class Run:
         (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
         self.options = ["-c", "tiny.yaml", f"--model.tokenizer={bundle}"]
 
-    def start(self, *options: str, verb: str = "fit") -> multiprocessing.process.BaseProcess:
+    def start(
+        self, *options: str, verb: str = "fit", environment: Mapping[str, str] | None = None
+    ) -> multiprocessing.process.BaseProcess:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        process = context.Process(target=_main, args=([verb, *self.options, *options], self.folder))
+        process = context.Process(target=_main, args=([verb, *self.options, *options], self.folder, environment or {}))
         process.start()
         return process
 
@@ -107,9 +110,10 @@ class Run:
         return sorted(str(path.relative_to(self.folder / "runs")).partition(".out.")[0] for path in found)
 
 
-def _main(words: list[str], folder: Path) -> None:
+def _main(words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
     from metis_lightning.cli import main
 
+    os.environ.update(environment)
     os.chdir(folder)
     with Path("said.txt").open("wb") as file:
         os.dup2(file.fileno(), 1)

@@ -120,9 +120,15 @@ class MetisCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Set how products are computed, on which the fingerprints of tokens depend, and what every run has."""
+        """Set how products are computed, on which the fingerprints of tokens depend."""
         torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
+
+    def instantiate_classes(self) -> None:
+        """Build what the config says, and what every run has beyond (`run_setup`); the config stays what it is."""
+        said, self.config = self.config, self.config.clone()
         prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
+        super().instantiate_classes()
+        self.config = said
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, turning the parser's errors into one line.

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.finite import check_finite
 from metis_lightning.tokens.tokenizer import frozen
 from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualEncoder, VisualSizes
 
@@ -77,6 +78,7 @@ def load_auto_avsr(
     expected = {name: value for name, value in encoder.state_dict().items() if not _NO_WEIGHTS.fullmatch(name)}
     if problems := _differences(found, expected):
         raise UserError(f"{path}: not the weights of Auto-AVSR's visual encoder: {'; '.join(problems)}")
+    check_finite(found, str(path))
     counts = {name: torch.tensor(0) for name in encoder.state_dict() if name not in expected}
     encoder.load_state_dict({**{name: value.float() for name, value in found.items()}, **counts}, assign=True)
     return encoder.eval().requires_grad_(False)
