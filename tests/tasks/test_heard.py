@@ -25,6 +25,7 @@ from metis_lightning.tasks.tse import TseModule
 from metis_lightning.tasks.vc import VcModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise, trainer
+from tiny import as_trained
 
 TASKS = pytest.mark.parametrize(
     ("cls", "recipe"), [(TseModule, TseRecipe), (SeModule, SeRecipe), (VcModule, VcRecipe)], ids=["tse", "se", "vc"]
@@ -46,6 +47,7 @@ def test_a_module_learns_one_batch_by_heart(
     schedule = partial(WarmupCosine, total_steps=steps, warmup_steps=10)
     optimizer = partial(torch.optim.AdamW, lr=5e-3)
     module = make(cls, tiny_bundle, rank, gate_init=1.0, optimizer=optimizer, lr_scheduler=schedule)
+    as_trained(module.model.cond_adapter)
     normalise(module.tokenizer.features, module.tokenizer.resample(batch.wave))
     tokens, frames = module.tokenizer.ssl_tokens(batch.wave, batch.lengths)
     assert all(len(set(row[:count].tolist())) >= 8 for row, count in zip(tokens, frames, strict=True))

@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
+from metis_lightning.tasks.masked_tokens import frame_mask
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.token_cache import TokenCache
 from metis_lightning.weights.build import load_tokenizer
 from one_batch import speech_batch
+from pretended_gpu import CPU, GPU, PretendedGPU, send
+from tiny import stage2_config
 
 
 def test_kept_tokens_are_those_of_each_row_alone_and_computed_once(
@@ -50,3 +54,21 @@ def test_without_keeping_a_batch_is_encoded_as_it_is(tiny_bundle: Path) -> None:
     assert frames.tolist() == [49, 49]
     assert torch.equal(ssl, tokenizer.ssl_tokens(crop.wave, crop.lengths)[0])
     assert torch.equal(acoustic, tokenizer.acoustic_tokens(crop.wave)[:, :49])
+
+
+@pytest.mark.parametrize(("device", "kept"), [(CPU, True), (GPU, False)])
+def test_what_is_kept_follows_the_device_and_the_tokens_do_not(
+    device: torch.device, kept: bool, tiny_bundle: Path
+) -> None:
+    module = SemanticToAcousticModule("s2a_full", stage2_config(3, 1), str(tiny_bundle))
+    whole = speech_batch()
+    padded = replace(whole, wave=whole.wave * frame_mask(whole.lengths, 24_000))
+    expected = TokenCache(load_tokenizer(tiny_bundle)).tokens(padded)
+    with PretendedGPU():
+        send(module.tokenizer, device)
+        ssl, acoustic, frames = (value.cpu() for value in module.cache.tokens(padded.to(device)))
+    assert bool(module.cache._known) == kept
+    assert torch.equal(frames, expected[2])
+    for row, count in enumerate(frames.tolist()):
+        assert torch.equal(ssl[row, :count], expected[0][row, :count])
+        assert torch.equal(acoustic[row, :count], expected[1][row, :count])

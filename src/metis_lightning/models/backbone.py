@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Backbone(nn.Module):
         self.norm = AdaptiveRMSNorm(hidden_size)
         self.diff_step_mlp = condition_mlp(hidden_size)
         self.cond_mlp = condition_mlp(hidden_size) if cond_mlp else None
+        initialise(self)
         self.checkpoint_activations = False
         """Whether training keeps each layer's input only and computes the rest again for the gradients."""
 
@@ -201,7 +204,23 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 def condition_mlp(hidden_size: int) -> nn.Sequential:
     """Return the MLP that the embeddings of steps and conditions pass through."""
-    return nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
+    mlp = nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
+    return initialise(mlp)
+
+
+def initialise(module: Layer) -> Layer:
+    """Draw the weights of all linear maps and embeddings from N(0, 0.02²), set biases to 0, and return the module.
+
+    As the released code does, whatever the width. Adaptive norms start as norms of scale 1 at every step: the released
+    ones are marked to be left so, though the mark does not reach the map in them under every version of transformers.
+    """
+    scales = {id(norm.to_weight) for norm in module.modules() if isinstance(norm, AdaptiveRMSNorm)}
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding) and id(part) not in scales:
+            nn.init.normal_(part.weight, std=0.02)
+        if isinstance(part, nn.Linear) and part.bias is not None and id(part) not in scales:
+            nn.init.zeros_(part.bias)
+    return module
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:

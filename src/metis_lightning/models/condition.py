@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metis_lightning.models.backbone import initialise
+
 
 class GatedAdapter(nn.Module):
     """An MLP times a scalar gate that starts at 0: at first the condition changes nothing (VC, TSE, SE, Omni).
 
-    Its maps start as torch's linear maps do; the released code draws weights of deviation 0.02, and biases of 0.
+    Its maps start as the backbone's do, which is what the released code does.
     """
 
     def __init__(self, cond_dim: int, hidden_size: int) -> None:
         super().__init__()
         self.cond_dim = cond_dim
-        self.in_linear = nn.Linear(cond_dim, 4 * hidden_size)
-        self.out_linear = nn.Linear(4 * hidden_size, hidden_size)
+        self.in_linear = initialise(nn.Linear(cond_dim, 4 * hidden_size))
+        self.out_linear = initialise(nn.Linear(4 * hidden_size, hidden_size))
         self.gate_scale = nn.Parameter(torch.zeros(1))
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -29,7 +31,7 @@ class GatedAdapter(nn.Module):
 
 
 class PlainAdapter(nn.Sequential):
-    """The same MLP without a gate (L2S)."""
+    """The same MLP without a gate (L2S); its maps start as torch's do, in the released code too."""
 
     def __init__(self, cond_dim: int, hidden_size: int) -> None:
         super().__init__(nn.Linear(cond_dim, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metis_lightning.models.backbone import Backbone
+from metis_lightning.models.backbone import Backbone, initialise
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class SemanticToAcoustic(nn.Module):
         self.to_logits = nn.ModuleList(nn.Linear(size, config.codebook_size) for _ in range(config.num_quantizers))
         self.cond_emb = nn.Embedding(config.semantic_codebook_size, size)
         self.diff_estimator = Backbone(size, config.num_layers, config.num_heads, cond_mlp=True)
-        for embedding in (self.layer_emb, self.mask_emb, self.cond_emb, *self.token_emb):
-            nn.init.normal_(embedding.weight, std=0.02)
+        for layer in (self.layer_emb, self.mask_emb, self.cond_emb, self.token_emb, self.to_logits):
+            initialise(layer)
 
     def embed(self, tokens: Tensor, mask: Tensor, layer: int, prompt: Tensor) -> Tensor:
         """Return embeddings (B, T, H) of acoustic tokens (B, T, Q) while `layer` is being predicted.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from metis_lightning.models.backbone import Backbone, condition_mlp
+from metis_lightning.models.backbone import Backbone, condition_mlp, initialise
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 
 PHONE_VOCABULARY = 1024
@@ -54,8 +54,8 @@ class Stage1(nn.Module):
         self.diff_estimator = Backbone(
             config.hidden_size, config.num_layers, config.num_heads, cond_mlp=config.use_phone_cond
         )
-        for embedding in (self.mask_emb, self.cond_emb):
-            nn.init.normal_(embedding.weight, std=0.02)
+        for layer in (self.mask_emb, self.cond_emb, self.to_logit):
+            initialise(layer)
 
     def add_phones(self) -> None:
         """Give a model that was built without them a phone embedding and its MLP, freshly initialised."""
@@ -118,7 +118,5 @@ class Stage1(nn.Module):
 
 
 def phone_embedding(hidden_size: int) -> nn.Embedding:
-    """Return a new phone embedding, initialised as the released code does."""
-    embedding = nn.Embedding(PHONE_VOCABULARY, hidden_size)
-    nn.init.normal_(embedding.weight, std=0.02)
-    return embedding
+    """Return a new phone embedding."""
+    return initialise(nn.Embedding(PHONE_VOCABULARY, hidden_size))

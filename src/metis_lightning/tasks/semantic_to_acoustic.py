@@ -30,7 +30,8 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: sizes, and the first layer that the model predicts.
         tokenizer: bundle whose codecs make the tokens.
         prompt_rule: prompts and masks.
-        cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop.
+        cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
+            keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
         optimizer, lr_scheduler: built over the trainable parameters.
     """
 
@@ -42,7 +43,7 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: SemanticToAcousticConfig = SemanticToAcousticConfig(),  # noqa: B008  frozen
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
-        cache_tokens: bool = True,
+        cache_tokens: bool | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
     ) -> None:

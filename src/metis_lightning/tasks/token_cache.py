@@ -30,11 +30,10 @@ class TokenCache:
     Args:
         tokenizer: makes the tokens.
         keep: without it nothing is kept, utterances may be cropped, and a batch is encoded as one, which a fast device
-            wants; the acoustic tokens at the end of a short row then know of its padding. Kept tokens take 4.5 MiB an
-            hour at 12 quantizers.
+            wants; None keeps what is on the CPU. Kept tokens take 4.5 MiB an hour at 12 quantizers.
     """
 
-    def __init__(self, tokenizer: SpeechTokenizer, keep: bool = True) -> None:
+    def __init__(self, tokenizer: SpeechTokenizer, keep: bool | None = True) -> None:
         self.tokenizer, self.keep = tokenizer, keep
         self._known: dict[str, _Tokens] = {}
 
@@ -44,7 +43,8 @@ class TokenCache:
         Raises:
             UserError: if an utterance is not the one that was kept under its id.
         """
-        if not self.keep:
+        keep = batch.wave.device.type == "cpu" if self.keep is None else self.keep
+        if not keep:
             return self._encode(batch.wave, batch.lengths)
         rows = [self._row(batch, row, of) for row, of in enumerate(_fingerprints(batch.wave, batch.lengths))]
         device = batch.wave.device
@@ -72,7 +72,7 @@ class TokenCache:
     def _encode(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ssl, frames = self.tokenizer.ssl_tokens(wave, lengths)
         # The codec gives a frame more than the SSL front end, whose last window would reach past the end.
-        acoustic = self.tokenizer.acoustic_tokens(wave)[:, : ssl.shape[1]]
+        acoustic = self.tokenizer.acoustic_tokens(wave, lengths)[:, : ssl.shape[1]]
         return ssl, acoustic, frames
 
 
