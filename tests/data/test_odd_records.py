@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_noises_and_rooms_are_looked_through_before_training(tmp_path: Path, nam
         with pytest.raises(UserError, match=r"1 of 3 recordings hold no sound: odd.wav \(\w"):
             StarterDataModule(recipe).prepare_data()
     Recordings(tmp_path).draw(torch.Generator().manual_seed(0))
+
+
+def test_what_is_left_out_of_noises_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    soundfile.write(tmp_path / "good.wav", voice(2.0), RATE)
+    with caplog.at_level(logging.INFO):
+        Recordings(tmp_path).look_through()
+        assert "left out" not in caplog.text
+        (tmp_path / "more").mkdir()
+        for name in ("more/b.mp3", "a.ogg", "c.ogg", "._c.ogg"):
+            (tmp_path / name).write_bytes(b"")
+        Recordings(tmp_path).look_through()
+    assert f"left out of {tmp_path}: 2 .ogg, 1 .mp3, the first a.ogg; what is read ends with .flac, .wav" in caplog.text
 
 
 class _Missing(Dataset[torch.Tensor]):

@@ -497,6 +497,21 @@ def test_a_malformed_benchmark_is_named(tmp_path: Path, text: str, why: str) -> 
         read_benchmarks(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("table: 1\ntable: 2\n", "line 2: a key that its mapping has already"),
+        ("a: &a [1, 2]\nb: &b [" + "*a, " * 500 + "]\nc: [" + "*b, " * 500 + "]\n", "stands for more than 100,000"),
+        ("[" * 60, "nested deeper than 50 levels"),
+        ("rows: [\n", "not YAML"),
+    ],
+)
+def test_a_benchmark_is_read_in_bounded_time(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "table_99.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"table_99\.yaml: .*{why}"):
+        read_benchmarks(tmp_path)
+
+
 # --- the paper's data ------------------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,11 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "--text: the language 'th' is not one of these weights'; they read en, zh, de, fr, ja, ko, it, ru",
     ),
     "a text without words": ((*("tts", *SAID)[:-1], "…!"), "--text: nothing can be spoken of '…!'; give words"),
+    "a text that is not UTF-8": (
+        (*("tts", *SAID)[:-1], "good \udce9"),
+        "the text (--text) is not UTF-8; write it anew",
+    ),
+    "a language that is not UTF-8": (("tts", *SAID, "--language", "\udce9"), "the language (--language) is not UTF-8"),
     "a text for a minute": ((*("tts", *SAID)[:-1], "word " * 200), "the result would last 83.2 s; the longest is 60 s"),
     "a result of no time": (("tts", *SAID, "--seconds", "0"), "argument --seconds: must be more than 0"),
     "features of another width": (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from metis_lightning.errors import UserError
@@ -49,3 +50,17 @@ def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Pat
     return sorted(
         path for _, files in walk(root) for path in files if suffixes is None or path.suffix.lower() in suffixes
     )
+
+
+def left_out(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
+    """Return a line on those files of a folder that end otherwise, as some may be meant; nothing if there are none.
+
+    >>> left_out(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})
+    'left out of noise: 2 .mp3, the first b.mp3; what is read ends with .wav'
+    """
+    others = [path for path in files if path.suffix.lower() not in suffixes]
+    if not others:
+        return ""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in others)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"left out of {root}: {kinds}, the first {others[0]}; what is read ends with {', '.join(sorted(suffixes))}"

@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from metis_lightning.data.audio import audio_seconds, check_sound, read_audio
-from metis_lightning.data.folders import files_below
+from metis_lightning.data.folders import files_below, left_out
 from metis_lightning.data.progress import Progress
 from metis_lightning.data.recipe import draw_int, draw_uniform
 from metis_lightning.errors import UserError
@@ -47,14 +48,17 @@ class Recordings:
         return found
 
     def look_through(self) -> None:
-        """Read every file, so that one that is no sound ends a run before it begins, and not when it is drawn.
+        """Read every file, so that one that is no sound ends a run before it begins, and say what else lies there.
 
         Raises:
             UserError: naming the first of them.
         """
-        faults = []
-        with Progress(f"looking through {self.root}", "files", len(self.paths), leave=False) as progress:
-            for path in self.paths:
+        paths, faults = self.paths, []
+        below = [path.relative_to(self.root) for path in files_below(self.root)]
+        if left := left_out(self.root, below, SUFFIXES):
+            rank_zero_info(left)
+        with Progress(f"looking through {self.root}", "files", len(paths), leave=False) as progress:
+            for path in paths:
                 try:
                     check_sound(path, channel=0)
                 except UserError as error:
@@ -63,7 +67,7 @@ class Recordings:
         if faults:
             more = ", …" if len(faults) > _SHOWN else ""
             raise UserError(
-                f"{self.root}: {len(faults)} of {len(self.paths)} recordings hold no sound: "
+                f"{self.root}: {len(faults)} of {len(paths)} recordings hold no sound: "
                 f"{', '.join(faults[:_SHOWN])}{more}; remove or replace them"
             )
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from metis_lightning.errors import UserError
+from metis_lightning.safe_yaml import read_yaml
 
 LABELS = ("task", "test_set", "system", "train_data")
 """What names a row of the paper's, in the order of columns."""
@@ -142,8 +141,8 @@ def origin_of(row: Mapping[str, Any]) -> list[str]:
 
 def _read(path: Path) -> Benchmark:
     """Read one table."""
+    fields = read_yaml(path)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         ours = fields.pop("ours", None)
         benchmark = Benchmark(
             name=path.stem,
@@ -153,7 +152,7 @@ def _read(path: Path) -> Benchmark:
             **fields,
         )
         _check(benchmark)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a table of the paper: {error}") from error
     return benchmark
 

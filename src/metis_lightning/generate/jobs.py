@@ -6,17 +6,16 @@ import math
 import os
 import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metis_lightning.data.audio import OUTPUT_FORMATS
-from metis_lightning.data.folders import files_below
+from metis_lightning.data.folders import files_below, left_out
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list
-from metis_lightning.texts import clean_text, on_disk
+from metis_lightning.texts import clean_text, is_unicode, on_disk
 
 PATHS = ("source", "prompt", "video", "features")
 TEXTS = ("text", "prompt_text", "language", "prompt_language")
@@ -150,6 +149,11 @@ def check_job(job: Job) -> None:
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
         raise UserError(f"{job.where}texts of prompt and result go together: the {job.called(missing)} is missing")
+    for name in TEXTS:
+        if not is_unicode(job.inputs.get(name, "")):
+            raise UserError(
+                f"{job.where}the {job.called(name)} is not UTF-8; write it anew, or in a list saved as UTF-8"
+            )
     for name in PATHS:
         path = job.path(name)
         if path is not None and not is_regular(path):
@@ -201,7 +205,8 @@ def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[
         raise UserError(f"--out {folder} lies in the folder of --{name}; name one outside {root}")
     if not shown:
         raise UserError(f"{root}: no file that ends with {', '.join(sorted(suffixes))}; check the path of --{name}")
-    _say_left_out(root, [path for path in below if path.suffix.lower() not in suffixes], suffixes)
+    if left := left_out(root, below, suffixes):
+        print(f"metis-lightning: {left}", file=sys.stderr)
     return [
         Job(
             task_of(options.task, {**given, name: ""}),
@@ -212,21 +217,6 @@ def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[
         )
         for path in shown
     ]
-
-
-def _say_left_out(root: Path, files: Sequence[Path], suffixes: set[str]) -> None:
-    """Name what of a folder is no input by its suffix: some of it may be meant."""
-    if files:
-        kinds = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in Counter(map(_kind, files)).items())
-        print(
-            f"metis-lightning: left out of {root}: {kinds}, the first {files[0]}; what is read ends with "
-            f"{', '.join(sorted(suffixes))}",
-            file=sys.stderr,
-        )
-
-
-def _kind(path: Path) -> str:
-    return path.suffix.lower()
 
 
 def _folder(out: Path) -> Path:
