@@ -57,6 +57,12 @@ def test_another_process_is_refused_with_the_pid_of_the_first(tmp_path: Path) ->
     assert not (folder / LOCK).exists()
 
 
+def test_a_command_whose_words_are_not_utf_8_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["metis_lightning", "prepare", "--root", "stra\udcdfe"])
+    with locked(tmp_path):
+        assert "stra\\udcdfe" in (tmp_path / LOCK).read_text(encoding="utf-8")
+
+
 def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(UserError, match=f"pid {os.getpid()} "), locked(tmp_path):
         raise AssertionError

@@ -384,6 +384,14 @@ def test_a_misspelt_key_is_found_in_its_file(tmp_path: Path, capsys: pytest.Capt
     assert f"unknown key 'trainer.max_stps' ({config}:2)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--ckpt_path", "--data.recipe.noise_root", "--trainer.logger.init_args.name"])
+def test_an_option_that_no_config_can_hold_is_refused(option: str) -> None:
+    config = str(REPOSITORY / "configs" / "se_lora.yaml")
+    for given in ([option, "stra\udcdfe"], [f"{option}=stra\udcdfe"]):
+        with pytest.raises(UserError, match=f"{option} stra\udcdfe: not UTF-8, which a run's config.yaml must be"):
+            merge_configs(["fit", "-c", config, *given])
+
+
 def test_what_is_dropped_is_said_before_anything_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["fit", "-c", str(REPOSITORY / "configs" / "tse_lora.yaml"), "--model.lr_scheduler", INVERSE]
     with pytest.raises(SystemExit) as stop:

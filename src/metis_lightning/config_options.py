@@ -14,6 +14,7 @@ from metis_lightning.config_files import Layer
 from metis_lightning.errors import UserError
 from metis_lightning.merging import ARGUMENTS, CLASS, FILE_ENDINGS, MISSING, Merged, as_class, nested
 from metis_lightning.safe_yaml import load_yaml, read_yaml
+from metis_lightning.texts import is_unicode
 
 
 def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
@@ -23,6 +24,13 @@ def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
             key, joined, value = word[2:].partition("=")
             follows = not joined and at + 1 < len(words) and not words[at + 1].startswith("--")
             yield key.rstrip("+"), words[at + 1] if follows else value, slice(at, at + 1 + follows)
+
+
+def refuse_odd_bytes(words: Sequence[str]) -> None:
+    """Refuse an option whose value, such as the name of a folder, is not UTF-8: no config can hold it."""
+    for key, value, _ in options_in(words):
+        if not is_unicode(key + value):
+            raise UserError(f"--{key} {value}: not UTF-8, which a run's config.yaml must be; rename it, or link to it")
 
 
 def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import check_output
+from metis_lightning.files import check_output, printable
 
 LOCK = ".lock"
 
@@ -93,7 +93,7 @@ def _is_last(file: TextIO) -> bool:
 
 def _this_command() -> str:
     """Return who locks, as a line."""
-    command = "python -m metis_lightning " + shlex.join(sys.argv[1:])
+    command = "python -m metis_lightning " + printable(shlex.join(sys.argv[1:]))
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     return f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n"
 

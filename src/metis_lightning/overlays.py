@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metis_lightning.config_files import BY_MODEL, Layer, read_configs
-from metis_lightning.config_options import fill_missing, merge_classes, options_in, refuse_overruled
+from metis_lightning.config_options import fill_missing, merge_classes, options_in, refuse_odd_bytes, refuse_overruled
 from metis_lightning.errors import UserError
 from metis_lightning.merging import CLASS, Merged, as_class, find_class
 from metis_lightning.safe_yaml import dump_yaml
@@ -46,10 +46,11 @@ def merge_configs(args: Sequence[str]) -> Settings:
     names another class is merged too, so that the class keeps the arguments it takes.
 
     Raises:
-        UserError: if a config cannot be read, a base is missing or elsewhere, an option before a config is overruled by
-            it, or an overlay by module is given and nothing names a module.
+        UserError: if a config cannot be read, a base is missing or elsewhere, an option is not UTF-8 or overruled by a
+            config behind it, or an overlay by module is given and nothing names a module.
     """
     words, layers, files = read_configs(args)
+    refuse_odd_bytes(words)
     if not layers:
         return Settings(list(args), [], [], [])
     layers = list(_spoken(layers, words))
