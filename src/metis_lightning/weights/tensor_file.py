@@ -69,9 +69,12 @@ class TensorFile:
 
     def _saved(self) -> dict[str, Tensor]:
         try:
-            content = torch.load(
-                self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path) or None
-            )
+            with warnings.catch_warnings():
+                # The error says in one line what torch warns of in several.
+                warnings.simplefilter("ignore", UserWarning)
+                content = torch.load(
+                    self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path) or None
+                )
         except (UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, LookupError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{self.path}: not a file of plain tensors, so it is not read ({reason})") from error
