@@ -77,6 +77,9 @@ def test_a_damaged_one_is_named_with_the_newest_sound_one(tmp_path: Path) -> Non
     ):
         read_checkpoint(last)
     assert newest_whole(tmp_path) == (tmp_path / "step=6.ckpt", 6)
+    (tmp_path / "theirs").mkdir()
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "theirs" / "w.ckpt")
+    assert newest_whole(tmp_path / "theirs") is None
 
 
 def full_disk(path: Path) -> None:

@@ -103,7 +103,19 @@ def audio_seconds(path: Path | str) -> float:
     Raises:
         UserError: if it is missing or unreadable.
     """
-    path = Path(path)
+    return _length_of(Path(path))[0]
+
+
+def length_remark(path: Path) -> str:
+    """Return how an audio file's header and what it holds differ, as after a download that broke off; else nothing.
+
+    Raises:
+        UserError: if it is missing or unreadable.
+    """
+    return _length_of(path)[1]
+
+
+def _length_of(path: Path) -> tuple[float, str]:
     if not is_regular(path):
         raise _missing(path)
     status = path.stat()
@@ -111,10 +123,16 @@ def audio_seconds(path: Path | str) -> float:
 
 
 @lru_cache(1 << 16)
-def _length(path: Path, size: int, changed: int) -> float:
-    """Return the seconds of a file, which is known again by its size and when it was changed."""
+def _length(path: Path, size: int, changed: int) -> tuple[float, str]:
+    """Return seconds and remark of a file, which is known again by its size and when it was changed."""
     with _named(path), _opened(path) as opened:
-        return opened.samples / opened.sample_rate
+        samples, remark = opened.samples, ""
+        if len(opened.pieces) == 1:
+            try:
+                opened.check_length(samples)
+            except OddAudio as odd:
+                remark = f"{path}: {odd.kind} ({odd.detail})"
+        return samples / opened.sample_rate, remark
 
 
 Blocks = Callable[[int, int | None], Iterator[np.ndarray]]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metis_lightning.data.audio import audio_seconds, read_audio
+from metis_lightning.data.audio import audio_seconds, length_remark, read_audio
 from metis_lightning.data.decoding import SILENCE
 from metis_lightning.data.lips import read_feature_file
 from metis_lightning.errors import UserError
@@ -67,6 +67,16 @@ def read_prompt_of(job: Job) -> Tensor | None:
     """Return a job's prompt (S,); None if it has none."""
     path = job.path("prompt")
     return None if path is None else read_prompt(path)
+
+
+def length_remarks(job: Job) -> list[str]:
+    """Return how headers of a job's sounds and what they hold differ: the result is of what they hold.
+
+    Raises:
+        UserError: if one is unreadable.
+    """
+    paths = (job.path(name) for name in ("source", "prompt"))
+    return [remark for path in paths if path is not None and (remark := length_remark(path))]
 
 
 def read_prompt(path: Path) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
 from metis_lightning.generate.done import INDEX, Done
-from metis_lightning.generate.inputs import check_texts, read_prompt_of, result_seconds
+from metis_lightning.generate.inputs import check_texts, length_remarks, read_prompt_of, result_seconds
 from metis_lightning.generate.jobs import Job, folder_input, jobs_of
 from metis_lightning.generate.making import Maker
 from metis_lightning.generate.play_list import write_play_list
@@ -95,6 +95,7 @@ def _made(maker: Maker, jobs: Sequence[Job], options: Namespace, done: Done | No
     """Make jobs, and return the mistakes that kept some from being made."""
     failed: list[UserError] = []
     readable = []
+    said: set[str] = set()
     with Progress(_total_seconds(jobs), f"generate {options.task}") as progress:
 
         def ended(job: Job, error: UserError | None) -> None:
@@ -108,6 +109,10 @@ def _made(maker: Maker, jobs: Sequence[Job], options: Namespace, done: Done | No
         for job in jobs:
             try:
                 check_texts(job, maker.metis.text)
+                for remark in length_remarks(job):
+                    if remark not in said:
+                        progress.say(f"metis-lightning: {remark}")
+                        said.add(remark)
             except UserError as error:
                 ended(job, error)
             else:

@@ -123,7 +123,9 @@ def newest_whole(folder: Path) -> tuple[Path, int] | None:
         with suppress(UserError):
             content = _open(path, mmap=True)
             check_fields(content, str(path))
-            found.append((int(content.get("global_step", 0)), path.stat().st_mtime, path))
+            # Another tool's weights are no state of a run.
+            if "global_step" in content:
+                found.append((int(content["global_step"]), path.stat().st_mtime, path))
     for step, _, path in sorted(found, reverse=True):
         with suppress(UserError):
             _read(path)
