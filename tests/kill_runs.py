@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tiny import make_tiny_bundle
@@ -23,7 +24,9 @@ def kill_and_resume(run: Run, *options: str, kills: int, seed: int, longest: flo
     for _ in range(kills):
         process = run.start(*options, "--ckpt_path=last")
         time.sleep(draw.uniform(0.2, longest))
-        os.kill(process.pid, signal.SIGKILL)
+        # A run that has ended by then is done, not killed.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
         assert run.end(process) in (-signal.SIGKILL, 0)
         saved.append(run.content()["global_step"] if (run.checkpoints / "last.ckpt").exists() else 0)
     assert run(*options, "--ckpt_path=last") == 0
