@@ -13,7 +13,7 @@ from pathlib import Path
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.benchmarks import Ours
 from metis_lightning.evaluate.comparison import CONTROLS
-from metis_lightning.evaluate.layout import Notes
+from metis_lightning.evaluate.layout import Cell, Notes
 from metis_lightning.evaluate.markdown import cell_text, grid
 from metis_lightning.evaluate.our_sections import our_groups, our_sections
 from metis_lightning.evaluate.report import margin_gain
@@ -24,8 +24,9 @@ COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
 
 _BLOCK = re.compile(r"(<!-- numbers of (\S+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 _LEGEND = (
-    "In brackets are 95% intervals and the number of speakers that they are over; over fewer than five there is none. "
-    "Of an output in which nothing can be heard all words are deleted."
+    "In brackets are 95% intervals and the number of speakers that they are over; over fewer than five there is none.\n"
+    "▲ ▼ are better and worse than `input` over speakers, △ ▽ over these utterances alone. Of an output in which nothing\n"
+    "can be heard all words are deleted."
 )
 
 
@@ -52,12 +53,17 @@ def numbers_of(run: Path) -> str:
     names = [cell_text(cell) for cell in sections[0].column_names]
     chosen = [index for wanted in COLUMNS for index, name in enumerate(names) if name.startswith(wanted)]
     rows = [
-        [test_set, line.labels[0].text, line.labels[2].text, *(cell_text(line.cells[index]) for index in chosen)]
+        [test_set, line.labels[0].text, line.labels[2].text, *(_cell(line.cells[index]) for index in chosen)]
         for test_set, section in zip(_test_sets(results), sections, strict=True)
         for line in section.lines
     ]
     table = grid(["test set", "system", "n", *(names[index] for index in chosen)], rows, 2)
     return "\n\n".join([table, _LEGEND, "\n".join(f"- {line}" for line in _gains(results))])
+
+
+def _cell(cell: Cell) -> str:
+    """Return a cell without references to notes, which stand under the full table."""
+    return re.sub(r"\[\^\d+\]", "", cell_text(cell))
 
 
 def _test_sets(results: list[Result]) -> list[str]:
