@@ -25,8 +25,8 @@ COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
 _BLOCK = re.compile(r"(<!-- numbers of (\S+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 _LEGEND = (
     "In brackets are 95% intervals and the number of speakers that they are over; over fewer than five there is none.\n"
-    "▲ ▼ are better and worse than `input` over speakers, △ ▽ over these utterances alone. Of an output in which nothing\n"
-    "can be heard all words are deleted."
+    "▲ ▼ are better and worse than `input` over speakers, △ ▽ over these utterances alone. Of an output in which\n"
+    "nothing can be heard all words are deleted."
 )
 
 
