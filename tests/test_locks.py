@@ -75,7 +75,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         child.start()
     with locked(tmp_path / "a"):
-        pass
+        assert child.is_alive()
     child.kill()
     child.join()
 

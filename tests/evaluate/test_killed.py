@@ -18,4 +18,7 @@ KILLS = int(os.environ.get("METIS_KILLS", "3"))
 @pytest.mark.timeout(600 + 240 * KILLS)
 def test_runs_that_were_killed_end_as_others(make_options: Callable[..., Namespace], every_task: Path) -> None:
     words = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "4", "--devices", "2")
-    kill_and_repeat(make_options(*words, "--system", "input", "target", str(every_task)), KILLS)
+    options = make_options(*words, "--system", "input", "target", str(every_task))
+    undisturbed, *repeated = kill_and_repeat(options, KILLS)
+    assert len(undisturbed[0]) == 12
+    assert repeated == [undisturbed] * KILLS

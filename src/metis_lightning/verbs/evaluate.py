@@ -39,6 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write the items for other tools instead (wavs, list.jsonl, wav.scp), and run nothing",
     )
     _add_metric_options(parser)
+    _add_sampler_options(parser)
+    _add_run_options(parser)
+
+
+def _add_sampler_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the items and how systems make their speech."""
+    add = parser.add_argument
     add("--limit", type=positive, metavar="N", help="only the first N items of each test set")
     add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="K", help="seeds of the sampler (default: 0)")
     add("--num-steps", type=positive, metavar="N", help="sampling steps (default: those released for the task)")
@@ -51,6 +58,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="how long speech from text is: by the prompt's speaking rate, or as the recording (default: predicted)",
     )
     add("--base", default="nano", metavar="BUNDLE", help="bundle of checkpoints and of resynthesis (default: nano)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of where the run works and writes, and when it counts as failed."""
+    add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: evaluation/results/TASK)")
     add("--device", choices=("cpu", "cuda"), help="where to run (default: cuda where there is one)")
     add("--precision", choices=PRECISIONS, help="of both stages (default: bfloat16 on a GPU, float32 elsewhere)")
