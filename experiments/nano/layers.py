@@ -25,6 +25,7 @@ from front_end import fetch
 from torch import Tensor
 
 from metis_lightning.tokens.whisper import WhisperFeatures
+from metis_lightning.weights.bundle import from_rows, in_rows
 from metis_lightning.weights.ctranslate2 import whisper_encoder
 
 STARTER = Path(__file__).resolve().parents[2] / "src/metis_lightning/assets/starter"
@@ -104,15 +105,43 @@ def speaker_accuracy(means: Tensor, speakers: list[str]) -> float:
     return float(((means[1::2] @ weights).argmax(dim=1) == labels[1::2]).float().mean())
 
 
+def drawn_rows(draw: random.Random) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return the utterances that codes are fitted on, those that are tested, and all synthetic ones."""
+    rows = [json.loads(line) for line in (STARTER / "starter.jsonl").read_text(encoding="utf-8").splitlines()]
+    synthetic = [row for row in rows if row["source"] == "synthetic"]
+    fitted = draw.sample([row for row in synthetic if row["split"] == "train"], 220)
+    tested = draw.sample([row for row in synthetic if row["split"] == "test-unseen"], 24)
+    return fitted, tested, synthetic
+
+
+def changed_by_storage(model: Path, num_codes: int, layer: int) -> None:
+    """Print the shares of tokens of a layer that another storage of its weights changes."""
+    torch.manual_seed(0)
+    fitted, tested, _ = drawn_rows(random.Random(0))
+    encode = AllLayers(model)
+    values = torch.cat([encode(read(row))[layer] for row in fitted]).float()
+    mean, std = values.mean(dim=0), values.std(dim=0)
+    codes = k_means((values - mean) / std, num_codes)
+
+    def tokens() -> Tensor:
+        states = torch.cat([encode(read(row))[layer] for row in tested]).float()
+        return nearest((states - mean) / std, codes)
+
+    whole, original = encode.features.state_dict(), tokens()
+    for name, stored in {
+        "int8 rows": from_rows(in_rows(whole)),
+        "bfloat16": {key: value.bfloat16().float() for key, value in whole.items()},
+    }.items():
+        encode.features.load_state_dict(stored)
+        print(f"layer {layer} in {name}: {float((tokens() != original).float().mean()):.2%} of the tokens changed")
+
+
 def measure(model: Path, num_codes: int) -> None:
     """Print the table."""
     torch.manual_seed(0)
     draw = random.Random(0)
     encode = AllLayers(model)
-    rows = [json.loads(line) for line in (STARTER / "starter.jsonl").read_text(encoding="utf-8").splitlines()]
-    synthetic = [row for row in rows if row["source"] == "synthetic"]
-    fitted = draw.sample([row for row in synthetic if row["split"] == "train"], 220)
-    tested = draw.sample([row for row in synthetic if row["split"] == "test-unseen"], 24)
+    fitted, tested, synthetic = drawn_rows(draw)
     by_sentence = defaultdict(list)
     for row in synthetic:
         if row["split"] in ("train", "test-unseen"):
@@ -162,3 +191,4 @@ if __name__ == "__main__":
     parser.add_argument("--codes", type=int, default=1024)
     options = parser.parse_args()
     measure(fetch(options.cache), options.codes)
+    changed_by_storage(fetch(options.cache), options.codes, layer=4)
