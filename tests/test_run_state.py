@@ -50,6 +50,15 @@ def test_the_end_of_an_epoch_is_saved_too(run: Run, undisturbed: Run) -> None:
     assert same_state(run.content(), undisturbed.content())
 
 
+def test_resumes_at_the_ends_of_epochs_hear_what_one_run_hears(run: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    """Lightning loses count of the epochs at the second one."""
+    for steps in (8, 16, 28):
+        assert run(f"--trainer.max_steps={steps}", "--ckpt_path=last") == 0
+    at_once = Run(tmp_path / "at_once", tiny_bundle)
+    assert at_once("--trainer.max_steps=28") == 0
+    assert same_state(run.content(), at_once.content())
+
+
 def test_a_state_with_two_names_is_one_file(run: Run) -> None:
     assert run("--trainer.max_steps=6") == 0
     assert (run.checkpoints / "last.ckpt").samefile(run.checkpoints / "epoch=0-step=6.ckpt")

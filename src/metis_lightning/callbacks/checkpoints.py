@@ -94,9 +94,15 @@ class RunCheckpoint(ModelCheckpoint):
                 left.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note where the run starts."""
+        """Note where the run starts, and that a new epoch does where the last batch of one was done."""
         super().on_train_start(trainer, pl_module)
         self.newest_step = trainer.global_step
+        loop = trainer.fit_loop
+        epoch = loop.epoch_progress.current
+        if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
+            # Lightning 2.6 calls that epoch over and yet goes on as within it: the next one is not counted as begun, and
+            # a second resume of the kind would hear it as another epoch.
+            loop.reset_restart_stage()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
