@@ -100,8 +100,8 @@ class RunCheckpoint(ModelCheckpoint):
         loop = trainer.fit_loop
         epoch = loop.epoch_progress.current
         if loop.restarted_mid_epoch and epoch.completed == epoch.ready:
-            # Lightning 2.6 calls that epoch over and yet goes on as within it: the next one is not counted as begun, and
-            # a second resume of the kind would hear it as another epoch.
+            # Lightning 2.6 calls that epoch over and yet goes on as within it: the next one is not counted as begun,
+            # and a second resume of the kind would hear it as another epoch.
             loop.reset_restart_stage()
 
     def on_train_batch_end(
