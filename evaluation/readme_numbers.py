@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.benchmarks import Ours
-from metis_lightning.evaluate.comparison import CONTROLS
-from metis_lightning.evaluate.layout import Cell, Notes
-from metis_lightning.evaluate.markdown import cell_text, grid
-from metis_lightning.evaluate.our_sections import our_groups, our_sections
-from metis_lightning.evaluate.report import margin_gain
-from metis_lightning.evaluate.runs import Result, read_results
+from metis_lightning.evaluate.results.comparison import CONTROLS
+from metis_lightning.evaluate.results.report import margin_gain
+from metis_lightning.evaluate.results.runs import Result, read_results
+from metis_lightning.evaluate.tables.benchmarks import Ours
+from metis_lightning.evaluate.tables.formats import cell_text, grid
+from metis_lightning.evaluate.tables.layout import Cell, Notes
+from metis_lightning.evaluate.tables.result_sections import our_groups, our_sections
 
 PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
 COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PRELOADED = ["metis_lightning.lightning_cli", "metis_lightning.evaluate.main", "metis_lightning.tasks.omni"]
+PRELOADED = ["metis_lightning.trainer.main", "metis_lightning.evaluate.run.main", "metis_lightning.tasks.omni"]
 
 
 def run_command(words: Sequence[str], folder: Path, said: Path) -> int:
@@ -22,7 +22,7 @@ def run_command(words: Sequence[str], folder: Path, said: Path) -> int:
 
 
 def _main(words: list[str], folder: Path, said: Path) -> None:
-    from metis_lightning.cli import main
+    from metis_lightning.cli.main import main
 
     os.chdir(folder)
     with said.open("wb") as file:

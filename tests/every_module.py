@@ -14,12 +14,10 @@ from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.omni import OmniModule
 from metis_lightning.tasks.pretrain import PretrainModule
-from metis_lightning.tasks.se import SeModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import FirstLayerModule, SemanticToAcousticModule
-from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
 from metis_lightning.tasks.tts import TtsModule
-from metis_lightning.tasks.vc import VcModule
 from tiny import ACOUSTIC, SEMANTIC, STAGE1, stage2_config
 
 DECAYING = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)

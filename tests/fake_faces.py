@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from fake_corpora import encoded, put
-from metis_lightning.data.audio import read_audio
+from metis_lightning.data.media.audio import read_audio
 
 STARTER = Path(__file__).parents[1] / "src/metis_lightning/assets/starter"
 RATE = 16_000

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 import numpy as np
 import torch
 
-from metis_lightning.data.audio import resample
-from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.data.media.audio import resample
+from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue, WerValue
 from metis_lightning.types import WAVE_RATE

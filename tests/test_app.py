@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 from every_task import LIP_DIM, make_every_task_bundle, write_voice
-from metis_lightning import cli
-from metis_lightning.app import TABS, Studio, launch
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
+from metis_lightning.generate.app import TABS, Studio, launch
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[demo]'")
 client_of = pytest.importorskip("gradio_client")
@@ -164,9 +164,9 @@ def test_uploads_are_bounded_each_and_together(
 ) -> None:
     import httpx
 
-    monkeypatch.setattr("metis_lightning.app.FILE_BYTES", 1_000_000)
+    monkeypatch.setattr("metis_lightning.generate.app.FILE_BYTES", 1_000_000)
     there = sum(path.stat().st_size for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file())
-    monkeypatch.setattr("metis_lightning.app.ALL_BYTES", there + 3_000_000)
+    monkeypatch.setattr("metis_lightning.generate.app.ALL_BYTES", there + 3_000_000)
     address = launched("nano")
 
     def upload(size: int) -> int:

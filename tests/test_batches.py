@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from metis_lightning.bench.released_decoding import two_pass_acoustic_tokens, two_pass_ssl_tokens
 from metis_lightning.errors import UserError
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.runner import PaddedRunner, Runner
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
+from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import Noise, Sampling, gumbel
-from metis_lightning.sampling.stages import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
-from metis_lightning.sampling.two_pass import two_pass_acoustic_tokens, two_pass_ssl_tokens
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from tiny import STAGE1, WIDTH
 

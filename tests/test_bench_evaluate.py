@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from metis_lightning.bench_evaluate import (
+from metis_lightning.bench.evaluate import (
     Memory,
     differences,
     make_clips,
@@ -14,7 +14,7 @@ from metis_lightning.bench_evaluate import (
     processor_seconds,
     resident_megabytes,
 )
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 
 
 def test_both_sides_give_the_same_numbers() -> None:

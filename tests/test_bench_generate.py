@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metis_lightning.bench_generate import bench_requests, matmul_gigaflops
-from metis_lightning.cli import main
+from metis_lightning.bench.generate import bench_requests, matmul_gigaflops
+from metis_lightning.cli.main import main
 from metis_lightning.types import WAVE_RATE
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning.data.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.processes import in_processes
+from metis_lightning.evaluate.run.processes import in_processes
 from orphans import descendants, wait_for_end
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
@@ -43,8 +43,8 @@ class BlockingScan(CorpusScan):
 
 
 PARENTS = {
-    "ranks of evaluate": "from metis_lightning.evaluate.processes import in_processes; in_processes(block, 2)",
-    "scanning processes": "from metis_lightning.data.build import BuildOptions, build_manifest; "
+    "ranks of evaluate": "from metis_lightning.evaluate.run.processes import in_processes; in_processes(block, 2)",
+    "scanning processes": "from metis_lightning.data.manifest.build import BuildOptions, build_manifest; "
     "build_manifest(BlockingScan(), BuildOptions(Path('m.jsonl'), workers=2))",
     "scoring processes": "from metis_lightning.metrics.pool import ScoringPool, SuiteOptions; "
     "pool = ScoringPool(SuiteOptions(task='se'), 2).__enter__(); print('begun', 'begun', sep='\\n'); block()",
@@ -85,7 +85,8 @@ def test_a_killed_parent_takes_its_processes_along(what: str, tmp_path: Path) ->
     ],
 )
 def test_a_rank_ends_with_its_launcher(environment: dict[str, str], ends: bool) -> None:
-    rank = "import os, time; from metis_lightning.children import end_with_launcher; end_with_launcher(os.environ); "
+    rank = "import os, time; from metis_lightning.child_processes import end_with_launcher; "
+    rank += "end_with_launcher(os.environ); "
     rank += "print(os.getpid(), flush=True); time.sleep(600)"
     launcher = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess, sys; subprocess.call([sys.executable, '-c', {rank!r}])"],

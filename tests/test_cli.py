@@ -12,7 +12,7 @@ import torch
 import yaml
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 
 
@@ -96,7 +96,7 @@ def test_the_bare_command_lists_every_verb_with_an_example(
 
 def test_help_imports_neither_torch_nor_lightning() -> None:
     code = (
-        "import sys; from metis_lightning.cli import main; main([])\n"
+        "import sys; from metis_lightning.cli.main import main; main([])\n"
         "try: main(['evaluate', '--help'])\nexcept SystemExit: pass\n"
         "sys.exit(len({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
@@ -124,7 +124,7 @@ def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.Cap
 
 def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr("metis_lightning.evaluate.main.run_evaluate", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.run.main.run_evaluate", seen.append)
     assert cli.main(["evaluate", "--task", "tse", "--system", "nano", "a.ckpt", "--limit", "3", "--no-controls"]) == 0
     assert cli.main(["evaluate", "--task", "tse"]) == 0
     first, default = seen
@@ -136,7 +136,7 @@ def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr("metis_lightning.evaluate.tables.run_tables", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.tables.main.run_tables", seen.append)
     assert cli.main(["tables", "--out", "elsewhere"]) == 0
     assert (seen[0].results, seen[0].out, seen[0].baseline) == (None, Path("elsewhere"), None)
     assert seen[0].benchmarks == Path("evaluation/benchmarks")
@@ -144,7 +144,7 @@ def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compare_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Namespace] = []
-    monkeypatch.setattr("metis_lightning.evaluate.compare.run_compare", seen.append)
+    monkeypatch.setattr("metis_lightning.evaluate.compare.main.run_compare", seen.append)
     assert cli.main(["compare", "--task", "tse", "--systems", "a", "b", "--limit", "3"]) == 0
     assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ["a", "b"], 3)
     assert (seen[0].results, seen[0].out, seen[0].sort) == (Path("evaluation/results"), None, None)
@@ -281,6 +281,6 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     def bug(options: Namespace) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("metis_lightning.evaluate.tables.run_tables", bug)
+    monkeypatch.setattr("metis_lightning.evaluate.tables.main.run_tables", bug)
     with pytest.raises(ZeroDivisionError):
         cli.main(["tables"])

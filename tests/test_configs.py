@@ -12,9 +12,9 @@ import yaml
 from lightning import LightningDataModule
 
 from documented import REPOSITORY, config_commands
-from metis_lightning.data.prepared import PreparedDataModule
-from metis_lightning.lightning_cli import MetisCLI
+from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.trainer.main import MetisCLI
 from said import disagreements
 
 # The paper's scale has sizes without weights: tests/test_scale.py builds it.

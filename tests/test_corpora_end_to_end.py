@@ -9,7 +9,7 @@ import torch
 
 from documented import REPOSITORY
 from fake_corpora import emilia_members, librimix_storage, put, tar_bytes
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 
 RUN = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
 STEPS = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.val_check_interval=2"]

@@ -12,14 +12,15 @@ import torch
 import yaml
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.pipeline import HOP, TSE_SETTINGS, Metis, Request
+from metis_lightning.pipeline import TSE_SETTINGS, Metis, Request
 from metis_lightning.sampling import two_stages
-from metis_lightning.sampling.stages import Stage1Request
-from metis_lightning.weights.answering import load_answering
+from metis_lightning.sampling.denoisers import Stage1Request
+from metis_lightning.types import HOP
 from metis_lightning.weights.bundle import read_part
 from metis_lightning.weights.export import export
+from metis_lightning.weights.task_weights import load_answering
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5))

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from documented import REPOSITORY, config_commands
-from metis_lightning.evaluate.benchmarks import read_benchmarks
+from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metis_lightning.explain import explain_state_dict_error
+from metis_lightning.trainer.explain import explain_state_dict_error
 
 
 def load_error(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> str:

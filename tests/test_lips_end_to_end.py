@@ -10,17 +10,19 @@ import pytest
 import torch
 import yaml
 
+from metis_lightning.types import HOP
+
 pytest.importorskip("av")
 
 from documented import REPOSITORY
 from fake_faces import AVHUBERT, avhubert, clip, lrs2, lrs3
-from metis_lightning import cli
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.pipeline import HOP, L2S_SETTINGS, Metis
-from metis_lightning.tokens import auto_avsr
-from metis_lightning.tokens.auto_avsr import AutoAvsrFeatures
-from metis_lightning.tokens.lip_features import lip_features
-from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.cli import main as cli
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.pipeline import L2S_SETTINGS, Metis
+from metis_lightning.tokens.visual import auto_avsr
+from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.tokens.visual.lip_features import lip_features
 
 SIZES = {"dim": 12, "num_heads": 2, "hidden": 16, "num_layers": 1, "kernel_size": 5, "channels": [4, 4, 6, 8]}
 SMALL = VisualSizes(**{**SIZES, "channels": (4, 4, 6, 8)})
@@ -88,7 +90,7 @@ def test_features_on_disk_train_lip_to_speech(run, prepared: Path, weights: Path
         "manifest": str(prepared / "lrs3.jsonl"),
         "root": str(prepared / "c"),
         "recipe": {
-            "class_path": "metis_lightning.data.lips.LipRecipe",
+            "class_path": "metis_lightning.data.recipes.l2s.LipRecipe",
             "init_args": {"folder": str(prepared / "lips")},
         },
     }
@@ -104,7 +106,7 @@ def test_features_on_disk_train_lip_to_speech(run, prepared: Path, weights: Path
 
 
 def test_mouth_pictures_train_through_the_frozen_encoder(run, prepared: Path, weights: Path, tiny_bundle: Path) -> None:
-    recipe = "metis_lightning.data.mouth_pictures.MouthRecipe"
+    recipe = "metis_lightning.data.recipes.l2s.MouthRecipe"
     data = {
         "manifest": str(prepared / "lrs3.jsonl"),
         "root": str(prepared / "c"),

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning import locks
+from metis_lightning import files as locks
 from metis_lightning.errors import UserError
-from metis_lightning.locks import LOCK, locked
+from metis_lightning.files import LOCK, locked
 
 
 def hold(folder: Path, held: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from documented import REPOSITORY
-from metis_lightning import cli
-from metis_lightning.locks import locked
+from metis_lightning.cli import main as cli
+from metis_lightning.files import locked
 from metis_lightning.weights import export
 
 TINY = str(REPOSITORY / "configs/pretrain.yaml")

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.overlays import Settings, merge_configs
+from metis_lightning.trainer.overlays import Settings, merge_configs
 
-COSINE = "metis_lightning.tasks.schedule.WarmupCosine"
-INVERSE = "metis_lightning.tasks.schedule.WarmupInverseSqrt"
-TSE, SE = "metis_lightning.tasks.tse.TseModule", "metis_lightning.tasks.se.SeModule"
+COSINE = "metis_lightning.tasks.optimization.WarmupCosine"
+INVERSE = "metis_lightning.tasks.optimization.WarmupInverseSqrt"
+TSE, SE = "metis_lightning.tasks.source_conditioned.TseModule", "metis_lightning.tasks.source_conditioned.SeModule"
 
 
 def write(folder: Path, **contents: object) -> dict[str, str]:
@@ -323,8 +323,8 @@ SECRET = "hunter2"
         (f"model: [{SECRET}", "not YAML"),
         (f"model: /etc/{SECRET}", "model is neither settings, nor a class"),
         (f"by_model: {SECRET}", "by_model names classes"),
-        (f"by_model: {{metis_lightning.tasks.tse.TseModule: {SECRET}}}", "by_model names classes"),
-        ("by_model: {metis_lightning.tasks.tse.TseModul: {seed_everything: 1}}", "there is no class"),
+        (f"by_model: {{metis_lightning.tasks.source_conditioned.TseModule: {SECRET}}}", "by_model names classes"),
+        ("by_model: {metis_lightning.tasks.source_conditioned.TseModul: {seed_everything: 1}}", "there is no class"),
         ("trainer: {max_steps: 1}\ntrainer: {devices: 1}", "line 2: a key that its mapping has already"),
         ("trainer: {max_steps: 1}\ntrainer.max_steps: 2", "says 'max_steps' twice"),
         ("trainer: {max_steps: '${oc.env:HOME}'}", "is not resolved in a config"),

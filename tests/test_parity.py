@@ -14,7 +14,7 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
-from metis_lightning.weights.published import acoustic_config, s2a_config, stage1_config
+from metis_lightning.weights.published.layout import acoustic_config, s2a_config, stage1_config
 from parity_vectors import (
     FILES,
     FOLDER,

@@ -13,13 +13,14 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.condition import PlainAdapter
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.pipeline import HOP, L2S_SETTINGS, TSE_SETTINGS, TTS_SETTINGS, Metis, Request
+from metis_lightning.pipeline import L2S_SETTINGS, TSE_SETTINGS, TTS_SETTINGS, Metis, Request
 from metis_lightning.sampling import two_stages
+from metis_lightning.sampling.denoisers import Stage1Request, _stage1_row
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.sampling.settings import settings_for
-from metis_lightning.sampling.stages import Stage1Request, _stage1_row
-from metis_lightning.tokens.lips import double_rate
 from metis_lightning.tokens.phonemes import Utf8Bytes
+from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.types import HOP
 from pretended_gpu import PretendedGPU, is_there, send
 from tiny import STAGE1, WIDTH
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from documented import REPOSITORY, config_commands
-from metis_lightning.lightning_cli import MetisCLI
-from metis_lightning.overlays import class_names
 from metis_lightning.tasks.finetune import FinetuneModule
+from metis_lightning.trainer.main import MetisCLI
+from metis_lightning.trainer.overlays import class_names
 
 FINETUNE = f"{FinetuneModule.__module__}.{FinetuneModule.__qualname__}"
 

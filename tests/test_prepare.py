@@ -14,9 +14,9 @@ from fake_corpora import (
     put,
     tar_bytes,
 )
-from metis_lightning import cli
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.verbs.prepare import CORPORA
+from metis_lightning.cli import main as cli
+from metis_lightning.cli.prepare import CORPORA
+from metis_lightning.data.manifest.records import read_manifest
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run(capsys):
 @pytest.mark.parametrize("corpus", [[], *([name] for name in CORPORA)])
 def test_help_has_examples_and_needs_no_torch(corpus):
     code = (
-        "import sys; from metis_lightning.cli import main\n"
+        "import sys; from metis_lightning.cli.main import main\n"
         f"try: main(['prepare', *{corpus!r}, '--help'])\nexcept SystemExit: pass\n"
         "sys.exit(len({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )

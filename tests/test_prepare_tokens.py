@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 
 CONFIG = ["-c", str(REPOSITORY / "configs/semantic_to_acoustic.yaml")]
 LITTLE = ["--data.max_seconds=1.9", "--data.batch_seconds=10", "--data.speeds=[1.0]"]

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from metis_lightning.errors import UserError
-from metis_lightning.safe_yaml import dump_yaml, load_yaml, read_yaml
+from metis_lightning.safe_parsing import dump_yaml, load_yaml, read_yaml
 
 SCALARS = {
     "a": 1e-4,

@@ -12,24 +12,24 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from documented import REPOSITORY, config_commands
-from metis_lightning import cli as command_line
-from metis_lightning.data.lips import EnvelopeRecipe
-from metis_lightning.data.omni import OmniRecipe
-from metis_lightning.data.prepared import PreparedDataModule
-from metis_lightning.data.se import Corruptions, SeRecipe
-from metis_lightning.data.timbre import WorldConverter
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.vc import VcRecipe
+from metis_lightning.cli import main as command_line
+from metis_lightning.data.batches.module import PreparedDataModule
+from metis_lightning.data.recipes.l2s import EnvelopeRecipe
+from metis_lightning.data.recipes.omni import OmniRecipe
+from metis_lightning.data.recipes.se import Corruptions, SeRecipe
+from metis_lightning.data.recipes.timbre import WorldConverter
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
-from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
-from metis_lightning.overlays import class_names, merge_configs
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.trainer.main import MetisCLI
+from metis_lightning.trainer.overlays import class_names, merge_configs
 from metis_lightning.weights.build import load_base, load_stage2
 from metis_lightning.weights.bundle import bundle_folder, read_index
 from said import disagreements
@@ -93,7 +93,7 @@ def check_is_the_papers(cli: MetisCLI, config: dict) -> None:
         )
         assert not any(arguments[name] for name in off)
     for schedule in schedules:
-        assert schedule["class_path"] == "metis_lightning.tasks.schedule.WarmupInverseSqrt"
+        assert schedule["class_path"] == "metis_lightning.tasks.optimization.WarmupInverseSqrt"
         assert cli.trainer.max_steps > 2 * schedule["init_args"]["warmup_steps"] > 0
     (saves,) = cli.trainer.checkpoint_callbacks
     assert saves._train_time_interval == timedelta(minutes=30)
@@ -275,7 +275,7 @@ def test_a_class_hears_its_ancestors_and_has_the_last_word(tmp_path: Path) -> No
         return yaml.safe_load(merge_configs(words).args[1])["a"]
 
     assert heard(child) == {"x": 1, "y": 2, "z": 3}
-    assert heard("metis_lightning.tasks.se.SeModule") == {"x": 1, "y": 2, "z": 2}
+    assert heard("metis_lightning.tasks.source_conditioned.SeModule") == {"x": 1, "y": 2, "z": 2}
     assert heard("metis_lightning.tasks.pretrain.PretrainModule") == {"x": 1, "y": 1}
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data import avhubert, librimix, lrs2, own_video, seedtts
-from metis_lightning.data.enrollment import read_enrollments
-from metis_lightning.data.librimix_made import MadeMixtureScan
-from metis_lightning.data.librispeech import read_transcripts
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.talking_text import words_of
-from metis_lightning.data.vctk import VctkScan
+from metis_lightning.data.corpora import av_hubert as avhubert
+from metis_lightning.data.corpora import custom_video as own_video
+from metis_lightning.data.corpora import librimix, lrs2, seedtts
+from metis_lightning.data.corpora.av_corpus import words_of
+from metis_lightning.data.corpora.librimix_on_the_fly import MadeMixtureScan
+from metis_lightning.data.corpora.librispeech import read_transcripts
+from metis_lightning.data.corpora.vctk import VctkScan
+from metis_lightning.data.manifest.enrollment import read_enrollments
+from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.generate.jobs import COLUMNS, Job
 from metis_lightning.generate.lists import read_list
 from metis_lightning.metrics.suite import Suite

@@ -20,16 +20,19 @@ SETTINGS = {
             "stage1": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "codebook_size": 32},
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2e-3}},
             "lr_scheduler": {
-                "class_path": "metis_lightning.tasks.schedule.WarmupInverseSqrt",
+                "class_path": "metis_lightning.tasks.optimization.WarmupInverseSqrt",
                 "init_args": {"warmup_steps": 10},
             },
         },
     },
     "data": {
-        "class_path": "metis_lightning.data.starter.StarterDataModule",
+        "class_path": "metis_lightning.data.corpora.starter.StarterDataModule",
         "init_args": {
             "batch_seconds": 6,
-            "recipe": {"class_path": "metis_lightning.data.recipe.PlainRecipe", "init_args": {"max_seconds": 2.0}},
+            "recipe": {
+                "class_path": "metis_lightning.data.recipes.recipe.PlainRecipe",
+                "init_args": {"max_seconds": 2.0},
+            },
         },
     },
     "trainer": {
@@ -111,7 +114,7 @@ class Run:
 
 
 def _main(words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
-    from metis_lightning.cli import main
+    from metis_lightning.cli.main import main
 
     os.environ.update(environment)
     os.chdir(folder)

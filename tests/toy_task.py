@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.module import SpeechDataModule
-from metis_lightning.data.recipe import FRAME, Recipe, SpeechItem
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import write_wav
+from metis_lightning.data.recipes.recipe import Recipe, SpeechItem
 from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.types import SpeechBatch, Utterance
+from metis_lightning.types import HOP, SpeechBatch, Utterance
 
 
 class TonesDataModule(SpeechDataModule):
@@ -33,7 +33,7 @@ class HumRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         wave = corpus.wave(index)
         hummed = torch.nn.functional.avg_pool1d(wave[None], 9, 1, 4)[0]
-        return SpeechItem(str(index), "s", "la", wave, hummed, prompt_length=5 * FRAME)
+        return SpeechItem(str(index), "s", "la", wave, hummed, prompt_length=5 * HOP)
 
     def seconds(self, corpus: SpeechCorpus, index: int) -> float:
         return corpus.utterances[index].seconds

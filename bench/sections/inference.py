@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metis_lightning.bench_paper import random_metis
+from metis_lightning.bench.published_sizes import random_metis
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.inference import usual_precision

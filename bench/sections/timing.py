@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from metis_lightning.host_waits import HostWaits
+from metis_lightning.models.device_syncs import HostWaits
 
 
 def seconds(work: Callable[[], object], device: torch.device, count: int = 3, warm_up: int = 1) -> float:

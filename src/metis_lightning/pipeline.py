@@ -26,7 +26,7 @@ from metis_lightning.models.inference import Precision, ready
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.mask_predict import Noise, gumbel
-from metis_lightning.sampling.request import HOP, SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
+from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
 from metis_lightning.sampling.rows import Each, each, each_row
 from metis_lightning.sampling.settings import (
     L2S_SETTINGS,
@@ -40,13 +40,13 @@ from metis_lightning.sampling.settings import (
     settings_for,
 )
 from metis_lightning.sampling.two_stages import TwoStages
-from metis_lightning.tokens.lips import double_rate
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
-from metis_lightning.types import TOKEN_RATE, WAVE_RATE
-from metis_lightning.weights.answering import load_answering
+from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
 from metis_lightning.weights.build import load_stage2, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.task_weights import load_answering
 
 __all__ = [
     "HOP",

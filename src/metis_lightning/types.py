@@ -24,6 +24,12 @@ TOKEN_RATE = 50
 WAVE_RATE = 24_000
 """Sample rate in Hz of every waveform in a batch; front ends resample from it."""
 
+HOP = WAVE_RATE // TOKEN_RATE
+"""Samples of a token frame: 480."""
+
+VIDEO_RATE = 25
+"""Pictures, and frames of lip features, a second."""
+
 Applied = Mapping[str, float | str]
 """What was done to a sample: the names and values of its draws, such as `snr_db`."""
 

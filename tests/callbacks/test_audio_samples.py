@@ -13,26 +13,29 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metis_lightning.callbacks.audio_samples import CodecSamples, FeatureSamples, SpeechSamples
 from metis_lightning.callbacks.ema import EMA
-from metis_lightning.callbacks.tensorboard_media import coloured, mel_image
-from metis_lightning.callbacks.validation_samples import ValidationSamples, one_row
+from metis_lightning.callbacks.validation_samples import (
+    CodecSamples,
+    FeatureSamples,
+    SpeechSamples,
+    ValidationSamples,
+    coloured,
+    mel_image,
+    one_row,
+)
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import Metis
 from metis_lightning.sampling.mask_predict import Sampling
-from metis_lightning.sampling.request import HOP
 from metis_lightning.sampling.settings import Settings
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.omni import OmniModule
-from metis_lightning.tasks.se import SeModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
-from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
 from metis_lightning.tasks.tts import TtsModule
-from metis_lightning.tasks.vc import VcModule
-from metis_lightning.types import SpeechBatch
+from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.bundle import read_index, write_index
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch, trainer
 from pretended_gpu import PretendedGPU, send
@@ -110,7 +113,7 @@ def test_samples_capture_no_graphs(tiny_bundle: Path, tmp_path: Path, monkeypatc
             given.append(options.get("graphs"))
             super().__init__(*parts, **options)
 
-    monkeypatch.setattr("metis_lightning.callbacks.audio_samples.Metis", Noted)
+    monkeypatch.setattr("metis_lightning.callbacks.validation_samples.Metis", Noted)
     module, samples = make("se", tiny_bundle), SpeechSamples(str(tiny_bundle), settings=FAST)
     samples.setup(trainer(tmp_path, 1), module, "fit")
     samples.made(module, one_row(batch_for("se"), 0))

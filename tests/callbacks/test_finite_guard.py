@@ -9,9 +9,9 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from metis_lightning.callbacks.finite_guard import FiniteGuard
+from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.errors import UserError
-from metis_lightning.host_waits import HostWaits
+from metis_lightning.models.device_syncs import HostWaits
 
 
 class Poisoned(BoringModel):

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 
 
 @pytest.fixture(scope="module")

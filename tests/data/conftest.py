@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.manifest import read_manifest
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import write_wav
 
 SPEAKERS = ("ada", "bob", "eve")
 

@@ -3,8 +3,8 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.audio import read_audio, write_wav
-from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.media.audio import read_audio, write_wav
 from metis_lightning.errors import UserError
 
 

@@ -3,9 +3,9 @@ import warnings
 import pytest
 import torch
 
-from metis_lightning.data.batching import SecondsBatchSampler, collate
-from metis_lightning.data.recipe import PlainRecipe, SpeechItem
-from metis_lightning.data.starter import StarterDataModule
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, collate
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.recipes.recipe import PlainRecipe, SpeechItem
 from metis_lightning.errors import UserError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.manifest import check_manifest, read_manifest
-from metis_lightning.data.scan import CorpusScan, Fault, Shard
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.records import check_manifest, read_manifest
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Shard
 from metis_lightning.errors import UserError
 
 

@@ -3,8 +3,8 @@ import pickle
 import pytest
 import torch
 
-from metis_lightning.data.audio import read_audio, write_wav
-from metis_lightning.data.corpus import SpeechCorpus
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import read_audio, write_wav
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

@@ -4,7 +4,7 @@ import pytest
 import soxr
 import torch
 
-from metis_lightning.data.corruption import (
+from metis_lightning.data.media.corruption import (
     add_noise,
     band_limit,
     coloured_noise,
@@ -12,7 +12,7 @@ from metis_lightning.data.corruption import (
     synthetic_room,
     tilt,
 )
-from metis_lightning.data.mixing import rms
+from metis_lightning.data.media.mixing import rms
 
 RATE = 24_000
 

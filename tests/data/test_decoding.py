@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.audio import audio_seconds, decode, read_audio, stream_audio
-from metis_lightning.data.inspection import inspect_audio
-from metis_lightning.data.pieces import OddAudio
-from metis_lightning.data.recordings import Recordings
+from metis_lightning.data.media.audio import audio_seconds, decode, read_audio, stream_audio
+from metis_lightning.data.media.inspection import inspect_audio
+from metis_lightning.data.media.pieces import OddAudio
+from metis_lightning.data.recipes.noises import Recordings
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, SOUND, THREE, encoded, flac_of, mp3_frames, voice, write
 

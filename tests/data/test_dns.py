@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from fake_corpora import dns, encoded, put, voice
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.dns import DnsScan, DnsTests
-from metis_lightning.data.dns_synthesis import (
+from metis_lightning.data.corpora.dns import DnsScan, DnsTests
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.recipes.dns import (
     DnsRecipe,
     DnsRules,
     active_share,
@@ -17,8 +18,7 @@ from metis_lightning.data.dns_synthesis import (
     direct_path,
     mix_levels,
 )
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.recipe import derived_generator
+from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fake_corpora import emilia_json, emilia_members, encoded, put, tar_bytes, voice
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.emilia import EmiliaScan
-from metis_lightning.data.locations import FileSpan
-from metis_lightning.data.manifest import read_manifest
+from metis_lightning.data.corpora.emilia import EmiliaScan
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.locations import FileSpan
 from metis_lightning.errors import UserError
 
 SPEAKER = "EN_B00000_S00000"

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from fake_corpora import emilia_members, encoded, librispeech, put, tar_bytes, voice
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.emilia import EmiliaScan
-from metis_lightning.data.emiliamix import EmiliaMixTests
-from metis_lightning.data.librispeech import LibriSpeechScan, LibriSpeechTests
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.seedtts import SeedTtsTests
-from metis_lightning.data.vctk import VctkScan, VctkTests
+from metis_lightning.data.corpora.emilia import EmiliaScan
+from metis_lightning.data.corpora.emiliamix import EmiliaMixTests
+from metis_lightning.data.corpora.librispeech import LibriSpeechScan, LibriSpeechTests
+from metis_lightning.data.corpora.seedtts import SeedTtsTests
+from metis_lightning.data.corpora.vctk import VctkScan, VctkTests
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
 
 # --- Seed-TTS-eval --------------------------------------------------------------------------------------------------

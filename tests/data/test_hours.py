@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning.data.hours import within_hours
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.starter import STARTER_ROOT, StarterDataModule
-from metis_lightning.data.table import UtteranceTable
+from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterDataModule
+from metis_lightning.data.manifest.selection import within_hours
+from metis_lightning.data.manifest.table import UtteranceTable
+from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

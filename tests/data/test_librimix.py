@@ -8,17 +8,17 @@ import soundfile
 import torch
 
 from fake_corpora import LENGTHS, MIXTURES, encoded, librimix, librimix_storage, put, voice
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.enrollment import draw_enrollments, parse_source, read_enrollments
-from metis_lightning.data.heard import HeardRecipe
-from metis_lightning.data.librimix import LibriMixScan
-from metis_lightning.data.librimix_made import MadeMixtureScan
-from metis_lightning.data.librimix_tests import LibriMixTests
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.scan import Fault
+from metis_lightning.data.corpora.librimix import LibriMixScan
+from metis_lightning.data.corpora.librimix_on_the_fly import MadeMixtureScan
+from metis_lightning.data.corpora.librimix_tests import LibriMixTests
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.enrollment import draw_enrollments, parse_source, read_enrollments
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.manifest.scan import Fault
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.recipes.paired import HeardRecipe
+from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
 
 IDS = ["_".join(pair) for pair in MIXTURES]

@@ -12,10 +12,10 @@ pytest.importorskip("av")
 
 from fake_corpora import encoded, put
 from fake_faces import RATE, clip, lrs3, speech
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.lips_tests import LipTests
-from metis_lightning.data.lrs3 import lrs3_scan
+from metis_lightning.data.corpora.lips_tests import LipTests
+from metis_lightning.data.corpora.lrs3 import lrs3_scan
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
 
 CLIPS = ("test_UmvOgW6iV2s_00001", "test_UmvOgW6iV2s_00003", "test_alone_000001_00001")

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from metis_lightning.data.manifest import read_manifest, read_speaker_sex, read_trials
-from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
 from metis_lightning.errors import UserError
 
 

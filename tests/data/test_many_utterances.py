@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.batching import SecondsBatchSampler, padding_without_buckets
-from metis_lightning.data.prepared import PreparedDataModule
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.table import open_manifest
-from metis_lightning.data.table_index import index_path
+from metis_lightning.data.batches.module import PreparedDataModule
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
+from metis_lightning.data.manifest.table import open_manifest
+from metis_lightning.data.manifest.table_index import index_path
+from metis_lightning.data.recipes.recipe import PlainRecipe
 
 COUNT = 200_000
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.mixing import fit_length, mix_at_snr, peak_gain, rms
+from metis_lightning.data.media.mixing import fit_length, mix_at_snr, peak_gain, rms
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 2.5])

@@ -13,11 +13,10 @@ pytest.importorskip("av")
 
 from fake_corpora import encoded, put
 from fake_faces import RATE, pictures, speech, write_clip
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.lips import LipRecipe
-from metis_lightning.data.mouth_pictures import MouthRecipe, encoder_input
-from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.video import read_video
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.video import read_video
+from metis_lightning.data.recipes.l2s import LipRecipe, MouthRecipe, encoder_input
+from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

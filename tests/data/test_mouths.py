@@ -10,18 +10,23 @@ import pytest
 pytest.importorskip("av")
 
 from fake_faces import pictures, talking_face, write_clip
-from metis_lightning.data.face_landmarks import EYE_CORNERS, LIPS, NOSE, POINTS, find_landmarks, require_face_mesh
-from metis_lightning.data.mouths import (
+from metis_lightning.data.media.mouths import (
+    EYE_CORNERS,
+    LIPS,
     MEAN_FACE,
+    NOSE,
+    POINTS,
     NoFaceError,
     crop_mouth,
     crop_mouths,
     fill_gaps,
+    find_landmarks,
+    require_face_mesh,
     similarity,
     smooth,
     write_mouths,
 )
-from metis_lightning.data.video import iterate_frames, read_video
+from metis_lightning.data.media.video import iterate_frames, read_video
 from metis_lightning.errors import UserError
 
 

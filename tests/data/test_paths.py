@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.audio import (
+from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterDataModule, StarterTests
+from metis_lightning.data.manifest.records import read_manifest, read_trials
+from metis_lightning.data.manifest.table import open_manifest
+from metis_lightning.data.media.audio import (
     audio_seconds,
     audio_writer,
     check_sound,
@@ -19,11 +22,8 @@ from metis_lightning.data.audio import (
     stream_audio,
     write_wav,
 )
-from metis_lightning.data.lips import read_feature_file
-from metis_lightning.data.manifest import read_manifest, read_trials
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.starter import STARTER_ROOT, StarterDataModule, StarterTests
-from metis_lightning.data.table import open_manifest
+from metis_lightning.data.recipes.l2s import read_feature_file
+from metis_lightning.data.recipes.recipe import PlainRecipe
 
 ROOT = str(STARTER_ROOT)
 MANIFEST = f"{ROOT}/starter.jsonl"

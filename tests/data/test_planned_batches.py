@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.batching import SecondsBatchSampler
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.module import SpeechDataModule
-from metis_lightning.data.omni import OmniRecipe, WeightedRecipe
-from metis_lightning.data.recipe import PlainRecipe, Recipe, item_generator, planned_lengths
-from metis_lightning.data.se import Corruptions, SeRecipe
-from metis_lightning.data.starter import StarterDataModule
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.tts import TtsRecipe
-from metis_lightning.data.vc import VcRecipe
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.data.batches.sampler import SecondsBatchSampler
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.recipes.omni import OmniRecipe, WeightedRecipe
+from metis_lightning.data.recipes.recipe import PlainRecipe, Recipe, item_generator, planned_lengths
+from metis_lightning.data.recipes.se import Corruptions, SeRecipe
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.data.recipes.tts import TtsRecipe
+from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.types import WAVE_RATE
 
 QUIET = Corruptions(room_chance=0, noise_chance=0, band_chance=0)

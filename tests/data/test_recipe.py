@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metis_lightning.data.recipe import (
+from metis_lightning.data.recipes.recipe import (
     PlainRecipe,
     derived_generator,
     draw_int,

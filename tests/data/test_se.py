@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.batching import collate
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.corruption import synthetic_room
-from metis_lightning.data.mixing import rms
-from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.recordings import Recordings
-from metis_lightning.data.se import Corruptions, SeRecipe
+from metis_lightning.data.batches.sampler import collate
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import write_wav
+from metis_lightning.data.media.corruption import synthetic_room
+from metis_lightning.data.media.mixing import rms
+from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.recipes.recipe import derived_generator
+from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.errors import UserError
 
 CLEAN = {"room_chance": 0.0, "noise_chance": 0.0, "band_chance": 0.0}

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.speed import at_speed
-from metis_lightning.data.starter import StarterDataModule
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.speed import at_speed
+from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError
 
 

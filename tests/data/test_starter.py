@@ -4,11 +4,11 @@ import lightning as L
 import pytest
 import torch
 
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.mixing import rms
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.starter import STARTER_ROOT, StarterDataModule, StarterTests, starter_test_sets
-from metis_lightning.data.tse import TseRecipe
+from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterDataModule, StarterTests, starter_test_sets
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.mixing import rms
+from metis_lightning.data.recipes.recipe import PlainRecipe
+from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.errors import UserError
 
 

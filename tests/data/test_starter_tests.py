@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metis_lightning.data.mixing import is_silent
-from metis_lightning.data.starter import StarterTests, starter_test_sets
-from metis_lightning.data.starter_tests import (
+from metis_lightning.data.corpora.starter import (
     StarterL2sTests,
     StarterSeTests,
     StarterTaskTests,
+    StarterTests,
     StarterTtsTests,
     StarterVcTests,
+    starter_test_sets,
 )
+from metis_lightning.data.media.mixing import is_silent
 
 READERS = (StarterSeTests, StarterVcTests, StarterTtsTests, StarterL2sTests)
 

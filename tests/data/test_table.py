@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.speed import renamed
-from metis_lightning.data.table import ManifestLines, UtteranceTable, open_manifest
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.manifest.table import ManifestLines, UtteranceTable, open_manifest
+from metis_lightning.data.media.speed import renamed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 

@@ -13,18 +13,18 @@ pytest.importorskip("av")
 
 from fake_corpora import encoded, put
 from fake_faces import AVHUBERT, RATE, auto_avsr, avhubert, clip, lrs2, lrs3, pictures, speech, write_clip
-from metis_lightning.data import talking_face
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.auto_avsr import AutoAvsrScan
-from metis_lightning.data.avhubert import AvHubertScan
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.lrs2 import Lrs2Scan, lrs2_scan
-from metis_lightning.data.lrs3 import Lrs3Scan, lrs3_scan
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.mouths import NoFaceError
-from metis_lightning.data.own_video import OwnVideoScan
-from metis_lightning.data.scan import CorpusScan
-from metis_lightning.data.video import VideoSound, write_video
+from metis_lightning.data.corpora import av_corpus as talking_face
+from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
+from metis_lightning.data.corpora.av_hubert import AvHubertScan
+from metis_lightning.data.corpora.custom_video import OwnVideoScan
+from metis_lightning.data.corpora.lrs2 import Lrs2Scan, lrs2_scan
+from metis_lightning.data.corpora.lrs3 import Lrs3Scan, lrs3_scan
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.manifest.scan import CorpusScan
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.mouths import NoFaceError
+from metis_lightning.data.media.video import VideoSound, write_video
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.token_shards import Recording, ShardWriter, audio_hash, stamp_of
-from metis_lightning.data.token_store import TokenStore, store_folder
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import write_wav
+from metis_lightning.data.token_store.store import (
+    Recording,
+    ShardWriter,
+    TokenStore,
+    audio_hash,
+    stamp_of,
+    store_folder,
+)
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance

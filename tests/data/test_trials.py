@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from metis_lightning.data.manifest import read_manifest, read_speaker_sex, read_trials
-from metis_lightning.data.starter import STARTER_ROOT, make_starter_trials
-from metis_lightning.data.trials import SNRS_DB, TrialPlan, make_trials, write_trials
-from metis_lightning.data.voices import same_words
+from metis_lightning.data.corpora.starter import STARTER_ROOT, make_starter_trials
+from metis_lightning.data.corpora.trials import SNRS_DB, TrialPlan, make_trials, write_trials
+from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
+from metis_lightning.data.recipes.prompts import same_words
 
 TRIALS = STARTER_ROOT / "tse_trials.jsonl"
 

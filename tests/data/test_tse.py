@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.mixing import rms
-from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.speed import renamed
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.voices import draw_enrollment, draw_interferer, speech_crop
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import write_wav
+from metis_lightning.data.media.mixing import rms
+from metis_lightning.data.media.speed import renamed
+from metis_lightning.data.recipes.prompts import draw_enrollment, draw_interferer, speech_crop
+from metis_lightning.data.recipes.recipe import derived_generator
+from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

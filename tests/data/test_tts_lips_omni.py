@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.lips import EnvelopeRecipe, LipRecipe, feature_file, read_feature_file
-from metis_lightning.data.omni import OmniRecipe, WeightedRecipe
-from metis_lightning.data.recipe import Recipe, SpeechItem, derived_generator
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.tts import TtsRecipe
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.recipes.l2s import EnvelopeRecipe, LipRecipe, feature_file, read_feature_file
+from metis_lightning.data.recipes.omni import OmniRecipe, WeightedRecipe
+from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.data.recipes.tts import TtsRecipe
 from metis_lightning.errors import UserError
 
 

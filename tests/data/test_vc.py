@@ -7,12 +7,12 @@ import scipy.linalg
 import scipy.signal
 import torch
 
-from metis_lightning.data import timbre
-from metis_lightning.data.audio import write_wav
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.mixing import rms
-from metis_lightning.data.recipe import derived_generator
-from metis_lightning.data.timbre import (
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.audio import write_wav
+from metis_lightning.data.media.mixing import rms
+from metis_lightning.data.recipes import timbre
+from metis_lightning.data.recipes.recipe import derived_generator
+from metis_lightning.data.recipes.timbre import (
     TimbreConverter,
     VoiceChange,
     WorldConverter,
@@ -20,7 +20,7 @@ from metis_lightning.data.timbre import (
     move_pitch,
     warp_envelope,
 )
-from metis_lightning.data.vc import VcRecipe
+from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 

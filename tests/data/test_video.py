@@ -11,9 +11,9 @@ pytest.importorskip("av")
 
 from fake_corpora import encoded, put
 from fake_faces import RATE, clip, pictures, speech, write_clip
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.video import VideoSound, at_rate, iterate_frames, read_video, write_video
-from metis_lightning.data.video_inspection import InspectedVideo, OddVideo, inspect_video
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.video import VideoSound, at_rate, iterate_frames, read_video, write_video
+from metis_lightning.data.media.video_inspection import InspectedVideo, OddVideo, inspect_video
 from metis_lightning.errors import UserError
 
 

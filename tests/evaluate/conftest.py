@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metis_lightning.verbs.evaluate import VERB
+from metis_lightning.cli.evaluate import VERB
 from tiny import make_bundle_of_every_task
 
 MakeOptions = Callable[..., Namespace]

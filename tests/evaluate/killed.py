@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.results import read_rows
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run.main import run_evaluate
 from orphans import descendants, wait_for_end
 from quick_pool import QuickPool
 
@@ -27,7 +27,7 @@ Outcome = tuple[list[dict[str, Any]], dict[str, bytes], set[str]]
 def _context() -> ForkServerContext:
     """Return what starts processes that have the large imports already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["metis_lightning.evaluate.main"])
+    context.set_forkserver_preload(["metis_lightning.evaluate.run.main"])
     return context
 
 

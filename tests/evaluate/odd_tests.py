@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from metis_lightning.data.testsets import TestSets
+from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.types import TestItem, Trial
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from fake_corpora import emilia_members, put, tar_bytes
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.emilia import EmiliaScan
+from metis_lightning.data.corpora.emilia import EmiliaScan
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.outputs import Output
-from metis_lightning.evaluate.plan import make_plan
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.rows import utterance_of
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.outputs import Output
+from metis_lightning.evaluate.run.plan import make_plan
+from metis_lightning.evaluate.run.rows import utterance_of
 from metis_lightning.pipeline import Metis
 from quick_pool import QuickPool
 

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metis_lightning.data.audio import read_audio
+from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.compare import run_compare
-from metis_lightning.evaluate.compare_board import folder_names
-from metis_lightning.evaluate.compare_page import ComparePage
-from metis_lightning.evaluate.comparison import read_comparison
-from metis_lightning.evaluate.heard import hear
-from metis_lightning.evaluate.spectrogram import difference, difference_picture, log_mel, picture
+from metis_lightning.evaluate.compare.clips import hear
+from metis_lightning.evaluate.compare.main import run_compare
+from metis_lightning.evaluate.compare.page import ComparePage
+from metis_lightning.evaluate.compare.tensorboard import folder_names
+from metis_lightning.evaluate.html.spectrogram import difference, difference_picture, log_mel, picture
+from metis_lightning.evaluate.results.comparison import read_comparison
 from small_results import rows_of, write_run, write_wavs
 
 SYSTEMS = ("input", "target", "nano")

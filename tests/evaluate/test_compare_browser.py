@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from metis_lightning.evaluate.compare import run_compare
+from metis_lightning.evaluate.compare.main import run_compare
 from small_results import rows_of, write_run, write_wavs
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[browser]'")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from fake_corpora import dns, librimix, librimix_storage
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.test_sets import find_test_sets
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.test_sets import find_test_sets
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., Namespace]

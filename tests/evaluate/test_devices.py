@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from metis_lightning.cli import main
-from metis_lightning.evaluate import main as evaluation
-from metis_lightning.evaluate.processes import device_of
-from metis_lightning.evaluate.systems import Items, SystemOptions, make_systems
+from metis_lightning.cli.evaluate import add_options as add_evaluate_options
+from metis_lightning.cli.generate import add_model_options
+from metis_lightning.cli.main import main
+from metis_lightning.evaluate.run import main as evaluation
+from metis_lightning.evaluate.run.processes import device_of
+from metis_lightning.evaluate.run.systems import Items, SystemOptions, make_systems
 from metis_lightning.generate.weights import load_metis
 from metis_lightning.models.inference import Precision
 from metis_lightning.pipeline import Metis
-from metis_lightning.verbs.evaluate import add_options as add_evaluate_options
-from metis_lightning.verbs.generate import add_model_options
 from pretended_gpu import GPU, SECOND, PretendedCuda
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.tasks import TASKS
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.tasks import TASKS
 from metis_lightning.tasks.omni import OmniModule
 from quick_pool import QuickPool
 
@@ -85,7 +85,7 @@ def test_omni_covers_what_its_weights_answer() -> None:
 
 
 def test_the_embedded_bundle_runs_by_default_where_it_does_the_task(make_options: MakeOptions) -> None:
-    from metis_lightning.evaluate.plan import make_plan
+    from metis_lightning.evaluate.run.plan import make_plan
 
     names = {task: [s.name for s in make_plan(make_options("--task", task), "cpu").systems] for task in ("tse", "vc")}
     assert names == {"tse": ["input", "target", "resynthesis", "nano"], "vc": ["input"]}

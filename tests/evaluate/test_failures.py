@@ -16,19 +16,18 @@ import soundfile
 import torch
 
 from documented import REPOSITORY
-from metis_lightning.data.testsets import TestSets
-from metis_lightning.evaluate import test_sets
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.runs import read_results
-from metis_lightning.evaluate.significance import compare_rows
-from metis_lightning.evaluate.tables import write_tables
-from metis_lightning.metrics.errors import MetricError
+from metis_lightning.data.manifest.test_sets import TestSets
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.runs import read_results
+from metis_lightning.evaluate.results.significance import compare_rows
+from metis_lightning.evaluate.run import test_sets
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.tables.main import write_tables
 from metis_lightning.metrics.protocols import caps_loops
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.signal import as_array
 from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue, measure
+from metis_lightning.metrics.values import MetricError, MetricValue, measure
 from metis_lightning.metrics.word_scores import WordScores
 from metis_lightning.types import TestItem, Trial
 from quick_pool import QuickPool

@@ -12,13 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.testsets import TestSets
+from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate import processes, systems
-from metis_lightning.evaluate.keys import key_of
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.processes import Launch
-from metis_lightning.evaluate.results import Results, read_rows, row_file
+from metis_lightning.evaluate.results.run_files import Results, key_of, read_rows, row_file
+from metis_lightning.evaluate.run import processes, systems
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.processes import Launch
 from metis_lightning.types import TestItem, Trial
 from quick_pool import NO_ASR, Interrupted, QuickPool
 
@@ -206,7 +205,7 @@ def reader_of(*arguments: object) -> type[TestSets]:
 def test_a_model_that_refuses_an_item_gives_a_failed_row(
     make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metis_lightning.evaluate import test_sets
+    from metis_lightning.evaluate.run import test_sets
 
     monkeypatch.setattr(test_sets, "_classes", lambda data: [reader_of("vc")])
     options = make_options("--task", "vc", "--no-controls", "--system", str(every_task))
@@ -230,7 +229,7 @@ def test_a_model_that_refuses_an_item_gives_a_failed_row(
 def test_ids_that_are_no_file_names_are_refused(
     name: str, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metis_lightning.evaluate import test_sets
+    from metis_lightning.evaluate.run import test_sets
 
     monkeypatch.setattr(test_sets, "_classes", lambda data: [reader_of("vc", ("fine", name))])
     options = make_options("--task", "vc", "--system", "input")

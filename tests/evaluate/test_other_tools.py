@@ -13,15 +13,15 @@ import pytest
 import soundfile
 
 from fake_corpora import dns, librimix, librimix_storage, voice
-from metis_lightning import cli
-from metis_lightning.data.audio import read_audio, read_recording
-from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.cli import main as cli
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.media.audio import read_audio, read_recording
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.plan import make_plan
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.rows import utterance_of
-from metis_lightning.evaluate.wavs import read_output
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.outputs import read_output
+from metis_lightning.evaluate.run.plan import make_plan
+from metis_lightning.evaluate.run.rows import utterance_of
 from metis_lightning.metrics.dnsmos import Dnsmos
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.si_sdr import si_sdr

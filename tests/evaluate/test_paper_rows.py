@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from documented import REPOSITORY
-from metis_lightning.evaluate.benchmarks import read_benchmarks
-from metis_lightning.evaluate.beside import beside, results_for
-from metis_lightning.evaluate.runs import find_results
-from metis_lightning.evaluate.tables import write_tables
+from metis_lightning.evaluate.results.runs import find_results
+from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
+from metis_lightning.evaluate.tables.main import write_tables
+from metis_lightning.evaluate.tables.matching import beside, results_for
 from small_results import rows_of, write_run
 
 BENCHMARKS = REPOSITORY / "evaluation/benchmarks"

@@ -13,12 +13,12 @@ import soundfile
 
 from documented import REPOSITORY
 from fake_corpora import librimix, librimix_storage
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate import tables
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.protocol import differences, fingerprint
-from metis_lightning.evaluate.runs import find_results
+from metis_lightning.evaluate.results.protocol import differences, fingerprint
+from metis_lightning.evaluate.results.runs import find_results
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.tables import main as tables
 from metis_lightning.metrics import packages
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
@@ -133,7 +133,7 @@ def test_versions_of_packages_are_recorded_and_decide_nothing(
     options = make_options(*STARTER, "--system", "input")
     run_evaluate(options, QuickPool)
     from metis_lightning import __version__
-    from metis_lightning.evaluate import plan
+    from metis_lightning.evaluate.run import plan
 
     assert protocol_of(options)["version"] == __version__
     monkeypatch.setattr(plan, "__version__", "99.9")

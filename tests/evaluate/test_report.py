@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metis_lightning.evaluate.report import Machine, margin_gain, real_time_factor, report
+from metis_lightning.evaluate.results.report import Machine, margin_gain, real_time_factor, report
 
 
 def row(system: str, number: int, margin: float | None, seconds: float = 1.0) -> dict[str, object]:

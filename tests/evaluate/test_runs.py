@@ -13,11 +13,11 @@ import pytest
 
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.plan import make_plan
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.runs import find_results
-from metis_lightning.locks import locked
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.runs import find_results
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.plan import make_plan
+from metis_lightning.files import locked
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., Namespace]
@@ -41,10 +41,10 @@ def test_a_second_run_into_a_folder_is_refused_before_anything_is_loaded(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = make_options(*INPUT)
-    monkeypatch.setattr("metis_lightning.evaluate.main.make_plan", lambda *_: pytest.fail("planned"))
+    monkeypatch.setattr("metis_lightning.evaluate.run.main.make_plan", lambda *_: pytest.fail("planned"))
     with locked(options.out), pytest.raises(UserError, match=f"another command is writing here .pid {os.getpid()} on"):
         run_evaluate(options, NoPool)
-    monkeypatch.setattr("metis_lightning.evaluate.main.make_plan", make_plan)
+    monkeypatch.setattr("metis_lightning.evaluate.run.main.make_plan", make_plan)
     run_evaluate(options, QuickPool)
     assert len(read_rows(options.out)) == 2
     assert not (options.out / ".lock").exists()

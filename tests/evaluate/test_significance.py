@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from metis_lightning.evaluate.significance import against_baseline, compare_rows, holm, paired_difference, paired_test
+from metis_lightning.evaluate.results.significance import (
+    against_baseline,
+    compare_rows,
+    holm,
+    paired_difference,
+    paired_test,
+)
 
 
 def row(

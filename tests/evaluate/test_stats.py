@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from metis_lightning.evaluate.intervals import mean_interval
-from metis_lightning.evaluate.stats import NOT_MEASURED, summarize, summary_of
+from metis_lightning.evaluate.results.intervals import mean_interval
+from metis_lightning.evaluate.results.stats import NOT_MEASURED, summarize, summary_of
 from metis_lightning.metrics.si_sdr import INFINITE
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.benchmarks import our_names, read_benchmarks
-from metis_lightning.evaluate.latex import escape
-from metis_lightning.evaluate.layout import number
-from metis_lightning.evaluate.markdown import grid
-from metis_lightning.evaluate.runs import find_results
-from metis_lightning.evaluate.tables import write_tables
+from metis_lightning.evaluate.results.runs import find_results
+from metis_lightning.evaluate.tables.benchmarks import our_names, read_benchmarks
+from metis_lightning.evaluate.tables.formats import escape, grid
+from metis_lightning.evaluate.tables.layout import number
+from metis_lightning.evaluate.tables.main import write_tables
 from small_results import OFFLINE, rows_of, write_run
 
 BENCHMARKS = Path(__file__).parents[2] / "evaluation/benchmarks"

@@ -12,12 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.starter_tests import StarterSeTests
+from metis_lightning.data.corpora.starter import StarterSeTests
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate import systems
-from metis_lightning.evaluate.main import run_evaluate
-from metis_lightning.evaluate.results import read_rows
-from metis_lightning.evaluate.wavs import WavFolder
+from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.run import systems
+from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.outputs import WavFolder
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from metis_lightning.metrics.utterance import Utterance
 from odd_audio import apple_double, make_pipe, write

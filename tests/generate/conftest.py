@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from every_task import Run, make_every_task_bundle, write_voice
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 
 FAST = ("--num-steps", "2", "--stage2-steps", "2", "1", "1")
 

@@ -12,10 +12,10 @@ import soundfile
 import torch
 
 from every_task import LIP_DIM, Run, write_voice
-from metis_lightning.data.audio import read_audio, stream_audio
-from metis_lightning.generate import making
-from metis_lightning.generate.batches import batches
-from metis_lightning.generate.done import INDEX
+from metis_lightning.data.media.audio import read_audio, stream_audio
+from metis_lightning.generate import runner as making
+from metis_lightning.generate.index import INDEX
+from metis_lightning.generate.long_audio import batches
 from metis_lightning.pipeline import Metis, Request
 
 RATE = 24_000
@@ -73,7 +73,7 @@ def test_a_single_result_in_a_folder_is_called_as_its_source(generate: Run, fold
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 48_000])
 def test_streamed_audio_is_read_audio(tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_voice(tmp_path / "a.wav", 3.21, rate=rate, channels=2)
-    monkeypatch.setattr("metis_lightning.data.decoding.BLOCK", 2 * rate)
+    monkeypatch.setattr("metis_lightning.data.media.decoding.BLOCK", 2 * rate)
     blocks = list(stream_audio(path, RATE))
     assert len(blocks) >= 4
     whole = read_audio(path, RATE)

@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from every_task import voice
-from metis_lightning.generate.chunks import grouped, overlapping
-from metis_lightning.generate.joints import FADE, LARGEST_SHIFT, MARGIN, Joiner, crossfade, find_joint
+from metis_lightning.generate.long_audio import (
+    FADE,
+    LARGEST_SHIFT,
+    MARGIN,
+    Joiner,
+    crossfade,
+    find_joint,
+    grouped,
+    overlapping,
+)
 
 RATE = 24_000
 OVERLAP = 2 * RATE

@@ -12,10 +12,10 @@ import soundfile
 import torch
 
 from every_task import Run, voice, write_voice
-from metis_lightning.generate import making
+from metis_lightning.generate import runner as making
 from metis_lightning.generate.inputs import Row
 from metis_lightning.generate.jobs import Job
-from metis_lightning.generate.making import Maker, chunk_seed
+from metis_lightning.generate.runner import Maker, chunk_seed
 from metis_lightning.pipeline import Metis
 
 RATE = 24_000
@@ -97,7 +97,7 @@ def test_the_model_joins_without_clicks(every_task: Path, folder: Path) -> None:
 
 PEAK = """
 import resource, sys
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 options = "--task se --chunk-seconds 10 --batch-seconds 10 --num-steps 1 --stage2-steps 1 1 1 --device cpu"
 assert main(["generate", *options.split(), "--model", sys.argv[1], "--source", sys.argv[2], "--out", "out.wav"]) == 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

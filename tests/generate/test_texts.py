@@ -3,7 +3,7 @@
 import pytest
 
 from metis_lightning.errors import UserError
-from metis_lightning.generate.texts import SCRIPTS, check_text
+from metis_lightning.generate.inputs import SCRIPTS, check_text
 from metis_lightning.tokens.phonemes import LANGUAGES
 
 

@@ -16,9 +16,9 @@ import soundfile
 import torch
 
 from every_task import LIP_DIM, Run, write_voice
-from metis_lightning.data.mouths import NoFaceError
-from metis_lightning.data.video import write_video
-from metis_lightning.generate.done import INDEX
+from metis_lightning.data.media.mouths import NoFaceError
+from metis_lightning.data.media.video import write_video
+from metis_lightning.generate.index import INDEX
 
 RATE = 24_000
 MIX, ME = ("--source", "mix.wav"), ("--prompt", "me.wav")
@@ -276,7 +276,7 @@ def test_a_video_without_a_face(generate: Run, folder: Path, monkeypatch: pytest
     def no_face(video: Path) -> Iterator[np.ndarray]:
         raise NoFaceError(f"{video}: a face is seen in 0 of 10 pictures; give a video that shows a face")
 
-    monkeypatch.setattr("metis_lightning.tokens.lip_features.crop_mouths", no_face)
+    monkeypatch.setattr("metis_lightning.tokens.visual.lip_features.crop_mouths", no_face)
     args = ("--task", "l2s", *ME, "--video", "wall.mp4", "--visual-encoder", "vsr.pth", "--out", "made.wav")
     status, err = generate(*args)
     assert (status, len(err.splitlines())) == (2, 1)
@@ -287,7 +287,7 @@ def test_a_video_without_a_face(generate: Run, folder: Path, monkeypatch: pytest
 def test_mistakes_are_found_without_torch(folder: Path) -> None:
     """`generate --help` and options that do not parse answer at once."""
     code = (
-        "import sys; from metis_lightning.cli import main\n"
+        "import sys; from metis_lightning.cli.main import main\n"
         "try: main(['generate', '--help'])\nexcept SystemExit: pass\n"
         "assert main(['generate', '--task', 'x']) == 2\n"
         "sys.exit(len({'torch', 'numpy'} & set(sys.modules)))"

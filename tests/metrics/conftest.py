@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metis_lightning.data.audio import read_audio
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import read_audio
 
 SHORT = "if-sara_0069"  # 2.7 s, 11 s when repeated: one window of DNSMOS
 

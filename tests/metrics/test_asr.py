@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.starter import StarterTests
+from metis_lightning.data.corpora.starter import StarterTests
 from metis_lightning.errors import UserError
-from metis_lightning.metrics import asr
-from metis_lightning.metrics.asr import FasterWhisperTiny, offline_asr
+from metis_lightning.metrics.recognizers import base as asr
+from metis_lightning.metrics.recognizers.base import FasterWhisperTiny, offline_asr
 from metis_lightning.metrics.signal import to_metric_rate
 from metis_lightning.metrics.wer import english_normalizer, word_errors
 
@@ -38,7 +38,7 @@ OTHER_MACHINES = (
 HEAR = """
 import json, sys
 import numpy as np
-from metis_lightning.metrics.asr import FasterWhisperTiny
+from metis_lightning.metrics.recognizers.base import FasterWhisperTiny
 tiny = FasterWhisperTiny(int(sys.argv[2]))
 print(json.dumps([tiny.transcribe(wave) for wave in np.load(sys.argv[1]).values()]))
 """

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.pool import ScoringPool
+from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.signal import (
     as_array,
     same_length,
@@ -11,6 +10,7 @@ from metis_lightning.metrics.signal import (
     utterances,
     with_sound,
 )
+from metis_lightning.metrics.values import MetricError
 
 
 def test_tensors_and_arrays_are_the_same() -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.asr import FasterWhisperTiny
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.protocols import resolve
+from metis_lightning.metrics.recognizers.base import FasterWhisperTiny
 from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.stoi import stoi
 from metis_lightning.metrics.suite import Suite, SuiteOptions, Waves

@@ -5,10 +5,17 @@ import jiwer
 import pytest
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.loops import compression_ratio, longest_run, loop_in
 from metis_lightning.metrics.text import normalizer
-from metis_lightning.metrics.wer import CerMetric, WerMetric, WordErrors, word_errors
+from metis_lightning.metrics.values import MetricError
+from metis_lightning.metrics.wer import (
+    CerMetric,
+    WerMetric,
+    WordErrors,
+    compression_ratio,
+    longest_run,
+    loop_in,
+    word_errors,
+)
 
 
 @pytest.mark.parametrize(

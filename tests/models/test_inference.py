@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metis_lightning.cli import parsing
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.condition import GatedAdapter
-from metis_lightning.models.inference import PRECISIONS, ready, usual_precision
-from metis_lightning.models.linear import WORTH_PACKING, Int8Linear, PackedLinear
+from metis_lightning.models.inference import PRECISIONS, WORTH_PACKING, Int8Linear, PackedLinear, ready, usual_precision
 from metis_lightning.models.lora import add_lora, merge_lora
 from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.sampling.denoisers import Stage1Request, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import Sampling, gumbel
-from metis_lightning.sampling.stages import Stage1Request, sample_ssl_tokens
-from metis_lightning.verbs import parsing
 from pretended_gpu import PretendedGPU, send
 
 WIDE = Stage1Config(hidden_size=WORTH_PACKING, num_layers=2, num_heads=8, codebook_size=600)

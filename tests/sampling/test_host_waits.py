@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from metis_lightning.host_waits import HostWaits
+from metis_lightning.models.device_syncs import HostWaits
 from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.runner import runner_for
 from metis_lightning.pipeline import Metis
-from metis_lightning.sampling import branches
+from metis_lightning.sampling import denoisers as branches
+from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import Noise, Sampling, State
-from metis_lightning.sampling.stages import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
 from pretended_gpu import GPU, PretendedCuda, PretendedGPU, send
 
 # The shortest row ends a step before the others.

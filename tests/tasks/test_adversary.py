@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
-from metis_lightning.callbacks.gradient_norm import GradientNorm
+from metis_lightning.callbacks.gradients import GradientNorm
 from metis_lightning.errors import UserError
 from metis_lightning.models.discriminators import DiscriminatorConfig, Judgement
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule

@@ -15,10 +15,8 @@ from metis_lightning.pipeline import Metis
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.pretrain import PretrainModule
-from metis_lightning.tasks.se import SeModule
-from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
 from metis_lightning.tasks.tts import TtsModule
-from metis_lightning.tasks.vc import VcModule
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import Part, write_part

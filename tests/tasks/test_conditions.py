@@ -15,9 +15,9 @@ from metis_lightning.models.masking import Masking, PromptRule
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.omni import OmniModule
-from metis_lightning.tasks.schedule import WarmupCosine
+from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tasks.tts import TtsModule
-from metis_lightning.tokens.lips import double_rate
+from metis_lightning.tokens.visual.lips import double_rate
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise
 from pretended_gpu import GPU, PretendedGPU, is_there, send

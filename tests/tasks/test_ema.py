@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from metis_lightning.callbacks.ema import EMA
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.tse import TseModule
-from metis_lightning.weights.answering import load_answering
+from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.weights.export import export
+from metis_lightning.weights.task_weights import load_answering
 from one_batch import OneBatch, make_tse
 
 

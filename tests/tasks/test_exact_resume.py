@@ -20,9 +20,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from metis_lightning.data.starter import StarterDataModule
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.tasks.tse import TseModule
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.types import SpeechBatch
 from one_batch import SCHEDULE
 

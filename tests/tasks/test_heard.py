@@ -9,20 +9,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from metis_lightning.data.recipe import Recipe
-from metis_lightning.data.se import SeRecipe
-from metis_lightning.data.starter import StarterDataModule
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.vc import VcRecipe
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.recipes.recipe import Recipe
+from metis_lightning.data.recipes.se import SeRecipe
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import SETTINGS, Metis, Settings
 from metis_lightning.sampling.mask_predict import Sampling
-from metis_lightning.tasks.heard import HeardModule
-from metis_lightning.tasks.schedule import WarmupCosine
-from metis_lightning.tasks.se import SeModule
-from metis_lightning.tasks.tse import TseModule
-from metis_lightning.tasks.vc import VcModule
+from metis_lightning.tasks.optimization import WarmupCosine
+from metis_lightning.tasks.source_conditioned import HeardModule, SeModule, TseModule, VcModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise, trainer
 from tiny import wide_start

@@ -11,11 +11,11 @@ import torch
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
-from metis_lightning.host_waits import HostWaits
+from metis_lightning.models.device_syncs import HostWaits
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.token_cache import TokenCache
+from metis_lightning.tasks.targets import TokenCache
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch
 from tiny import STAGE1, stage2_config
 

@@ -11,7 +11,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.l2s import L2sModule
-from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualSizes
 from metis_lightning.types import SpeechBatch
 
 SMALL = VisualSizes(dim=6, num_heads=2, hidden=8, num_layers=1, kernel_size=3, channels=(4, 4, 4, 4))

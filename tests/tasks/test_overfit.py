@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from metis_lightning.models.masking import PromptRule
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tasks.pretrain import PretrainModule
-from metis_lightning.tasks.schedule import WarmupCosine
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import FirstLayerModule, SemanticToAcousticModule
 from metis_lightning.types import SpeechBatch

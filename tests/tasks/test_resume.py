@@ -14,7 +14,7 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from documented import REPOSITORY
-from metis_lightning import cli
+from metis_lightning.cli import main as cli
 
 HERE = Path(__file__).stem
 STEPS = 7

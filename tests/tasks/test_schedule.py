@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from metis_lightning.tasks.schedule import WarmupCosine, WarmupInverseSqrt
+from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
 
 
 def rates(schedule: type[LambdaLR], steps: int, **options: int) -> list[float]:

@@ -12,10 +12,10 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from metis_lightning.callbacks.backbones import BackboneSwitches
-from metis_lightning.callbacks.gradient_norm import GradientNorm
+from metis_lightning.callbacks.gradients import GradientNorm
 from metis_lightning.callbacks.tokens_per_update import TokensPerUpdate, accumulation
-from metis_lightning.data.recipe import PlainRecipe
-from metis_lightning.data.starter import StarterDataModule
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.masking import Masking, mask_ratio

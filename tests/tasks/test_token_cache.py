@@ -11,7 +11,7 @@ import torch
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.masked_tokens import frame_mask
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.token_cache import TokenCache
+from metis_lightning.tasks.targets import TokenCache
 from metis_lightning.weights.build import load_tokenizer
 from one_batch import speech_batch
 from pretended_gpu import CPU, GPU, PretendedGPU, send

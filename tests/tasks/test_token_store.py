@@ -11,24 +11,24 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.module import SpeechDataModule
-from metis_lightning.data.recipe import PlainRecipe, Recipe, SpeechItem
-from metis_lightning.data.starter import StarterDataModule
-from metis_lightning.data.token_store import TokenStore
-from metis_lightning.data.tse import TseRecipe
-from metis_lightning.data.tts import TtsRecipe
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.recipes.recipe import PlainRecipe, Recipe, SpeechItem
+from metis_lightning.data.recipes.tse import TseRecipe
+from metis_lightning.data.recipes.tts import TtsRecipe
+from metis_lightning.data.token_store.store import TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig
-from metis_lightning.prepare_tokens import extract
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.extract import Extraction, TokenWriter
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.tse import TseModule
+from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.tasks.tts import TtsModule
 from metis_lightning.tokens.fingerprint import fingerprints
+from metis_lightning.trainer.token_extraction import extract
 from metis_lightning.weights.build import load_tokenizer
 from tiny import STAGE1, stage2_config
 

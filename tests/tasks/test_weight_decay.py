@@ -11,7 +11,7 @@ from torch import nn
 from every_module import MODULES
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.weight_decay import parameter_groups, regroup
+from metis_lightning.tasks.optimization import parameter_groups, regroup
 from one_batch import OneBatch, trainer
 
 

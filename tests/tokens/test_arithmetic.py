@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from documented import REPOSITORY
-from metis_lightning.lightning_cli import MetisCLI
 from metis_lightning.tokens.fingerprint import fingerprints
 from metis_lightning.tokens.tokenizer import frozen
+from metis_lightning.trainer.main import MetisCLI
 from metis_lightning.weights.build import load_tokenizer
 from pretended_gpu import CPU, GPU, PretendedGPU
 

@@ -12,15 +12,15 @@ import torch
 pytest.importorskip("av")
 
 from fake_faces import AVHUBERT, avhubert, pictures, talking_face, write_clip
-from metis_lightning.data.build import BuildOptions, build_manifest
-from metis_lightning.data.lrs3 import lrs3_scan
-from metis_lightning.data.mouth_pictures import encoder_input
-from metis_lightning.data.mouths import NoFaceError
-from metis_lightning.data.video import read_video
+from metis_lightning.data.corpora.lrs3 import lrs3_scan
+from metis_lightning.data.manifest.build import BuildOptions, build_manifest
+from metis_lightning.data.media.mouths import NoFaceError
+from metis_lightning.data.media.video import read_video
+from metis_lightning.data.recipes.l2s import encoder_input
 from metis_lightning.errors import UserError
-from metis_lightning.tokens.auto_avsr import AutoAvsrFeatures
-from metis_lightning.tokens.lip_features import FeatureOptions, LipCorpus, lip_features, write_lip_features
-from metis_lightning.tokens.visual_encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualSizes
+from metis_lightning.tokens.visual.lip_features import FeatureOptions, LipCorpus, lip_features, write_lip_features
 
 SMALL = VisualSizes(dim=12, num_heads=2, hidden=16, num_layers=1, kernel_size=5, channels=(4, 4, 6, 8))
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.manifest import read_manifest
-from metis_lightning.data.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.weights.build import load_tokenizer

@@ -12,9 +12,9 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis
+from metis_lightning.state_dicts import difference
 from metis_lightning.weights.build import load_base, load_task, load_weights
 from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_index, read_part, write_index, write_part
-from metis_lightning.weights.difference import difference
 from metis_lightning.weights.export import checkpoint_parts, export, main
 from tiny import STAGE1, WIDTH
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from hub_server import COMMIT, Hub, serving
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.pipeline import Metis

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("transformers")
 
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.models.condition import GatedAdapter, PlainAdapter
@@ -28,13 +28,13 @@ from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
-from metis_lightning.tokens.lips import LIP_DIM
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.visual.lips import LIP_DIM
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures
 from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import INDEX, read_index
-from metis_lightning.weights.imported import LICENCES
+from metis_lightning.weights.published.convert import LICENCES
 from parity_vectors import FOLDER, read
 from published_layout import write, write_consistent, write_shared
 from tiny import ACOUSTIC, STAGE1, WIDTH, stage2_config
@@ -377,7 +377,7 @@ def test_a_whole_model_is_taken_where_the_lora_is_not(published: Path, sizes: Pa
 KILLED = """
 import os, signal, sys
 from metis_lightning.weights import bundle
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 
 save, calls = bundle.save_file, []
 

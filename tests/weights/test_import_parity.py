@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import transformers
 
-from metis_lightning.cli import main
+from metis_lightning.cli.main import main
 from metis_lightning.pipeline import Metis
 from metis_lightning.weights.build import load_features, load_stage2, load_task, load_tokenizer
 from metis_lightning.weights.bundle import read_index, read_part

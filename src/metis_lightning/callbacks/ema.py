@@ -15,8 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.state_dicts import difference
 from metis_lightning.weights.checkpoint import read_checkpoint
-from metis_lightning.weights.difference import difference
 
 
 class EMA(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from metis_lightning.data.module import SpeechDataModule
+from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.errors import UserError
 from metis_lightning.types import TOKEN_RATE
 

@@ -1,27 +1,111 @@
-"""Inputs of a job, read and checked: prompts, sources, lip features, and texts.
+"""Whether a text can be read: its language is known, and its letters are those that the language is written in.
+
+Lip features of a video file, by the visual encoder that the weights for lip to speech were trained with.
+
+Inputs of a job, read and checked: prompts, sources, lip features, and texts.
 
 Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
-from metis_lightning.data.audio import audio_seconds, length_remark, read_audio
-from metis_lightning.data.decoding import SILENCE
-from metis_lightning.data.lips import read_feature_file
+from metis_lightning.data.media.audio import audio_seconds, length_remark, read_audio
+from metis_lightning.data.media.decoding import SILENCE
+from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
-from metis_lightning.generate.texts import check_text
-from metis_lightning.generate.video import LipReader
-from metis_lightning.pipeline import HOP, SHORTEST
-from metis_lightning.tokens.lips import LIP_RATE
+from metis_lightning.pipeline import SHORTEST
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
-from metis_lightning.types import WAVE_RATE
+from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+from metis_lightning.tokens.visual.lip_features import lip_features
+from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
+
+_LATIN = ("LATIN",)
+_CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO")
+SCRIPTS: Mapping[str, tuple[str, ...]] = {
+    "en": _LATIN,
+    "de": _LATIN,
+    "fr": _LATIN,
+    "it": _LATIN,
+    "ru": ("CYRILLIC", *_LATIN),
+    "zh": (*_CHINESE, *_LATIN),
+    "ja": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", *_CHINESE, *_LATIN),
+    "ko": ("HANGUL", *_CHINESE, *_LATIN),
+}
+"""What letters' names in Unicode start with, by language (ISO 639-1); foreign words may stand in Latin letters."""
+
+# Letters that belong to one script; modifiers, such as the Hawaiian okina, belong to any.
+_SCRIPTED = ("Lu", "Ll", "Lt", "Lo")
+
+
+def check_text(what: str, text: str, language: str, known: Sequence[str]) -> None:
+    """Check that a text is one of its language.
+
+    Args:
+        what: how messages call the text.
+        text: to be checked.
+        language: that it is said to be in.
+        known: the languages that the weights' front end reads.
+
+    Raises:
+        UserError: if the language is not known, a letter is of another script, or there is nothing to speak.
+    """
+    if language not in known:
+        raise UserError(f"{what}: the language {language!r} is not one of these weights'; they read {', '.join(known)}")
+    # Compatibility forms, such as full-width letters, are read as what they stand for.
+    letters = [sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign)[0] in "LN"]
+    if not letters:
+        raise UserError(f"{what}: nothing can be spoken of {text[:40]!r}; give words")
+    for sign in letters:
+        script = unicodedata.name(sign, "UNKNOWN").split()[0]
+        if unicodedata.category(sign) in _SCRIPTED and script not in SCRIPTS[language]:
+            raise UserError(
+                f"{what}: the letter {sign!r} ({script.capitalize()}) is not one that {language!r} is written in; name "
+                f"the text's language, one of {', '.join(known)}, or write it in {SCRIPTS[language][0].capitalize()}"
+            )
+
+
+@dataclass(frozen=True)
+class LipReader:
+    """Makes lip features of videos.
+
+    weights: Auto-AVSR's, a file; None if none were given.
+    device: where the encoder runs.
+    """
+
+    weights: Path | None
+    device: str
+
+    @cached_property
+    def encoder(self) -> AutoAvsrFeatures:
+        """The encoder, whose weights are read when it first sees a video.
+
+        Raises:
+            UserError: if no weights were given.
+        """
+        if self.weights is None:
+            raise UserError(
+                "a video needs the visual encoder: give Auto-AVSR's weights as --visual-encoder, or its lip features "
+                "as --features"
+            )
+        return AutoAvsrFeatures(self.weights)
+
+    def read(self, video: Path) -> Tensor:
+        """Return the lip features (F, C) of a video, 25 a second.
+
+        Raises:
+            UserError: if the video is unreadable or shows no face, or what that takes is not there.
+        """
+        return lip_features(video, self.encoder, self.device)
+
 
 LONGEST = 30.0
 """Seconds of the longest speech that the models were trained on (Emilia's utterances last 3 to 30 s), prompt and all.
@@ -175,7 +259,7 @@ def result_seconds(job: Job) -> float:
     if job.seconds is not None:
         seconds = job.seconds
     elif features is not None:
-        seconds = len(read_feature_file(features)) / LIP_RATE
+        seconds = len(read_feature_file(features)) / VIDEO_RATE
     elif "prompt_text" in job.inputs and (prompt := job.path("prompt")) is not None:
         seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
     else:

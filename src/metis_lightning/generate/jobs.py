@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from metis_lightning.data.audio import OUTPUT_FORMATS
-from metis_lightning.data.folders import files_below, left_out
+from metis_lightning.data.media.audio import OUTPUT_FORMATS
+from metis_lightning.data.media.storage import files_below, left_out
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list

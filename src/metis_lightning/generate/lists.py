@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.data.manifest import check_id
+from metis_lightning.data.manifest.records import check_id
 from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular
-from metis_lightning.safe_json import load_json
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.texts import read_lines
 
 

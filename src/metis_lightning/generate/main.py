@@ -9,12 +9,12 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
-from metis_lightning.generate.done import INDEX, Done
+from metis_lightning.generate.index import INDEX, Done
 from metis_lightning.generate.inputs import check_texts, length_remarks, read_prompt_of, result_seconds
 from metis_lightning.generate.jobs import Job, folder_input, jobs_of
-from metis_lightning.generate.making import Maker
 from metis_lightning.generate.play_list import write_play_list
 from metis_lightning.generate.progress import Progress
+from metis_lightning.generate.runner import Maker
 from metis_lightning.generate.weights import chosen_precision, identity, lip_reader, load_metis
 from metis_lightning.pipeline import Options
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from metis_lightning.data.audio import read_audio
+from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.page_parts import asset, data_uri, document, opus
-from metis_lightning.evaluate.spectrogram import log_mel, picture, webp
+from metis_lightning.evaluate.html.document import asset, data_uri, document, opus
+from metis_lightning.evaluate.html.spectrogram import log_mel, picture, webp
 from metis_lightning.files import atomic_path, printable
 from metis_lightning.generate.jobs import Job
 from metis_lightning.types import WAVE_RATE

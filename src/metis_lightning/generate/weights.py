@@ -10,7 +10,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.generate.video import LipReader
+from metis_lightning.generate.inputs import LipReader
 from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES

@@ -1,6 +1,8 @@
 """Metric models from the hub or a folder: found, named honestly, and hashed.
 
 Everything is loaded from a folder in the end, so that what a result was made with can be said file by file.
+
+A metric's model as transformers keeps it: loaded, named honestly, and hashed.
 """
 
 from __future__ import annotations
@@ -8,12 +10,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.safe_json import load_json
+from metis_lightning.metrics.packages import require
+from metis_lightning.safe_parsing import load_json
 
 _SMALL_FILES = ("*.json", "*.txt", "*.yaml", "*.ckpt", "*.safetensors")
 _OLD_WEIGHTS = "pytorch_model.bin"
@@ -101,3 +107,54 @@ def _download(repository: str, patterns: list[str]) -> Path:
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
         cure = "set HF_HUB_OFFLINE=0 to download it, or give its folder" if offline else "give its folder instead"
         raise UserError(f"the metric model {repository} is not on this machine: {cure}") from error
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which of transformers' classes read a kind of model, and who published the originals.
+
+    processor, model: names of the classes.
+    owner: of the originals' repositories on the hub.
+    published: sizes of the originals by name, so that no other model passes for one of them.
+    """
+
+    processor: str
+    model: str
+    owner: str
+    published: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class TransformersModel:
+    """What was loaded: in float32, frozen, on `device`.
+
+    name: what a column calls it.
+    hashes: SHA-256 of its files with weights.
+    """
+
+    name: str
+    hashes: Mapping[str, str]
+    device: str
+    processor: Any
+    model: Any
+
+    @classmethod
+    def load(cls, kind: Kind, source: str, device: str) -> TransformersModel:
+        """Load a model.
+
+        Args:
+            kind: of the model.
+            source: a folder as transformers saves it, or a name on the hub.
+            device: "cpu" or "cuda".
+
+        Raises:
+            UserError: transformers or the model is missing, or the model is not the one that its name says.
+        """
+        transformers = require("transformers", "ssl")
+        folder = model_folder(source)
+        name = model_name(source, kind.owner)
+        require_sizes(name, kind.published, read_config(folder))
+        processor = getattr(transformers, kind.processor).from_pretrained(folder)
+        model = getattr(transformers, kind.model).from_pretrained(folder, dtype=torch.float32)
+        model.eval().requires_grad_(False).to(device)
+        return cls(name, weight_hashes(folder), device, processor, model)

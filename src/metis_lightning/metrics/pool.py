@@ -16,10 +16,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-from metis_lightning.children import end_with_parent
+from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
 from metis_lightning.metrics import worker
-from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import MetricValue
 

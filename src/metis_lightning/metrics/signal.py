@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from torch import Tensor
 
-from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.values import MetricError
 
 METRIC_RATE = 16_000
 """Sample rate in Hz at which every metric listens."""

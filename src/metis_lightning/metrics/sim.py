@@ -6,8 +6,8 @@ import numpy as np
 
 from metis_lightning.metrics.base import PairMean
 from metis_lightning.metrics.signal import Wave
-from metis_lightning.metrics.speaker import Ge2eEncoder
-from metis_lightning.metrics.speakers import SpeakerEncoder
+from metis_lightning.metrics.speakers.base import SpeakerEncoder
+from metis_lightning.metrics.speakers.ge2e import Ge2eEncoder
 
 
 def speaker_similarity(first: Wave, second: Wave, encoder: SpeakerEncoder) -> float:

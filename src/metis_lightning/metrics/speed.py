@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from metis_lightning.metrics.errors import MetricError
+from metis_lightning.metrics.values import MetricError
 
 
 def real_time_factor(computed: float, spoken: float) -> float:

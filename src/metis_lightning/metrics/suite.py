@@ -13,24 +13,23 @@ from torch import Tensor
 
 from metis_lightning import texts
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics import loops, protocols, signal
+from metis_lightning.metrics import protocols, signal
+from metis_lightning.metrics import wer as loops
 from metis_lightning.metrics.dnsmos import COLUMNS as DNSMOS_COLUMNS
 from metis_lightning.metrics.dnsmos import Dnsmos, model_files
-from metis_lightning.metrics.errors import MetricError
 from metis_lightning.metrics.nisqa import COLUMNS as NISQA_COLUMNS
 from metis_lightning.metrics.nisqa import Nisqa
-from metis_lightning.metrics.options import SuiteOptions
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.pesq import pesq
-from metis_lightning.metrics.protocols import PROTOCOLS
-from metis_lightning.metrics.recognizers import Recognizers
+from metis_lightning.metrics.protocols import PROTOCOLS, SuiteOptions
+from metis_lightning.metrics.recognizers.choice import Recognizers
 from metis_lightning.metrics.si_sdr import si_sdr
-from metis_lightning.metrics.speakers import SpeakerEncoder, speaker_encoder
+from metis_lightning.metrics.speakers.base import SpeakerEncoder, speaker_encoder
 from metis_lightning.metrics.speed import real_time_factor
 from metis_lightning.metrics.stoi import SEED, intelligibility
 from metis_lightning.metrics.text import NORMALIZERS
 from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue, measure
+from metis_lightning.metrics.values import MetricError, MetricValue, measure
 from metis_lightning.metrics.word_scores import Recorded, WordScores
 
 __all__ = ["PROTOCOLS", "Suite", "SuiteOptions", "Waves"]

@@ -1,4 +1,7 @@
-"""What a metric gave for one utterance: a value, or null and the reason; for rates of errors maybe both."""
+"""Why an utterance has no value of a metric.
+
+What a metric gave for one utterance: a value, or null and the reason; for rates of errors maybe both.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from metis_lightning.metrics.errors import MetricError
+
+class MetricError(Exception):
+    """A metric has no value for this utterance; the message is the reason that results show.
+
+    It is raised for what is wrong with the audio or the text (silence, too short, not English), never for a missing
+    package or file, which is a `UserError`.
+    """
+
 
 Rate = TypeVar("Rate", bound="ErrorRate")
 

@@ -9,15 +9,13 @@ from functools import cache
 
 import numpy as np
 
-from metis_lightning.metrics.asr import AsrBackend
-from metis_lightning.metrics.errors import MetricError
-from metis_lightning.metrics.loops import loop_in
 from metis_lightning.metrics.packages import require
-from metis_lightning.metrics.recognizers import Recognizers
+from metis_lightning.metrics.recognizers.base import AsrBackend
+from metis_lightning.metrics.recognizers.choice import Recognizers
 from metis_lightning.metrics.signal import with_sound
 from metis_lightning.metrics.text import Normalizer, normalizer, simplified
-from metis_lightning.metrics.values import CerValue, MetricValue, WerValue
-from metis_lightning.metrics.wer import WordErrors, word_errors
+from metis_lightning.metrics.values import CerValue, MetricError, MetricValue, WerValue
+from metis_lightning.metrics.wer import WordErrors, loop_in, word_errors
 
 NO_TEXT = "no reference text"
 """Why there are no word errors, as results say it."""

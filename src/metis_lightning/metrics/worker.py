@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from metis_lightning.metrics.options import SuiteOptions
+from metis_lightning.metrics.protocols import SuiteOptions
 
 if TYPE_CHECKING:
     from metis_lightning.metrics.suite import Suite

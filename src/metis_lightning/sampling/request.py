@@ -11,10 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, float32
 
 from metis_lightning.errors import UserError
-from metis_lightning.types import TOKEN_RATE, WAVE_RATE
-
-HOP = WAVE_RATE // TOKEN_RATE
-"""Samples of a token frame."""
+from metis_lightning.types import HOP, WAVE_RATE
 
 SHORTEST = 5
 """Frames of the shortest input and result: the SSL front end needs a few."""

@@ -1,4 +1,6 @@
-"""Training of the acoustic codec on fixed-length crops.
+"""First values of weight-normalised convolutions, from data.
+
+Training of the acoustic codec on fixed-length crops.
 
 Reconstruction, codebook, commitment and, where wanted, adversarial and feature-matching terms of MaskGCT (2409.00750,
 section 3.2.4). For short runs there are two helps of our own: gains of the encoder from data, and a linear map that
@@ -21,14 +23,41 @@ from metis_lightning.errors import UserError
 from metis_lightning.tasks.adversary import AdversarialConfig, Adversary
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups
 from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
-from metis_lightning.tasks.weight_decay import parameter_groups
-from metis_lightning.tasks.weight_norm_init import init_from_data
-from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
+from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
+from metis_lightning.tokens.quantize import WeightNormConv1d
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_weights, plain_config
 from metis_lightning.weights.export import bundle_or_checkpoint_part
+
+RESIDUAL_DEVIATION = 0.3
+
+
+@torch.no_grad()
+def init_from_data(module: nn.Module, x: Tensor) -> None:
+    """Scale every weight-normalised convolution of `module` so that its output on x has unit deviation.
+
+    This is the data-dependent initialisation of Salimans & Kingma (1602.07868, section 3), for the gains alone. The
+    last convolution of a residual unit gets 0.3, so that depth does not add up. Speech is quiet, and each convolution's
+    default makes it quieter: without this a deep encoder begins as a nearly linear map and learns slowly.
+    """
+    branches = {unit.block[-1] for unit in module.modules() if isinstance(unit, ResidualUnit)}
+
+    def rescale(conv: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert isinstance(conv, WeightNormConv1d)
+        gain = (RESIDUAL_DEVIATION if conv in branches else 1.0) / output.std().clamp(min=1e-5)
+        conv.weight_g.mul_(gain)
+        conv.bias.mul_(gain)
+        return output * gain
+
+    hooks = [m.register_forward_hook(rescale) for m in module.modules() if isinstance(m, WeightNormConv1d)]
+    try:
+        module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
 
 ADVERSARY = "adversary."
 """Prefix of the discriminators' weights in the module's state."""

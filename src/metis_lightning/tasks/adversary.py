@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
 from metis_lightning.models.discriminators import DiscriminatorConfig, Discriminators, Judgement
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.optimization import WarmupInverseSqrt
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from metis_lightning.data.recipe import derived_generator
+from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
+from metis_lightning.state_dicts import difference
 from metis_lightning.tasks.masked_tokens import MaskRatioCurve
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
-from metis_lightning.tasks.stored_targets import read_stored
-from metis_lightning.tasks.weight_decay import parameter_groups, regroup
+from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
+from metis_lightning.tasks.targets import read_stored
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.difference import difference
 
 FRONT_END = "tokenizer."
 """Prefix of the frozen front end's weights in a module's state."""

@@ -14,13 +14,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from metis_lightning.data.corpus import SpeechCorpus
-from metis_lightning.data.extraction import RecordingBatch, Unstored
-from metis_lightning.data.recipe import FRAME
-from metis_lightning.data.token_shards import ShardWriter
-from metis_lightning.data.token_store import ACOUSTIC, SSL, TokenStore
+from metis_lightning.data.batches.extraction import RecordingBatch, Unstored
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.token_store.store import ACOUSTIC, SSL, ShardWriter, TokenStore
 from metis_lightning.tokens.fingerprint import fingerprints
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.types import HOP
 
 Predicted = Mapping[str, Sequence[Tensor]]
 """For each kind that was lacking the arrays (T, …) of a batch's recordings."""
@@ -81,7 +80,7 @@ class TokenExtractor(LightningModule):
         counts = self.tokenizer.num_frames(batch.lengths)
         if kind == ACOUSTIC:
             # The codec fills up the last frame; the SSL front end leaves out what its window does not cover.
-            values, counts = self.tokenizer.acoustic_tokens(batch.wave, batch.lengths), -(-batch.lengths // FRAME)
+            values, counts = self.tokenizer.acoustic_tokens(batch.wave, batch.lengths), -(-batch.lengths // HOP)
         elif kind == SSL:
             values = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)[0]
         else:

@@ -17,13 +17,13 @@ from metis_lightning.models.condition import GatedAdapter
 from metis_lightning.models.lora import lora_disabled
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.sampling.request import HOP, SHORTEST, Request
+from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
-from metis_lightning.tasks.stored_targets import ssl_targets
+from metis_lightning.tasks.optimization import WarmupInverseSqrt
+from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
-from metis_lightning.types import SpeechBatch
+from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import Extension, extend, load_base, load_tokenizer, out_of_reach, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metis_lightning.data.mouth_pictures import CROP
+from metis_lightning.data.recipes.l2s import CROP
 from metis_lightning.errors import UserError
-from metis_lightning.sampling.request import HOP, Request
+from metis_lightning.sampling.request import Request
 from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.tokens.lips import LIP_DIM, double_rate, fit_frames
 from metis_lightning.tokens.tokenizer import frozen
-from metis_lightning.tokens.visual_encoder import VisualEncoder
-from metis_lightning.types import SpeechBatch
+from metis_lightning.tokens.visual.encoder import VisualEncoder
+from metis_lightning.tokens.visual.lips import LIP_DIM, double_rate, fit_frames
+from metis_lightning.types import HOP, SpeechBatch
 
 
 class L2sModule(FinetuneModule):
@@ -55,7 +55,7 @@ class L2sModule(FinetuneModule):
         """
         if batch.features is None:
             raise UserError(
-                "L2S needs lip features: give the data module the recipe metis_lightning.data.lips.LipRecipe"
+                "L2S needs lip features: give the data module the recipe metis_lightning.data.recipes.l2s.LipRecipe"
             )
         features = self._encoded(batch.features, batch.feature_lengths) if self._encoder else batch.features
         if features.shape[-1] != self._lip_dim:
@@ -68,7 +68,7 @@ class L2sModule(FinetuneModule):
         if pictures.shape[-1] != CROP**2:
             raise UserError(
                 f"the visual encoder takes mouth pictures, {CROP**2} values a frame, not {pictures.shape[-1]}: "
-                "use the recipe metis_lightning.data.mouth_pictures.MouthRecipe, or leave model.encoder out"
+                "use the recipe metis_lightning.data.recipes.l2s.MouthRecipe, or leave model.encoder out"
             )
         if lengths is None:
             lengths = torch.full((len(pictures),), pictures.shape[1], device=pictures.device)

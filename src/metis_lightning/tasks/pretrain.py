@@ -12,8 +12,8 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, masked_scores
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
-from metis_lightning.tasks.stored_targets import ssl_targets
+from metis_lightning.tasks.optimization import WarmupInverseSqrt
+from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, out_of_reach, plain_config
 from metis_lightning.weights.bundle import bundle_folder

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
+from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen, resampled_length

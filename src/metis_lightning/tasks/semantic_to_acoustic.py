@@ -12,9 +12,8 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
-from metis_lightning.tasks.schedule import WarmupInverseSqrt
-from metis_lightning.tasks.stored_targets import stored_targets
-from metis_lightning.tasks.token_cache import TokenCache
+from metis_lightning.tasks.optimization import WarmupInverseSqrt
+from metis_lightning.tasks.targets import TokenCache, stored_targets
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder

@@ -37,5 +37,7 @@ class TtsModule(FinetuneModule):
             UserError: if one has none.
         """
         if not batch.scripts or not all(batch.scripts):
-            raise UserError("TTS needs scripts: give the data module the recipe metis_lightning.data.tts.TtsRecipe")
+            raise UserError(
+                "TTS needs scripts: give the data module the recipe metis_lightning.data.recipes.tts.TtsRecipe"
+            )
         return super().phones(batch)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.safe_json import load_json
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES, TextFrontEnd, espeak_backend
 
 _VOICES = {"en": "en-us", "de": "de", "fr": "fr-fr"}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from metis_lightning.tokens.mel import slaney_filters
 from metis_lightning.tokens.ssl_features import SSLFeatures
 
-N_FFT, HOP = 400, 160
+N_FFT, MEL_HOP = 400, 160
 RELEASED_FRAMES = 1500
 """Length of the released table of positions: 30 s."""
 
@@ -64,7 +64,7 @@ class WhisperFeatures(SSLFeatures):
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return one frame for every 320 samples begun with at least half."""
-        return (num_samples // HOP + 1) // 2
+        return (num_samples // MEL_HOP + 1) // 2
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised features (B, T, C) and their frame counts."""
@@ -73,7 +73,7 @@ class WhisperFeatures(SSLFeatures):
     def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, C) of wave (B, S); frames after `lengths` hold no meaning."""
         lengths = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
-        return self.encode(self.log_mel(wave, lengths), lengths // HOP)
+        return self.encode(self.log_mel(wave, lengths), lengths // MEL_HOP)
 
     def log_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4.
@@ -83,10 +83,10 @@ class WhisperFeatures(SSLFeatures):
         """
         inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
         padded = F.pad(F.pad((wave * inside)[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0], (0, N_FFT // 2))
-        spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
-        mel = self.mel_bank @ spectrum[..., : wave.shape[1] // HOP].abs().square()
+        spectrum = torch.stft(padded, N_FFT, MEL_HOP, window=self.window, center=False, return_complex=True)
+        mel = self.mel_bank @ spectrum[..., : wave.shape[1] // MEL_HOP].abs().square()
         log_mel = mel.clamp(min=1e-10).log10()
-        frames = torch.arange(log_mel.shape[-1], device=wave.device) < (lengths // HOP)[:, None]
+        frames = torch.arange(log_mel.shape[-1], device=wave.device) < (lengths // MEL_HOP)[:, None]
         largest = log_mel.masked_fill(~frames[:, None], -torch.inf).amax(dim=(1, 2), keepdim=True)
         log_mel = torch.maximum(log_mel, largest - 8.0)
         return ((log_mel + 4.0) / 4.0).masked_fill(~frames[:, None], 0.0)

@@ -17,6 +17,7 @@ from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.lora import PUBLISHED_PREFIX, add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import PHONE_LAYERS, Stage1, Stage1Config
+from metis_lightning.state_dicts import difference
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
@@ -24,7 +25,6 @@ from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import Part, has_part, read_part
-from metis_lightning.weights.difference import difference
 
 # By these names a part says what was trained; a class path would let a bundle choose what is imported.
 ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}

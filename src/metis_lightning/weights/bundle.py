@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
-from metis_lightning.finite import check_finite
-from metis_lightning.safe_yaml import read_yaml
+from metis_lightning.safe_parsing import read_yaml
+from metis_lightning.state_dicts import check_finite
 from metis_lightning.weights.bundle_index import check_index, check_sizes
 from metis_lightning.weights.hub import hub_bundle, is_hub_name
 from metis_lightning.weights.tensor_file import not_safetensors, tensor_count

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
-from metis_lightning.finite import check_finite
+from metis_lightning.state_dicts import check_finite
 from metis_lightning.weights.checkpoint_fields import check_fields
 
 _MARK = b"sha256:"

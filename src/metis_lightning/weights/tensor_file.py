@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.safe_json import load_json
+from metis_lightning.safe_parsing import load_json
 
 
 class TensorFile:

@@ -1,0 +1,1 @@
+"""Benchmarks: throughput of data, scoring and generation."""

@@ -1,0 +1,235 @@
+"""`bench generate`: how fast requests are answered, by stage, batch size and precision, and with how much memory.
+
+The same requests are answered in every row of the table. The published sizes run with random weights, which takes as
+long as with trained ones.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metis_lightning.bench.published_sizes import random_metis
+from metis_lightning.bench.released_decoding import TwoPass
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.files import atomic_path, check_output
+from metis_lightning.models.inference import Precision
+from metis_lightning.pipeline import Metis, Request, Settings, Speech
+from metis_lightning.sampling.settings import settings_for
+from metis_lightning.types import WAVE_RATE
+
+SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
+"""Lengths of the requests, one after another, as shares of the length that is asked for."""
+
+
+class TwoPassMetis(Metis):
+    """The pipeline as the released code computes it."""
+
+    stages = TwoPass
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: how the requests were answered, and what that took.
+
+    seconds, forwards: by stage, of all requests together.
+    cpu_seconds: of all threads of the process; what a machine with other work on it still measures.
+    gigaflops: what a product of matrices reached just before, in 10⁹ operations a second.
+    megabytes: peak memory, of the process on a CPU and of the device on a GPU.
+    """
+
+    name: str
+    batch_size: int
+    seconds: dict[str, float]
+    forwards: dict[str, int]
+    audio_seconds: float
+    cpu_seconds: float
+    gigaflops: float
+    megabytes: float
+    speech: tuple[Speech, ...]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+def run_bench_generate(options: Namespace) -> None:
+    """Run `bench generate` as the command line asks.
+
+    Raises:
+        UserError: if there are no such weights, or the table cannot be written.
+    """
+    if options.out:
+        check_output(options.out)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    requests = bench_requests(options.task, options.seconds, max(options.batch_sizes), options.scale == "nano")
+    print(*machine(device), sep="\n")
+    rows: list[Row] = []
+    names: list[Precision | None] = [*([None] if options.released else []), *options.precision]
+    for precision in names:
+        metis = _pipeline(options, precision, device)
+        sizes = [1] if precision is None else options.batch_sizes
+        for batch_size in sizes:
+            name = "released way" if precision is None else precision
+            rows.append(measured(metis, requests, name, batch_size, _settings(options, requests[0])))
+            print(f"{name}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
+        del metis
+        gc.collect()
+    lines = table(rows)
+    print("", *lines, sep="\n")
+    if options.out:
+        with atomic_path(options.out) as temporary:
+            temporary.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
+
+
+def _pipeline(options: Namespace, precision: Precision | None, device: str) -> Metis:
+    kind = TwoPassMetis if precision is None else Metis
+    if options.scale == "paper":
+        return random_metis(kind, options.task, device, precision, compile=options.compile)
+    metis = kind.from_pretrained(
+        options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
+    )
+    return metis
+
+
+def _settings(options: Namespace, request: Request) -> Settings:
+    settings = settings_for(request)
+    return settings if options.num_steps is None else settings.chosen({"num_steps": options.num_steps})
+
+
+def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[Request]:
+    """Return requests of speech `seconds` long on average, of different lengths if they are `mixed`."""
+    needed = int(seconds * WAVE_RATE)
+    speech = _starter_speech(4 * needed + 60 * WAVE_RATE)
+    requests = []
+    for index, share in zip(range(count), cycle(SPREAD if mixed or count > 1 else SPREAD[:1]), strict=False):
+        start = (index * needed) % (len(speech) - 3 * needed)
+        source = speech[start : start + int(share * needed)]
+        prompt = None if task == "se" else speech[start + 2 * needed : start + 3 * needed]
+        requests.append(Request(task, prompt, source))
+    return requests
+
+
+def _starter_speech(samples: int) -> Tensor:
+    """Return at least so many samples of the starter corpus, one recording after another."""
+    corpus = SpeechCorpus(list(islice(read_manifest(STARTER_ROOT / "starter.jsonl"), 200)))
+    waves: list[Tensor] = []
+    for index in cycle(range(len(corpus))):
+        waves.append(corpus.wave(index))
+        if sum(map(len, waves)) >= samples:
+            return torch.cat(waves)
+    raise AssertionError("a cycle ends only where it is left")
+
+
+def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: int, settings: Settings) -> Row:
+    """Return how long a pipeline takes to answer requests, `batch_size` at a time."""
+    metis.batch_size = batch_size
+    # Kernels are chosen, memory is taken and graphs are captured in the first round; a short one will do for the CPU.
+    short = replace(requests[0], source=None if requests[0].source is None else requests[0].source[:4800])
+    warm_up = requests if metis.device.type == "cuda" else [short]
+    metis.generate(warm_up, 0, replace(settings, stage2_steps=(2, 2, 1)), num_steps=2)
+    gigaflops = matmul_gigaflops(metis.device)
+    _reset_peak(metis.device)
+    start = time.process_time()
+    speech = metis.generate(requests, list(range(len(requests))), settings)
+    cpu_seconds = time.process_time() - start
+    # Rows that were answered together share one timing.
+    timings = {id(said.timing): said.timing for said in speech if said.timing is not None}.values()
+    stages = next(iter(timings)).seconds
+    return Row(
+        name,
+        batch_size,
+        {stage: sum(timing.seconds[stage] for timing in timings) for stage in stages},
+        {stage: sum(timing.forwards[stage] for timing in timings) for stage in ("stage1", "stage2")},
+        sum(len(said.wave) for said in speech) / WAVE_RATE,
+        cpu_seconds,
+        gigaflops,
+        _peak_megabytes(metis.device),
+        tuple(speech),
+    )
+
+
+def matmul_gigaflops(device: torch.device, size: int = 1536) -> float:
+    """Return how many 10⁹ operations a second a product of float32 matrices reaches now, best of five."""
+    a, b = torch.randn(2, size, size, device=device)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        # The result is read, so that a GPU has finished.
+        float((a @ b)[0, 0])
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return the table, in Markdown."""
+    columns = ["", "batch", *(f"{stage} s" for stage in rows[0].seconds), "total s", "CPU s", "RTF", "throughput"]
+    columns += ["passes 1, 2", "GFLOP/s", "peak MB", "SSL, acoustic tokens changed"]
+    return [_joined(columns), "|" + "---|" * len(columns), *(_joined(_cells(row, rows[0])) for row in rows)]
+
+
+def _cells(row: Row, first: Row) -> list[str]:
+    changed = ", ".join(f"{_changed(row, first, kind):.1%}" for kind in ("ssl_tokens", "acoustic_tokens"))
+    return [
+        row.name,
+        str(row.batch_size),
+        *(f"{seconds:.2f}" for seconds in (*row.seconds.values(), row.total, row.cpu_seconds)),
+        f"{row.total / row.audio_seconds:.3f}",
+        f"{first.total / row.total:.2f}x",
+        f"{row.forwards['stage1']}, {row.forwards['stage2']}",
+        f"{row.gigaflops:.0f}",
+        f"{row.megabytes:.0f}",
+        "" if row is first else changed,
+    ]
+
+
+def _joined(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _changed(row: Row, first: Row, kind: str) -> float:
+    """Return the share of tokens that are not those of the table's first row."""
+    pairs = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(row.speech, first.speech, strict=True)]
+    return sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+
+
+def machine(device: str) -> list[str]:
+    """Return what the figures were taken on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    processor = torch.cuda.get_device_name() if device == "cuda" else (names or [platform.processor()])[0]
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return [
+        f"{processor}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, {load}",
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{torch.backends.cpu.get_cpu_capability()}",
+    ]
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_megabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3

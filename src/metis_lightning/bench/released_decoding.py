@@ -1,0 +1,143 @@
+"""The same decoding as the released code computes it: one row, two passes a step, every frame through the head.
+
+Nothing is kept from step to step. `bench generate` measures the sampler against it, and tests hold their tokens equal.
+Shape letters: P prompt frames, T frames to generate, V codebook size, Q quantizers, H hidden width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from metis_lightning.models.runner import Runner
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
+from metis_lightning.models.stage1 import Stage1
+from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request
+from metis_lightning.sampling.guidance import guide
+from metis_lightning.sampling.mask_predict import Noise, Sampling, num_masked
+from metis_lightning.sampling.two_stages import TwoStages
+
+Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(tokens (1, T), mask (1, T), t (1,)) -> logits (1, T, V)."""
+
+
+@dataclass
+class TwoPass(TwoStages):
+    """Both stages as the released code computes them, one row after another."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for runner in self._runners:
+            runner.backbone.register_forward_hook(partial(_count, runner))
+
+    def _sample_ssl_tokens(
+        self, asked: Sequence[Stage1Request], settings: Sampling, noises: Sequence[Noise]
+    ) -> list[Tensor]:
+        pairs = zip(asked, noises, strict=True)
+        return [two_pass_ssl_tokens(self.stage1, request, settings, noise) for request, noise in pairs]
+
+    def _sample_layers(
+        self,
+        model: SemanticToAcoustic,
+        asked: Sequence[Stage2Request],
+        settings: Sampling,
+        steps: Sequence[int],
+        noises: Sequence[Noise],
+    ) -> list[Tensor]:
+        pairs = zip(asked, noises, strict=True)
+        return [two_pass_acoustic_tokens(model, request, settings, steps, noise) for request, noise in pairs]
+
+
+def _count(runner: Runner, *_: object) -> None:
+    runner.forwards += 1
+
+
+@torch.no_grad()
+def two_pass_ssl_tokens(model: Stage1, request: Stage1Request, settings: Sampling, noise: Noise) -> Tensor:
+    """Return the SSL tokens (T,) of a row."""
+    prompt = request.prompt[None]
+    condition = None if request.condition is None else request.condition[None]
+    phones = None if request.phones is None else request.phones[None]
+    alone = None if condition is None else condition[:, prompt.shape[1] :]
+
+    def logits(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+        both = torch.cat([prompt, tokens], dim=1)
+        both_mask = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), mask], dim=1)
+        hidden = model(both, both_mask, t, condition=condition, phones=phones)[:, prompt.shape[1] :]
+        if settings.guidance_scale > 0:
+            without = model(tokens, mask, t, condition=alone)
+            hidden = guide(hidden, without, settings.guidance_scale, settings.guidance_rescale)
+        return model.to_logit(hidden)
+
+    return _mask_predict(logits, request.length, settings, noise, prompt.device)
+
+
+@torch.no_grad()
+def two_pass_acoustic_tokens(
+    model: SemanticToAcoustic, request: Stage2Request, settings: Sampling, steps: Sequence[int], noise: Noise
+) -> Tensor:
+    """Return the acoustic tokens (T, Q) of a row."""
+    known = torch.zeros(len(request.given), model.config.num_quantizers, dtype=torch.long, device=request.given.device)
+    num_given = request.given.shape[1]
+    known[:, :num_given] = request.given
+    for layer in range(num_given, model.config.num_quantizers):
+        logits = _layer_logits(model, request, known, layer, settings)
+        layer_settings = replace(settings, num_steps=steps[layer])
+        known[:, layer] = _mask_predict(logits, len(known), layer_settings, noise, known.device)
+    return known
+
+
+def _layer_logits(
+    model: SemanticToAcoustic, request: Stage2Request, known: Tensor, layer: int, settings: Sampling
+) -> Logits:
+    def hidden(tokens: Tensor, mask: Tensor, t: Tensor, prompt: Tensor, ssl_tokens: Tensor) -> Tensor:
+        layered = known.clone()[None]
+        layered[..., layer] = tokens
+        whole = torch.cat([prompt[None], layered], dim=1)
+        is_prompt = torch.arange(whole.shape[1], device=whole.device)[None] < len(prompt)
+        whole_mask = torch.cat([is_prompt.new_zeros(1, len(prompt)), mask], dim=1)
+        x = model.embed(whole, whole_mask, layer, is_prompt)
+        return model.hidden(x, model.condition(ssl_tokens[None], layer), t)[:, len(prompt) :]
+
+    def logits(tokens: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+        states = hidden(tokens, mask, t, request.prompt, request.ssl_tokens)
+        if settings.guidance_scale > 0:
+            after_prompt = request.ssl_tokens[len(request.prompt) :]
+            without = hidden(tokens, mask, t, request.prompt[:0], after_prompt)
+            states = guide(states, without, settings.guidance_scale, settings.guidance_rescale)
+        return model.to_logits[layer](states)
+
+    return logits
+
+
+def _mask_predict(logits: Logits, length: int, settings: Sampling, noise: Noise, device: torch.device) -> Tensor:
+    tokens = torch.zeros(1, length, dtype=torch.long, device=device)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    frames = torch.arange(length, device=device)
+    steps = settings.num_steps
+    for step in range(steps):
+        remaining, is_last = 1.0 - step / steps, step == steps - 1
+        scores = logits(tokens, mask, torch.full((1,), remaining, device=device))
+        kept = scores.topk(math.ceil((1 - settings.filter_threshold) * scores.shape[-1]), dim=-1)
+        scores = torch.full_like(scores, -torch.inf).scatter(-1, kept.indices, kept.values)
+        if is_last and steps > 1:
+            drawn = scores.argmax(dim=-1)
+        else:
+            temperature = 0.2 if is_last else settings.temperature * remaining
+            every = (frames[:, None], torch.arange(scores.shape[-1], device=device))
+            drawn = (scores / max(temperature, 1e-3) + noise(tuple(scores.shape[1:]), every)).argmax(dim=-1)
+        tokens = torch.where(mask, drawn, tokens)
+        count = num_masked(length, step + 1, steps)
+        if count == 0:
+            break
+        confidence = scores.softmax(dim=-1).gather(-1, drawn[..., None])[..., 0]
+        confidence = confidence + settings.confidence_temperature * remaining * noise((length,), (frames,))
+        doubt = (1 - confidence).masked_fill(~mask, -torch.finfo(torch.float32).max)
+        mask = torch.zeros_like(mask).scatter(1, doubt.topk(count, dim=-1).indices, True)
+        tokens = tokens.masked_fill(mask, 0)
+    return tokens[0]

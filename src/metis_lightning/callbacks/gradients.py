@@ -1,0 +1,170 @@
+"""A run stops at the first loss or gradient that is not finite, and says where.
+
+The length of the gradient, before clipping.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from torch.optim import Optimizer
+
+from metis_lightning.callbacks.checkpoints import RunCheckpoint, on_all_processes, shown
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path
+
+REPORT = "non_finite.json"
+_NEVER = torch.iinfo(torch.int64).max
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class BatchOfRank:
+    """What a process had in the update that was not finite: the ids of its items, and whether its own loss was so."""
+
+    process: int
+    loss_is_finite: bool
+    ids: list[str]
+
+
+class FiniteGuard(Callback):
+    """Notes on the device the first update whose loss or gradient is not finite, and reads that now and then.
+
+    Reading waits for the device, so it is done every `log_every_n_steps` updates, and before every save, validation and
+    end. All processes read at the same places and stop together. With a scaled loss (16-mixed) infinite gradients are
+    part of the method and are left to the scaler.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing was wrong yet."""
+        self._first_loss = torch.tensor(_NEVER, device=pl_module.device)
+        self._first_gradient = self._first_loss.clone()
+        self._ids: dict[int, list[str]] = {}
+        self._update = trainer.global_step + 1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Note which items the update sees."""
+        self._update = trainer.global_step + 1
+        self._ids.setdefault(self._update, []).extend(getattr(batch, "ids", None) or [f"batch {batch_idx}"])
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Look at the gradients as they are before clipping."""
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            values = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._note(self._first_gradient, torch.nn.utils.get_total_norm(values))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Look at the loss."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self._note(self._first_loss, loss.detach())
+        interval = getattr(trainer, "log_every_n_steps", 0)
+        if interval and trainer.global_step % interval == 0:
+            self.check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read before a validation within training."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Read before a save."""
+        self.check(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read at the end."""
+        self.check(trainer)
+
+    def check(self, trainer: Trainer) -> None:
+        """Stop the run if an update was not finite.
+
+        Raises:
+            UserError: naming the update and its items, which are written beside the checkpoints' folder too.
+        """
+        if not hasattr(self, "_ids"):
+            return
+        own_loss, own_gradient = torch.stack([self._first_loss, self._first_gradient]).tolist()
+        first = _smallest(trainer, min(own_loss, own_gradient))
+        if first == _NEVER:
+            self._ids = {self._update: self._ids.get(self._update, [])}
+            return
+        batches = _of_all(BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, [])), trainer)
+        folder = run_folder(trainer)
+        on_all_processes(trainer, lambda: _write_report(folder / REPORT, first, batches))
+        raise UserError(_message(first, batches, shown(folder / REPORT), _last_saved(trainer)))
+
+    def _note(self, first: Tensor, value: Tensor) -> None:
+        """Set `first` to the present update if `value` is not finite and it was not set, without waiting for either."""
+        here = torch.where(value.isfinite().all(), _NEVER, self._update).to(first.device)
+        torch.minimum(first, here, out=first)
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder that a run's checkpoints' folder lies in, or else where it logs, or else works."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, RunCheckpoint):
+            return callback.home(trainer)
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def _smallest(trainer: Trainer, value: int) -> int:
+    """Return the smallest of all processes' values."""
+    if trainer.world_size == 1:
+        return value
+    reduced = torch.tensor(value, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(reduced, torch.distributed.ReduceOp.MIN)
+    return int(reduced)
+
+
+def _of_all(own: BatchOfRank, trainer: Trainer) -> list[BatchOfRank]:
+    """Return all processes' batches: those whose loss was not finite, or if it was the gradient alone, all."""
+    batches: list[Any] = [own]
+    if trainer.world_size > 1:
+        batches = [None] * trainer.world_size
+        torch.distributed.all_gather_object(batches, own)
+    return [batch for batch in batches if not batch.loss_is_finite] or batches
+
+
+def _write_report(path: Path, step: int, batches: Sequence[BatchOfRank]) -> None:
+    with atomic_path(path) as temporary:
+        content = {"step": step, "batches": [asdict(batch) for batch in batches]}
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _last_saved(trainer: Trainer) -> str:
+    saved = (getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks)
+    return next((shown(Path(path)) for path in saved if path and Path(path).is_file()), "")
+
+
+def _message(step: int, batches: Sequence[BatchOfRank], report: str, saved: str) -> str:
+    what = "gradient" if all(batch.loss_is_finite for batch in batches) else "loss"
+    ids = [name for batch in batches for name in batch.ids]
+    shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+    kept = f"; {saved} is from before" if saved else "; nothing was saved before"
+    return (
+        f"the {what} of step {step} is not finite, so the run stopped; its batch: {shown} (all in {report}){kept}: "
+        "lower the learning rate, or look at these items"
+    )
+
+
+class GradientNorm(Callback):
+    """Logs `train/grad_norm`, the Euclidean norm over all gradients of an update before they are clipped.
+
+    A second optimizer's, such as that of discriminators, is `train/grad_norm_1`.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measure and log."""
+        values = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        index = trainer.optimizers.index(optimizer)
+        pl_module.log(f"train/grad_norm{f'_{index}' if index else ''}", torch.nn.utils.get_total_norm(values))

@@ -1,0 +1,270 @@
+"""The DataModule that every corpus shares: a corpus's own file says where its utterances are and nothing else.
+
+The DataModule of every corpus that has a manifest: those that `prepare` lists, and a user's own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+
+from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_trials
+from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
+from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
+from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, item_generator, planned_lengths
+from metis_lightning.data.token_store.items import StoredTokens, corpus_for
+from metis_lightning.errors import UserError
+from metis_lightning.types import Utterance
+
+
+class RecipeDataset(Dataset[SpeechItem]):
+    """Items of a corpus, each drawn by a generator of its own from (seed, epoch, id).
+
+    So an item is the same whatever batch, worker or process asks for it.
+    """
+
+    def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stored: StoredTokens | None = None) -> None:
+        """Join a corpus and a recipe; items get their tokens from `stored`, if there is any."""
+        self.corpus, self.recipe, self.seed, self.stored = corpus_for(recipe, corpus, stored), recipe, seed, stored
+
+    def __len__(self) -> int:
+        """Return the number of items in an epoch."""
+        return len(self.corpus)
+
+    def __getitem__(self, key: ItemKey) -> SpeechItem:
+        """Make the item of (epoch, index)."""
+        epoch, index = key
+        item = self.recipe(self.corpus, index, item_generator(self.seed, epoch, self.corpus, index))
+        return item if self.stored is None else self.stored.attach(self.corpus, item)
+
+
+class SpeechDataModule(L.LightningDataModule, ABC):
+    """Training and validation batches of one corpus.
+
+    Training batches and draws are new in each epoch; validation ones are those of epoch 0 in all.
+    Give the Trainer `use_distributed_sampler: false`: the batch sampler shares the batches between processes itself.
+    """
+
+    train_split = "train"
+    val_split = "dev"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        val_recipe: Recipe | None = None,
+        root: Path | None = None,
+        batch_seconds: float = 60.0,
+        num_workers: int = 0,
+        seed: int = 0,
+        max_seconds: float = 14.0,
+        cache: bool = True,
+        speeds: Sequence[float] = (1.0,),
+        hours: float | None = None,
+        tokens: Path | None = None,
+    ) -> None:
+        """Describe the batches; nothing is read before `setup`.
+
+        Args:
+            recipe: makes a training item from an utterance.
+            val_recipe: makes a validation item; None takes `recipe`.
+            root: folder of the corpus; None takes the corpus's default, if it has one.
+            batch_seconds: seconds in a batch, padding included, on each process; 200 are the paper's 10K tokens.
+            num_workers: processes that prepare batches; each keeps an audio cache of its own.
+            seed: of the order of batches and of every item's draws.
+            max_seconds: longer utterances are left out.
+            cache: keep decoded audio in memory (2 bytes a sample).
+            speeds: training hears each utterance at each of these speeds, other speeds as other speakers
+                (`data.speed`); validation hears none but 1.
+            hours: training hears at most this much of the corpus, before `speeds` (`data.hours`); None is all of it.
+            tokens: folder that `prepare tokens` wrote: tokens are read from it, and audio only where a recipe needs
+                the sound itself. None: the module makes them of the audio, batch by batch.
+        """
+        super().__init__()
+        self.recipe, self.val_recipe = recipe, recipe if val_recipe is None else val_recipe
+        self.root, self.seed, self.max_seconds, self.cache = root, seed, max_seconds, cache
+        self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
+        self.hours = hours
+        self._corpora: dict[str, SpeechCorpus] = {}
+        self.tokens = None if tokens is None else Path(tokens)
+        self._stored: StoredTokens | None = None
+        self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._plan = ""
+
+    @abstractmethod
+    def utterances(self) -> Sequence[Utterance]:
+        """Return all utterances of the corpus, of every split; of a large one as `data.table.open_manifest` does."""
+
+    def prepare_data(self) -> None:
+        """Look through the folders of noises and rooms, once a machine and before anything is trained."""
+        folders = [folder for recipe in (self.recipe, self.val_recipe) for folder in recipe.recordings()]
+        for folder in {folder.root: folder for folder in folders}.values():
+            folder.look_through()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest, once."""
+        if self._corpora:
+            return
+        listed = UtteranceTable.of(self.utterances())
+        train, val = listed.in_split(self.train_split), listed.in_split(self.val_split)
+        if self.hours is not None:
+            train = within_hours(self._short_enough(self.train_split, train), self.hours)
+        for split, recorded, speeds in ((self.train_split, train, self.speeds), (self.val_split, val, (1.0,))):
+            heard = self._short_enough(split, recorded.at_speeds(speeds))
+            self._corpora[split] = SpeechCorpus(heard, cache=self.cache)
+
+    def _short_enough(self, split: str, utterances: UtteranceTable) -> UtteranceTable:
+        """Return the utterances within `max_seconds`, and say what that leaves out."""
+        fits = utterances.seconds <= self.max_seconds
+        if not fits.all():
+            total, left = (float(lasts.sum()) / 3600 for lasts in (utterances.seconds, utterances.seconds[~fits]))
+            rank_zero_info(
+                f"{split}: {(~fits).sum():,} of {len(fits):,} utterances, {left:.3g} of {total:.3g} hours, left out: "
+                f"longer than data.max_seconds, {self.max_seconds:g} s"
+            )
+        return utterances.where(fits)
+
+    def corpora(self) -> Mapping[str, SpeechCorpus]:
+        """Return what is heard in training and in validation, by split."""
+        self.setup()
+        return self._corpora
+
+    def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
+        """Read these kinds of tokens from the folder `tokens`, made by the tokenizer of these fingerprints.
+
+        Raises:
+            UserError: if they are damaged or do not cover the corpus.
+        """
+        if self.tokens is None:
+            raise UserError("no token store: name the folder that `prepare tokens` wrote with --data.tokens")
+        self._stored = StoredTokens(self.tokens, fingerprints)
+        for corpus in self.corpora().values():
+            self._stored.check(corpus)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, how many of its batches are done, and what they follow from, for the checkpoint."""
+        if self.trainer is None:
+            return dict(self._resume)
+        done, epoch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready, self.trainer.current_epoch
+        whole = done >= self.trainer.num_training_batches
+        place = {"epoch": epoch + 1, "batches": 0} if whole else {"epoch": epoch, "batches": done}
+        return {**place, "plan": self._plan}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint was made: its epoch's first batches are not drawn again.
+
+        Raises:
+            UserError: if the state names no such place.
+        """
+        place = state_dict if isinstance(state_dict, Mapping) else {}
+        if not all(isinstance(place.get(name), int) and place[name] >= 0 for name in self._resume):
+            raise UserError(
+                f"the checkpoint's field {type(self).__name__} is not the place in training that it stands for: "
+                f"{state_dict!r:.100}"
+            )
+        self._resume = dict(state_dict)
+
+    def train_dataloader(self) -> DataLoader[SpeechItem]:
+        """Return the loader of shuffled training batches."""
+        sampler = self._sampler(self.train_split, self.recipe, shuffle=True)
+        self._plan = sampler.fingerprint()
+        if self._resume["batches"] and self._resume.get("plan", self._plan) != self._plan:
+            rank_zero_warn(
+                "the checkpoint was made within an epoch of other batches (another corpus, batch_seconds, seed, "
+                "release or number of processes): utterances of this epoch may be heard twice or not at all"
+            )
+        sampler.resume(self._resume["epoch"], self._resume["batches"])
+        rank_zero_info(_described(sampler))
+        return self._loader(self.train_split, self.recipe, sampler)
+
+    def seconds_of_a_batch(self) -> float:
+        """Return how much a training batch holds without its padding, on average."""
+        return self._sampler(self.train_split, self.recipe, shuffle=True).mean_seconds()
+
+    def val_dataloader(self) -> DataLoader[SpeechItem]:
+        """Return the loader of fixed validation batches, shortest first."""
+        sampler = self._sampler(self.val_split, self.val_recipe, shuffle=False)
+        return self._loader(self.val_split, self.val_recipe, sampler)
+
+    def _sampler(self, split: str, recipe: Recipe, shuffle: bool) -> SecondsBatchSampler:
+        corpus = self.corpora()[split]
+        return SecondsBatchSampler(planned_lengths(recipe, corpus, self.seed), self.batch_seconds, shuffle, self.seed)
+
+    def _loader(self, split: str, recipe: Recipe, sampler: SecondsBatchSampler) -> DataLoader[SpeechItem]:
+        return DataLoader(
+            RecipeDataset(self.corpora()[split], recipe, self.seed, self._stored),
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            # Workers that live on keep their audio cache; the epoch reaches them through the item keys.
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _described(sampler: SecondsBatchSampler) -> str:
+    """Return a line on the batches of an epoch: what padding costs in the first, and would without buckets."""
+    unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
+    return (
+        f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "
+        f"{sampler.padding():.1%} of them padding (without length buckets {unbucketed:.1%})"
+    )
+
+
+class PreparedDataModule(SpeechDataModule):
+    """Training and validation batches of a manifest, or of what a selection keeps of it.
+
+    Little more than the durations is kept in memory; lines are read when their utterances are heard.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Path | None = None,
+        root: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  frozen
+        leave_out: Path | None = None,
+        **kwargs: Any,  # noqa: ANN401  passed on
+    ) -> None:
+        """Name the manifest; nothing is read before `setup`.
+
+        Args:
+            recipe: makes a training item from an utterance.
+            manifest: as `python -m metis_lightning prepare` writes it, or in that format (`data.manifest.parse_row`);
+                it must be named.
+            root: folder or URL that its paths are relative to; None is the manifest's folder.
+            selection: what is kept.
+            leave_out: a test list made of the same corpus, such as EmiliaMix's, whose utterances are not trained on.
+            kwargs: see `SpeechDataModule`.
+        """
+        super().__init__(recipe, **kwargs)
+        self.manifest, self.corpus_root, self.selection = manifest, root, selection
+        self.leave_out = leave_out
+
+    def utterances(self) -> UtteranceTable:
+        """Return what is kept, with speakers held out for validation if the corpus has no split for it.
+
+        Raises:
+            UserError: if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is kept.
+        """
+        if self.manifest is None:
+            raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")
+        listed = open_manifest(Path(self.manifest), self.corpus_root)
+        if self.leave_out is not None:
+            listed = listed.where(~listed.is_named(_named(self.leave_out)))
+        kept = select(listed, self.selection)
+        if not len(kept):
+            raise UserError(f"{self.manifest}: nothing is left by {self.selection}; loosen it")
+        return hold_out(kept, self.val_split, self.selection.dev_hours)
+
+
+def _named(path: Path) -> frozenset[str]:
+    return frozenset(name for t in read_trials(path) for name in (t.target, t.interferer, t.enrollment))

@@ -1,0 +1,1 @@
+"""Corpora: one file per corpus, its listing and its test sets."""

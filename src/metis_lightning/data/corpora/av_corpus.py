@@ -1,0 +1,226 @@
+"""How every corpus of talking faces is listed: video, sound and text of a clip, each sound, and fitting together.
+
+What the texts of LRS2, LRS3 and their preparations say.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metis_lightning.data.manifest.records import check_id
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.data.media.inspection import Inspected, inspect_audio
+from metis_lightning.data.media.locations import relative_path
+from metis_lightning.data.media.mouths import SIZE, NoFaceError, write_mouths
+from metis_lightning.data.media.pieces import OddAudio
+from metis_lightning.data.media.video import VideoSound
+from metis_lightning.data.media.video_inspection import InspectedVideo, OddVideo, inspect_video
+from metis_lightning.data.recipes.l2s import check_lengths, read_feature_file
+from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text
+from metis_lightning.types import VIDEO_RATE
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a corpus says of one clip; paths are relative to its root.
+
+    video: the face or the mouth; None if `lips` stands for it.
+    audio: a file of the sound; None takes the video's own.
+    text: what is said; None if the corpus gives none.
+    lips: features (T, 768) that the corpus brings along.
+    frames, samples: as the corpus lists them; None if it does not.
+    """
+
+    where: str
+    id: str
+    speaker: str
+    split: str
+    source: str
+    video: str | None = None
+    audio: str | None = None
+    text: str | None = None
+    language: str = "en"
+    lips: str | None = None
+    frames: int | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class TalkingFaceScan(CorpusScan):
+    """Lists clips, and on the way crops their mouths.
+
+    Faults, beside those of `inspect_audio` and `inspect_video`: missing pairs; empty texts and texts that are not
+    UTF-8; sound and pictures that differ in length by more than two frames (80 ms) and 5%, as much as training takes;
+    counts other than the corpus lists; features that are no finite (frames, width); and, where mouths are cropped,
+    videos without a face.
+
+    root: the folder of the corpus.
+    decode: decode all sound and pictures, which finds broken ones; else only headers are read.
+    mouths: a folder to write `ID.mp4` with each mouth to, unless the video shows a mouth alone; None crops nothing.
+        What is there already stays.
+    """
+
+    root: str
+    decode: bool = True
+    mouths: str | None = None
+
+    @abstractmethod
+    def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
+        """Yield the clips of a piece."""
+
+    def scan(self, shard: Shard) -> Iterator[Row | Fault]:
+        """Yield a piece's utterances."""
+        for clip in self.clips(shard):
+            if isinstance(clip, Fault):
+                yield clip
+                continue
+            try:
+                yield self._row(clip)
+            except OddAudio as odd:
+                yield Fault(clip.where, odd.kind, odd.detail)
+            except NoFaceError as error:
+                yield Fault(clip.where, "no face", str(error))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the options alone: what was read of lists would travel to the workers with every piece."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _row(self, clip: Clip) -> Row:
+        for path in filter(None, (clip.video, clip.audio, clip.lips)):
+            _require(path, clip.where)
+        if clip.text == "":
+            raise OddAudio("empty text")
+        video = None if clip.video is None else inspect_video(self._path(clip.video), self.decode)
+        location, sound = self._sound(clip, video)
+        _check_counts(clip, video, sound)
+        row = {
+            "id": clip.id,
+            "path": location,
+            "speaker": clip.speaker,
+            "text": clip.text or "",
+            "language": clip.language,
+            "seconds": round(sound.seconds, 4),
+            "sample_rate": sound.sample_rate,
+            "channels": sound.channels,
+            "split": clip.split,
+            "source": clip.source,
+        }
+        if video is not None:
+            _check_pair(video.frames, sound.seconds)
+            row |= {"video": clip.video, "frame_rate": round(video.frame_rate, 3), "frames": video.frames}
+            self._crop(clip, video)
+        if clip.lips is not None:
+            row["lips"] = clip.lips
+            _check_pair(_features(self._path(clip.lips)), sound.seconds)
+        return row
+
+    def _sound(self, clip: Clip, video: InspectedVideo | None) -> tuple[object, Inspected]:
+        """Return the sound as a manifest has it, and what it is."""
+        if clip.audio is not None:
+            path = self._path(clip.audio)
+            if not path.is_file():
+                raise OddAudio("missing pair", f"no {clip.audio}")
+            return clip.audio, inspect_audio(path.read_bytes(), self.decode)
+        if clip.video is None or video is None or not video.sound:
+            raise OddAudio("no sound", "neither a file nor a track in the video")
+        return {"video": clip.video}, _inspect_track(self._path(clip.video))
+
+    def _crop(self, clip: Clip, video: InspectedVideo) -> None:
+        """Write the mouth, unless it is there or the video shows nothing else."""
+        if self.mouths is None or clip.video is None or (video.width, video.height) == (SIZE, SIZE):
+            return
+        # The id becomes a file's name before the row is checked.
+        try:
+            check_id(clip.id, "id", clip.where)
+        except UserError as error:
+            raise OddVideo("wrong field", str(error)) from error
+        path = Path(self.mouths) / f"{clip.id}.mp4"
+        if not path.is_file():
+            write_mouths(self._path(clip.video), path)
+
+    def _path(self, name: str) -> Path:
+        return Path(self.root) / name
+
+
+class PreparedScan(TalkingFaceScan):
+    """Lists a preparation that brings lists of its own along, by which it is known."""
+
+    @staticmethod
+    @abstractmethod
+    def is_at(root: Path) -> bool:
+        """Tell whether a folder is laid out so."""
+
+
+def _require(path: str, where: str) -> None:
+    """Refuse a path that leaves the root."""
+    try:
+        relative_path(path, where)
+    except UserError as error:
+        raise OddAudio("wrong field", str(error)) from error
+
+
+def _inspect_track(path: Path) -> Inspected:
+    """Inspect the sound of a video."""
+    try:
+        wave, rate = VideoSound(str(path)).frames()
+    except UserError as error:
+        raise OddAudio("unreadable audio", str(error)) from error
+    if not wave.size:
+        raise OddAudio("no samples")
+    if not np.isfinite(wave).all():
+        raise OddAudio("NaN or infinite samples")
+    if not wave.any():
+        raise OddAudio("silence only")
+    return Inspected(len(wave) / rate, rate, wave.shape[1])
+
+
+def _features(path: Path) -> int:
+    """Return the number of frames of a feature file."""
+    if not path.is_file():
+        raise OddAudio("missing pair", f"no {path.name}")
+    try:
+        return len(read_feature_file(path))
+    except UserError as error:
+        raise OddAudio("wrong features", str(error)) from error
+
+
+def _check_pair(frames: int, seconds: float) -> None:
+    if not check_lengths(frames, seconds):
+        raise OddVideo(
+            "sound and pictures differ in length", f"{frames / VIDEO_RATE:.2f} s are seen, {seconds:.2f} s are heard"
+        )
+
+
+def _check_counts(clip: Clip, video: InspectedVideo | None, sound: Inspected) -> None:
+    samples = round(sound.seconds * sound.sample_rate)
+    found = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
+    for name, listed, counted in found:
+        if listed is not None and counted is not None and listed != counted:
+            raise OddVideo("wrong length", f"{counted} {name}, listed with {listed}")
+
+
+def read_words(path: Path, where: str) -> str | Fault:
+    """Return the words of a text file, empty if there are none; a file that is not UTF-8 is a fault."""
+    try:
+        return words_of(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        return Fault(where, "not UTF-8", f"{path.name}: {error}")
+
+
+def words_of(text: str) -> str:
+    r"""Return the words of a text's first line, after `Text:` if it starts so, without braces.
+
+    >>> words_of("Text:  SO {LG} WHAT IS IT\nConf:  4\n")
+    'SO LG WHAT IS IT'
+    >>> words_of("SO WHAT")
+    'SO WHAT'
+    """
+    words = text.removeprefix("\ufeff").split("\n")[0].removeprefix("Text:")
+    return clean_text(words.replace("{", " ").replace("}", " "))

@@ -1,0 +1,259 @@
+"""Emilia and Emilia-YODAS as published: WebDataset tars, or the older lists beside unpacked folders.
+
+Current: `Emilia/EN/EN-B000000.tar`, `Emilia-YODAS/EN/EN-B000000.tar`; an older revision lacks the first folder. A tar
+holds `ID.json` and `ID.mp3` (24 kHz), in any order. Legacy (OpenDataLab): `EN/EN_B00000.jsonl`, whose `wav` names a
+file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at the offsets that the manifest holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.data.media.inspection import Inspected, inspect_audio
+from metis_lightning.data.media.locations import relative_path
+from metis_lightning.data.media.pieces import OddAudio
+from metis_lightning.data.media.storage import Listed, Storage, is_hidden, read_bytes
+from metis_lightning.errors import UserError
+from metis_lightning.files import printable
+from metis_lightning.safe_parsing import finite, load_json
+
+AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
+
+_BLOCK = 512
+_MOST_BYTES = {".json": 1 << 20}
+_MOST_AUDIO_BYTES = 200 << 20
+_LIST = re.compile(r"[A-Za-z]{2}_B\d+\.jsonl")
+
+
+@dataclass(frozen=True)
+class EmiliaScan(CorpusScan):
+    """Lists the tars and the legacy lists below a root.
+
+    root: folder or URL at any level above them.
+    languages: only these, e.g. ("EN", "DE"), by the folder or the start of the file's name; none means all.
+    decode: decode all audio, which finds broken files; else only headers are read.
+    """
+
+    root: str
+    languages: tuple[str, ...] = ()
+    decode: bool = True
+
+    layout = "*/EN/EN-B000000.tar, or EN/EN_B00000.jsonl with unpacked folders"
+
+    def shards(self) -> Sequence[Shard]:
+        """Return a piece for each tar and each legacy list."""
+        files = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
+        wanted = tuple(language.upper() for language in self.languages)
+        found = [file for file in files if file.name.endswith(".tar") or _LIST.fullmatch(PurePosixPath(file.name).name)]
+        audio = _stamps_below([file.name for file in found if file.name.endswith(".jsonl")], files)
+        return [
+            Shard(file.name, f"{file.stamp}-{audio.get(file.name, 0)}")
+            for file in found
+            if not wanted or _language(file.name) in wanted
+        ]
+
+    def scan(self, shard: Shard) -> Iterator[Row | Fault]:
+        """Yield the utterances of a tar or a list."""
+        if shard.name.endswith(".jsonl"):
+            yield from self._scan_list(shard.name)
+            return
+        with Storage(self.root).open(shard.name) as file:
+            yield from _TarScan(shard.name, file, self.decode).rows()
+
+    def _scan_list(self, name: str) -> Iterator[Row | Fault]:
+        storage, archive = Storage(self.root), name.removesuffix(".jsonl") + ".tar.gz"
+        for number, line in enumerate(read_bytes(storage.path(name)).split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                fields = _fields(line, None)
+                path = _listed_path(fields, name)
+                if not storage.exists(path):
+                    # Nothing inside a gzip can be read without reading all that is before it.
+                    if number == 1 and storage.exists(archive):
+                        yield Fault(archive, "packed archive", "unpack it in its folder: tar xzf", archive=True)
+                        return
+                    raise OddAudio("missing file", path)
+                found = inspect_audio(read_bytes(storage.path(path)), self.decode, _seconds(fields))
+                yield _row(fields, path, found, name)
+            except OddAudio as odd:
+                yield Fault(f"{name}:{number}", odd.kind, odd.detail)
+
+
+class _TarScan:
+    """One pass over a tar: each half of an utterance waits for the other, wherever that is."""
+
+    def __init__(self, name: str, file: IO[bytes], decode: bool) -> None:
+        self.name, self.file, self.decode = name, file, decode
+        self.texts: dict[str, dict[str, Any]] = {}
+        self.audio: dict[str, dict[str, Any]] = {}
+        self.seen: set[str] = set()
+        self.faulty: set[str] = set()
+
+    def rows(self) -> Iterator[Row | Fault]:
+        """Yield what the tar holds, and what is wrong with it."""
+        try:
+            with tarfile.open(fileobj=cast(IO[bytes], _Headers(self.file)), mode="r:") as tar:
+                for member in tar:
+                    if not member.isdir():
+                        yield from self._member(member)
+                    # The list of all members would grow with the tar.
+                    tar.members = []  # type: ignore[attr-defined]
+                self._check_end(tar.offset)
+        except (tarfile.TarError, EOFError) as error:
+            yield Fault(self.name, "broken archive", f"{error}; download it again", archive=True)
+        for key in sorted(self.texts.keys() | self.audio.keys()):
+            there, missing = ("json", "audio") if key in self.texts else ("audio", "json")
+            yield Fault(f"{self.name}/{key}", "missing pair", f"{there} without {missing}")
+
+    def _member(self, member: tarfile.TarInfo) -> Iterator[Row | Fault]:
+        where = f"{self.name}/{member.name}"
+        try:
+            name = PurePosixPath(relative_path(member.name, where))
+        except UserError:
+            yield Fault(where, "unsafe member name")
+            return
+        if any(map(is_hidden, name.parts)):
+            return
+        key, suffix = str(name.with_suffix("")), name.suffix.lower()
+        if not member.isreg() or member.issparse():
+            yield Fault(where, "not a plain file")
+        elif suffix not in (".json", *AUDIO_SUFFIXES):
+            yield Fault(where, "neither json nor audio")
+        elif (twin := key + ("" if suffix == ".json" else ".audio")) in self.seen:
+            yield Fault(where, "second member of this name")
+        else:
+            self.seen.add(twin)
+            # The other half of a fault is no second one.
+            if key not in self.faulty:
+                yield from self._half(member, key, suffix, where)
+
+    def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
+        try:
+            if member.size > (most := _MOST_BYTES.get(suffix, _MOST_AUDIO_BYTES)):
+                raise OddAudio("member too large", f"{member.size:,} bytes; at most {most:,} are read")
+            if suffix == ".json":
+                self.texts[key] = _fields(self._bytes(member.offset_data, member.size), PurePosixPath(key).name)
+            else:
+                # Its bytes wait on the disk: all audio may stand before all texts.
+                self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
+            if key in self.texts and key in self.audio:
+                yield self._pair(key)
+        except OddAudio as odd:
+            self._forget(key)
+            self.faulty.add(key)
+            yield Fault(where, odd.kind, odd.detail)
+
+    def _pair(self, key: str) -> Row:
+        fields, location = self.texts[key], self.audio[key]
+        found = inspect_audio(self._bytes(location["offset"], location["size"]), self.decode, _seconds(fields))
+        row = _row(fields, location, found, self.name)
+        self._forget(key)
+        return row
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        self.file.seek(offset)
+        data = self.file.read(size)
+        if len(data) < size:
+            raise EOFError(f"the member at byte {offset} ends early")
+        return data
+
+    def _forget(self, key: str) -> None:
+        self.texts.pop(key, None)
+        self.audio.pop(key, None)
+
+    def _check_end(self, offset: int) -> None:
+        """Refuse a tar without its end mark: tarfile takes a damaged or missing header for the end."""
+        self.file.seek(offset)
+        if self.file.read(_BLOCK) != bytes(_BLOCK):
+            raise EOFError(f"no end of archive at byte {offset}")
+
+
+class _Headers:
+    """A tar as tarfile reads it: headers alone, none of which may claim a size that fills the memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_BYTES[".json"]:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self.file.read(size)
+
+
+def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
+    """Return the fields of an utterance's json, its id as `id`."""
+    try:
+        fields = load_json(data)
+    except ValueError as error:
+        raise OddAudio("json is not UTF-8" if "UTF-8" in str(error) else "not json", str(error)) from error
+    if not isinstance(fields, dict):
+        raise OddAudio("not json", "expected an object")
+    # Emilia-YODAS calls it _id.
+    fields["id"] = fields.get("id", fields.get("_id"))
+    if stem is not None and fields["id"] != stem:
+        raise OddAudio("id is not the file's name", repr(fields["id"]))
+    return fields
+
+
+def _listed_path(fields: dict[str, Any], name: str) -> str:
+    """Return the path of a legacy list's audio, which the list has relative to its own folder."""
+    try:
+        return str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
+    except UserError as error:
+        raise OddAudio("wrong field", str(error)) from error
+
+
+def _seconds(fields: dict[str, Any]) -> float | None:
+    listed = fields.get("duration")
+    if not isinstance(listed, int | float):
+        return None
+    if (seconds := finite(listed)) is None:
+        raise OddAudio("wrong field", "the duration is no finite number")
+    return seconds
+
+
+def _row(fields: dict[str, Any], path: object, found: Inspected, name: str) -> Row:
+    yodas = "_id" in fields or "yodas" in name.lower()
+    text = fields.get("text")
+    return {
+        "id": fields["id"],
+        "path": path,
+        "speaker": fields.get("speaker"),
+        "text": text.strip() if isinstance(text, str) else text,
+        "language": fields.get("language"),
+        "seconds": round(found.seconds, 4),
+        "sample_rate": found.sample_rate,
+        "channels": found.channels,
+        "split": "train",
+        "source": "Emilia-YODAS" if yodas else "Emilia",
+        "license": "CC-BY-4.0" if yodas else "CC-BY-NC-4.0",
+        "dnsmos": fields.get("dnsmos"),
+    }
+
+
+def _stamps_below(lists: Sequence[str], files: Sequence[Listed]) -> dict[str, int]:
+    """Return a stamp of the files in each legacy list's folder, so that a repaired one is noticed."""
+    stamps = dict.fromkeys(lists, 0)
+    for file in files if lists else ():
+        for parent in PurePosixPath(file.name).parents:
+            if (name := f"{parent}.jsonl") in stamps:
+                digest = hashlib.blake2b(f"{printable(file.name)} {file.stamp}".encode(), digest_size=8).digest()
+                stamps[name] ^= int.from_bytes(digest, "big")
+    return stamps
+
+
+def _language(name: str) -> str:
+    """Return the language of a tar or list: the start of its name.
+
+    >>> _language("Emilia/EN/EN-B000000.tar"), _language("DE/DE_B00001.jsonl")
+    ('EN', 'DE')
+    """
+    return PurePosixPath(name).name[:2].upper()

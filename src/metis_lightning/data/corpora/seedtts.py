@@ -1,0 +1,119 @@
+"""Seed-TTS-eval (github.com/BytedanceSpeech/seed-tts-eval): its lists for zero-shot TTS and for voice conversion.
+
+`{en,zh}/meta.lst`, `zh/hardcase.lst`, `{en,zh}/non_para_reconstruct_meta.lst`; fields are separated by `|` and paths
+are relative to the list: `utt|prompt text|prompt wav|text[|source wav]`, `utt|text|prompt wav` or `utt|text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metis_lightning.data.manifest.records import check_id
+from metis_lightning.data.manifest.test_sets import TestSets, read_signals, require_files
+from metis_lightning.data.media.locations import relative_path
+from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text, on_disk, posix_path, read_lines
+from metis_lightning.types import TestItem, Trial
+
+_LISTS = {
+    "seedtts-en": "en/meta.lst",
+    "seedtts-zh": "zh/meta.lst",
+    "seedtts-hard": "zh/hardcase.lst",
+    "seedtts-vc-en": "en/non_para_reconstruct_meta.lst",
+    "seedtts-vc-zh": "zh/non_para_reconstruct_meta.lst",
+}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A list's line: what is said, the prompt and what it says, and the recording to convert."""
+
+    utterance: str
+    text: str
+    prompt: Path | None = None
+    prompt_text: str = ""
+    source: Path | None = None
+    recording: Path | None = None
+    language: str = "en"
+
+
+class SeedTtsTests(TestSets):
+    """`seedtts-{en,zh,hard}` for TTS and `seedtts-vc-{en,zh}` for voice conversion, as far as the lists are there.
+
+    In TTS `enrollment` is the prompt and `target` the recording of the text, `wavs/<utt>.wav`, where there is one. In
+    voice conversion `mixture` is the recording whose words are kept and `enrollment` the wanted voice.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read the lists below `seedtts_testset`.
+
+        Raises:
+            UserError: naming file and line, if a line is not of the format, or files of a list are missing.
+        """
+        self._lines: dict[str, _Line] = {}
+        trials = []
+        for test_set, name in _LISTS.items():
+            path = Path(root) / name
+            lines = list(_read(path)) if path.is_file() else []
+            files = [file for line in lines for file in (line.prompt, line.source) if file is not None]
+            require_files(files, f"Seed-TTS-eval {name}")
+            for line in lines:
+                task = "tts" if line.source is None else "vc"
+                trial = Trial(f"{test_set}_{line.utterance}", test_set, task=task)
+                if trial.id in self._lines:
+                    raise UserError(f"{path}: {line.utterance!r} occurs twice")
+                self._lines[trial.id] = line
+                trials.append(trial)
+        super().__init__(trials)
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read the prompt, and what else there is."""
+        line = self._lines[trial.id]
+        return TestItem(
+            id=trial.id,
+            test_set=trial.test_set,
+            # The lists do not say who speaks; lines with one prompt are of one voice.
+            speaker="" if line.prompt is None else line.prompt.stem,
+            text=line.text,
+            language=line.language,
+            prompt_text=line.prompt_text,
+            **read_signals(mixture=line.source, target=line.recording, enrollment=line.prompt),
+        )
+
+    def other_names(self, trial: Trial) -> Sequence[str]:
+        """Return the list's own name, by which the tools of Seed-TTS-eval store what was generated."""
+        utterance = self._lines[trial.id].utterance
+        return [utterance, f"{trial.test_set}/{utterance}"]
+
+
+def _read(path: Path) -> Iterator[_Line]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield _parse([clean_text(field) for field in line.split("|")], path, f"{path}:{number}")
+
+
+def _parse(fields: list[str], path: Path, where: str) -> _Line:
+    if not 2 <= len(fields) <= 5:
+        raise UserError(f"{where}: expected 2 to 5 fields between `|`, found {len(fields)}")
+    utterance, language = fields[0].removesuffix(".wav"), path.parent.name
+    check_id(utterance, "utterance", where)
+    if len(fields) < 4:
+        prompt = _file(path, fields[2], where) if len(fields) == 3 else None
+        return _Line(utterance, fields[1], prompt, language=language)
+    source = _file(path, fields[4], where) if len(fields) == 5 else None
+    recording = path.parent / "wavs" / f"{utterance}.wav"
+    return _Line(
+        utterance=utterance,
+        text=fields[3],
+        prompt=_file(path, fields[2], where),
+        prompt_text=fields[1],
+        source=source,
+        recording=recording if source is None and recording.is_file() else None,
+        language=language,
+    )
+
+
+def _file(path: Path, value: str, where: str) -> Path:
+    return on_disk(path.parent / relative_path(posix_path(value), where))

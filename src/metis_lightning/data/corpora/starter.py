@@ -1,0 +1,240 @@
+"""The starter corpus, which the package carries: real and synthetic speech, and fixed test lists.
+
+The starter corpus's test lists for SE, VC, TTS and L2S, made by a rule from those for target speaker extraction.
+
+Each trial for TSE gives one trial of every other task, on the same target, so that tasks can be compared and a list
+needs no file of its own. What is drawn is drawn from a seed that is a hash of the trial's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.data.corpora.trials import MIN_ENROLLMENT_SECONDS, TrialPlan, make_trials
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
+from metis_lightning.data.manifest.test_sets import TestSets
+from metis_lightning.data.media.mixing import mix_trial
+from metis_lightning.data.recipes.l2s import EnvelopeRecipe
+from metis_lightning.data.recipes.prompts import same_words
+from metis_lightning.data.recipes.recipe import derived_generator
+from metis_lightning.data.recipes.se import Corruptions, SeRecipe
+from metis_lightning.errors import UserError
+from metis_lightning.types import TestItem, Trial, Utterance
+
+STARTER_ROOT = Path(__file__).resolve().parents[2] / "assets" / "starter"
+"""Where the embedded starter corpus lies."""
+
+_MANIFEST, _TRIALS = "starter.jsonl", "tse_trials.jsonl"
+
+# Most human targets are English, whose words the recognisers know.
+_HUMAN = "allison june allison carlo allison ivrvoice allison allison"
+_UNSEEN = "af-bella am-michael bf-emma bm-george if-sara hm-omega"
+_PLANS = (TrialPlan("test-human", tuple(_HUMAN.split())), TrialPlan("test-unseen", tuple(_UNSEEN.split())))
+
+
+class StarterDataModule(SpeechDataModule):
+    """The starter corpus: splits `train` and `dev`, 86 and 8 minutes of 42 voices."""
+
+    def utterances(self) -> list[Utterance]:
+        """Return all utterances; `root` defaults to the embedded corpus.
+
+        Raises:
+            UserError: if the manifest is missing or wrong.
+        """
+        return read_manifest(Path(self.root or STARTER_ROOT) / _MANIFEST)
+
+
+class StarterTests(TestSets):
+    """The fixed test lists for target speaker extraction, with their audio."""
+
+    task = "tse"
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Read the manifest and the lists; `root` defaults to the embedded corpus.
+
+        Raises:
+            UserError: if either file is missing or wrong.
+        """
+        root = Path(root or STARTER_ROOT)
+        self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
+        super().__init__(read_trials(root / _TRIALS))
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read a trial's audio and make its mixture.
+
+        Raises:
+            UserError: if an utterance is not in the corpus or its audio cannot be read.
+        """
+        corpus = self.corpus
+        target, interferer, enrollment = (
+            corpus.index_of(utterance_id) for utterance_id in (trial.target, trial.interferer, trial.enrollment)
+        )
+        mixed = mix_trial(trial, corpus.wave(target), corpus.wave(interferer))
+        utterance = corpus.utterances[target]
+        return TestItem(
+            id=trial.id,
+            test_set=trial.test_set,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            language=utterance.language,
+            mixture=mixed.mixture,
+            target=mixed.target,
+            interferer=mixed.interferer,
+            enrollment=corpus.wave(enrollment),
+            prompt_text=corpus.utterances[enrollment].text,
+            sources=tuple(corpus.utterances[index].path for index in (target, interferer, enrollment)),
+        )
+
+
+def starter_test_sets() -> tuple[str, ...]:
+    """Return the names of the embedded corpus's test sets."""
+    return tuple(plan.test_set for plan in _PLANS)
+
+
+def make_starter_trials() -> list[Trial]:
+    """Make the content of the committed test list anew."""
+    manifest = STARTER_ROOT / _MANIFEST
+    utterances, sex = read_manifest(manifest), read_speaker_sex(manifest)
+    return [trial for plan in _PLANS for trial in make_trials(utterances, sex, plan)]
+
+
+class StarterTaskTests(TestSets):
+    """The test sets `test-human-TASK` and `test-unseen-TASK` of one task."""
+
+    task: str
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Read the manifest and the lists for TSE; `root` defaults to the embedded corpus.
+
+        Raises:
+            UserError: if either file is missing or wrong.
+        """
+        starter = StarterTests(root)
+        self._corpus = starter.corpus
+        trials = [trial for test_set in starter.test_sets() for trial in starter.load_trials(test_set)]
+        super().__init__(self.trial(self._renamed(trial)) for trial in trials)
+
+    @abstractmethod
+    def trial(self, trial: Trial) -> Trial:
+        """Return the task's trial, given one for TSE that has the task's name already."""
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read a trial's target, and its prompt if it has one.
+
+        Raises:
+            UserError: if an utterance is not in the corpus or its audio cannot be read.
+        """
+        corpus = self._corpus
+        target = corpus.index_of(trial.target)
+        spoken = corpus.utterances[target]
+        item = TestItem(
+            id=trial.id,
+            test_set=trial.test_set,
+            speaker=spoken.speaker,
+            text=spoken.text,
+            language=spoken.language,
+            target=corpus.wave(target),
+            sources=(spoken.path,),
+        )
+        if not trial.enrollment:
+            return item
+        prompt = corpus.index_of(trial.enrollment)
+        said = corpus.utterances[prompt]
+        sources = (*item.sources, said.path)
+        return replace(item, enrollment=corpus.wave(prompt), prompt_text=said.text, sources=sources)
+
+    def _renamed(self, trial: Trial) -> Trial:
+        test_set = f"{trial.test_set}-{self.task}"
+        name = f"{test_set}{trial.id.removeprefix(trial.test_set)}"
+        return replace(trial, id=name, test_set=test_set, task=self.task, snr_db=None)
+
+
+class StarterSeTests(StarterTaskTests):
+    """Speech enhancement: the target as training's recipe corrupts it, but never without noise."""
+
+    task = "se"
+
+    def trial(self, trial: Trial) -> Trial:
+        """Return a trial of the target alone."""
+        return replace(trial, interferer="", enrollment="")
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Corrupt the target; babble is of other voices of the same split."""
+        utterance = self._corpus.utterances[self._corpus.index_of(trial.target)]
+        corpus = self._splits[utterance.split]
+        recipe = SeRecipe(Corruptions(noise_chance=1.0))
+        made = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
+        if made.source is None:
+            raise TypeError("SeRecipe made no source")
+        return replace(super().load_item(trial), mixture=made.source, target=made.wave)
+
+    @cached_property
+    def _splits(self) -> Mapping[str, SpeechCorpus]:
+        utterances = self._corpus.utterances
+        splits = dict.fromkeys(utterance.split for utterance in utterances)
+        return {split: SpeechCorpus(u for u in utterances if u.split == split) for split in splits}
+
+
+class StarterVcTests(StarterTaskTests):
+    """Voice conversion: the words of TSE's target in the voice of its interferer, which never said them: no target."""
+
+    task = "vc"
+
+    def trial(self, trial: Trial) -> Trial:
+        """Return a trial whose prompt is the interfering voice's: the smallest by SHA-256 of those long enough.
+
+        Raises:
+            UserError: if that voice says nothing but the source's words.
+        """
+        corpus = self._corpus
+        source = corpus.utterances[corpus.index_of(trial.target)]
+        speaker = corpus.utterances[corpus.index_of(trial.interferer)].speaker
+        voice = [corpus.utterances[index] for index in corpus.by_speaker[speaker]]
+        others = [u for u in voice if u.split == source.split and not same_words(u.text, source.text)]
+        long_enough = [u for u in others if u.seconds >= MIN_ENROLLMENT_SECONDS]
+        if not others:
+            raise UserError(f"{trial.id}: {speaker} says nothing but the words of {source.id}; there is no prompt")
+        prompt = min(long_enough or others, key=lambda u: _rank(trial.id, u.id))
+        return replace(trial, interferer="", enrollment=prompt.id)
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read source and prompt; the speaker is the wanted one."""
+        item = super().load_item(trial)
+        wanted = self._corpus.utterances[self._corpus.index_of(trial.enrollment)].speaker
+        return replace(item, speaker=wanted, mixture=item.target, target=None)
+
+
+class StarterTtsTests(StarterTaskTests):
+    """Zero-shot text to speech: the words of TSE's target in its voice, by another utterance of that voice."""
+
+    task = "tts"
+
+    def trial(self, trial: Trial) -> Trial:
+        """Return a trial of target and prompt."""
+        return replace(trial, interferer="")
+
+
+class StarterL2sTests(StarterTaskTests):
+    """Lip to speech on the stand-in for lips that `EnvelopeRecipe` makes of the audio: the corpus has no video."""
+
+    task = "l2s"
+
+    def trial(self, trial: Trial) -> Trial:
+        """Return a trial of target and prompt."""
+        return replace(trial, interferer="")
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read target and prompt, and make the stand-in."""
+        lips = EnvelopeRecipe().features(self._corpus, self._corpus.index_of(trial.target))
+        return replace(super().load_item(trial), features=lips)
+
+
+def _rank(*parts: str) -> str:
+    return hashlib.sha256("\0".join(("prompt", *parts)).encode()).hexdigest()

@@ -1,0 +1,149 @@
+"""VCTK as published: 0.92 (`wav48_silence_trimmed/p225/p225_001_mic1.flac`) or 0.80 (`wav48/p225/p225_001.wav`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file
+from metis_lightning.data.manifest.test_sets import TestSets, read_signals
+from metis_lightning.data.media.storage import is_hidden, stamp_of
+from metis_lightning.data.recipes.prompts import same_words
+from metis_lightning.errors import UserError
+from metis_lightning.texts import clean_text
+from metis_lightning.types import TestItem, Trial
+
+_LAYOUTS = (("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav"))
+
+
+@dataclass(frozen=True)
+class VctkScan(CorpusScan):
+    """Lists VCTK, a speaker at a time; of two microphones the first.
+
+    root: the folder of `txt` and the audio.
+    decode: decode all audio, which finds broken files; else only headers are read.
+    """
+
+    root: str
+    decode: bool = True
+
+    layout = "wav48_silence_trimmed/<speaker>/*_mic1.flac or wav48/<speaker>/*.wav"
+
+    def shards(self) -> Sequence[Shard]:
+        """Return a piece for each speaker."""
+        folders = sorted({path.parent for path in _audio(Path(self.root))})
+        return [
+            Shard(folder.name, stamp_of(*sorted(folder.iterdir()), *sorted(self._texts(folder.name).glob("*"))))
+            for folder in folders
+        ]
+
+    def scan(self, shard: Shard) -> Iterator[Row | Fault]:
+        """Yield a speaker's utterances; a recording without text (one speaker of 0.92 has none) is listed without."""
+        for path in _audio(Path(self.root), shard.name):
+            where = path.relative_to(self.root).as_posix()
+            found = inspect_file(path, where, self.decode)
+            if isinstance(found, Fault):
+                yield found
+                continue
+            utterance_id = path.stem.removesuffix("_mic1")
+            text = self._texts(shard.name) / f"{utterance_id}.txt"
+            yield {
+                "id": utterance_id,
+                "path": where,
+                "speaker": shard.name,
+                "text": _words(text) if text.is_file() else "",
+                "language": "en",
+                "seconds": round(found.seconds, 4),
+                "sample_rate": found.sample_rate,
+                "channels": found.channels,
+                "split": "train",
+                "source": "VCTK",
+                "license": "CC-BY-4.0",
+            }
+
+    def _texts(self, speaker: str) -> Path:
+        return Path(self.root) / "txt" / speaker
+
+
+class VctkTests(TestSets):
+    """Voice conversion on VCTK: random sources, each with a prompt of another speaker.
+
+    The paper takes 200 random sources and, read literally, a prompt of the *same* speaker, with which nothing would be
+    converted; `same_speaker` does that. Which ones it took is not stated: here sources, and each one's prompt, are the
+    smallest by the SHA-256 of their ids and the seed; no prompt says the source's words.
+    """
+
+    task = "vc"
+
+    def __init__(self, root: Path, count: int = 200, seed: int = 0, same_speaker: bool = False) -> None:
+        """Choose the trials of the test set `vctk`.
+
+        Raises:
+            UserError: if there are no `count` recordings with a text, or there is no prompt for one.
+        """
+        self._root = Path(root)
+        files = {path.stem.removesuffix("_mic1"): path for path in _audio(self._root)}
+        self._files = {name: path for name, path in files.items() if self._text_file(name).is_file()}
+        sources = sorted(self._files, key=lambda name: _rank(seed, name))[:count]
+        if len(sources) < count:
+            raise UserError(f"{root}: {len(sources)} recordings with texts, {count} are wanted; is VCTK complete?")
+        super().__init__(self._trial(source, seed, same_speaker) for source in sources)
+
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read the source as `mixture` and the wanted voice's prompt as `enrollment`."""
+        return TestItem(
+            id=trial.id,
+            test_set=trial.test_set,
+            speaker=_speaker(trial.enrollment),
+            text=self._text(trial.target),
+            language="en",
+            prompt_text=self._text(trial.enrollment),
+            **read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment]),
+        )
+
+    def _trial(self, source: str, seed: int, same_speaker: bool) -> Trial:
+        voices = [
+            name for name in self._files if name != source and (_speaker(name) == _speaker(source)) == same_speaker
+        ]
+        ranked = sorted(voices, key=lambda name: _rank(seed, f"{source} {name}"))
+        # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
+        said = self._text(source)
+        prompt = next((name for name in ranked if not same_words(self._text(name), said)), None)
+        if prompt is None:
+            raise UserError(f"{self._root}: no prompt for {source} that says other words; is VCTK complete?")
+        return Trial(f"{source}_by_{prompt}", "vctk", target=source, enrollment=prompt)
+
+    def _text_file(self, name: str) -> Path:
+        return self._root / "txt" / _speaker(name) / f"{name}.txt"
+
+    def _text(self, name: str) -> str:
+        return _words(self._text_file(name))
+
+
+def _audio(root: Path, speaker: str = "*") -> list[Path]:
+    """Return the recordings of the first layout that is there.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; --root is the folder of VCTK")
+    for folder, suffix in _LAYOUTS:
+        if found := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):
+            return found
+    return []
+
+
+def _words(path: Path) -> str:
+    """Return what a text file says; some of 0.80 hold bytes that are no UTF-8."""
+    return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
+
+
+def _speaker(name: str) -> str:
+    return name.split("_")[0]
+
+
+def _rank(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Manifests: how a corpus is listed, read back, filtered and held in memory."""

@@ -1,0 +1,290 @@
+"""Builds a manifest from a corpus: in pieces, over processes and jobs, so that it can be stopped anywhere and rerun.
+
+Beside `M.jsonl` stand `M.faults.jsonl`, what was left out and why, `M.summary.json`, what was found and the manifest's
+checksum, and `M.parts/`, the finished pieces, from which a rerun goes on; they may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import signal
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from metis_lightning.child_processes import end_with_parent
+from metis_lightning.data.manifest.records import SCHEMA, faults_path, parse_row, parts_folder, summary_path
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.errors import UserError
+from metis_lightning.files import LOCK, atomic_path, locked, printable
+from metis_lightning.progress import Progress
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a manifest is built.
+
+    out: the manifest, `*.jsonl`.
+    workers: processes that scan.
+    shard: this job and the number of jobs that share the work, counted from 0.
+    max_faults: the largest share of faulty utterances, and of broken archives, that may be left out.
+    """
+
+    out: Path
+    workers: int = 1
+    shard: tuple[int, int] = (0, 1)
+    max_faults: float = 0.0
+
+
+@dataclass
+class Summary:
+    """What a manifest holds: counts, hours, and what was left out."""
+
+    utterances: int = 0
+    hours: float = 0.0
+    speakers: int = 0
+    languages: dict[str, float] = field(default_factory=dict)
+    splits: Counter[str] = field(default_factory=Counter)
+    sample_rates: Counter[str] = field(default_factory=Counter)
+    channels: Counter[str] = field(default_factory=Counter)
+    frame_rates: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken_archives: int = 0
+    archives: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+    def add(self, row: Row) -> None:
+        """Count an utterance."""
+        self.utterances += 1
+        self.hours += row["seconds"] / 3600
+        self.languages[row["language"]] = self.languages.get(row["language"], 0.0) + row["seconds"] / 3600
+        self.splits[row["split"]] += 1
+        self.sample_rates[str(row["sample_rate"])] += 1
+        self.channels[str(row.get("channels", 1))] += 1
+        if "frame_rate" in row:
+            self.frame_rates[str(row["frame_rate"])] += 1
+
+    def add_fault(self, fault: Fault) -> None:
+        """Count a fault."""
+        self.faults[fault.kind] += 1
+        self.broken_archives += fault.archive
+
+    @property
+    def fault_share(self) -> float:
+        """The share of utterances that are faulty, or of archives that are broken, whichever is larger."""
+        single = self.faults.total() - self.broken_archives
+        utterances = single / max(1, single + self.utterances)
+        return max(utterances, self.broken_archives / max(1, self.archives))
+
+
+def build_manifest(scan: CorpusScan, options: BuildOptions) -> Summary | None:
+    """Scan this job's share of a corpus, and write the manifest if nothing is left to scan.
+
+    Returns:
+        What the manifest holds; None if other jobs are not done.
+
+    Raises:
+        UserError: if nothing is there, another command builds the same, or more is faulty than `max_faults`; the list
+            of faults is then written.
+    """
+    shards = scan.shards()
+    if not shards:
+        raise UserError(f"{scan.root}: nothing to prepare; looked for {scan.layout}")
+    number, jobs = options.shard
+    # Jobs that share the work share the folder; each piece of it has one of them.
+    with (
+        locked(parts_folder(options.out), shared=jobs > 1),
+        locked(parts_folder(options.out), f"{LOCK}-{number}-of-{jobs}"),
+    ):
+        parts = [_part(scan, shard, options.out) for shard in shards]
+        if jobs == 1:
+            _clear_others(parts)
+        todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
+        _scan_all(scan, todo, options.workers)
+        if missing := sum(not part.is_file() for part in parts):
+            print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
+            return None
+        return _merge(parts, options)
+
+
+def _part(scan: CorpusScan, shard: Shard, out: Path) -> Path:
+    """Return where a piece is kept: a name that changes with the piece, the options and the schema."""
+    identity = repr((SCHEMA, scan, shard.name, shard.stamp))
+    return parts_folder(out) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.jsonl"
+
+
+def _clear_others(parts: Sequence[Path]) -> None:
+    """Remove pieces of files that have changed or gone, and what a killed run has half written of ours."""
+    own = {part.stem for part in parts}
+    for path in parts[0].parent.glob("*.jsonl"):
+        is_temporary = path.name.startswith(".")
+        if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
+            path.unlink()
+
+
+def _scan_all(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> None:
+    """Scan the pieces that are not there yet."""
+    faults, hours = 0, 0.0
+    with Progress("prepare", "pieces", len(todo)) as progress:
+        for seconds, count in _results(scan, todo, workers):
+            hours, faults = hours + seconds / 3600, faults + count
+            progress.step(f"{hours:.1f} h, {faults} faults")
+
+
+def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
+    if workers == 1 or len(todo) < 2:
+        for shard, part in todo:
+            # Only one process may draw a bar for what it has in hand.
+            with Progress(shard.name, "utterances", leave=False) as progress:
+                yield _scan_shard(scan, shard, part, progress.step)
+        return
+    # Spawned: a fork would inherit the threads of a remote file system in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    # At Ctrl-C workers die at once; what they had begun has no final name yet.
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(signal.SIG_DFL,))
+    try:
+        waiting = iter(todo)
+        running: set[Future[tuple[float, int]]] = set()
+        # A few at a time, so that stopping does not wait for all of them.
+        while running := running | {
+            pool.submit(_scan_shard, scan, *p) for p in islice(waiting, workers - len(running))
+        }:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that scans was killed, perhaps for want of memory; run again with fewer --workers (what was "
+            "done is kept)"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _scan_shard(
+    scan: CorpusScan, shard: Shard, part: Path, step: Callable[[], None] | None = None
+) -> tuple[float, int]:
+    """Write a piece's rows and faults, calling `step` at each; return its seconds and the number of faults."""
+    seconds, faults = 0.0, 0
+    with atomic_path(part) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for found in scan.scan(shard):
+            if step is not None:
+                step()
+            checked = found if isinstance(found, Fault) else _checked(found, scan.root, shard.name)
+            if isinstance(checked, Fault):
+                faults += 1
+                _write_line(file, {"fault": {**asdict(checked), **_printable(checked)}})
+            else:
+                seconds += checked["seconds"]
+                _write_line(file, checked)
+    return seconds, faults
+
+
+def _checked(row: Row, root: str, where: str) -> Row | Fault:
+    """Return a row that `read_manifest` will take, or the fault that it is."""
+    place = f"{where}/{row.get('id')}"
+    try:
+        utterance = parse_row(row, root, place)
+        json.dumps(row, ensure_ascii=False).encode()
+    except UserError as error:
+        return Fault(place, "wrong field", str(error))
+    except UnicodeEncodeError:
+        return Fault(place, "name or text is not UTF-8", f"{row['path']}: rename it, or save the text anew")
+    return {**row, "text": utterance.text, "language": utterance.language}
+
+
+def _printable(fault: Fault) -> dict[str, str]:
+    """Return a fault's texts as a file can hold them: names of files may be no UTF-8."""
+    return {key: printable(getattr(fault, key)) for key in ("where", "kind", "detail")}
+
+
+def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:
+    """Write the manifest, the list of faults and the summary, reading the pieces as streams."""
+    summary, out = Summary(archives=len(parts)), options.out
+    doubled, speakers = _doubled_ids(parts), array("Q")
+    digest = hashlib.sha256()
+    with ExitStack() as stack:
+        # Left first: the manifest gets its name only if the check below lets it.
+        manifest = stack.enter_context(atomic_path(out))
+        with (
+            atomic_path(faults_path(out)) as faults,
+            faults.open("w", encoding="utf-8") as fault_file,
+            manifest.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            for found in _unique(_lines(parts), doubled):
+                if isinstance(found, Fault):
+                    summary.add_fault(found)
+                    _write_line(fault_file, asdict(found))
+                else:
+                    summary.add(found)
+                    speakers.append(_hash(found["speaker"]))
+                    digest.update(_write_line(file, found))
+        summary.speakers = len(np.unique(np.frombuffer(speakers, dtype=np.uint64))) if speakers else 0
+        summary.sha256, summary.bytes = digest.hexdigest(), manifest.stat().st_size
+        _check_faults(summary, options)
+        with atomic_path(summary_path(out)) as temporary:
+            temporary.write_text(json.dumps({"schema": SCHEMA, **vars(summary)}, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _check_faults(summary: Summary, options: BuildOptions) -> None:
+    listed = faults_path(options.out)
+    if summary.fault_share > options.max_faults:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.faults.most_common())
+        raise UserError(
+            f"{kinds}: a share of {summary.fault_share:.4%} is faulty, more than --max-faults {options.max_faults:g}; "
+            f"see {listed}, repair the corpus and run again, or accept the share with --max-faults"
+        )
+    if not summary.utterances:
+        raise UserError(f"no utterance is left for {options.out}; see {listed}")
+
+
+def _lines(parts: Sequence[Path]) -> Iterator[Row | Fault]:
+    for part in parts:
+        with part.open(encoding="utf-8") as file:
+            for line in file:
+                found: dict[str, Any] = json.loads(line)
+                yield Fault(**found["fault"]) if "fault" in found else found
+
+
+def _doubled_ids(parts: Sequence[Path]) -> set[int]:
+    """Return the hashes of ids that occur more than once; 8 bytes an utterance are in memory meanwhile."""
+    hashes = array("Q", (_hash(found["id"]) for found in _lines(parts) if not isinstance(found, Fault)))
+    if not hashes:
+        return set()
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
+    return set(values[counts > 1].tolist())
+
+
+def _unique(lines: Iterator[Row | Fault], doubled: set[int]) -> Iterator[Row | Fault]:
+    """Yield the lines, every utterance whose id was there before as a fault."""
+    seen: set[str] = set()
+    for found in lines:
+        if isinstance(found, Fault) or _hash(found["id"]) not in doubled:
+            yield found
+        elif found["id"] in seen:
+            yield Fault(str(found["id"]), "id occurs twice", json.dumps(found["path"]))
+        else:
+            seen.add(found["id"])
+            yield found
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _write_line(file: TextIO, row: dict[str, Any]) -> bytes:
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    file.write(line)
+    return line.encode()

@@ -1,0 +1,140 @@
+"""A corpus: utterances, their speakers, and their waveforms read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.manifest.table import UtteranceTable
+from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.speed import at_speed
+from metis_lightning.errors import UserError
+from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
+
+# Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
+_SCALE = 2.0**14
+
+# Seconds; half of a tenth, to which manifests may be rounded, and more than encoders pad.
+_ROUNDING = 0.051
+
+_Key = TypeVar("_Key")
+
+
+class SpeechCorpus:
+    """Utterances with their waveforms at 24 kHz.
+
+    `wave` always returns 16-bit samples turned to float32, so that a cached and a fresh read are equal bit for bit.
+    The cache belongs to one process: it is left behind when the corpus is sent to a spawned worker.
+
+    Attributes:
+        utterances: in the order given.
+        by_speaker: speaker to the indices of that speaker's utterances.
+    """
+
+    def __init__(self, utterances: Iterable[Utterance], cache: bool = True) -> None:
+        """Index `utterances`; with `cache`, keep each waveform in memory after its first read (2 bytes a sample)."""
+        self.utterances = UtteranceTable.of(utterances)
+        self.by_speaker = self.utterances.by_speaker()
+        self._cache: dict[int, Tensor] | None = {} if cache else None
+        # Several utterances may be heard in one recording.
+        self._heard: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        """Return the number of utterances."""
+        return len(self.utterances)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process, without the cached audio."""
+        return {**self.__dict__, "_cache": _emptied(self._cache), "_heard": _emptied(self._heard)}
+
+    def __contains__(self, utterance_id: str) -> bool:
+        """Tell whether there is an utterance of this id."""
+        return utterance_id in self._index
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {utterance.id: index for index, utterance in enumerate(self.utterances)}
+
+    def seconds(self, index: int) -> float:
+        """Return an utterance's duration as listed, without reading its line of the manifest."""
+        return float(self.utterances.seconds[index])
+
+    def index_of(self, utterance_id: str) -> int:
+        """Return the index of an utterance.
+
+        Raises:
+            UserError: if there is none of this id.
+        """
+        if utterance_id not in self._index:
+            raise UserError(f"no utterance {utterance_id!r} in this corpus; check that list and manifest fit together")
+        return self._index[utterance_id]
+
+    def wave(self, index: int) -> Tensor:
+        """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
+        return as_wave(self.samples(index))
+
+    def heard(self, index: int) -> Tensor:
+        """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
+
+        Raises:
+            UserError: if the manifest lists nothing that is heard, or it differs in length.
+        """
+        utterance = self.utterances[index]
+        if utterance.heard is None:
+            raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
+        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance)
+        if samples.shape != (clean := self.samples(index)).shape:
+            raise UserError(
+                f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
+            )
+        return as_wave(samples)
+
+    def samples(self, index: int) -> Tensor:
+        """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        utterance = self.utterances[index]
+        return _cached(self._cache, index, utterance.path, utterance)
+
+
+def as_wave(samples: Tensor) -> Tensor:
+    """Return the waveform float32 of int16 samples as `SpeechCorpus.samples` gives them, as a new tensor."""
+    return samples.to(torch.float32) / _SCALE
+
+
+def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
+    """Return 16-bit samples (S,) at 24 kHz of an utterance or what is heard of it, read only if not in the cache."""
+    if cache is not None and key in cache:
+        return cache[key]
+    wave = at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)
+    samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    if cache is not None:
+        cache[key] = samples
+    return samples
+
+
+def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int) -> Tensor:
+    """Return a recording (S,) as it was made, at the utterance's speed 1.
+
+    It must last as long as the manifest says: else it is another by now.
+
+    Raises:
+        UserError: if it does not, or cannot be read.
+    """
+    listed = utterance.seconds * utterance.speed
+    wave = read_audio(location, sample_rate, longest=listed + 60.0)
+    seconds = len(wave) / sample_rate
+    if abs(seconds - listed) > _ROUNDING + 0.005 * listed:
+        raise UserError(
+            f"{location}: lasts {seconds:.2f} s, the manifest lists {utterance.id!r} with {listed:.2f} s: it was "
+            "replaced since; put it back, or prepare anew"
+        )
+    return wave
+
+
+def _emptied(cache: dict[_Key, Tensor] | None) -> dict[_Key, Tensor] | None:
+    return None if cache is None else {}

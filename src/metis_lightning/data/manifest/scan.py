@@ -1,0 +1,89 @@
+"""How a corpus is listed: piece by piece, as manifest rows and faults."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.data.media.inspection import Inspected, inspect_audio
+from metis_lightning.data.media.pieces import OddAudio
+
+Row = dict[str, Any]
+"""A manifest's line: the fields of `data.manifest.parse_row`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something of a corpus that is not listed.
+
+    where: file, member or line.
+    kind: why, in words that are the same for all faults of the kind; they are counted by it.
+    detail: more about this one.
+    archive: a whole archive or list is broken, so that an unknown number of utterances is missing.
+    """
+
+    where: str
+    kind: str
+    detail: str = ""
+    archive: bool = False
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of a corpus that is scanned at once: its name, and a stamp that changes when its content does."""
+
+    name: str
+    stamp: str
+
+
+class CorpusScan(ABC):
+    """Lists a corpus. Subclasses are dataclasses: their fields are the options that decide the rows.
+
+    Attributes:
+        root: folder or URL of the corpus; paths in rows are relative to it.
+    """
+
+    root: str
+
+    @abstractmethod
+    def shards(self) -> Sequence[Shard]:
+        """Return the pieces, in the order of the manifest.
+
+        Raises:
+            UserError: if the root cannot be listed.
+        """
+
+    @abstractmethod
+    def scan(self, shard: Shard) -> Iterator[Row | Fault]:
+        """Yield what a piece holds.
+
+        Raises:
+            UserError: if reading fails in a way that another attempt may cure; the piece is then scanned again.
+        """
+
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """What is looked for below the root, for the message when it is not there."""
+
+
+def inspect_file(path: Path, where: str, decode: bool) -> Inspected | Fault:
+    """Inspect a local audio file; return what is wrong with it as a fault."""
+    if not path.is_file():
+        return Fault(where, "missing file")
+    try:
+        return inspect_audio(path.read_bytes(), decode)
+    except OddAudio as odd:
+        return Fault(where, odd.kind, odd.detail)
+
+
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Cut a sequence into pieces of at most `size`.
+
+    >>> chunks("abcde", 2)
+    ['ab', 'cd', 'e']
+    """
+    return [items[start : start + size] for start in range(0, len(items), size)]

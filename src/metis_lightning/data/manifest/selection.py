@@ -1,0 +1,92 @@
+"""Which utterances of a large corpus are heard: filters, and voices held out where a corpus has no split for that.
+
+A cap on the hours of a corpus, for runs that differ in how much they hear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from metis_lightning.data.manifest.table import UtteranceTable
+from metis_lightning.errors import UserError
+
+# Validation never takes more than this share of a corpus.
+_DEV_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of a corpus; how many hours of it are trained on is `hours` of the DataModule.
+
+    languages: ISO 639-1; none means all.
+    seconds: shortest and longest utterance.
+    min_dnsmos: least DNSMOS that the corpus lists (Emilia); None takes all.
+    min_per_speaker: speakers with fewer utterances, after the other filters, are left out; 2 gives everyone a prompt.
+    dev_hours: of validation, taken from the corpus's speakers where it has no split of its own for it.
+    """
+
+    languages: tuple[str, ...] = ()
+    seconds: tuple[float, float] = (0.0, float("inf"))
+    min_dnsmos: float | None = None
+    min_per_speaker: int = 1
+    dev_hours: float = 0.5
+
+
+def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
+    """Return what is kept, in the order given.
+
+    Raises:
+        UserError: if DNSMOS is asked for and an utterance has none.
+    """
+    shortest, longest = selection.seconds
+    kept = (utterances.seconds >= shortest) & (utterances.seconds <= longest)
+    if selection.languages:
+        kept &= utterances.is_language(selection.languages)
+    if selection.min_dnsmos is not None:
+        if (missing := np.flatnonzero(kept & np.isnan(utterances.dnsmos))).size:
+            name = utterances[int(missing[0])].id
+            raise UserError(f"utterance {name!r} has no dnsmos in the manifest; leave min_dnsmos out")
+        # Listed as decimals, kept as float32: the least itself is to pass.
+        kept &= utterances.dnsmos >= np.float32(selection.min_dnsmos)
+    chosen = utterances.where(kept)
+    _, places, counts = np.unique(chosen.speakers, return_inverse=True, return_counts=True)
+    return chosen.where(counts[places] >= selection.min_per_speaker)
+
+
+def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> UtteranceTable:
+    """Give whole speakers to `val_split`, by hashes of their names, until it has `dev_hours`, or a tenth of all.
+
+    It gets at least two, who can be mixed, where as many are left to train on; else one; and of a single speaker one
+    utterance. Utterances that already are of that split mean that nothing is to do.
+    """
+    if len(utterances) < 2 or utterances.is_split(val_split).any():
+        return utterances
+    voices, first, places = np.unique(utterances.speaker_order(), return_index=True, return_inverse=True)
+    if len(voices) == 1:
+        alone = np.arange(len(utterances)) == int(np.argmin(utterances.names()))
+        return utterances.moved(alone, val_split)
+    seconds = np.bincount(places, weights=utterances.seconds, minlength=len(first))
+    wanted = min(dev_hours * 3600, _DEV_SHARE * float(seconds.sum()))
+    # A voice is held out while those before it last less than is wanted.
+    held = np.cumsum(seconds) - seconds < wanted
+    held[: 2 if len(voices) >= 4 else 1] = True
+    return utterances.moved(held[places], val_split)
+
+
+def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
+    """Return utterances that last at most `hours` together, in the order given; all of them if they are shorter.
+
+    Speakers are taken by hashes of their names and the utterances of each by hashes of their ids, until the next one
+    would exceed the cap: as good as at random, alike on every machine and in every order of the manifest. So a speaker
+    is in as a whole, save the last, and has prompts; and what fewer hours hold is part of what more hours do.
+
+    Raises:
+        UserError: if `hours` is not positive.
+    """
+    if not hours > 0:
+        raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")
+    order = np.lexsort((utterances.names(), utterances.speaker_order()))
+    taken = np.cumsum(utterances.seconds[order]) <= hours * 3600
+    return utterances.where(np.sort(order[taken]))

@@ -1,0 +1,89 @@
+"""What every reader of test sets offers: its lists of trials, and a trial's audio."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.data.media.audio import read_recording, resample
+from metis_lightning.errors import UserError
+from metis_lightning.types import WAVE_RATE, AudioLocation, Recording, TestItem, Trial
+
+
+class TestSets(ABC):
+    """Fixed lists of trials, in an order that the first few of a list stand for all.
+
+    Attributes:
+        task: what its trials ask of a system; empty where they say it each.
+    """
+
+    __test__ = False  # not a pytest class
+
+    task: str = ""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        """Keep the trials of all test sets.
+
+        Raises:
+            UserError: if there is none.
+        """
+        self._trials = [replace(trial, task=trial.task or self.task) for trial in trials]
+        if not self._trials:
+            raise UserError(f"{type(self).__name__}: no test item found; check the data root")
+
+    def test_sets(self) -> tuple[str, ...]:
+        """Return the names of the test sets, in the order of the lists."""
+        return tuple(dict.fromkeys(trial.test_set for trial in self._trials))
+
+    def load_trials(self, test_set: str) -> list[Trial]:
+        """Return the trials of a test set.
+
+        Raises:
+            UserError: if there is no such test set.
+        """
+        if test_set not in self.test_sets():
+            raise UserError(f"no test set {test_set!r} here; choose from {', '.join(self.test_sets())}")
+        return [trial for trial in self._trials if trial.test_set == test_set]
+
+    def facts(self, test_set: str) -> Mapping[str, object]:
+        """Return what is to be said of a test set beside its items: of which variant of the corpus it is."""
+        return {}
+
+    def other_names(self, trial: Trial) -> Sequence[str]:
+        """Return how other tools name what they make of a trial: files without their suffix, maybe in a folder."""
+        return ()
+
+    @abstractmethod
+    def load_item(self, trial: Trial) -> TestItem:
+        """Read a trial's audio.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
+
+def read_signals(**locations: AudioLocation | None) -> dict[str, Any]:
+    """Return the fields of a `TestItem` whose signals lie in files: at 24 kHz, as recorded, and the files."""
+    found = {name: location for name, location in locations.items() if location is not None}
+    recorded = {name: read_recording(location) for name, location in found.items()}
+    return {**at_wave_rate(recorded), "recorded": recorded, "sources": tuple(found.values())}
+
+
+def at_wave_rate(recorded: Mapping[str, Recording]) -> dict[str, Any]:
+    """Return recordings (S,) at 24 kHz, by name."""
+    return {name: resample(each.wave.numpy(), each.sample_rate, WAVE_RATE) for name, each in recorded.items()}
+
+
+def require_files(paths: Sequence[Path], corpus: str) -> None:
+    """Refuse a corpus that is not all there, before hours are spent on it.
+
+    Raises:
+        UserError: naming the first of the missing files and their number.
+    """
+    if missing := [path for path in paths if not path.is_file()]:
+        raise UserError(
+            f"{corpus}: {len(missing)} of {len(paths)} files are missing, first {missing[0]}; download them again"
+        )

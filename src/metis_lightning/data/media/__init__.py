@@ -1,0 +1,1 @@
+"""Audio and video files: decoding, writing, mixing, corruption, and where files lie."""

@@ -1,0 +1,260 @@
+"""Audio files in and out: mono float32 tensors at a stated sample rate."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from metis_lightning.data.media.decoding import Decoder, Levels, decoder
+from metis_lightning.data.media.pieces import UNREADABLE, OddAudio
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path, is_regular
+from metis_lightning.types import AudioLocation, AudioSource, Recording
+
+OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
+"""What `audio_writer` writes, by suffix."""
+
+LONGEST_READ = 3 * 3600.0
+"""Seconds of the longest audio that is read at once."""
+
+
+class UnsoundFile(UserError):
+    """A file that is there and is no sound audio file.
+
+    Attributes:
+        reason: what is wrong, in words that are the same for all files of the kind.
+    """
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        """Say what is wrong and, in general words, why; loaders' processes pass on the text alone."""
+        super().__init__(text)
+        self.reason = reason
+
+
+def read_audio(
+    path: AudioLocation | str,
+    sample_rate: int,
+    channel: int | None = None,
+    part: tuple[float, float] | None = None,
+    longest: float = LONGEST_READ,
+) -> Tensor:
+    """Read audio as mono at `sample_rate`, decoded to its end whatever its header says.
+
+    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
+    samples may exceed 1 a little where a lossy codec overshoots.
+
+    Args:
+        path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
+        sample_rate: of the result, in Hz.
+        channel: take this one alone; averaged microphones of one room would cancel each other.
+        part: read only this, a start and a length in seconds.
+        longest: seconds beyond which nothing is read.
+
+    Returns:
+        (S,) float32.
+
+    Raises:
+        UserError: if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
+            that are not finite or far beyond 1, channels that cancel each other.
+    """
+    heard = read_recording(path, channel, part, longest)
+    return resample(heard.wave.numpy(), heard.sample_rate, sample_rate)
+
+
+def read_recording(
+    path: AudioLocation | str,
+    channel: int | None = None,
+    part: tuple[float, float] | None = None,
+    longest: float = LONGEST_READ,
+) -> Recording:
+    """Read audio as `read_audio` does, at its own rate."""
+    start, seconds = part or (0.0, longest)
+    with _named(path), _sound(path) as (blocks, rate):
+        levels = Levels(channel=channel)
+        # One sample more tells that there is more.
+        wanted = round(seconds * rate) + (part is None)
+        waves = [levels.add(block) for block in blocks(round(start * rate), wanted)]
+        if part is None and levels.samples == wanted:
+            raise OddAudio("too long", f"the audio lasts more than {longest:g} s; cut it into pieces")
+        levels.check()
+        wave = np.ascontiguousarray(np.concatenate(waves), dtype=np.float32)
+        return Recording(torch.from_numpy(wave), rate, levels.channels)
+
+
+def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
+    """Convert a wave (S,) between sample rates by soxr at its HQ setting, to float32."""
+    if from_rate != to_rate:
+        wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+
+
+def audio_seconds(path: Path | str) -> float:
+    """Return how long an audio file lasts when it is decoded.
+
+    Raises:
+        UserError: if it is missing or unreadable.
+    """
+    return _length_of(Path(path))[0]
+
+
+def length_remark(path: Path) -> str:
+    """Return how an audio file's header and what it holds differ, as after a download that broke off; else nothing.
+
+    Raises:
+        UserError: if it is missing or unreadable.
+    """
+    return _length_of(path)[1]
+
+
+def _length_of(path: Path) -> tuple[float, str]:
+    if not is_regular(path):
+        raise _missing(path)
+    status = path.stat()
+    return _length(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(1 << 16)
+def _length(path: Path, size: int, changed: int) -> tuple[float, str]:
+    """Return seconds and remark of a file, which is known again by its size and when it was changed."""
+    with _named(path), _opened(path) as opened:
+        samples, remark = opened.samples, ""
+        if len(opened.pieces) == 1:
+            try:
+                opened.check_length(samples)
+            except OddAudio as odd:
+                remark = f"{path}: {odd.kind} ({odd.detail})"
+        return samples / opened.sample_rate, remark
+
+
+Blocks = Callable[[int, int | None], Iterator[np.ndarray]]
+"""Gives blocks (S, channels) from a sample on, so many samples or all."""
+
+
+@contextmanager
+def _sound(path: AudioLocation | str) -> Iterator[tuple[Blocks, int]]:
+    """Give the blocks of an audio file or a source, and its sample rate."""
+    if isinstance(path, AudioSource):
+        frames, rate = path.frames()
+        yield lambda start, samples: iter([frames[start:][:samples]]), rate
+    else:
+        with _opened(Path(path)) as opened:
+            yield opened.blocks, opened.sample_rate
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Decoder]:
+    if not is_regular(path):
+        raise _missing(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    with file, decoder(file) as opened:
+        yield opened
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path}: no such audio file; check the path and the manifest's folder")
+
+
+@contextmanager
+def _named(path: AudioLocation | str) -> Iterator[None]:
+    """Say of which file it is that something is odd."""
+    try:
+        yield
+    except OddAudio as odd:
+        reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
+        raise UnsoundFile(f"{path}: {reason}{f' ({odd.detail})' if odd.detail else ''}", reason) from odd
+
+
+def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
+    """Return (S, channels) float32 and the sample rate of the bytes of an audio file.
+
+    Raises:
+        UserError: naming `where`, if they are none.
+    """
+    with _named(where), decoder(io.BytesIO(data)) as opened:
+        blocks = [np.zeros((0, opened.channels), np.float32), *opened.blocks()]
+        return np.concatenate(blocks), opened.sample_rate
+
+
+def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
+    """Write a mono 16-bit WAV that appears only when complete.
+
+    The scale is kept; samples outside [-1, 1] are clipped.
+
+    Args:
+        path: where to write; its folder is made.
+        wave: (S,) floating point, on any device.
+        sample_rate: in Hz.
+
+    Raises:
+        ValueError: if `wave` is not one-dimensional or not finite.
+    """
+    path = Path(path)
+    if wave.dim() != 1:
+        raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
+    if not torch.isfinite(wave).all():
+        raise ValueError(f"refusing to write NaN or infinite samples to {path}")
+    samples = wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
+    # An open file: soundfile takes no name that UTF-8 cannot hold.
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
+
+
+def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
+    """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
+
+    Raises:
+        UserError: as for `read_audio`; what is no sound is found when its block is read.
+    """
+    path = Path(path)
+    with _named(path), _opened(path) as opened:
+        convert, levels = soxr.ResampleStream(opened.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
+        for block in opened.blocks():
+            yield torch.from_numpy(convert.resample_chunk(levels.add(block)))
+        levels.check()
+        yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+
+
+def check_sound(path: Path | str, channel: int | None = None) -> None:
+    """Decode a file to see that there is sound in it, or in one of its channels.
+
+    Raises:
+        UserError: as for `read_audio`, or if every sample is zero.
+    """
+    path = Path(path)
+    with _named(path), _opened(path) as opened:
+        levels = Levels(channel=channel)
+        for block in opened.blocks():
+            levels.add(block)
+        levels.check()
+        if not levels.mixed:
+            raise OddAudio("silence only")
+
+
+@contextmanager
+def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
+    """Give a function that appends samples (S,) to a mono 16-bit file, which appears only if the block ends well.
+
+    Args:
+        path: its suffix, of `OUTPUT_FORMATS`, says the format; its folder is made. Samples outside [-1, 1] are clipped.
+        sample_rate: in Hz.
+    """
+    path = Path(path)
+    kind = OUTPUT_FORMATS[path.suffix.lower()]
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w+b") as opened,
+        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
+    ):
+        yield lambda wave: file.write(wave.to("cpu", torch.float32).clamp(-1.0, 1.0).numpy())

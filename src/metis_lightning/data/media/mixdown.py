@@ -1,0 +1,138 @@
+"""LibriMix's way from LibriSpeech and WHAM! files to a mixture, as its published metadata fixes it.
+
+Each source times its gain, resampled by `scipy.signal.resample_poly` from 16 kHz, cut to the shortest ("min") or padded
+to the longest ("max"), noise included, and added up (Cosentino et al., 2005.11262; github.com/JorisCos/LibriMix).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from metis_lightning.data.media.audio import decode
+from metis_lightning.data.media.storage import location_stamp, read_bytes
+from metis_lightning.errors import UserError
+from metis_lightning.types import AudioSource
+
+RATE = 16_000
+"""Sample rate in Hz of LibriSpeech and of the WHAM! noises that LibriMix takes."""
+
+MODES = ("min", "max")
+
+_FADE = RATE // 2 + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, local or a URL, and the factor that it is heard with."""
+
+    path: str
+    gain: float
+
+
+@dataclass(frozen=True)
+class Mixdown(AudioSource):
+    """The sum of some of a mixture's parts, made when it is read.
+
+    parts: the voices, in the order of the metadata.
+    noise: what follows them as the last part, or None.
+    sample_rate: of the result, in Hz.
+    mode: "min" or "max".
+    take: which parts are summed, counted from 0: (0,) is the first source, (0, 1) the clean mixture of two.
+    """
+
+    parts: tuple[Part, ...]
+    noise: Part | None
+    sample_rate: int
+    mode: str
+    take: tuple[int, ...]
+
+    def frames(self) -> tuple[np.ndarray, int]:
+        """Return (S, 1) float32 and the sample rate.
+
+        Raises:
+            UserError: if a file cannot be read or is not at 16 kHz.
+        """
+        fitted = _transformed(self.parts, self.noise, self.sample_rate, self.mode)
+        taken = np.stack([fitted[number] for number in self.take], axis=1)
+        return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
+
+    def stamp(self) -> str:
+        """Return the stamps of the parts, and what is done to them."""
+        return self._rule(location_stamp)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the parts' bytes and of what is done to them."""
+        return hashlib.sha256(self._rule(_bytes_digest).encode()).hexdigest()
+
+    def _rule(self, name: Callable[[str], str]) -> str:
+        """Return the parts, each as `name` has it, and what is done to them."""
+        parts = [*self.parts, *([self.noise] if self.noise else [])]
+        heard = "|".join(f"{name(part.path)}*{part.gain!r}" for part in parts)
+        return f"{heard}|{self.sample_rate}|{self.mode}|{self.take}"
+
+    def __str__(self) -> str:
+        return "+".join(([*self.parts, *([self.noise] if self.noise else [])])[number].path for number in self.take)
+
+
+# A mixture and its sources are asked for one after the other.
+@lru_cache(maxsize=4)
+def _transformed(parts: tuple[Part, ...], noise: Part | None, sample_rate: int, mode: str) -> tuple[np.ndarray, ...]:
+    voices = [_first_channel(part) for part in parts]
+    gains = [part.gain for part in parts]
+    if noise is not None:
+        longest = max(map(len, voices))
+        voices, gains = [*voices, lengthen(_first_channel(noise)[:longest], longest)], [*gains, noise.gain]
+    scaled = [voice * np.float32(gain) for voice, gain in zip(voices, gains, strict=True)]
+    resampled = [wave if sample_rate == RATE else resample_poly(wave, sample_rate, RATE) for wave in scaled]
+    return tuple(fit(resampled, mode))
+
+
+def fit(waves: Sequence[np.ndarray], mode: str) -> list[np.ndarray]:
+    """Cut waves (S,) to the shortest ("min"), or pad them with zeros to the longest ("max").
+
+    >>> [wave.tolist() for wave in fit([np.ones(2), np.ones(1)], "max")]
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    if mode == "min":
+        return [wave[: min(map(len, waves))] for wave in waves]
+    longest = max(map(len, waves))
+    return [np.pad(wave, (0, longest - len(wave))) for wave in waves]
+
+
+def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
+    """Repeat a noise (S,) until it has `samples`, each time faded into itself by half a second of a Hann window.
+
+    Raises:
+        UserError: if a noise that must be repeated is shorter than the fade.
+    """
+    if len(noise) >= samples:
+        return noise[:samples]
+    if len(noise) <= _FADE:
+        raise UserError(
+            f"a noise of {len(noise) / RATE:.2f} s is too short to be repeated; LibriMix's are longer than 0.5 s"
+        )
+    rise = (0.5 - 0.5 * np.cos(np.pi * np.arange(_FADE) / (_FADE - 1))).astype(noise.dtype)
+    longer = noise
+    while len(longer) < samples:
+        seam = longer[-_FADE:] * rise[::-1] + noise[:_FADE] * rise
+        longer = np.concatenate([longer[:-_FADE], seam, noise[_FADE:]])
+    return longer[:samples]
+
+
+# The voices of a mixture, its sources and their enrollments are made of the same few files.
+@lru_cache(maxsize=16)
+def _bytes_digest(path: str) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def _first_channel(part: Part) -> np.ndarray:
+    frames, rate = decode(read_bytes(part.path), part.path)
+    if rate != RATE:
+        raise UserError(f"{part.path}: at {rate} Hz; LibriMix is made of files at {RATE} Hz")
+    return frames[:, 0]

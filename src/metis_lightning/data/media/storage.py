@@ -1,0 +1,212 @@
+"""Corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, https://, memory://, …).
+
+What lies in a folder at any depth: one walk for corpora, noises and inputs, so that all find the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fsspec.core import url_to_fs
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import is_regular
+
+
+def is_url(root: str) -> bool:
+    """Tell a URL from a local path.
+
+    >>> is_url("s3://bucket/Emilia"), is_url("/data/Emilia")
+    (True, False)
+    """
+    return "://" in root
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file below a root: its relative name, and a stamp that changes when its content does."""
+
+    name: str
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The files below a root, which is a folder or a URL. Links to folders are followed."""
+
+    root: str
+
+    def path(self, name: str) -> str:
+        """Return the path or URL of a file below the root; of the root itself for an empty name."""
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def files(self, suffixes: Sequence[str]) -> list[Listed]:
+        """Return the files of any depth whose names end with one of `suffixes`, in order of their names.
+
+        Raises:
+            UserError: if there is no such folder, or the URL cannot be listed.
+        """
+        listed = self._remote() if is_url(self.root) else self._local()
+        chosen = (file for file in listed if file.name.endswith(tuple(suffixes)))
+        return sorted(chosen, key=lambda file: file.name)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file below the root for reading bytes.
+
+        Raises:
+            UserError: if it cannot be opened.
+        """
+        try:
+            if not is_url(self.root):
+                return Path(self.path(name)).open("rb")
+            filesystem, path = _filesystem(self.path(name))
+            return filesystem.open(path, "rb")
+        except OSError as error:
+            raise UserError(
+                f"{self.path(name)}: cannot be read ({error}); check the path and its permissions"
+            ) from error
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file of this name below the root."""
+        if not is_url(self.root):
+            return Path(self.path(name)).is_file()
+        filesystem, path = _filesystem(self.path(name))
+        return bool(filesystem.exists(path))
+
+    def _local(self) -> list[Listed]:
+        if not Path(self.root).is_dir():
+            raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
+        return [Listed(path.relative_to(self.root).as_posix(), stamp_of(path)) for path in files_below(Path(self.root))]
+
+    def _remote(self) -> list[Listed]:
+        filesystem, base = _filesystem(self.root)
+        try:
+            found: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{self.root}: cannot be listed ({error}); check the URL and its credentials") from error
+        return [Listed(path[len(base.rstrip("/")) + 1 :], _remote_stamp(info)) for path, info in found.items()]
+
+
+def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
+    """Return `size` bytes of a local file or a URL from `offset` on; all that follow if None.
+
+    Raises:
+        UserError: if it cannot be read, or ends early.
+    """
+    try:
+        data = _remote_bytes(location, offset, size) if is_url(location) else _local_bytes(location, offset, size)
+    except OSError as error:
+        raise UserError(f"{location}: cannot be read ({error}); check the data root") from error
+    if size is not None and len(data) < size:
+        raise UserError(f"{location}: ends before byte {offset + size}; it changed since it was prepared: prepare anew")
+    return data
+
+
+def location_stamp(location: str | Path) -> str:
+    """Return size and time of change of a local file, or the URL: what tells whether a file is another by now.
+
+    Raises:
+        FileNotFoundError: if a local file is not there.
+    """
+    if is_url(str(location)):
+        return str(location)
+    status = os.stat(location)
+    return f"{status.st_size}|{status.st_mtime_ns}"
+
+
+def stamp_of(*paths: Path) -> str:
+    """Return a stamp of local files that changes when one of them does, comes or goes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        if path.exists():
+            stat = path.stat()
+            digest.update(os.fsencode(path.name) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
+    if not is_regular(Path(path)):
+        raise FileNotFoundError(f"no such file, or not a plain one: {path}")
+    with open(path, "rb") as file:
+        # Not more than there is: memory for what is read is asked for at once.
+        left = max(0, os.fstat(file.fileno()).st_size - offset)
+        file.seek(offset)
+        return file.read(left if size is None else min(size, left))
+
+
+def _remote_bytes(url: str, offset: int, size: int | None) -> bytes:
+    filesystem, path = _filesystem(url)
+    return filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: fsspec cannot open this kind of URL ({error})") from error
+
+
+def _remote_stamp(info: dict[str, Any]) -> str:
+    changed = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
+    return f"{info.get('size')}-{changed}"
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is no data by its name: Macs leave `._name` and `.DS_Store` on foreign disks.
+
+    >>> is_hidden("._take.wav"), is_hidden("take.wav")
+    (True, False)
+    """
+    return name.startswith(".")
+
+
+def shown_in(folder: Path) -> list[Path]:
+    """Return what a folder holds in order of the names, without what is hidden; nothing if it is no folder."""
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield a folder and those below it, each with its regular files, in order of their names.
+
+    Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out.
+
+    Raises:
+        UserError: if a folder cannot be read.
+    """
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status, paths = os.stat(folder), shown_in(folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+        if (here := (status.st_dev, status.st_ino)) not in above:
+            yield folder, [path for path in paths if is_regular(path)]
+            waiting += [(path, above | {here}) for path in reversed(paths) if path.is_dir()]
+
+
+def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """Return the files below a folder in order of their names; with `suffixes`, those that end so in either case."""
+    return sorted(
+        path for _, files in walk(root) for path in files if suffixes is None or path.suffix.lower() in suffixes
+    )
+
+
+def left_out(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
+    """Return a line on those files of a folder that end otherwise, as some may be meant; nothing if there are none.
+
+    >>> left_out(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})
+    'left out of noise: 2 .mp3, the first b.mp3; what is read ends with .wav'
+    """
+    others = [path for path in files if path.suffix.lower() not in suffixes]
+    if not others:
+        return ""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in others)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"left out of {root}: {kinds}, the first {others[0]}; what is read ends with {', '.join(sorted(suffixes))}"

@@ -1,0 +1,1 @@
+"""Recipes: how one utterance of a corpus becomes one training item, one file per task."""

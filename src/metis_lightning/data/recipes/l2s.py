@@ -1,0 +1,266 @@
+"""Lip to speech: an utterance and what its speaker's lips do, 25 frames a second.
+
+Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
+
+Pictures of a mouth as a visual encoder takes them, and the recipe that gives them to it.
+
+Shape letters: F frames at 25 Hz, C the pixels of a frame, row by row.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.mouths import SIZE
+from metis_lightning.data.media.video import read_video
+from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem, derived_generator, draw_int
+from metis_lightning.errors import UserError
+from metis_lightning.types import VIDEO_RATE, WAVE_RATE
+
+_SUFFIXES = (".safetensors", ".npy")
+_HOP = WAVE_RATE // VIDEO_RATE
+
+
+class VisualRecipe(Recipe):
+    """Whole utterances with a feature for every 40 ms. A subclass says where the features come from."""
+
+    @abstractmethod
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Return the features (F, C) of utterance `index`."""
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws.
+
+        Raises:
+            UserError: if the features are not as long as the audio, but for a frame or two.
+        """
+        return self.item(corpus, index, self.features(corpus, index))
+
+    def item(self, corpus: SpeechCorpus, index: int, features: Tensor) -> SpeechItem:
+        """Return the utterance with features (F, C) that were read.
+
+        Raises:
+            UserError: if they are not as long as the audio, but for a frame or two.
+        """
+        utterance, wave = corpus.utterances[index], corpus.wave(index)
+        if not check_lengths(len(features), wave.numel() / WAVE_RATE):
+            raise UserError(
+                f"utterance {utterance.id!r}: {len(features)} frames of features for {wave.numel() / WAVE_RATE:.2f} s; "
+                f"give {VIDEO_RATE} a second"
+            )
+        return SpeechItem(
+            id=utterance.id,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            wave=wave,
+            language=utterance.language,
+            features=features,
+            pieces=(Piece(index, 0, wave.numel()),),
+        )
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the utterance's length."""
+        return corpus.seconds(index)
+
+
+class LipRecipe(VisualRecipe):
+    """Features that a visual speech recogniser gave: `ID.safetensors` or `ID.npy` in a folder, (F, C) at 25 Hz.
+
+    The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
+    Without a folder, the features are those that the manifest lists beside each utterance (`lips`).
+    """
+
+    hears = False
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Name the folder; nothing is read yet."""
+        self.folder = None if folder is None else Path(folder)
+
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Read the features of an utterance.
+
+        Raises:
+            UserError: if there are none, they lie outside the folder, or the file holds something else.
+        """
+        return read_feature_file(self.file(corpus, index))
+
+    def file(self, corpus: SpeechCorpus, index: int) -> Path:
+        """Return the file of an utterance's features.
+
+        Raises:
+            UserError: if there is none, or it lies outside the folder.
+        """
+        utterance = corpus.utterances[index]
+        if self.folder is not None:
+            return feature_file(self.folder, utterance.id)
+        if utterance.lips is None:
+            raise UserError(f"utterance {utterance.id!r}: the manifest lists no lip features; name their folder")
+        return utterance.lips
+
+
+class EnvelopeRecipe(VisualRecipe):
+    """A stand-in for corpora without video, such as the starter corpus: these are no lips.
+
+    Four numbers are computed from the audio itself every 40 ms, the log energies of four bands, and spread over `dim`
+    dimensions by a fixed random map. Like lips they say how loud and how open the speech is and not which word it is,
+    but no face was seen: a model trained on them shows that training runs, and nothing about lip reading.
+    """
+
+    edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
+
+    def __init__(self, dim: int = 768) -> None:
+        """Choose the width."""
+        self.dim = dim
+
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Return the envelope features of an utterance."""
+        return envelope_features(corpus.wave(index), self.dim, self.edges_hz)
+
+
+def feature_file(folder: Path, utterance_id: str) -> Path:
+    """Return the file of an utterance's features in `folder`.
+
+    Raises:
+        UserError: if there is none, or it lies outside the folder.
+    """
+    paths = [folder / f"{utterance_id}{suffix}" for suffix in _SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{paths[0]}: no lip features of utterance {utterance_id!r}, nor with the ending .npy")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: lies outside the folder {folder}")
+    return path
+
+
+def read_feature_file(path: Path | str) -> Tensor:
+    """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
+
+    Raises:
+        UserError: if it is missing or holds something else.
+    """
+    path = Path(path)
+    features = _read(path)
+    if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
+        raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")
+    return features
+
+
+def _read(path: Path) -> Tensor:
+    """Return the one array of a file; neither format can run code as it is read here."""
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        (features,) = load_file(path).values()
+    except (ValueError, TypeError, EOFError, OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not one array of plain numbers ({error})") from error
+    return features.float()
+
+
+def check_lengths(frames: int, seconds: float) -> bool:
+    """Tell whether frames at 25 Hz last as long as a sound, but for two of them and 5%.
+
+    >>> check_lengths(37, 1.5), check_lengths(30, 1.5)
+    (True, False)
+    """
+    expected = seconds * VIDEO_RATE
+    return abs(frames - expected) <= 2 + 0.05 * expected
+
+
+def envelope_features(wave: Tensor, dim: int, edges_hz: tuple[float, ...]) -> Tensor:
+    """Return (F, dim): log band energies of a wave (S,) every 40 ms, times a fixed random matrix."""
+    frames = wave[: len(wave) // _HOP * _HOP].view(-1, _HOP)
+    power = torch.fft.rfft(frames * torch.hann_window(_HOP)).abs().square()
+    edges = [round(hz * _HOP / WAVE_RATE) for hz in edges_hz]
+    bands = [power[:, low:high].mean(dim=1) for low, high in zip(edges, edges[1:], strict=False)]
+    # About zero on average, and about one in size.
+    levels = (torch.stack(bands, dim=1) + 1e-6).log() / 5
+    spread = torch.randn(len(bands), dim, generator=derived_generator("envelope", dim)) / len(bands) ** 0.5
+    return levels @ spread
+
+
+CROP = 88
+"""Height and width of what the encoder sees of a mouth picture, in pixels."""
+
+_MEAN, _STD = 0.421, 0.165
+# ITU-R BT.601, as in torchvision.
+_LUMA = (0.2989, 0.587, 0.114)
+
+
+class MouthRecipe(VisualRecipe):
+    """Mouth pictures for a module with a visual encoder: (F, 88 * 88), grey and normalised.
+
+    Args:
+        folder: where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
+            show mouths already.
+        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the
+            middle, which suits validation (`val_recipe`).
+    """
+
+    def __init__(self, folder: Path | None = None, random_crop: bool = True) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.random_crop = random_crop
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the utterance with its mouth pictures."""
+        spare = SIZE - CROP
+        corner = (spare // 2, spare // 2)
+        if self.random_crop:
+            corner = (draw_int(spare + 1, generator), draw_int(spare + 1, generator))
+        pictures = encoder_input(read_mouths(mouth_video(corpus, index, self.folder)), corner)
+        return self.item(corpus, index, pictures.flatten(1))
+
+    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+        """Return the middle of an utterance's mouth pictures."""
+        return encoder_input(read_mouths(mouth_video(corpus, index, self.folder))).flatten(1)
+
+
+def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
+    """Return the mouth's video of an utterance: `ID.mp4` in a folder, or without one what the manifest lists.
+
+    Raises:
+        UserError: if there is none.
+    """
+    utterance = corpus.utterances[index]
+    path = utterance.video if folder is None else folder / f"{utterance.id}.mp4"
+    if path is None or not path.is_file():
+        raise UserError(
+            f"utterance {utterance.id!r}: no mouth video ({path}); give the folder of `prepare … --mouths`, "
+            "or remove the manifest's .parts and prepare anew"
+        )
+    return path
+
+
+def read_mouths(path: Path | str) -> np.ndarray:
+    """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video.
+
+    Raises:
+        UserError: if it is unreadable or of another size.
+    """
+    path = Path(path)
+    frames = read_video(path)
+    if frames.shape[1:3] != (SIZE, SIZE):
+        height, width = frames.shape[1:3]
+        raise UserError(
+            f"{path}: pictures of {width} x {height}, not of a mouth in {SIZE} x {SIZE}; crop with `prepare … --mouths`"
+        )
+    return frames
+
+
+def encoder_input(mouths: np.ndarray, corner: tuple[int, int] = ((SIZE - CROP) // 2,) * 2) -> Tensor:
+    """Return what Auto-AVSR's encoder takes: (F, 88, 88) float32, cropped, grey, of about mean 0 and deviation 1.
+
+    Args:
+        mouths: (F, 96, 96, 3) uint8.
+        corner: the row and the column where the crop starts; the middle by default.
+    """
+    row, column = corner
+    pixels = torch.from_numpy(mouths[:, row : row + CROP, column : column + CROP]).float() / 255
+    return (pixels @ torch.tensor(_LUMA) - _MEAN) / _STD

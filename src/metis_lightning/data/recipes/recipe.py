@@ -1,0 +1,197 @@
+"""Recipes: how one utterance of a corpus becomes one training item.
+
+A task's data differ only in its recipe; the corpus, the batches and the DataModule stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.types import HOP, TOKEN_RATE, Applied
+
+if TYPE_CHECKING:
+    from metis_lightning.data.recipes.noises import Recordings
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a wave that comes from utterance `index`: where it starts there and how long it is, in samples."""
+
+    index: int
+    start: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class SpeechItem:
+    """One row of a batch before padding; the fields are those of `SpeechBatch`.
+
+    wave: (S,) float32 at 24 kHz, the prompt followed by the target.
+    source: (S,) or None, what is heard: the prompt followed by the corrupted target.
+    prompt_length: samples at the start of `wave` that are the prompt, or None if the task leaves that to the model.
+    applied: what was done to the target to make `source`.
+    script: the text that the model is given to speak, in `language`; empty if there is none.
+    features: (F, C) float32 or None, frames of a condition that is not audio.
+    pieces: what `wave` is made of, in order, up to its level; empty if it is no recording any more.
+    ssl_tokens, acoustic_tokens: (T,) and (T, Q) of `wave` from a token store, which fills them in; None without.
+    """
+
+    id: str
+    speaker: str
+    text: str
+    wave: Tensor
+    source: Tensor | None = None
+    prompt_length: int | None = None
+    applied: Applied = field(default_factory=dict)
+    language: str = ""
+    script: str = ""
+    features: Tensor | None = None
+    pieces: tuple[Piece, ...] = ()
+    ssl_tokens: Tensor | None = None
+    acoustic_tokens: Tensor | None = None
+
+
+class Recipe(ABC):
+    """Turns an utterance into an item, with all chance from the generator it is given."""
+
+    hears: bool = True
+    """Whether the item needs the sound itself where its tokens are read from a store, for a source or features."""
+
+    @abstractmethod
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the item made from utterance `index` of `corpus`."""
+
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders that the recipe draws from beside the corpus, which are looked through before training."""
+        return ()
+
+    @abstractmethod
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the most that the item can last, in seconds, without reading audio."""
+
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether an utterance's items differ in length from draw to draw; if not, all last `seconds`."""
+        return False
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return what the item lasts that is made with such a generator, without reading audio.
+
+        Batches are planned by it. It draws what decides the length as `__call__` does, and nothing before that.
+        """
+        return self.seconds(corpus, index)
+
+
+class PlainRecipe(Recipe):
+    """Clean speech: whole utterances, or random crops of one length.
+
+    The text stays that of the whole utterance, also beside a crop.
+    """
+
+    hears = False
+
+    def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
+        """Choose whole utterances or crops.
+
+        Args:
+            max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
+            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or the utterance
+                followed by silence where it is shorter. For codecs.
+
+        Raises:
+            ValueError: if both are given, or one is shorter than a token frame.
+        """
+        if max_seconds is not None and crop_seconds is not None:
+            raise ValueError("give max_seconds or crop_seconds, not both")
+        self.limit = max_seconds if crop_seconds is None else crop_seconds
+        self.fixed = crop_seconds is not None
+        if self.limit is not None and whole_frames(self.limit) < HOP:
+            raise ValueError(f"a crop of {self.limit} s is shorter than one token frame (0.02 s)")
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return the utterance or a crop of it."""
+        utterance, wave = corpus.utterances[index], corpus.wave(index)
+        samples = wave.numel() if self.limit is None else whole_frames(self.limit)
+        start = crop_start(wave, samples, generator)
+        wave = wave[start : start + samples]
+        pieces = (Piece(index, start, wave.numel()),)
+        if self.fixed:
+            wave = pad(wave, (0, samples - wave.numel()))
+        return SpeechItem(id=utterance.id, speaker=utterance.speaker, text=utterance.text, wave=wave, pieces=pieces)
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the crop's length, or the utterance's."""
+        listed = corpus.seconds(index)
+        if self.limit is None:
+            return listed
+        return self.limit if self.fixed else min(listed, self.limit)
+
+
+def whole_frames(seconds: float) -> int:
+    """Return the samples of a duration at 24 kHz, rounded to whole token frames.
+
+    >>> whole_frames(1.005)
+    24000
+    """
+    return round(seconds * TOKEN_RATE) * HOP
+
+
+def random_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Return `samples` consecutive samples of a (S,) wave from a random place, or all of a shorter wave."""
+    start = crop_start(wave, samples, generator)
+    return wave[start : start + samples]
+
+
+def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
+    """Return where a random crop of `samples` samples of a (S,) wave starts: 0, without a draw, in a shorter wave."""
+    spare = wave.numel() - samples
+    return draw_int(spare + 1, generator) if spare > 0 else 0
+
+
+def draw_int(stop: int, generator: torch.Generator) -> int:
+    """Draw an integer from 0 to `stop` - 1."""
+    return int(torch.randint(stop, (), generator=generator))
+
+
+def draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """Draw a float from [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def draw_coin(chance: float, generator: torch.Generator) -> bool:
+    """Draw True with probability `chance`."""
+    return float(torch.rand((), generator=generator)) < chance
+
+
+def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> torch.Generator:
+    """Return the generator of all draws of an item: a hash of (seed, epoch, id)."""
+    return derived_generator("item", seed, epoch, corpus.utterances[index].id)
+
+
+def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarray | Callable[[int], np.ndarray]:
+    """Return the seconds (N,) of all items of a corpus; a function of the epoch where they are drawn in each."""
+    indices = range(len(corpus))
+    if not recipe.varies(corpus):
+        return np.fromiter((recipe.seconds(corpus, index) for index in indices), dtype=np.float64)
+
+    def of_epoch(epoch: int) -> np.ndarray:
+        drawn = (recipe.drawn_seconds(corpus, i, item_generator(seed, epoch, corpus, i)) for i in indices)
+        return np.fromiter(drawn, dtype=np.float64)
+
+    return of_epoch
+
+
+def derived_generator(*parts: int | str) -> torch.Generator:
+    """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    # 63 bits: torch takes signed seeds.
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,129 @@
+"""Speech enhancement: clean speech, and the same through a room, with noise, in a narrow band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.corruption import add_noise, band_limit, convolve_room
+from metis_lightning.data.media.mixing import is_silent, peak_gain
+from metis_lightning.data.recipes.noises import Noises, RecordedNoises, Recordings, SyntheticNoises
+from metis_lightning.data.recipes.prompts import Prompts, check_range
+from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recipes.rooms import RecordedRooms, Rooms, SyntheticRooms
+from metis_lightning.types import WAVE_RATE, Applied
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """How often speech is corrupted and how much (Metis, 2502.03128, section 4.2), in the order of application.
+
+    room_chance: of a room response.
+    noise_chance, snr_range: of noise, its SNR uniform between these in dB, over the speech as the room leaves it,
+        pauses and all, as in the DNS Challenge of 2020. Where either is silent there is no SNR, and no noise.
+    band_chance, cutoffs_hz: of a narrow band, up to one of these frequencies. The paper's "2/4/8 kHz" does not say
+        whether that is the band's edge (as here) or a sample rate.
+
+    Raises:
+        ValueError: if a chance is not between 0 and 1, the SNRs are reversed, or there is no cut-off to choose.
+    """
+
+    room_chance: float = 0.35
+    noise_chance: float = 0.9
+    snr_range: tuple[float, float] = (-5.0, 20.0)
+    band_chance: float = 0.25
+    cutoffs_hz: tuple[int, ...] = (2000, 4000, 8000)
+
+    def __post_init__(self) -> None:
+        for name in ("room_chance", "noise_chance", "band_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_range("snr_range", self.snr_range)
+        if not self.cutoffs_hz or min(self.cutoffs_hz) <= 0:
+            raise ValueError(f"cutoffs_hz must be frequencies above 0, got {self.cutoffs_hz}")
+
+
+class SeRecipe(Recipe):
+    """Clean speech as the target, and what is left of it as the source.
+
+    SE has no prompt when it is used (released code and paper), so by default it has none here: `prompt_length` is 0.
+    """
+
+    def __init__(
+        self,
+        corruptions: Corruptions = Corruptions(),  # noqa: B008  frozen
+        noise_root: Path | None = None,
+        rir_root: Path | None = None,
+        prompt_fraction: tuple[float, float] | None = None,
+        max_prompt_seconds: float = 4.0,
+    ) -> None:
+        """Choose the corruptions.
+
+        Args:
+            corruptions: how often and how much.
+            noise_root: folder with wav or flac files of noise; None makes coloured noise and babble.
+            rir_root: folder with wav or flac files of room responses and nothing else (of OpenSLR 28 that is
+                `simulated_rirs`: its other folders hold noises too); None makes them.
+            prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
+                the prompt, as in the other tasks.
+            max_prompt_seconds: no prompt is longer.
+
+        Raises:
+            ValueError: if `prompt_fraction` is not a range within [0, 1).
+        """
+        self.corruptions = corruptions
+        self.noises: Noises = SyntheticNoises() if noise_root is None else RecordedNoises(noise_root)
+        self.rooms: Rooms = SyntheticRooms() if rir_root is None else RecordedRooms(rir_root)
+        self.prompts = None if prompt_fraction is None else Prompts("prefix", prompt_fraction, max_prompt_seconds)
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return clean speech as `wave`, and a clean prompt, if any, before corrupted speech as `source`."""
+        utterance, clean = corpus.utterances[index], corpus.wave(index)
+        prompt, target = clean[:0], clean
+        if self.prompts is not None:
+            prompt, target, *_ = self.prompts.draw(corpus, index, generator)
+        heard, applied = self._corrupt(corpus, index, target, generator)
+        source = torch.cat([prompt, heard])
+        gain = peak_gain(clean, source)
+        return SpeechItem(
+            id=utterance.id,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            wave=clean * gain,
+            source=source * gain,
+            prompt_length=prompt.numel(),
+            applied={**applied, "gain": gain},
+            pieces=(Piece(index, 0, clean.numel()),),
+        )
+
+    def recordings(self) -> Sequence[Recordings]:
+        """Return the folders of noises and rooms, as far as the corruptions draw from them."""
+        drawn = ((self.noises, self.corruptions.noise_chance), (self.rooms, self.corruptions.room_chance))
+        return [one.recordings for one, chance in drawn if chance and isinstance(one, RecordedNoises | RecordedRooms)]
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the utterance's length."""
+        return corpus.seconds(index)
+
+    def _corrupt(
+        self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Applied]:
+        """Return corrupted speech (S,) in time with the clean, and what was done."""
+        chances, applied = self.corruptions, dict[str, float | str]()
+        if draw_coin(chances.room_chance, generator):
+            response, room = self.rooms.draw(generator)
+            speech, applied = convolve_room(speech, response), {**applied, **room}
+        if draw_coin(chances.noise_chance, generator):
+            noise, kind = self.noises.draw(corpus, index, speech.numel(), generator)
+            snr_db = draw_uniform(*chances.snr_range, generator)
+            if not (is_silent(speech) or is_silent(noise)):
+                speech, applied = add_noise(speech, noise, snr_db), {**applied, **kind, "snr_db": snr_db}
+        if draw_coin(chances.band_chance, generator):
+            cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]
+            speech, applied = band_limit(speech, cutoff_hz, WAVE_RATE), {**applied, "cutoff_hz": cutoff_hz}
+        return speech, applied

@@ -1,0 +1,101 @@
+"""Target speaker extraction: a prompt of one voice, then that voice with another on top."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.media.mixing import PEAK, Mixed, add_voices, is_silent, mix_at_snr
+from metis_lightning.data.recipes.prompts import Enrollment, Prompts, check_range, draw_interferer, speech_crop
+from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, draw_uniform
+from metis_lightning.types import Applied
+
+
+class TseRecipe(Recipe):
+    """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
+
+    The paper adds another sample to the rest of the target "by plain waveform addition", both as loud as they are: that
+    is `snr_range: null`. An SNR is ours, as is the length of the prefix, which the paper does not state.
+    """
+
+    def __init__(
+        self,
+        snr_range: tuple[float, float] | None = (-5.0, 5.0),
+        enrollment: Enrollment = "prefix",
+        prompt_fraction: tuple[float, float] = (0.1, 0.4),
+        max_prompt_seconds: float = 4.0,
+        gain_db: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """Choose the mixtures.
+
+        Args:
+            snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt; the interferer
+                is turned and repeated as a loop, and where either is silent the target stays alone. None adds the
+                interferer as it is: a longer one is cropped, a shorter one ends before the target.
+            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
+            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+            max_prompt_seconds: no prompt is longer.
+            gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of 0.99.
+
+        Raises:
+            ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is unknown.
+        """
+        if snr_range is not None:
+            check_range("snr_range", snr_range)
+        check_range("gain_db", gain_db)
+        self.snr_range, self.gain_db = snr_range, gain_db
+        self.prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return prompt and target as `wave`, prompt and mixture as `source`."""
+        utterance = corpus.utterances[index]
+        prompt, target, pieces, chosen = self.prompts.draw(corpus, index, generator)
+        mixed, added = self._mix(corpus, index, target, generator)
+        wave = torch.cat([prompt * mixed.gain, mixed.target])
+        source = torch.cat([prompt * mixed.gain, mixed.mixture])
+        gain = self._level(wave, source, generator)
+        return SpeechItem(
+            id=utterance.id,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            wave=wave * gain,
+            source=source * gain,
+            prompt_length=prompt.numel(),
+            applied={**chosen, **added, "gain": mixed.gain * gain},
+            pieces=pieces,
+        )
+
+    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+        """Return the utterance's length, and the longest prompt's where that is put before it."""
+        return self.prompts.seconds(corpus, index)
+
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether the prompt is another utterance, which is drawn."""
+        return self.prompts.vary
+
+    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
+        """Return the utterance's length, and that of the prompt that such a generator draws."""
+        return self.prompts.drawn_seconds(corpus, index, generator)
+
+    def _mix(
+        self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
+    ) -> tuple[Mixed, Applied]:
+        """Return the target with an interferer on top, and what that is."""
+        interferer = draw_interferer(corpus, index, generator)
+        other, name = corpus.wave(interferer), corpus.utterances[interferer].id
+        if self.snr_range is None:
+            missing = target.numel() - other.numel()
+            other = pad(other, (0, missing)) if missing >= 0 else speech_crop(other, target.numel(), generator)
+            return add_voices(target, other), {"interferer": name}
+        other = speech_crop(other, target.numel(), generator)
+        snr_db = draw_uniform(*self.snr_range, generator)
+        if is_silent(target) or is_silent(other):
+            return Mixed(target, target, torch.zeros_like(target), gain=1.0), {}
+        return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
+
+    def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:
+        gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
+        loudest = max(float(wave.abs().max()), float(source.abs().max()))
+        return gain if gain * loudest <= PEAK else PEAK / loudest

@@ -1,0 +1,1 @@
+"""The token store: tokens of a corpus computed once and read in training."""

@@ -1,0 +1,98 @@
+"""Training items from a token store: what an item's wave is made of says which tokens it has.
+
+Shape letters: T token frames (50 a second), Q quantizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem
+from metis_lightning.data.token_store.store import ACOUSTIC, SSL, TokenStore
+from metis_lightning.errors import UserError
+from metis_lightning.types import HOP
+
+
+class StoredTokens:
+    """The stores of the kinds that a module trains on.
+
+    Tokens are those of whole recordings as they are: a crop takes the frames of its place, and what a recipe does to
+    the level of a wave is not done to its tokens. In both, training on audio differs a little at the edges.
+    """
+
+    def __init__(self, root: Path, fingerprints: Mapping[str, str]) -> None:
+        """Open the store of each kind for the tokenizer of its fingerprint.
+
+        Raises:
+            UserError: if one is damaged.
+        """
+        self.stores = {kind: TokenStore(root, kind, fingerprint) for kind, fingerprint in fingerprints.items()}
+
+    def check(self, corpus: SpeechCorpus) -> None:
+        """Refuse a corpus of which some utterances were never prepared.
+
+        Raises:
+            UserError: with how many and what to run.
+        """
+        names = corpus.utterances.names()
+        for store in self.stores.values():
+            store.check(names)
+
+    def num_samples(self, corpus: SpeechCorpus, index: int) -> int:
+        """Return the samples of utterance `index` at 24 kHz."""
+        store = next(iter(self.stores.values()))
+        return store.samples(corpus.utterances[index], lambda: corpus.samples(index))
+
+    def attach(self, corpus: SpeechCorpus, item: SpeechItem) -> SpeechItem:
+        """Return an item with the tokens of its wave.
+
+        Raises:
+            UserError: if its recipe does not say what the wave is made of, or the store lacks an utterance.
+        """
+        if not item.pieces:
+            raise UserError(
+                f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "
+                "tokens fit it; leave data.tokens out to train on audio"
+            )
+        cut = {kind: self._joined(corpus, item.pieces, store) for kind, store in self.stores.items()}
+        return replace(item, ssl_tokens=cut.get(SSL), acoustic_tokens=cut.get(ACOUSTIC))
+
+    def _joined(self, corpus: SpeechCorpus, pieces: tuple[Piece, ...], store: TokenStore) -> Tensor:
+        return torch.cat([self._cut(corpus, piece, store) for piece in pieces])
+
+    def _cut(self, corpus: SpeechCorpus, piece: Piece, store: TokenStore) -> Tensor:
+        """Return the frames of a piece (T, …), one for each of its hops.
+
+        The last hops of a recording have no SSL frame of their own: the window would reach past the end. Inside a wave
+        that goes on, after a prompt, they repeat the frame before.
+        """
+        values = store.read(corpus.utterances[piece.index], lambda: corpus.samples(piece.index))
+        start, count = round(piece.start / HOP), piece.samples // HOP
+        found = values[start : start + count]
+        if not len(found):
+            found = values[-1:] if len(values) else values.new_zeros((1, *values.shape[1:]))
+        return torch.cat([found, found[-1:].expand(max(0, count - len(found)), *found.shape[1:])])[:count]
+
+
+class SilentCorpus(SpeechCorpus):
+    """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
+
+    def __init__(self, corpus: SpeechCorpus, stored: StoredTokens) -> None:
+        """Take over a corpus's utterances."""
+        super().__init__(corpus.utterances, cache=False)
+        self._stored = stored
+
+    def wave(self, index: int) -> Tensor:
+        """Return silence (S,) of the utterance's length, which takes no memory; audio is not read."""
+        return torch.zeros(1).expand(self._stored.num_samples(self, index))
+
+
+def corpus_for(recipe: Recipe, corpus: SpeechCorpus, stored: StoredTokens | None) -> SpeechCorpus:
+    """Return the corpus that a recipe is given: one that reads no audio where tokens are all that it takes of it."""
+    return corpus if stored is None or recipe.hears else SilentCorpus(corpus, stored)

@@ -1,0 +1,1 @@
+"""Systems side by side, in TensorBoard and on one HTML page."""

@@ -1,0 +1,123 @@
+"""Systems side by side in TensorBoard: one run each, with the same tags."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from metis_lightning.evaluate.compare.clips import Heard
+from metis_lightning.evaluate.html.spectrogram import difference_picture, picture
+from metis_lightning.evaluate.results.columns import Column, word_errors_of
+from metis_lightning.evaluate.results.comparison import Comparison
+from metis_lightning.evaluate.results.runs import Result
+from metis_lightning.evaluate.tables.matching import Measured
+from metis_lightning.types import WAVE_RATE
+
+_EVENTS = "events.out.tfevents.*"
+
+
+class Board:
+    """Writes `FOLDER/SYSTEM/` for each system, and puts it in the place of what stood there once everything is written.
+
+    Tags, the same in every run: `{metric}/{test set}` (the mean, in its unit), `utterances/{test set}/{metric}` (a
+    point for each utterance, in the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`,
+    and the table of HParams. The difference, in dB, is from the system `target`, or else from the first.
+    """
+
+    def __init__(self, folder: Path, comparison: Comparison) -> None:
+        self.folder, self.comparison = folder, comparison
+        self._names = folder_names(comparison.systems)
+        self._writers: dict[str, SummaryWriter] = {}
+        self._counts: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._temporary = tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-")
+        for system, name in self._names.items():
+            writer = SummaryWriter(str(Path(self._temporary.name) / name))
+            self._writers[system] = writer
+            log_results(writer, self.comparison.results[system])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        if error is None:
+            for name in self._names.values():
+                self._replace(name)
+        self._temporary.cleanup()
+
+    def add(self, heard: Heard) -> None:
+        """Log one utterance for every system that has it."""
+        utterance = heard.utterance
+        place = f"{utterance.test_set}/{utterance.id}"
+        step = self._counts[utterance.test_set] = self._counts.get(utterance.test_set, -1) + 1
+        for system, entry in utterance.entries.items():
+            for metric, value in entry.row["metrics"].items():
+                if value is not None:
+                    tag = f"utterances/{utterance.test_set}/{metric}"
+                    self._writers[system].add_scalar(tag, Column.of(metric).scale * value, step)
+        for system, clip in heard.clips.items():
+            writer = self._writers[system]
+            writer.add_audio(f"audio/{place}", clip.wave.clamp(-1, 1)[None], 0, sample_rate=WAVE_RATE)
+            writer.add_image(f"mel/{place}", picture(clip.mel, heard.top), 0, dataformats="HWC")
+            if clip.difference is not None:
+                writer.add_image(f"difference/{place}", difference_picture(clip.difference), 0, dataformats="HWC")
+
+    def _replace(self, name: str) -> None:
+        """Move the new events of a system to its folder; of what is there, only events go."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob(_EVENTS):
+            old.unlink()
+        for new in (Path(self._temporary.name) / name).glob(_EVENTS):
+            new.replace(folder / new.name)
+
+
+def folder_names(systems: Sequence[str]) -> dict[str, str]:
+    """Return a folder's name for each system: one plain part of a path, whatever the system is called.
+
+    >>> folder_names(["nano", "a/b", "..", "a?b"])
+    {'nano': 'nano', 'a/b': 'a_b', '..': '_.', 'a?b': 'a_b_2'}
+    """
+    names: dict[str, str] = {}
+    for system in systems:
+        plain = re.sub(r"^\.", "_", re.sub(r"[^\w.,=+-]", "_", system))[:100] or "_"
+        count = 1 + sum(re.fullmatch(rf"{re.escape(plain)}(_\d+)?", name) is not None for name in names.values())
+        names[system] = plain if count == 1 else f"{plain}_{count}"
+    return names
+
+
+def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
+    """Log a system's means, and what they were reached with, for the table of HParams."""
+    means: dict[str, float] = {}
+    for result in results:
+        for metric in result.metrics:
+            measured = Measured.of(result.metrics, metric, Column.of(metric).scale, word_errors_of(result.test_set))
+            if measured.mean is not None:
+                means[f"{metric}/{result.test_set}"] = measured.mean
+    for tag, mean in means.items():
+        writer.add_scalar(tag, mean, 0)
+    for summary in hparams(_settings(results), means):
+        # In the run itself: `add_hparams` would make a run of its own beside it.
+        writer._get_file_writer().add_summary(summary)
+
+
+def _settings(results: Sequence[Result]) -> dict[str, Any]:
+    """Return what a system was run with: its run, its protocol, and what identifies it."""
+    first = results[0]
+    identity: Mapping[str, Any] = first.identity
+    settings = {**first.protocol.settings, "system": first.system, "run": first.run, "protocol": first.protocol.mark}
+    return {
+        **settings,
+        **{key: value if isinstance(value, (int, float)) else str(value) for key, value in identity.items()},
+    }

@@ -1,0 +1,1 @@
+"""One run of `evaluate`: systems over test sets to waveforms and scored rows."""

@@ -1,0 +1,201 @@
+"""What a system made of a test item: a waveform, or why there is none.
+
+Shape letters: S samples.
+
+Folders of audio that any other tool made: `wavs:DIR`, one file an item, named by its id. They need no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metis_lightning.data.media.audio import UnsoundFile, read_recording
+from metis_lightning.data.media.storage import is_hidden, shown_in
+from metis_lightning.errors import UserError
+from metis_lightning.files import is_regular, sha256_of
+from metis_lightning.types import WAVE_RATE, TestItem, Trial
+
+MISSING = "missing"
+"""Why there is no waveform, where a folder of another tool's has no file for an item."""
+
+SHORTEST_SECONDS = 0.1
+"""What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A waveform (S,) at its own `sample_rate` in Hz; None with the reason in `error`.
+
+    seconds: that it took to make; None if that is not known.
+    steps: of the samplers of both stages; None if there were none.
+    channels: as the system gave it, before they were averaged.
+    was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
+    """
+
+    wave: Tensor | None
+    error: str | None = None
+    seconds: float | None = None
+    steps: int | None = None
+    sample_rate: int | None = WAVE_RATE
+    channels: int | None = 1
+    was_made: bool = True
+
+    @property
+    def fault(self) -> str | None:
+        """Why there is nothing to score; None if there is."""
+        if self.wave is None:
+            return self.error
+        if not self.wave.numel():
+            return "the signal is empty"
+        if not self.wave.isfinite().all():
+            return "the signal has samples that are not finite"
+        if not self.wave.any():
+            return "the signal is silent"
+        is_short = self.wave.numel() < round(SHORTEST_SECONDS * self.rate)
+        return f"the signal is shorter than {SHORTEST_SECONDS} s" if is_short else None
+
+    @property
+    def rate(self) -> int:
+        """The sample rate of `samples()`, in Hz."""
+        return self.sample_rate or WAVE_RATE
+
+    def samples(self) -> Tensor:
+        """Return the waveform; no samples if there is none, or they are not finite."""
+        return torch.empty(0) if self.wave is None or not self.wave.isfinite().all() else self.wave
+
+
+Run = Callable[[Trial, TestItem, int], Output]
+"""A loaded system: a trial, its audio and a seed to what it makes of them."""
+
+
+def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
+    """Run a loaded system on an item and time it; that it refuses the item is a result too, anything else a bug."""
+    start = time.perf_counter()
+    try:
+        output = run(trial, item, seed)
+    except UserError as error:
+        seconds = round(time.perf_counter() - start, 3)
+        return Output(None, f"not generated: {error}", seconds, sample_rate=None, channels=None)
+    except Exception as error:
+        error.add_note(f"while generating {trial.id}")
+        raise
+    return replace(output, seconds=round(time.perf_counter() - start, 3)) if output.was_made else output
+
+
+PREFIX = "wavs:"
+"""How a folder of audio is told from a bundle on the command line."""
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
+"""Files of these belong to an item, though of some formats nothing can be read, which is then said in its row."""
+
+_NUMBER = re.compile(r"fileid_\d+$")
+
+
+@dataclass(frozen=True)
+class WavFolder:
+    """A folder and the files in it, by the ids of the items that they are of; `extra` are those of no item."""
+
+    folder: Path
+    files: Mapping[str, Path]
+    extra: Sequence[str]
+
+    @classmethod
+    def of(cls, folder: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> WavFolder:
+        """List a folder.
+
+        Args:
+            folder: with files named `ID`, or as other tools name them; the latter may lie in folders within.
+            ids: of all items.
+            by_other_name: an item's id by names that other tools have for it.
+
+        Raises:
+            UserError: there is no such folder, no audio file in it, two files of one id, or a link out of it.
+        """
+        if not folder.is_dir():
+            raise UserError(f"--system {PREFIX}{folder}: no such folder")
+        files: dict[str, Path] = {}
+        extra = []
+        for path in _audio(folder):
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"--system {PREFIX}{folder}: {path.name} leads out of the folder; copy the file into it"
+                )
+            item_id = _item(path.relative_to(folder), ids, by_other_name)
+            if item_id is not None and (other := files.setdefault(item_id, path)) is not path:
+                named = f"{other.relative_to(folder)} and {path.relative_to(folder)}"
+                raise UserError(f"--system {PREFIX}{folder}: {named} are of one id; keep one")
+            if item_id is None and path.parent == folder:
+                extra.append(path.name)
+        if not files and not extra:
+            raise UserError(
+                f"--system {PREFIX}{folder}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav"
+            )
+        return cls(folder, files, extra)
+
+    def require_some(self, ids: Collection[str]) -> None:
+        """Refuse a folder that has a file for none of these items: its files are named by another rule.
+
+        Raises:
+            UserError: showing a name of each side.
+        """
+        if not any(item_id in self.files for item_id in ids):
+            names = self.extra or [str(path.relative_to(self.folder)) for path in self.files.values()]
+            raise UserError(
+                f"--system {PREFIX}{self.folder}: files for 0 of {len(ids)} items: one is called {names[0]}, an item "
+                f"{sorted(ids)[0]}; name the files ID.wav (--export writes the items by their ids)"
+            )
+
+    def read(self, item_id: str) -> Output:
+        """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
+        path = self.files.get(item_id)
+        return _nothing(MISSING) if path is None else read_output(path)
+
+    def digest(self, ids: Collection[str]) -> str:
+        """Return the SHA-256 of what the folder has for these items."""
+        listed = [f"{each} {sha256_of(self.files[each]) if each in self.files else MISSING}" for each in sorted(ids)]
+        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def read_output(path: Path) -> Output:
+    """Return an audio file as one channel at its own rate: channels are averaged.
+
+    What is no sound (broken, empty, not finite, far beyond 1) is a failed output; silence is left to the metrics.
+    """
+    try:
+        heard = read_recording(path)
+    except UnsoundFile as error:
+        return _nothing(error.reason)
+    except UserError:
+        return _nothing("not a readable audio file")
+    return Output(heard.wave, sample_rate=heard.sample_rate, channels=heard.channels, was_made=False)
+
+
+def _audio(folder: Path) -> Iterator[Path]:
+    """Yield the audio of a folder and of the folders in it."""
+    within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    for each in (folder, *(path for path in within if not is_hidden(path.name))):
+        yield from (path for path in shown_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
+
+
+def _item(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:
+    """Return the id of the item that a file, relative to its folder, is of."""
+    if path.parent == Path() and path.stem in ids:
+        return path.stem
+    name = path.with_suffix("").as_posix()
+    if name in by_other_name:
+        return by_other_name[name]
+    # What enhances the recordings of the DNS Challenge keeps the number at the end of their names.
+    number = _NUMBER.search(name)
+    return None if number is None else by_other_name.get((path.parent / number[0]).as_posix())
+
+
+def _nothing(reason: str) -> Output:
+    return Output(None, reason, sample_rate=None, channels=None, was_made=False)

@@ -1,0 +1,1 @@
+"""The paper's tables with our results, as Markdown, LaTeX, CSV and HTML."""

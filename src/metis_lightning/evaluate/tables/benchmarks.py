@@ -1,0 +1,189 @@
+"""The paper's tables as data: `evaluation/benchmarks/*.yaml`, one file a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from metis_lightning.errors import UserError
+from metis_lightning.safe_parsing import read_yaml
+
+LABELS = ("task", "test_set", "system", "train_data")
+"""What names a row of the paper's, in the order of columns."""
+
+
+@dataclass(frozen=True)
+class OurColumn:
+    """Which column of our results stands beside one of the paper's.
+
+    `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked.
+    `differs` says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
+    `by_test_set` names the column of test sets that the paper measures with another model.
+    """
+
+    column: str
+    differs: str | None = None
+    scale: float | None = None
+    by_test_set: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, test_set: str) -> OurColumn:
+        """Return what stands beside a number on a test set of the paper's."""
+        return replace(self, column=self.by_test_set.get(test_set, self.column))
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Which of our results belong to a table, and how they are shown.
+
+    Args:
+        task: all results of this task are listed under the paper's rows, unless `lists_all` is false because another
+            table of the task lists them.
+        first: the systems that come first there, in this order; the others follow by name.
+        baseline: the system that the others are tested against.
+        test_sets: other names that a test set of the paper's may have in our results.
+        columns: by the paper's metrics.
+        lists_all: see `task`.
+        rows_task: of which task the paper's rows are, where they do not say it; None for `task`.
+    """
+
+    task: str
+    first: tuple[str, ...] = ()
+    baseline: str | None = None
+    test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, OurColumn] = field(default_factory=dict)
+    lists_all: bool = True
+    rows_task: str | None = None
+
+    def is_test_set(self, theirs: str, ours: str) -> bool:
+        """Return whether a test set of our results is one of the paper's, whatever its case and punctuation."""
+        return _plain(ours) in {_plain(name) for name in (theirs, *self.test_sets.get(theirs, ()))}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark on the paper's table: on all of it, or on the rows and the metric that `where` names."""
+
+    text: str
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def is_on(self, row: Mapping[str, Any], metric: str | None) -> bool:
+        """Return whether the remark is on a row's metric; on the row's name if `metric` is None."""
+        labels = {key: value for key, value in self.where.items() if key != "metric"}
+        return (
+            bool(labels)
+            and self.where.get("metric") == metric
+            and all(row.get(key) == value for key, value in labels.items())
+        )
+
+    def is_on_column(self, metric: str) -> bool:
+        """Return whether the remark is on a metric, in all rows."""
+        return set(self.where) == {"metric"} and self.where["metric"] == metric
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One table of the paper.
+
+    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the
+    name (or names) of the system in our results that stands for it; `settings`, which those results must have been
+    made with; and `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`.
+    `measured_with` says what the paper measured with. `name` is the file's stem.
+    """
+
+    name: str
+    table: int
+    title: str
+    source: str
+    measured_with: str
+    rows: tuple[dict[str, Any], ...]
+    ours: Ours | None = None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Return which of `LABELS` the rows have."""
+        return [key for key in LABELS if any(key in row for row in self.rows)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Return the metrics of all rows, in the order of the table."""
+        return list(dict.fromkeys(name for row in self.rows for name in row["metrics"]))
+
+
+def read_benchmarks(folder: Path) -> list[Benchmark]:
+    """Read every table of a folder, in the order of their numbers.
+
+    Raises:
+        UserError: there is no such folder, no table in it, or a file that is not of this form.
+    """
+    paths = sorted(folder.glob("*.yaml"))
+    if not paths:
+        raise UserError(
+            f"no *.yaml with the paper's rows in {folder}; give --benchmarks, or run from the project's folder"
+        )
+    return sorted((_read(path) for path in paths), key=lambda benchmark: benchmark.table)
+
+
+def our_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that a row's system may have in our results; the paper's own name is always one."""
+    named = row.get("ours", ())
+    return (*((named,) if isinstance(named, str) else named), row["system"])
+
+
+def origin_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the remark that a row's numbers are repeated from elsewhere; none if they are not."""
+    named = f"Not measured by the paper's authors: the numbers are those of {row.get('origin')}."
+    return [named] if "origin" in row else []
+
+
+def _read(path: Path) -> Benchmark:
+    """Read one table."""
+    fields = read_yaml(path)
+    try:
+        ours = fields.pop("ours", None)
+        benchmark = Benchmark(
+            name=path.stem,
+            rows=tuple(fields.pop("rows")),
+            ours=None if ours is None else _ours(ours),
+            notes=tuple(_note(note) for note in fields.pop("notes", ())),
+            **fields,
+        )
+        _check(benchmark)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a table of the paper: {error}") from error
+    return benchmark
+
+
+def _ours(fields: dict[str, Any]) -> Ours:
+    """Return how our results are shown, from the file's form."""
+    columns = {
+        metric: OurColumn(spec) if isinstance(spec, str) else OurColumn(**spec)
+        for metric, spec in fields.pop("columns", {}).items()
+    }
+    test_sets = {name: tuple(others) for name, others in fields.pop("test_sets", {}).items()}
+    return Ours(**{**fields, "first": tuple(fields.get("first", ()))}, columns=columns, test_sets=test_sets)
+
+
+def _note(fields: dict[str, str]) -> Note:
+    """Return a remark, from the file's form."""
+    return Note(fields["text"], {key: value for key, value in fields.items() if key != "text"})
+
+
+def _check(benchmark: Benchmark) -> None:
+    """Refuse rows without their fields, and a remark that is on nothing: its row or metric is misspelt."""
+    for row in benchmark.rows:
+        if not {"test_set", "system", "metrics"} <= set(row):
+            raise ValueError(f"a row needs test_set, system and metrics: {row}")
+    metrics = benchmark.metrics
+    for note in benchmark.notes:
+        on_row = any(note.is_on(row, metric) for row in benchmark.rows for metric in (None, *metrics))
+        if note.where and not on_row and not any(note.is_on_column(metric) for metric in metrics):
+            raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, with a hyphen for whatever is not a letter or a digit."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,102 @@
+"""One table of the paper with our results, before it has a format.
+
+Results and the paper's rows -> Markdown, LaTeX and CSV, one file a table, and one HTML page.
+
+The same input gives the same bytes: nothing in the files says when or where they were written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from metis_lightning.errors import UserError
+from metis_lightning.evaluate.results.runs import Result, find_results
+from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
+from metis_lightning.evaluate.tables.formats import latex, markdown
+from metis_lightning.evaluate.tables.layout import Notes, Table
+from metis_lightning.evaluate.tables.page import tables_page
+from metis_lightning.evaluate.tables.paper_section import paper_section
+from metis_lightning.evaluate.tables.records import to_csv
+from metis_lightning.evaluate.tables.result_sections import Group, our_groups, our_sections
+from metis_lightning.files import atomic_path, check_output
+
+
+def groups_of(benchmark: Benchmark, results: Sequence[Result], baseline: str | None) -> list[Group]:
+    """Return our results that a table lists; `baseline` replaces the table's own choice."""
+    if benchmark.ours is None:
+        return []
+    return our_groups(results, benchmark.ours, baseline or benchmark.ours.baseline)
+
+
+def render(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Group]) -> Table:
+    """Return a table: the paper's rows with ours under them, then all our results of its task."""
+    notes = Notes()
+    sections = (paper_section(benchmark, results, notes), *our_sections(groups, notes))
+    return Table(benchmark.name, benchmark.table, benchmark.title, sections, notes.by_key())
+
+
+RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
+PAGE = "tables.html"
+
+
+def run_tables(options: argparse.Namespace) -> None:
+    """Run the verb `tables`.
+
+    Raises:
+        UserError: the folder of results that was named is not there, or there are no tables of the paper.
+    """
+    check_output(options.out, is_folder=True)
+    results = options.results
+    if results is None:
+        results = RESULTS if RESULTS.is_dir() else None
+    for path in write_tables(results, options.out, options.benchmarks, options.baseline):
+        print(f"table: {path}")
+    print(f"every table as md, tex and csv: {options.out}")
+
+
+def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
+    """Write every table of the paper, with our results where there are any.
+
+    Args:
+        results_dir: one folder a run, as `evaluate` writes them, or one run; None for the paper's numbers alone.
+        out_dir: where the tables go, under the names of the benchmark files, and `tables.html`.
+        benchmarks: the folder of the paper's rows.
+        baseline: the system that our others are tested against; None for each table's own choice.
+
+    Returns:
+        The Markdown files that have a number of ours, in the order of the paper, and the page.
+
+    Raises:
+        UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
+    """
+    results: list[Result] = [] if results_dir is None else find_results(results_dir)
+    if not results:
+        print(
+            f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr
+        )
+    systems = sorted({result.system for result in results})
+    if baseline is not None and baseline not in systems:
+        known = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
+        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {known}")
+    tables, with_ours = [], []
+    for benchmark in read_benchmarks(benchmarks):
+        groups = groups_of(benchmark, results, baseline)
+        table = render(benchmark, results, groups)
+        path = out_dir / f"{benchmark.name}.md"
+        _write(path, markdown(table))
+        _write(path.with_suffix(".tex"), latex(table))
+        _write(path.with_suffix(".csv"), to_csv(benchmark, results, groups))
+        tables.append(table)
+        if table.has_ours:
+            with_ours.append(path)
+    _write(out_dir / PAGE, tables_page(tables))
+    return [*with_ours, out_dir / PAGE]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears only when complete."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,287 @@
+"""`app`: the five tasks in the browser, a tab each: a microphone or files in, a player out (extra `demo`)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from argparse import Namespace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from metis_lightning.errors import UserError
+from metis_lightning.generate.inputs import LONGEST, check_texts
+from metis_lightning.generate.jobs import TAKES, Job, check_job
+from metis_lightning.generate.runner import Maker
+from metis_lightning.generate.weights import lip_reader, load_metis
+from metis_lightning.pipeline import SETTINGS, Options
+from metis_lightning.tokens.phonemes import LANGUAGES
+from metis_lightning.weights.task_weights import answered_tasks
+
+FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
+"""The largest file that is taken, and how much all that was uploaded in the last day may be together."""
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A task as it is shown: its inputs by name, with what they are called."""
+
+    title: str
+    about: str
+    inputs: Mapping[str, str]
+
+
+_VOICE = f"The wanted voice: 3 to 10 s, at most {LONGEST:g} s"
+TABS: Mapping[str, Tab] = {
+    "tts": Tab(
+        "Text to speech",
+        "A text spoken by the voice of a prompt.",
+        {"prompt": _VOICE, "prompt_text": "What the prompt says", "text": "What is to be said", "language": "Language"},
+    ),
+    "vc": Tab("Voice conversion", "The words of one voice in another.", {"source": "The words", "prompt": _VOICE}),
+    "tse": Tab(
+        "Target speaker extraction",
+        "One speaker out of a mixture.",
+        {"source": "The mixture", "prompt": "The wanted speaker alone: 3 to 10 s"},
+    ),
+    "se": Tab("Speech enhancement", "Clean speech out of noise and rooms.", {"source": "The recording"}),
+    "l2s": Tab(
+        "Lip to speech",
+        "The speech of a silent video.",
+        {"video": "The talking face", "features": "or its lip features (.npy, .safetensors)", "prompt": _VOICE},
+    ),
+}
+
+
+class Studio:
+    """The pipelines behind the tabs, each loaded when it is first used.
+
+    Args:
+        options: of the command line, see `verbs.generate.add_model_options`.
+
+    Raises:
+        UserError: if there are no such weights, or they answer none of the tasks.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        self.options = options
+        self.models = {task: name for name in reversed(options.model) for task in answered_tasks(name)}
+        """What answers a task; of several, the first that was named."""
+        if not self.models.keys() & TABS.keys():
+            raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
+        self._makers: dict[str, Maker] = {}
+
+    def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
+        """Return the sample rate and 16-bit samples (S,) of a result.
+
+        Raises:
+            UserError: if an input is missing or not usable, or the weights are not.
+        """
+        for names in TAKES[task].needs:
+            if not any(name in inputs for name in names):
+                labels = " or ".join(f"“{TABS[task].inputs[name]}”" for name in names)
+                raise UserError(f"{labels} is missing")
+        if "video" in inputs and self.options.visual_encoder is None:
+            raise UserError(f"{TABS[task].inputs['video']}: videos cannot be read here; give their lip features")
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].inputs)
+            try:
+                check_job(job)
+                loaded = self._maker(task)
+                check_texts(job, loaded.metis.text)
+                Maker(loaded.metis, options, lips=loaded.lips).make_one(job)
+            except UserError as error:
+                raise UserError(self._without_paths(str(error), inputs)) from error
+            samples, rate = soundfile.read(job.out, dtype="int16")
+        return rate, samples
+
+    def _without_paths(self, message: str, inputs: Mapping[str, str]) -> str:
+        """Return a message for strangers: files by their names alone, whatever the folders of this machine."""
+        for path in (*inputs.values(), *self.options.model, self.options.base):
+            if "/" in path:
+                message = message.replace(path, Path(path).name)
+        return _FOLDERS.sub("", message)
+
+    def _maker(self, task: str) -> Maker:
+        if task not in self._makers:
+            metis = load_metis(self.models[task], task, self.options)
+            made = Maker(metis, lips=lip_reader(self.options))
+            # Weights that answer several tasks are loaded once.
+            self._makers |= {name: made for name in metis.stage1 if self.models.get(name) == self.models[task]}
+        return self._makers[task]
+
+
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
+
+
+class UploadLimit:
+    """Refuses an upload that would make all uploads together too large: a part of the server, as ASGI has them.
+
+    Args:
+        app: the rest of the server.
+        folder: where uploads lie.
+        limit: of their size, in bytes.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], folder: str, limit: int) -> None:
+        self.app, self.folder, self.limit = app, folder, limit
+        self._coming = 0
+
+    async def __call__(self, scope: Mapping[str, Any], receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        size = int(dict(scope["headers"]).get(b"content-length", self.limit + 1))
+        there = sum(path.stat().st_size for path in Path(self.folder).rglob("*") if path.is_file())
+        if there + self._coming + size > self.limit:
+            text = b"There is no room for this file now; try again later, or with a shorter one."
+            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": text})
+            return
+        self._coming += size
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._coming -= size
+
+
+def run_app(options: Namespace) -> None:
+    """Run the verb `app` until it is stopped.
+
+    Raises:
+        UserError: if the extra `demo` is not installed, there are no such weights, or the port is taken.
+    """
+    studio = Studio(options)
+    require_gradio()
+    with tempfile.TemporaryDirectory(prefix="metis-app-") as folder:
+        try:
+            launch(studio, folder, server_name=options.host, server_port=options.port)
+        except OSError as error:
+            raise UserError(f"--port {options.port}: {error}; give another") from error
+
+
+def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  a class of an optional package
+    """Serve the page, and return it.
+
+    Args:
+        studio: what answers.
+        folder: for what is uploaded and made; both go when they are a day old.
+        server: further options of Gradio's `launch`.
+    """
+    # Where Gradio keeps files; else it is one folder for all apps of the machine.
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    app = build_app(studio)
+    limit = (UploadLimit, (), {"folder": folder, "limit": ALL_BYTES})
+    app.launch(share=False, max_file_size=FILE_BYTES, show_error=True, app_kwargs={"middleware": [limit]}, **server)
+    return app
+
+
+def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional package
+    """Return the page, a `gradio.Blocks`; each tab whose weights are there is an endpoint named after its task.
+
+    Raises:
+        UserError: if the extra `demo` is not installed.
+    """
+    gr = require_gradio()
+    with gr.Blocks(title="Metis", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
+        gr.Markdown("# Metis\nGenerated speech. Use a voice only with its owner's consent.")
+        if missing := [tab.title for task, tab in TABS.items() if task not in studio.models]:
+            gr.Markdown(f"The weights that are loaded here do not have: {', '.join(missing)}.")
+        with gr.Tabs(selected=next(task for task in TABS if task in studio.models)):
+            for task, tab in TABS.items():
+                with gr.Tab(tab.title, id=task, interactive=task in studio.models):
+                    gr.Markdown(tab.about)
+                    if task in studio.models:
+                        _add_controls(gr, task, tab, studio)
+    return app
+
+
+def require_gradio() -> Any:  # noqa: ANN401  a module
+    """Import Gradio.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f"the app needs the extra 'demo': pip install 'metis-lightning[demo]' ({error})") from error
+    return gradio
+
+
+def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa: ANN401
+    released = SETTINGS[task].stage1
+    with gr.Row():
+        with gr.Column():
+            inputs = [_component(gr, name, label) for name, label in tab.inputs.items()]
+            with gr.Accordion("Sampler", open=False):
+                settings = [
+                    _slider(gr, "Seed", 0, 2**31 - 1, 0, 1),
+                    _slider(gr, "Steps", 1, 100, released.num_steps, 1),
+                    _slider(gr, "Guidance", 0, 5, released.guidance_scale, 0.1),
+                ]
+            button = gr.Button("Generate", variant="primary", elem_id=f"{task}-generate")
+        # Without the button that would send the sound to a public page.
+        result = gr.Audio(label="Result", interactive=False, buttons=["download"], elem_id=f"{task}-result")
+    button.click(
+        _handler(gr, task, list(tab.inputs), studio),
+        [*inputs, *settings],
+        result,
+        api_name=task,
+        # One at a time, whatever the tab: they share the processor and its memory.
+        concurrency_limit=1,
+        concurrency_id="models",
+    )
+
+
+def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: float) -> Any:  # noqa: ANN401
+    """Return a slider that says so if what comes is no number within its ends: programs send what they like."""
+    slider = gr.Slider(lowest, highest, value=value, step=step, label=label)
+    convert = slider.preprocess
+
+    def preprocess(payload: object) -> float:
+        if not isinstance(payload, int | float) or not math.isfinite(payload) or not lowest <= payload <= highest:
+            raise gr.Error(f"{label}: give a number from {lowest} to {highest}", print_exception=False)
+        return float(convert(payload))
+
+    slider.preprocess = preprocess
+    return slider
+
+
+def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
+    """Return what takes an input."""
+    if name == "language":
+        return gr.Dropdown(list(LANGUAGES), value=LANGUAGES[0], label=label)
+    if name in ("text", "prompt_text"):
+        return gr.Textbox(label=label, lines=2)
+    if name == "video":
+        return gr.Video(label=label, sources=["upload", "webcam"])
+    if name == "features":
+        return gr.File(label=label, file_types=[".npy", ".safetensors"])
+    return gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", buttons=["download"])
+
+
+def _handler(gr: Any, task: str, names: list[str], studio: Studio) -> Callable[..., tuple[int, np.ndarray]]:  # noqa: ANN401
+    """Return the function of a tab's button: it takes the inputs in order, seed, steps and guidance."""
+
+    def generate(*values: Any) -> tuple[int, np.ndarray]:
+        inputs = {name: str(value) for name, value in zip(names, values, strict=False) if value not in (None, "")}
+        seed, num_steps, guidance_scale = values[len(names) :]
+        options = Options(num_steps=int(num_steps), guidance_scale=float(guidance_scale))
+        try:
+            return studio.speak(task, inputs, int(seed), options)
+        except UserError as error:
+            # What the browser shows, without the traceback that a bug of ours would have.
+            raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
+        except Exception as error:
+            # A bug of ours: the traceback is for the log.
+            raise gr.Error("Something went wrong on the server; its log says what.") from error
+
+    return generate

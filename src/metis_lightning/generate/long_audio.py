@@ -1,0 +1,185 @@
+"""A long source as chunks that overlap, without ever holding all of it.
+
+Shape letters: S samples at 24 kHz.
+
+How the results of overlapping chunks become one: where they are cut, how they are laid on each other, how they fade.
+
+The model invents the waveform anew for each chunk, so that two neighbours say the same in their overlap with other
+samples. They are joined where they differ least, which is in a pause, or else where the periods of a voice can be laid
+on each other: the later one is moved by up to 10 ms for that, and moves back at its other end.
+
+Shape letters: S samples at 24 kHz, V samples of an overlap, F samples of a fade.
+
+Jobs of like lengths together, so that a batch is a stated number of seconds and holds little padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metis_lightning.types import WAVE_RATE
+
+
+def overlapping(blocks: Iterable[Tensor], longest: int, overlap: int) -> Iterator[Tensor]:
+    """Yield chunks (S,) of a wave that comes in blocks; each starts `overlap` samples before its neighbour ends.
+
+    All have `longest - overlap` samples but the last, which has from `2 * overlap` to `longest`: what is no longer
+    than `longest` is one chunk, and no chunk is a scrap.
+
+    >>> [chunk.tolist() for chunk in overlapping([torch.arange(5), torch.arange(5, 8)], longest=5, overlap=1)]
+    [[0, 1, 2, 3], [3, 4, 5, 6, 7]]
+    """
+    waiting, samples = [], 0
+    for block in blocks:
+        waiting.append(block)
+        samples += len(block)
+        while samples > longest:
+            wave = torch.cat(waiting)
+            yield wave[: longest - overlap]
+            # A copy, so that the block that it is cut from can go.
+            waiting = [wave[longest - 2 * overlap :].clone()]
+            samples = len(waiting[0])
+    yield torch.cat(waiting)
+
+
+def grouped(chunks: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Yield lists of `size` chunks, the last of what is left."""
+    group: list[Tensor] = []
+    for chunk in chunks:
+        group.append(chunk)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+FADE = WAVE_RATE * 40 // 1000
+"""Samples of a fade."""
+
+MARGIN = WAVE_RATE // 4
+"""Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends."""
+
+LARGEST_SHIFT = WAVE_RATE * 10 // 1000
+"""Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
+
+# Every third shift is tried, and then all around the best of them.
+_COARSE = 3
+_REFINED = 8
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A fade from the earlier's samples at `start` to those of the later at `start + shift`, within their overlap."""
+
+    start: int
+    shift: int
+
+
+class Joiner:
+    """Joins the results of chunks that overlap by V samples, each as long as its chunk, added in order.
+
+    Args:
+        overlap: V; it must have room for two margins and a fade.
+    """
+
+    def __init__(self, overlap: int) -> None:
+        if overlap < 2 * MARGIN + FADE + LARGEST_SHIFT:
+            raise ValueError(f"an overlap of {overlap} samples has no room for a joint")
+        self.overlap = overlap
+        self.joints: list[int] = []
+        """Where the middle of each fade is in the joined wave."""
+        self._kept: Tensor | None = None
+        self._written = 0
+
+    def add(self, chunk: Tensor) -> Tensor:
+        """Take the result (S,) of the next chunk; return the samples that no later chunk can change."""
+        shift = 0
+        if self._kept is not None:
+            joint = find_joint(self._kept, chunk[: self.overlap])
+            shift = joint.shift
+            self.joints.append(self._written + joint.start + FADE // 2)
+            chunk = _joined(self._kept, chunk, joint)
+        # What is kept back lies where the next chunk starts, whatever this one was moved by.
+        end = max(0, len(chunk) + shift - self.overlap)
+        done, kept = chunk[:end], chunk[end:]
+        self._kept = pad(kept, (0, max(0, self.overlap - len(kept))))[: self.overlap]
+        self._written += len(done)
+        return done
+
+    def finish(self, samples: int) -> Tensor:
+        """Return what was kept back, cut or padded with silence so that `samples` were returned in all."""
+        kept = torch.empty(0) if self._kept is None else self._kept
+        missing = samples - self._written
+        return pad(kept, (0, max(0, missing - len(kept))))[:missing]
+
+
+def find_joint(earlier: Tensor, later: Tensor) -> Joint:
+    """Return where two renderings (V,) of one stretch of sound differ least over a fade, as the sum of squares.
+
+    Of moved places, those moved less are preferred a little: in a pause it makes no difference.
+    """
+    shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
+    likely = sorted((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])[:_REFINED]
+    near = {joint.shift + step for _, joint in likely for step in range(1 - _COARSE, _COARSE)}
+    allowed = sorted(near & set(range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)))
+    return min((_difference(earlier, later, shift) for shift in allowed), key=lambda found: found[0])[1]
+
+
+def crossfade(earlier: Tensor, later: Tensor) -> Tensor:
+    """Return samples (F,) that go from one wave to another and keep their power, as alike or unlike as they are.
+
+    Of equal waves the weights add up to 1; of unrelated ones, their squares do.
+    """
+    rising = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(len(later)) + 0.5) / len(later))
+    falling = 1 - rising
+    power = earlier.square().sum().sqrt() * later.square().sum().sqrt()
+    alike = ((earlier * later).sum() / power).clamp(0, 1) if power > 0 else torch.tensor(0.0)
+    gain = (falling.square() + rising.square() + 2 * alike * falling * rising).rsqrt()
+    return gain * (falling * earlier + rising * later)
+
+
+def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Joint]:
+    """Return the least difference over a fade for a shift, and where it is."""
+    start, stop = MARGIN, len(earlier) - MARGIN
+    squares = (earlier[start:stop] - later[start + shift : stop + shift]).double().square()
+    running = pad(squares.cumsum(0), (1, 0))
+    best = (running[FADE:] - running[:-FADE]).min(dim=0)
+    cost = float(best.values) * (1 + abs(shift) / LARGEST_SHIFT)
+    return cost, Joint(start + int(best.indices), shift)
+
+
+def _joined(earlier: Tensor, later: Tensor, joint: Joint) -> Tensor:
+    """Return the kept end of the earlier, the fade, and the rest of the later."""
+    cut = joint.start + joint.shift
+    fade = crossfade(earlier[joint.start : joint.start + FADE], later[cut : cut + FADE])
+    return torch.cat([earlier[: joint.start], fade, later[cut + FADE :]])
+
+
+Item = TypeVar("Item")
+
+
+def batches(items: Sequence[tuple[float, Item]], batch_seconds: float) -> Iterator[list[Item]]:
+    """Yield lists of items whose number times their longest stays within `batch_seconds`; one that exceeds it is alone.
+
+    Args:
+        items: (seconds, item); they come out from the shortest to the longest, equals in their order.
+        batch_seconds: of a batch, padding counted.
+
+    >>> list(batches([(4.0, "a"), (1.0, "b"), (2.0, "c")], 5.0))
+    [['b', 'c'], ['a']]
+    """
+    batch: list[Item] = []
+    for seconds, item in sorted(items, key=lambda pair: pair[0]):
+        if batch and (len(batch) + 1) * seconds > batch_seconds:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

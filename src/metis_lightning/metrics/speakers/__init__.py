@@ -1,0 +1,1 @@
+"""Speaker encoders for the speaker similarity."""

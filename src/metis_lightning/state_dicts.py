@@ -1,0 +1,73 @@
+"""Weights are numbers: NaN and infinity are refused wherever weights are read or written.
+
+What differs between the weights that are there and those that a model needs, name by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite; whole numbers are, and what has no storage yet."""
+    return tensor.is_meta or not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors that hold NaN or infinity.
+
+    Args:
+        tensors: by name.
+        what: what they are, as a message begins.
+
+    Raises:
+        UserError: naming the first such tensor, and how many others there are.
+
+    >>> import torch
+    >>> check_finite({"w": torch.tensor([1.0, float("nan")])}, "bundle x")
+    Traceback (most recent call last):
+    metis_lightning.errors.UserError: bundle x: 'w' holds NaN or infinity (1 of 2 numbers); the run diverged
+    """
+    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    if bad:
+        first = tensors[bad[0]]
+        others = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        count = int((~first.isfinite()).sum())
+        raise UserError(
+            f"{what}: {bad[0]!r} holds NaN or infinity ({count} of {first.numel()} numbers{others}); the run diverged"
+        )
+
+
+def difference(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return every name that is missing, unexpected or of another shape; empty if the weights fit.
+
+    Names that differ in their numbers alone, as those of a model's layers do, and in the same way share an entry.
+
+    >>> import torch
+    >>> difference({"0.w": torch.zeros(2), "1.w": torch.zeros(2)}, {"b": torch.zeros(1)})
+    "they lack '*.w' (2 such); unexpected 'b'"
+    """
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in sorted(needed.keys() | given.keys()):
+        if template := _mismatch(name, needed, given):
+            groups[re.sub(r"\d+", "*", name), template].append(name)
+    return "; ".join(
+        template.format(f"'{pattern}' ({len(names)} such)" if len(names) > 1 else f"'{names[0]}'")
+        for (pattern, template), names in groups.items()
+    )
+
+
+def _mismatch(name: str, needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Return how the weight `name` differs, with a place for its name; None if it fits."""
+    if name not in given:
+        return "they lack {}"
+    if name not in needed:
+        return "unexpected {}"
+    theirs, ours = tuple(given[name].shape), tuple(needed[name].shape)
+    return None if theirs == ours else f"{{}} has shape {theirs}, the model needs {ours}"

@@ -1,0 +1,1 @@
+"""Lip features: mouth pictures to features at the token rate."""

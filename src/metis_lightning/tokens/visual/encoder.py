@@ -1,0 +1,174 @@
+"""A 3-D convolution and a ResNet-18 over mouth pictures, as in Auto-AVSR (2303.14307) and before it 2102.06657.
+
+Names of weights are the published ones. Shape letters: B batch, F frames at 25 Hz, N pictures, C channels, H height,
+W width.
+
+From pictures of a mouth to lip features, 25 a second: the interface, and Auto-AVSR's encoder.
+
+Shape letters: B batch, F frames at 25 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metis_lightning.data.recipes.l2s import CROP, encoder_input
+from metis_lightning.tokens.visual.conformer import EPS, ConformerBlock, relative_positions
+from metis_lightning.tokens.visual.lips import LIP_DIM
+
+# Frames on each side that the 3-D convolution sees.
+_REACH = 2
+# Pictures at a time in inference: 88 x 88 pixels in 64 channels are half a megabyte a picture.
+_CHUNK = 200
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions around which the input is added (ResNet, 1512.03385), with SiLU for ReLU."""
+
+    def __init__(self, dim_in: int, dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim_in, dim, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(dim)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(dim)
+        self.downsample = None
+        if stride != 1 or dim_in != dim:
+            self.downsample = nn.Sequential(nn.Conv2d(dim_in, dim, 1, stride, bias=False), nn.BatchNorm2d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H', W')."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = nn.functional.silu(self.bn1(self.conv1(x)))
+        return nn.functional.silu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class ResNet18(nn.Module):
+    """The four stages of ResNet-18 and the mean over what is left of the picture."""
+
+    def __init__(self, dims: tuple[int, int, int, int] = (64, 128, 256, 512)) -> None:
+        super().__init__()
+        self.layer1 = self._stage(dims[0], dims[0], 1)
+        self.layer2 = self._stage(dims[0], dims[1], 2)
+        self.layer3 = self._stage(dims[1], dims[2], 2)
+        self.layer4 = self._stage(dims[2], dims[3], 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C')."""
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        return x.mean(dim=(2, 3))
+
+    @staticmethod
+    def _stage(dim_in: int, dim: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(dim_in, dim, stride), BasicBlock(dim, dim, 1))
+
+
+class VisualFrontend(nn.Module):
+    """Pictures to vectors: a 5 x 7 x 7 convolution over time and space, then ResNet-18 on each frame."""
+
+    def __init__(self, dims: tuple[int, int, int, int] = (64, 128, 256, 512)) -> None:
+        super().__init__()
+        self.frontend3D = nn.Sequential(
+            nn.Conv3d(1, dims[0], (5, 7, 7), (1, 2, 2), (_REACH, 3, 3), bias=False),
+            nn.BatchNorm3d(dims[0]),
+            nn.SiLU(),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        )
+        self.trunk = ResNet18(dims)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Map (B, F, H, W) to (B, F, C).
+
+        Without gradients long videos go through in pieces, which overlap by what the convolution sees.
+        """
+        count = pictures.shape[1]
+        if torch.is_grad_enabled() or count <= _CHUNK:
+            return self._encoded(pictures)
+        pieces = []
+        for start in range(0, count, _CHUNK):
+            first = max(0, start - _REACH)
+            piece = self._encoded(pictures[:, first : start + _CHUNK + _REACH])
+            pieces.append(piece[:, start - first : start - first + _CHUNK])
+        return torch.cat(pieces, dim=1)
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        x = self.frontend3D(pictures[:, None]).transpose(1, 2)
+        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class VisualEncoder(nn.Module, ABC):
+    """Lip features of mouth pictures: grey, 88 x 88, normalised (`data.mouth_pictures.encoder_input`).
+
+    Attributes:
+        dim: width of the features.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
+        """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
+
+    @torch.no_grad()
+    def features(self, mouths: np.ndarray, device: str = "cpu") -> Tensor:
+        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8.
+
+        The encoder must be on `device`, or go there by itself.
+        """
+        pictures = encoder_input(mouths)[None].to(device)
+        return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
+
+
+@dataclass(frozen=True)
+class VisualSizes:
+    """Sizes of `AutoAvsrEncoder`; the defaults are the published ones.
+
+    dim: width; num_heads: of the attention; hidden: width inside a feed-forward; num_layers: conformer blocks;
+    kernel_size: of the convolution over time; channels: of the four stages of the ResNet.
+    """
+
+    dim: int = LIP_DIM
+    num_heads: int = 12
+    hidden: int = 3072
+    num_layers: int = 12
+    kernel_size: int = 31
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+
+
+class AutoAvsrEncoder(VisualEncoder):
+    """The encoder of Auto-AVSR's visual speech recogniser (2303.14307): 3-D convolution, ResNet-18, conformer.
+
+    Its features are what Metis's lip to speech hears with (2502.03128, section 3.5). Dropout is left out: it is used
+    frozen. Unlike the published one it keeps padding from reaching into its neighbours, so a row of a batch equals the
+    same video alone. Weights: `tokens.auto_avsr.load_auto_avsr`.
+    """
+
+    def __init__(self, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen
+        super().__init__()
+        self.dim = sizes.dim
+        self.frontend = VisualFrontend(sizes.channels)
+        # A list of one, for the published name `embed.0`.
+        self.embed = nn.ModuleList([nn.Linear(sizes.channels[-1], sizes.dim)])
+        self.encoders = nn.ModuleList(
+            ConformerBlock(sizes.dim, sizes.num_heads, sizes.hidden, sizes.kernel_size) for _ in range(sizes.num_layers)
+        )
+        self.after_norm = nn.LayerNorm(sizes.dim, eps=EPS)
+
+    def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
+        """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
+        if pictures.shape[-2:] != (CROP, CROP):
+            raise ValueError(f"pictures are {tuple(pictures.shape[-2:])}, not {(CROP, CROP)}")
+        valid = torch.arange(pictures.shape[1], device=pictures.device) < lengths[:, None]
+        # The convolution over time pads with zeros, so padding must be zeros too.
+        x = self.frontend(pictures.masked_fill(~valid[..., None, None], 0))
+        x = self.embed[0](x) * math.sqrt(self.dim)
+        distances = relative_positions(x.shape[1], self.dim, x)
+        for block in self.encoders:
+            x = block(x, distances, valid)
+        return self.after_norm(x).masked_fill(~valid[..., None], 0)

@@ -1,0 +1,116 @@
+"""Lip features of videos: of one, for inference, and of a whole manifest, as files for training.
+
+Shape letters: F frames at 25 Hz, C feature width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.table import open_manifest
+from metis_lightning.data.media.mouths import SIZE, crop_mouths
+from metis_lightning.data.media.video import iterate_frames
+from metis_lightning.data.recipes.l2s import mouth_video, read_mouths
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.progress import Progress
+from metis_lightning.safe_parsing import load_json
+from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+from metis_lightning.tokens.visual.encoder import VisualEncoder
+from metis_lightning.types import Utterance
+
+
+def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
+    """Return the lip features (F, C) of a video, for `Metis.lip_to_speech`.
+
+    Args:
+        video: shows a talking face, or in 96 x 96 pixels the mouth alone.
+        encoder: such as `tokens.auto_avsr.AutoAvsrFeatures`.
+        device: where it runs.
+
+    Raises:
+        UserError: if the video is unreadable, shows no face, or a package for it is not installed.
+    """
+    first = next(iterate_frames(Path(video)), None)
+    if first is None:
+        raise UserError(f"{video}: the video holds no pictures; replace it")
+    if first.shape[:2] == (SIZE, SIZE):
+        return encoder.features(read_mouths(Path(video)), device)
+    return encoder.features(np.stack(list(crop_mouths(Path(video)))), device)
+
+
+class LipCorpus(NamedTuple):
+    """The utterances whose lips are wanted.
+
+    manifest: of `prepare`.
+    root: folder that it was prepared with.
+    mouths: folder of `ID.mp4`; None takes the manifest's videos, which then show mouths.
+    """
+
+    manifest: Path
+    root: str
+    mouths: Path | None = None
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Where features go and how they are made.
+
+    out: folder of `ID.npy`, (F, C) float32 each.
+    device: where the encoder runs.
+    shard: this job and the number of jobs that share the work, counted from 0.
+    """
+
+    out: Path
+    device: str = "cpu"
+    shard: tuple[int, int] = (0, 1)
+
+
+def write_lip_features(corpus: LipCorpus, encoder: AutoAvsrFeatures, options: FeatureOptions) -> int:
+    """Write the lip features of a manifest's utterances that are not there yet; return how many this call wrote.
+
+    `features.json` in the folder notes the SHA-256 of the encoder's weights: a folder never mixes two encoders.
+
+    Raises:
+        UserError: if the folder is another encoder's, or a video cannot be read.
+    """
+    _claim(options.out, encoder)
+    number, jobs = options.shard
+    listed = open_manifest(corpus.manifest, corpus.root)[number::jobs]
+    todo = [utterance for utterance in listed if not _path(options.out, utterance).is_file()]
+    with Progress("lip features", "videos", len(todo)) as progress:
+        for utterance in todo:
+            mouths = read_mouths(mouth_video(SpeechCorpus([utterance], cache=False), 0, corpus.mouths))
+            features = encoder.features(mouths, options.device)
+            with atomic_path(_path(options.out, utterance)) as temporary:
+                np.save(temporary, features.numpy(), allow_pickle=False)
+            progress.step()
+    return len(todo)
+
+
+def _path(folder: Path, utterance: Utterance) -> Path:
+    return folder / f"{utterance.id}.npy"
+
+
+def _claim(folder: Path, encoder: AutoAvsrFeatures) -> None:
+    """Note in a folder whose features it holds, or check that they are this encoder's."""
+    encoder.loaded()
+    note, own = folder / "features.json", {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
+    own = json.loads(json.dumps(own))
+    if not note.is_file():
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        there = load_json(note.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{note}: not a note of `prepare` ({error}); remove the folder") from error
+    if there != own:
+        raise UserError(f"{folder}: holds features of another encoder (see {note.name}); give another folder")

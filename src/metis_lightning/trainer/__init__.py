@@ -1,0 +1,1 @@
+"""Lightning's commands (fit, validate, test, predict) over configs that name their classes."""

@@ -1,0 +1,292 @@
+"""Lightning's verbs (fit, validate, test, predict) over configs that name their classes by `class_path`.
+
+Beyond LightningCLI: a mistake is one line, and a checkpoint gives weights only. It is read without running code, and
+the hyper-parameters it carries do not override the config, which alone says what is built.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+from jsonargparse import set_parsing_settings
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
+
+from metis_lightning.callbacks.gradients import FiniteGuard
+from metis_lightning.callbacks.run_folder import (
+    LoggedConfig,
+    check_folders,
+    last_checkpoint,
+    resumes_in,
+    run_folders,
+    set_aside,
+)
+from metis_lightning.callbacks.stop_signals import StopSignals
+from metis_lightning.errors import UserError
+from metis_lightning.files import locked
+from metis_lightning.trainer.explain import explain_parse_error, explain_state_dict_error
+from metis_lightning.trainer.overlays import merge_configs
+from metis_lightning.trainer.run_setup import build_trainer, one_line_mistakes, prepare_settings
+from metis_lightning.weights.checkpoint import open_checkpoint
+from metis_lightning.weights.checkpoint_fields import check_fields, check_run, check_version
+
+_PROGRAM = "python -m metis_lightning"
+
+# Values of --ckpt_path that name no file: the newest of the run's folder, and those that Lightning finds itself.
+_LAST = "last"
+_SPECIAL_CHECKPOINTS = (_LAST, "best", "hpc")
+
+_DEFAULT_LOGGER = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "runs", "name": "default"},
+}
+
+
+class ParseError(Exception):
+    """What the parser says of the arguments, and the (sub)parser whose keys they were checked against."""
+
+    def __init__(self, message: str, parser: LightningArgumentParser) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
+class OneLineArgumentParser(LightningArgumentParser):
+    """A parser that raises `ParseError` where jsonargparse prints its usage and exits.
+
+    It reads no files: which ones a config may name is decided in `overlays`.
+    """
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401  passed on
+        """Add the arguments of a class, none of which can be the name of a file that holds its value."""
+        return super().add_class_arguments(*args, **{**kwargs, "sub_configs": False})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `ParseError`."""
+        raise ParseError(message, getattr(ex, "subcommand_parser", None) or self) from ex
+
+
+class MetisCLI(LightningCLI):
+    """LightningCLI with the project's defaults; see the module's text for what differs."""
+
+    def __init__(
+        self, args: Sequence[str], examples: dict[str, str], run: bool = True, stop: StopSignals | None = None
+    ) -> None:
+        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
+
+        Configs bring along what they are based on, and are merged before they are parsed (`overlays`). `stop` ends runs
+        when signals come.
+        """
+        self._stop = stop
+        settings = merge_configs(args)
+        self._files = settings.files
+        _say(settings.dropped)
+        if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
+            raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
+        epilogs = {verb: {"epilog": f"example: {_PROGRAM} {text}"} for verb, text in examples.items()}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=OneLineArgumentParser,
+            # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": _PROGRAM, "allow_abbrev": False} | epilogs,
+            save_config_callback=LoggedConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"logger": _DEFAULT_LOGGER},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # LightningCLI warns when it is handed arguments that the process has too.
+            args=None if settings.args == sys.argv[1:] else settings.args,
+            run=run,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs and the arguments they do not show; `weights_only` is not for the user to choose."""
+        return {verb: hidden | {"weights_only"} for verb, hidden in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is neither the trainer's nor a class's."""
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=Literal["highest", "high"],
+            default="highest",
+            help="high: a GPU computes what is float32, the frozen front end too, in TF32; stored tokens know the "
+            "difference",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set how products are computed, on which the fingerprints of tokens depend."""
+        torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
+
+    def instantiate_classes(self) -> None:
+        """Build what the config says, and what every run has beyond (`run_setup`); the config stays what it is."""
+        said, self.config = self.config, self.config.clone()
+        prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
+        super().instantiate_classes()
+        self.config = said
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, turning the parser's errors into one line.
+
+        Raises:
+            UserError: an unknown key or class, a value of another type, a missing or broken config file.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ParseError as error:
+            known = error.parser.get_defaults().keys(branches=True)
+            raise UserError(explain_parse_error(str(error), known, self._files)) from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"a reference in the config: {error}") from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Build the Trainer, with what `run_setup` gives it."""
+        build = super()._instantiate_trainer
+        return build_trainer(lambda: build(config, [FiniteGuard(), *callbacks]), self._stop)
+
+    def fit(self, **arguments: Any) -> None:
+        """Train, in a folder of the run's own unless it goes on in the one that is there; no other run writes there."""
+        with ExitStack() as held:
+            for folder in run_folders(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else ():
+                held.enter_context(locked(folder))
+            if not resumes_in(self.trainer, self._resolved_checkpoint()):
+                set_aside(self.trainer)
+            self.trainer.fit(**arguments)
+
+    def _parse_ckpt_path(self) -> None:
+        """Look at the checkpoint; Lightning would here let its hyper-parameters override the config."""
+        path = self._checkpoint()
+        if path and _is_file(path):
+            check_checkpoint(Path(path))
+
+    def _checkpoint(self) -> str | None:
+        """Return the value of --ckpt_path."""
+        verb = self.config.get("subcommand")
+        path = self.config[verb].get("ckpt_path") if verb else None
+        return None if path is None else str(path)
+
+    def _resolved_checkpoint(self) -> str | None:
+        """Return the value of --ckpt_path, the path in the place of `last` if there is one."""
+        path = self._checkpoint()
+        found = last_checkpoint(self.trainer) if path == _LAST else None
+        return path if found is None else str(found)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Carry out a verb, if its results can be written."""
+        check_folders(self.trainer)
+        super()._run_subcommand(subcommand)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        path = self._resolved_checkpoint()
+        if path is not None and _is_file(path):
+            content = check_checkpoint(Path(path))
+            check_version(content, f"checkpoint {path}")
+            if subcommand == "fit":
+                check_run(content, self.trainer.fit_loop.state_dict(), f"checkpoint {path}")
+        return arguments | {"ckpt_path": path}
+
+
+@rank_zero_only
+def _say(lines: Sequence[str]) -> None:
+    """Print lines to stderr, in one of the processes."""
+    for line in lines:
+        print(f"metis-lightning: {line}", file=sys.stderr)
+
+
+def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: the verb and its options.
+        examples: for the verbs' help, how each is called.
+
+    Raises:
+        UserError: the config or the checkpoint does not fit.
+    """
+    stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
+    with stop.installed(), _mistakes_in_one_line():
+        MetisCLI(args, examples, stop=stop)
+
+
+def build_from_config(args: Sequence[str]) -> MetisCLI:
+    """Return the module, data module and trainer that configs and options describe, as `fit` would build them.
+
+    Args:
+        args: as for `fit`, without the verb.
+
+    Raises:
+        UserError: the config does not fit.
+    """
+    with _mistakes_in_one_line():
+        return MetisCLI(args, {}, run=False)
+
+
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    """Within the block, say nothing beside the point, and raise a user's mistake as what it is."""
+    # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    # It knows of resumable loaders only, not of our data module, which does resume.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # Lightning recommends other products at the start of every run.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: For seamless" not in record.getMessage()
+    )
+    with one_line_mistakes(_weights_that_do_not_fit):
+        yield
+
+
+def _weights_that_do_not_fit(error: BaseException) -> UserError | None:
+    """Return PyTorch's error of weights that are not a model's as one line; None for any other."""
+    explained = explain_state_dict_error(str(error)) if isinstance(error, RuntimeError | ValueError) else None
+    return UserError(f"{explained}; check --ckpt_path and the sizes in the config") if explained else None
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Refuse a checkpoint that is missing, cut, or no checkpoint; return its content, whose tensors stay on the disk.
+
+    Every byte and number is checked when it is read, see `weights.checkpoint`.
+
+    Raises:
+        UserError: with the reason.
+    """
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder; name a file in it")
+    content = open_checkpoint(path)
+    check_fields(content, f"checkpoint {path}")
+    return content
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a value of --ckpt_path names a file of this machine."""
+    return path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry")
+
+
+def _without_checkpoint(args: Sequence[str]) -> list[str]:
+    """Return arguments without --ckpt_path and its value.
+
+    >>> _without_checkpoint(["fit", "--ckpt_path", "a.ckpt", "-c", "b.yaml", "--ckpt_path=c"])
+    ['fit', '-c', 'b.yaml']
+    """
+    before = ["", *args]
+    return [
+        arg
+        for arg, option in zip(args, before, strict=False)
+        if "--ckpt_path" not in (arg, option) and not arg.startswith("--ckpt_path=")
+    ]

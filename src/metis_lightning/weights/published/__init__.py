@@ -1,0 +1,1 @@
+"""The published checkpoints: found, inspected and converted to bundles."""

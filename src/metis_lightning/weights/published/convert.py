@@ -1,0 +1,214 @@
+"""Published files to a bundle: part by part, each under its final name when it is whole, resumable.
+
+The verb `import`: published weights to a bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import atomic_path, check_output, locked_beside, sha256_of
+from metis_lightning.weights.bundle import (
+    INDEX,
+    Part,
+    bundle_folder,
+    dtype_names,
+    part_file,
+    read_index,
+    stored_dtype,
+    write_part,
+)
+from metis_lightning.weights.published.inspect import Inspected, inspect
+from metis_lightning.weights.published.layout import PARTS, TASKS, Repository
+from metis_lightning.weights.published.locate import Located, Wanted, locate
+
+LICENCES = "LICENSES.md"
+
+DTYPES: Mapping[str, torch.dtype | None] = {
+    "published": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""How weights can be stored; all are computed in float32."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A part that is in the bundle, and whether it was there before."""
+
+    name: str
+    entry: Mapping[str, Any]
+    kept: bool
+
+
+def write_bundle(parts: Sequence[Inspected], out: Path, dtype: torch.dtype | None = None) -> Iterator[Written]:
+    """Write parts into a bundle, one at a time; those that are there from the same files are kept.
+
+    A new bundle grows beside its place, as `NAME.incomplete`, and is renamed when it is whole.
+
+    Args:
+        parts: the base before the LoRAs that belong to it.
+        out: the bundle's folder; one that is a bundle already is added to.
+        dtype: how tensors are stored; None for their own.
+
+    Raises:
+        UserError: if there is something else at its place, or a download is not what the hub says.
+    """
+    folder = out if (out / INDEX).is_file() else out.with_name(f"{out.name}.incomplete")
+    if folder != out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: there is something else; name a new folder, or a bundle to add to")
+    for part in parts:
+        yield _written(part, folder, dtype)
+    with atomic_path(folder / LICENCES) as temporary:
+        temporary.write_text(licence_text(read_index(folder)), encoding="utf-8")
+    if folder != out:
+        folder.rename(out)
+
+
+def _written(part: Inspected, folder: Path, dtype: torch.dtype | None) -> Written:
+    """Write a part, unless the folder has it of the same files."""
+    name = part.located.part.name
+    config = dict(part.config)
+    if part.located.part.task is not None:
+        # What is fine-tuned in full stands alone.
+        config["base_sha256"] = read_index(folder)["parts"]["stage1"]["sha256"] if config["lora_rank"] else ""
+    stored = dtype_names(value.to(stored_dtype(value, dtype)) for value in part.shapes.values())
+    expected = {"config": config, "dtype": stored, **_origin(part)}
+    entry = read_index(folder)["parts"].get(name, {})
+    path = folder / part_file(name)
+    same = all(entry.get(key) == value for key, value in expected.items())
+    if same and path.is_file() and sha256_of(path) == entry["sha256"]:
+        return Written(name, entry, kept=True)
+    # What a killed run left of this part.
+    for left in folder.glob(f".{path.stem}.*{path.suffix}"):
+        left.unlink()
+    write_part(folder, name, Part(config, part.load(), origin=_origin(part)), dtype)
+    return Written(name, read_index(folder)["parts"][name], kept=False)
+
+
+def _origin(part: Inspected) -> dict[str, Any]:
+    """Return what the index says of a part's source: repository, commit, SHA-256 of each file, and the licence."""
+    located = part.located
+    repository = located.part.repository
+    source: dict[str, Any] = {"repository": repository.name or "Amphion's source"}
+    if located.commit is not None:
+        source["commit"] = located.commit
+    source["files"] = {path.name: _checked_sha256(path) for path in located.files}
+    if part.left_out:
+        source["left_out"] = list(part.left_out)
+    return {"licence": repository.licence, "source": source}
+
+
+def _checked_sha256(path: Path) -> str:
+    """Return a file's SHA-256.
+
+    Raises:
+        UserError: if the download cache says that it should be another.
+    """
+    digest = sha256_of(path)
+    # The cache of huggingface_hub links to large files by the SHA-256 that the hub has of them.
+    expected = path.readlink().name if path.is_symlink() else digest
+    if len(expected) == len(digest) and expected != digest:
+        raise UserError(
+            f"{path}: its SHA-256 is {digest}, the hub says {expected}; delete what it links to and run again"
+        )
+    return digest
+
+
+def licence_text(index: Mapping[str, Any]) -> str:
+    """Return the licences of a bundle's parts as Markdown."""
+    lines = [
+        "# Licences of these weights",
+        "",
+        "| part | from | licence |",
+        "|---|---|---|",
+    ]
+    for name, entry in index["parts"].items():
+        if name not in PARTS or "source" not in entry:
+            lines.append(f"| {name} | trained or exported by the owner of this bundle | theirs |")
+            continue
+        repository = PARTS[name].repository
+        lines.append(f"| {name} | {_link(repository)} | [{repository.licence}]({repository.licence_url}) |")
+    lines += [
+        "",
+        "`bundle.yaml` has the commit and the SHA-256 of each file. Who passes the weights on passes this on.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _link(repository: Repository) -> str:
+    if not repository.name:
+        return "[Amphion](https://github.com/open-mmlab/Amphion)"
+    return f"[{repository.name}](https://huggingface.co/{repository.name})"
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """Run the verb on the options of the command line.
+
+    Raises:
+        UserError: if files are missing or do not fit, naming all that is wrong; then nothing was written.
+    """
+    check_output(options.out, is_folder=True)
+    # Not in the bundle, which is renamed when it is whole.
+    with locked_beside(options.out):
+        _import(options)
+
+
+def _import(options: argparse.Namespace) -> None:
+    wanted = Wanted(
+        options.source,
+        tuple(options.tasks or ()),
+        {part: [Path(path) for path in paths] for part, paths in _pairs("--file", options.file).items()},
+        {repository: commits[-1] for repository, commits in _pairs("--revision", options.revision).items()},
+    )
+    located = locate(wanted)
+    found = {part.part.name for part in located}
+    if absent := [part.name for part in TASKS if not wanted.names and part.name not in found]:
+        print(f"not there, so left out: {', '.join(absent)}")
+    for line in licence_lines(located):
+        print(line)
+    sizes = {name: read_index(bundle_folder(name))["parts"] for name in ("paper", options.sizes)}
+    parts = inspect(located, {**sizes["paper"], **sizes[options.sizes]}, options.ignore)
+    for number, written in enumerate(write_bundle(parts, options.out, DTYPES[options.dtype]), start=1):
+        print(f"[{number}/{len(parts)}] {_line(written)}", flush=True)
+        if left_out := written.entry["source"].get("left_out"):
+            print(f"    left out: {len(left_out)} tensors, listed in bundle.yaml")
+    print(f"{options.out}: a bundle for {_tasks(located)}")
+
+
+def licence_lines(located: Sequence[Located]) -> list[str]:
+    """Return a line for each licence of what is imported."""
+    licences: Mapping[str, list[str]] = defaultdict(list)
+    for found in located:
+        repository = found.part.repository
+        licences[f"{repository.licence} ({repository.licence_url})"].append(found.part.name)
+    return [f"licence of {', '.join(names)}: {licence}" for licence, names in licences.items()]
+
+
+def _line(written: Written) -> str:
+    what = f"{written.name}: {written.entry['parameters'] / 1e6:.2f} M parameters, {written.entry['dtype']}"
+    return f"{what}, was there" if written.kept else what
+
+
+def _tasks(located: Sequence[Located]) -> str:
+    return ", ".join(found.part.name for found in located if found.part.task is not None) or "fine-tuning"
+
+
+def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of `NAME=VALUE`, by name, in their order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for value in values:
+        name, sign, rest = value.partition("=")
+        if not (name and sign and rest):
+            raise UserError(f"{option} {value}: give NAME=VALUE")
+        found[name].append(rest)
+    return dict(found)

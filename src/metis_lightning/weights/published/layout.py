@@ -1,0 +1,204 @@
+"""Where the published weights lie, and what their tensors are called here: the tables that `import` follows.
+
+Amphion's repositories `amphion/metis` and `amphion/MaskGCT` on the model hub, and Meta's w2v-BERT 2.0. A file's tensors
+keep their names but for a prefix; one file is computed on (the statistics hold a variance, the front end a deviation).
+
+Configurations as the published checkpoints' files name them, to ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metis_lightning.models.lora import PUBLISHED_PREFIX
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig
+from metis_lightning.models.stage1 import Stage1Config
+from metis_lightning.tokens.acoustic_codec import AcousticCodecConfig
+from metis_lightning.tokens.phonemes import MASKGCT_PHONES
+from metis_lightning.tokens.visual.lips import LIP_DIM
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the model hub, and the licence that its card states."""
+
+    name: str
+    licence: str
+    licence_url: str
+
+
+NON_COMMERCIAL = ("CC BY-NC 4.0, not for commercial use", "https://creativecommons.org/licenses/by-nc/4.0/")
+METIS = Repository("amphion/metis", *NON_COMMERCIAL)
+MASKGCT = Repository("amphion/MaskGCT", *NON_COMMERCIAL)
+W2V_BERT = Repository("facebook/w2v-bert-2.0", "MIT", "https://opensource.org/license/mit")
+# Not on the hub: a file of Amphion's source, models/tts/maskgct/ckpt/.
+AMPHION = Repository("", "MIT, as Amphion's source", "https://opensource.org/license/mit")
+
+REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
+
+
+SSL_LAYER = 17
+"""Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of tensors.
+
+    path: in its repository.
+    removed: prefix that is taken off the names that have it.
+    added: prefix that is then put before every name.
+    renamed: names that change altogether, after that.
+    computed: what is done to the tensors of these new names.
+    left_out: names, as a regular expression of the start, that a smaller model of ours does not have on purpose.
+    """
+
+    path: str
+    removed: str = ""
+    added: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    left_out: str = ""
+
+    def name(self, published: str) -> str:
+        """Return our name of a tensor."""
+        name = self.added + published.removeprefix(self.removed)
+        return self.renamed.get(name, name)
+
+
+@dataclass(frozen=True)
+class TaskLayout:
+    """What a fine-tuned stage 1 adds to the base.
+
+    adapter: a kind of `weights.build.ADAPTERS`; None if there is none.
+    cond_dim: width of what it takes; 0 for that of the SSL features.
+    text: name of the text front end.
+    answers: tasks beside its own.
+    """
+
+    adapter: str | None = None
+    cond_dim: int = 0
+    text: str | None = None
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedPart:
+    """A part of a bundle, and the files that it comes from.
+
+    task: None for what all tasks share, and for the base.
+    whole: for a task that comes as a LoRA, the file that is taken where that is not there.
+    """
+
+    name: str
+    repository: Repository
+    files: tuple[PublishedFile, ...]
+    task: TaskLayout | None = None
+    whole: PublishedFile | None = None
+
+
+def _lora(task: str) -> tuple[PublishedFile, ...]:
+    stem = f"metis_{task}/metis_{task}_lora_32"
+    return tuple(PublishedFile(f"{stem}{end}.safetensors", removed=PUBLISHED_PREFIX) for end in ("", "_adapter"))
+
+
+def _whole(task: str) -> PublishedFile:
+    return PublishedFile(f"metis_{task}/metis_{task}.safetensors")
+
+
+SHARED = (
+    PublishedPart(
+        "w2v_bert",
+        W2V_BERT,
+        (PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\."),),
+    ),
+    PublishedPart(
+        "ssl_features",
+        AMPHION,
+        (PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt}),),
+    ),
+    PublishedPart("semantic_codec", MASKGCT, (PublishedFile("semantic_codec/model.safetensors"),)),
+    PublishedPart(
+        "acoustic_codec",
+        MASKGCT,
+        (
+            PublishedFile("acoustic_codec/model.safetensors", added="encoder."),
+            PublishedFile("acoustic_codec/model_1.safetensors", added="decoder."),
+        ),
+    ),
+    PublishedPart("s2a_1layer", MASKGCT, (PublishedFile("s2a_model/s2a_model_1layer/model.safetensors"),)),
+    PublishedPart("s2a_full", MASKGCT, (PublishedFile("s2a_model/s2a_model_full/model.safetensors"),)),
+)
+"""What every task needs; the encoder before the statistics, which are as wide as it."""
+
+BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),))
+
+HEARD = TaskLayout(adapter="gated")
+
+TASKS = (
+    PublishedPart("tts", MASKGCT, (PublishedFile("t2s_model/model.safetensors"),), TaskLayout(text=MASKGCT_PHONES)),
+    PublishedPart("vc", METIS, (_whole("vc"),), HEARD),
+    PublishedPart("tse", METIS, _lora("tse"), HEARD, _whole("tse")),
+    PublishedPart("se", METIS, _lora("se"), HEARD, _whole("se")),
+    PublishedPart("l2s", METIS, (_whole("l2s"),), TaskLayout(adapter="plain", cond_dim=LIP_DIM)),
+    PublishedPart(
+        "omni",
+        METIS,
+        (_whole("omni"),),
+        TaskLayout(adapter="gated", text=MASKGCT_PHONES, answers=("tts", "vc", "tse", "se")),
+    ),
+)
+
+LIP_ENCODER = PublishedPart("lip_encoder", METIS, (PublishedFile("metis_l2s/vis_model.pth"),))
+"""The visual speech recogniser whose features L2S takes: carried along as it is, since lip features are extracted by
+other programs and no model of this project has its names."""
+
+PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *TASKS, LIP_ENCODER)}
+
+
+def stage1_config(published: Mapping[str, Any]) -> Stage1Config:
+    """Return the sizes of a `t2s`/`metis` configuration."""
+    return Stage1Config(
+        hidden_size=published["hidden_size"],
+        num_layers=published["num_layers"],
+        num_heads=published["num_heads"],
+        codebook_size=published["cond_codebook_size"],
+        use_phone_cond=published["use_phone_cond"],
+    )
+
+
+def s2a_config(published: Mapping[str, Any]) -> SemanticToAcousticConfig:
+    """Return the sizes of an `s2a` configuration."""
+    return SemanticToAcousticConfig(
+        num_quantizers=published["num_quantizer"],
+        hidden_size=published["hidden_size"],
+        num_layers=published["num_layers"],
+        num_heads=published["num_heads"],
+        codebook_size=published["codebook_size"],
+        semantic_codebook_size=published["cond_codebook_size"],
+        first_layer=0 if published["predict_layer_1"] else 1,
+    )
+
+
+def acoustic_config(published: Mapping[str, Any]) -> AcousticCodecConfig:
+    """Return the sizes of an acoustic codec's `encoder` and `decoder` configuration."""
+    encoder, decoder = published["encoder"], published["decoder"]
+    return AcousticCodecConfig(
+        d_model=encoder["d_model"],
+        up_ratios=tuple(encoder["up_ratios"]),
+        latent_dim=encoder["out_channels"],
+        num_quantizers=decoder["num_quantizers"],
+        codebook_size=decoder["codebook_size"],
+        codebook_dim=decoder["codebook_dim"],
+        quantizer_dropout=decoder["quantizer_dropout"],
+        vocos_dim=decoder["vocos_dim"],
+        vocos_intermediate_dim=decoder["vocos_intermediate_dim"],
+        vocos_num_layers=decoder["vocos_num_layers"],
+        n_fft=decoder["n_fft"],
+        hop_size=decoder["hop_size"],
+    )
