@@ -11,9 +11,9 @@ import pytest
 
 from metis_lightning.data.corpora import av_hubert as avhubert
 from metis_lightning.data.corpora import custom_video as own_video
-from metis_lightning.data.corpora import librimix, lrs2, seedtts
+from metis_lightning.data.corpora import librimix, lrs, seedtts
 from metis_lightning.data.corpora.av_corpus import words_of
-from metis_lightning.data.corpora.librimix_on_the_fly import MadeMixtureScan
+from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.enrollment import read_enrollments
@@ -127,7 +127,7 @@ def test_lists_of_lips_read_as_others(tmp_path: Path) -> None:
     (entry,) = avhubert.AvHubertScan(str(tmp_path))._entries
     assert (entry.id, entry.text, entry.split) == ("test/UmvOgW6iV2s/00001", "SO WHAT NOW", "test")
     (tmp_path / "train.txt").write_bytes(f"{BOM}0001\\00002 tag\r\n".encode())
-    assert lrs2.Lrs2Scan(str(tmp_path))._listed("train") == ["0001/00002"]
+    assert lrs.Lrs2Scan(str(tmp_path))._listed("train") == ["0001/00002"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -141,7 +141,7 @@ def test_a_users_list_of_videos_keeps_its_texts(tmp_path: Path, kind: str) -> No
     else:
         text = json.dumps(row, ensure_ascii=False) + "\r\n"
     (tmp_path / f"clips.{kind}").write_bytes(f"{BOM}{text}".encode())
-    scan = own_video.OwnVideoScan(str(tmp_path), list=tmp_path / f"clips.{kind}")
+    scan = own_video.CustomVideoScan(str(tmp_path), list=tmp_path / f"clips.{kind}")
     (clip,) = [clip for shard in scan.shards() for clip in scan.clips(shard)]
     assert clean_text(clip.text) == "Good mor ning, all"
     assert (clip.lips, clip.id) == ("lips/ü.npy", "lips__")
@@ -186,7 +186,7 @@ def test_librimix_made_on_windows_reads_as_others(tmp_path: Path, mark: str, sig
     good = ",".join([name, flacs[0], "1.0", flacs[1], "1.0", sign.join(["tt", "n.wav"]), "0.5"])
     bad = ",".join(["a_b", flacs[0], "loud", flacs[1], "1.0", "n.wav", "0.5"])
     made.write_bytes(f"{mark}{header}\r\n{good}\r\n{bad}\r\n".encode())
-    scan = MadeMixtureScan(root=str(tmp_path), metadata=(made,))
+    scan = OnTheFlyMixtureScan(root=str(tmp_path), metadata=(made,))
     rows = [row for shard in scan.shards() for row in scan.scan(shard)]
     assert [row["id"] for row in rows if isinstance(row, dict)] == [f"{name}_s1", f"{name}_s2"], rows
 

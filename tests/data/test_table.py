@@ -11,7 +11,7 @@ import pytest
 
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.table import ManifestLines, UtteranceTable, open_manifest
-from metis_lightning.data.media.speed import renamed
+from metis_lightning.data.media.speed import utterance_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 
@@ -35,7 +35,7 @@ def test_a_table_gives_the_records_of_the_manifest(tones: Path) -> None:
 def test_speeds_are_those_of_lists(tones: Path) -> None:
     listed = read_manifest(tones / "starter.jsonl")
     table = open_manifest(tones / "starter.jsonl").at_speeds([0.9, 1.0])
-    expected = [renamed(u, speed) for speed in (0.9, 1.0) for u in listed]
+    expected = [utterance_at_speed(u, speed) for speed in (0.9, 1.0) for u in listed]
     assert list(table) == expected
     assert table.seconds.tolist() == [u.seconds for u in expected]
     assert table.names().tolist() == [digest64(u.id) for u in expected]

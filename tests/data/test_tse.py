@@ -8,7 +8,7 @@ import torch
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.mixing import rms
-from metis_lightning.data.media.speed import renamed
+from metis_lightning.data.media.speed import utterance_at_speed
 from metis_lightning.data.recipes.prompts import draw_enrollment, draw_interferer, speech_crop
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.data.recipes.tse import TseRecipe
@@ -181,7 +181,7 @@ def test_no_target_of_librimix_is_its_own_enrollment_out_of_another_mixture() ->
             source="LibriMix train-100 mix_clean",
             license="",
         )
-        return renamed(listed, speed)
+        return utterance_at_speed(listed, speed)
 
     for speed in (1.0, 0.9):
         mixtures = [("1-1-1_2-1-1", 1), ("1-1-1_3-1-1", 1), ("4-1-1_1-1-1", 2), ("1-1-2_2-1-2", 1)]

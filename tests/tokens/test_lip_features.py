@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("av")
 
 from fake_faces import AVHUBERT, avhubert, pictures, talking_face, write_clip
-from metis_lightning.data.corpora.lrs3 import lrs3_scan
+from metis_lightning.data.corpora.lrs import lrs3_scan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.media.mouths import NoFaceError
 from metis_lightning.data.media.video import read_video

@@ -149,11 +149,11 @@ def _librimix_options(parser: argparse.ArgumentParser) -> None:
 
 def _librimix(options: argparse.Namespace) -> CorpusScan:
     from metis_lightning.data.corpora.librimix import LibriMixScan
-    from metis_lightning.data.corpora.librimix_on_the_fly import MadeMixtureScan
+    from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 
     if not options.metadata:
         return LibriMixScan(mix=options.mix, librispeech=options.librispeech, root=options.root)
-    return MadeMixtureScan(
+    return OnTheFlyMixtureScan(
         mix=options.mix,
         librispeech=options.librispeech or Path(options.root) / options.speech,
         root=options.root,
@@ -224,21 +224,21 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _lrs3(options: argparse.Namespace) -> CorpusScan:
-    from metis_lightning.data.corpora.lrs3 import lrs3_scan
+    from metis_lightning.data.corpora.lrs import lrs3_scan
 
     return lrs3_scan(str(options.root), options.check == "decode", _mouths(options), options.layout)
 
 
 def _lrs2(options: argparse.Namespace) -> CorpusScan:
-    from metis_lightning.data.corpora.lrs2 import lrs2_scan
+    from metis_lightning.data.corpora.lrs import lrs2_scan
 
     return lrs2_scan(str(options.root), options.check == "decode", _mouths(options))
 
 
 def _video(options: argparse.Namespace) -> CorpusScan:
-    from metis_lightning.data.corpora.custom_video import OwnVideoScan
+    from metis_lightning.data.corpora.custom_video import CustomVideoScan
 
-    return OwnVideoScan(str(options.root), options.check == "decode", _mouths(options), options.list)
+    return CustomVideoScan(str(options.root), options.check == "decode", _mouths(options), options.list)
 
 
 def _mouths(options: argparse.Namespace) -> str | None:

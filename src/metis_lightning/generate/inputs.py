@@ -18,7 +18,7 @@ from pathlib import Path
 from torch import Tensor
 
 from metis_lightning.data.media.audio import audio_seconds, length_remark, read_audio
-from metis_lightning.data.media.decoding import SILENCE
+from metis_lightning.data.media.decoding import SILENT_PEAK
 from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
@@ -218,7 +218,7 @@ def is_silent(wave: Tensor) -> bool:
     >>> is_silent(torch.full((9,), 0.2)), is_silent(torch.tensor([0.0, 0.01]))
     (True, False)
     """
-    return bool((wave - wave.mean()).abs().max() <= SILENCE) if len(wave) else True
+    return bool((wave - wave.mean()).abs().max() <= SILENT_PEAK) if len(wave) else True
 
 
 def check_texts(job: Job, text: TextFrontEnd | None) -> None:

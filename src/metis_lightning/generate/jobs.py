@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
-from metis_lightning.data.media.storage import files_below, left_out
+from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list
@@ -205,7 +205,7 @@ def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[
         raise UserError(f"--out {folder} lies in the folder of --{name}; name one outside {root}")
     if not shown:
         raise UserError(f"{root}: no file that ends with {', '.join(sorted(suffixes))}; check the path of --{name}")
-    if left := left_out(root, below, suffixes):
+    if left := skipped_note(root, below, suffixes):
         print(f"metis-lightning: {left}", file=sys.stderr)
     return [
         Job(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from metis_lightning.data.corpora.av_corpus import Clip, PreparedScan, read_words
+from metis_lightning.data.corpora.av_corpus import AvClip, PreparedScan, read_words
 from metis_lightning.data.manifest.scan import Fault, Shard, chunks
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.storage import stamp_of
+from metis_lightning.data.media.storage import files_stamp
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
@@ -39,22 +39,22 @@ class AutoAvsrScan(PreparedScan):
     def shards(self) -> Sequence[Shard]:
         """Return pieces of 250 clips."""
         return [
-            Shard(f"clips:{number}", stamp_of(*(path for clip in clips for path in self._files(clip))))
+            Shard(f"clips:{number}", files_stamp(*(path for clip in clips for path in self._files(clip))))
             for number, clips in enumerate(chunks(self._clips, _SHARD_CLIPS))
         ]
 
-    def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
+    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
         """Yield the clips of a piece, with their words."""
         start = int(shard.name.partition(":")[2]) * _SHARD_CLIPS
         for clip in self._clips[start : start + _SHARD_CLIPS]:
             yield self._worded(clip)
 
     @cached_property
-    def _clips(self) -> list[Clip]:
+    def _clips(self) -> list[AvClip]:
         lists = sorted(path for path in (Path(self.root) / "labels").glob("*.csv") if _LIST.fullmatch(path.name))
         return [clip for path in lists for clip in _read(path)]
 
-    def _worded(self, clip: Clip) -> Clip | Fault:
+    def _worded(self, clip: AvClip) -> AvClip | Fault:
         _, text, audio = self._files(clip)
         if not text.is_file():
             return Fault(clip.where, "missing pair", f"no {text.relative_to(self.root)}")
@@ -65,7 +65,7 @@ class AutoAvsrScan(PreparedScan):
         heard = audio.relative_to(self.root).as_posix() if audio.is_file() else None
         return replace(clip, text=words, audio=heard)
 
-    def _files(self, clip: Clip) -> tuple[Path, Path, Path]:
+    def _files(self, clip: AvClip) -> tuple[Path, Path, Path]:
         """Return the video, the text and the sound of a clip."""
         video = PurePosixPath(clip.video or "")
         folder = re.sub(r"_video_", "_text_", video.parts[1], count=1)
@@ -73,7 +73,7 @@ class AutoAvsrScan(PreparedScan):
         return Path(self.root) / video, Path(self.root) / text, Path(self.root) / video.with_suffix(".wav")
 
 
-def _read(path: Path) -> Iterator[Clip]:
+def _read(path: Path) -> Iterator[AvClip]:
     """Yield the clips of a list, without their words.
 
     Raises:
@@ -90,7 +90,7 @@ def _read(path: Path) -> Iterator[Clip]:
                 f"{where}: expected set, path, pictures and tokens, as in lrs3,lrs3_video_seg16s/test/ID/1.mp4,62,7 9"
             )
         *_, folder, speaker, name = parts
-        yield Clip(
+        yield AvClip(
             where="/".join(parts[2:]),
             id=f"{folder}_{speaker}_{PurePosixPath(name).stem}",
             speaker=speaker,

@@ -15,12 +15,11 @@ import numpy as np
 
 from metis_lightning.data.manifest.records import check_id
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
-from metis_lightning.data.media.inspection import Inspected, inspect_audio
+from metis_lightning.data.media.containers import AudioFault
+from metis_lightning.data.media.inspection import AudioInfo, VideoFault, VideoInfo, inspect_audio, inspect_video
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.mouths import SIZE, NoFaceError, write_mouths
-from metis_lightning.data.media.pieces import OddAudio
+from metis_lightning.data.media.mouths import MOUTH_SIZE, NoFaceError, write_mouths
 from metis_lightning.data.media.video import VideoSound
-from metis_lightning.data.media.video_inspection import InspectedVideo, OddVideo, inspect_video
 from metis_lightning.data.recipes.l2s import check_lengths, read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text
@@ -28,7 +27,7 @@ from metis_lightning.types import VIDEO_RATE
 
 
 @dataclass(frozen=True)
-class Clip:
+class AvClip:
     """What a corpus says of one clip; paths are relative to its root.
 
     video: the face or the mouth; None if `lips` stands for it.
@@ -72,7 +71,7 @@ class TalkingFaceScan(CorpusScan):
     mouths: str | None = None
 
     @abstractmethod
-    def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
+    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
         """Yield the clips of a piece."""
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -83,7 +82,7 @@ class TalkingFaceScan(CorpusScan):
                 continue
             try:
                 yield self._row(clip)
-            except OddAudio as odd:
+            except AudioFault as odd:
                 yield Fault(clip.where, odd.kind, odd.detail)
             except NoFaceError as error:
                 yield Fault(clip.where, "no face", str(error))
@@ -92,11 +91,11 @@ class TalkingFaceScan(CorpusScan):
         """Return the options alone: what was read of lists would travel to the workers with every piece."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def _row(self, clip: Clip) -> Row:
+    def _row(self, clip: AvClip) -> Row:
         for path in filter(None, (clip.video, clip.audio, clip.lips)):
             _require(path, clip.where)
         if clip.text == "":
-            raise OddAudio("empty text")
+            raise AudioFault("empty text")
         video = None if clip.video is None else inspect_video(self._path(clip.video), self.decode)
         location, sound = self._sound(clip, video)
         _check_counts(clip, video, sound)
@@ -121,26 +120,26 @@ class TalkingFaceScan(CorpusScan):
             _check_pair(_features(self._path(clip.lips)), sound.seconds)
         return row
 
-    def _sound(self, clip: Clip, video: InspectedVideo | None) -> tuple[object, Inspected]:
+    def _sound(self, clip: AvClip, video: VideoInfo | None) -> tuple[object, AudioInfo]:
         """Return the sound as a manifest has it, and what it is."""
         if clip.audio is not None:
             path = self._path(clip.audio)
             if not path.is_file():
-                raise OddAudio("missing pair", f"no {clip.audio}")
+                raise AudioFault("missing pair", f"no {clip.audio}")
             return clip.audio, inspect_audio(path.read_bytes(), self.decode)
         if clip.video is None or video is None or not video.sound:
-            raise OddAudio("no sound", "neither a file nor a track in the video")
+            raise AudioFault("no sound", "neither a file nor a track in the video")
         return {"video": clip.video}, _inspect_track(self._path(clip.video))
 
-    def _crop(self, clip: Clip, video: InspectedVideo) -> None:
+    def _crop(self, clip: AvClip, video: VideoInfo) -> None:
         """Write the mouth, unless it is there or the video shows nothing else."""
-        if self.mouths is None or clip.video is None or (video.width, video.height) == (SIZE, SIZE):
+        if self.mouths is None or clip.video is None or (video.width, video.height) == (MOUTH_SIZE, MOUTH_SIZE):
             return
         # The id becomes a file's name before the row is checked.
         try:
             check_id(clip.id, "id", clip.where)
         except UserError as error:
-            raise OddVideo("wrong field", str(error)) from error
+            raise VideoFault("wrong field", str(error)) from error
         path = Path(self.mouths) / f"{clip.id}.mp4"
         if not path.is_file():
             write_mouths(self._path(clip.video), path)
@@ -163,47 +162,47 @@ def _require(path: str, where: str) -> None:
     try:
         relative_path(path, where)
     except UserError as error:
-        raise OddAudio("wrong field", str(error)) from error
+        raise AudioFault("wrong field", str(error)) from error
 
 
-def _inspect_track(path: Path) -> Inspected:
+def _inspect_track(path: Path) -> AudioInfo:
     """Inspect the sound of a video."""
     try:
         wave, rate = VideoSound(str(path)).frames()
     except UserError as error:
-        raise OddAudio("unreadable audio", str(error)) from error
+        raise AudioFault("unreadable audio", str(error)) from error
     if not wave.size:
-        raise OddAudio("no samples")
+        raise AudioFault("no samples")
     if not np.isfinite(wave).all():
-        raise OddAudio("NaN or infinite samples")
+        raise AudioFault("NaN or infinite samples")
     if not wave.any():
-        raise OddAudio("silence only")
-    return Inspected(len(wave) / rate, rate, wave.shape[1])
+        raise AudioFault("silence only")
+    return AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
 
 def _features(path: Path) -> int:
     """Return the number of frames of a feature file."""
     if not path.is_file():
-        raise OddAudio("missing pair", f"no {path.name}")
+        raise AudioFault("missing pair", f"no {path.name}")
     try:
         return len(read_feature_file(path))
     except UserError as error:
-        raise OddAudio("wrong features", str(error)) from error
+        raise AudioFault("wrong features", str(error)) from error
 
 
 def _check_pair(frames: int, seconds: float) -> None:
     if not check_lengths(frames, seconds):
-        raise OddVideo(
+        raise VideoFault(
             "sound and pictures differ in length", f"{frames / VIDEO_RATE:.2f} s are seen, {seconds:.2f} s are heard"
         )
 
 
-def _check_counts(clip: Clip, video: InspectedVideo | None, sound: Inspected) -> None:
+def _check_counts(clip: AvClip, video: VideoInfo | None, sound: AudioInfo) -> None:
     samples = round(sound.seconds * sound.sample_rate)
     found = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
     for name, listed, counted in found:
         if listed is not None and counted is not None and listed != counted:
-            raise OddVideo("wrong length", f"{counted} {name}, listed with {listed}")
+            raise VideoFault("wrong length", f"{counted} {name}, listed with {listed}")
 
 
 def read_words(path: Path, where: str) -> str | Fault:

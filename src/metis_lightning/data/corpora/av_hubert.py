@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from metis_lightning.data.corpora.av_corpus import Clip, PreparedScan, words_of
+from metis_lightning.data.corpora.av_corpus import AvClip, PreparedScan, words_of
 from metis_lightning.data.manifest.scan import Fault, Shard, chunks
-from metis_lightning.data.media.storage import stamp_of
+from metis_lightning.data.media.storage import files_stamp
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
@@ -49,11 +49,11 @@ class AvHubertScan(PreparedScan):
     def shards(self) -> Sequence[Shard]:
         """Return pieces of 250 clips."""
         return [
-            Shard(f"clips:{number}", stamp_of(*(path for entry in entries for path in self._files(entry))))
+            Shard(f"clips:{number}", files_stamp(*(path for entry in entries for path in self._files(entry))))
             for number, entries in enumerate(chunks(self._entries, _SHARD_CLIPS))
         ]
 
-    def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
+    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
         """Yield the clips of a piece."""
         start = int(shard.name.partition(":")[2]) * _SHARD_CLIPS
         yield from map(_clip, self._entries[start : start + _SHARD_CLIPS])
@@ -74,13 +74,13 @@ class AvHubertScan(PreparedScan):
         return [Path(self.root) / f"video/{entry.id}.mp4", Path(self.root) / f"audio/{entry.id}.wav"]
 
 
-def _clip(entry: _Entry) -> Clip | Fault:
+def _clip(entry: _Entry) -> AvClip | Fault:
     parts = entry.id.split("/")
     if len(parts) != 3:
         return Fault(entry.id, "wrong field", "an id has three parts, such as test/UmvOgW6iV2s/00001")
     if entry.text is None:
         return Fault(entry.id, "missing pair", "no line in the list of words")
-    return Clip(
+    return AvClip(
         where=entry.id,
         id="_".join(parts),
         speaker=parts[1],

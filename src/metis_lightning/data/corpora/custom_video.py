@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from metis_lightning.data.corpora.av_corpus import Clip, TalkingFaceScan
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan
 from metis_lightning.data.manifest.scan import Fault, Shard, chunks
-from metis_lightning.data.media.storage import stamp_of
+from metis_lightning.data.media.storage import files_stamp
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import load_json
 from metis_lightning.texts import on_disk, read_lines
@@ -30,7 +30,7 @@ _SHARD_CLIPS = 100
 
 
 @dataclass(frozen=True)
-class OwnVideoScan(TalkingFaceScan):
+class CustomVideoScan(TalkingFaceScan):
     """Lists what a user's list names.
 
     list: the list, `.jsonl` or `.csv`.
@@ -46,10 +46,10 @@ class OwnVideoScan(TalkingFaceScan):
         for number, lines in enumerate(chunks(self._lines, _SHARD_CLIPS)):
             files = [Path(self.root) / str(line[key]) for line in map(self._placed, lines) for key in _files(line)]
             # The list's own stamp: texts and speakers stand in it.
-            found.append(Shard(f"clips:{number}", stamp_of(self.list, *files)))
+            found.append(Shard(f"clips:{number}", files_stamp(self.list, *files)))
         return found
 
-    def clips(self, shard: Shard) -> Iterator[Clip | Fault]:
+    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
         """Yield the clips of a piece."""
         start = int(shard.name.partition(":")[2]) * _SHARD_CLIPS
         for number, line in enumerate(self._lines[start : start + _SHARD_CLIPS], start=start):
@@ -103,7 +103,7 @@ def _parsed(path: Path) -> list[Any]:
     raise UserError(f"{path}: a list ends with .jsonl or .csv")
 
 
-def _clip(line: dict[str, Any], where: str) -> Clip | Fault:
+def _clip(line: dict[str, Any], where: str) -> AvClip | Fault:
     given = {key: value for key, value in line.items() if value not in (None, "")}
     if wrong := [key for key, value in given.items() if not isinstance(value, str)]:
         return Fault(where, "wrong field", f"{', '.join(wrong)} must be text")
@@ -112,7 +112,7 @@ def _clip(line: dict[str, Any], where: str) -> Clip | Fault:
         return Fault(where, "missing pair", "neither video nor lips")
     stem = unicodedata.normalize("NFC", PurePosixPath(named).with_suffix("").as_posix())
     utterance_id = given.get("id", re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("."))
-    return Clip(
+    return AvClip(
         where=where,
         id=utterance_id,
         speaker=given.get("speaker", utterance_id),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, chunks, inspect_file
 from metis_lightning.data.manifest.test_sets import TestSets, read_signals
-from metis_lightning.data.media.storage import files_below, shown_in, stamp_of, walk
+from metis_lightning.data.media.storage import files_below, files_stamp, visible_in, walk
 from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial
 
@@ -167,10 +167,10 @@ class DnsScan(CorpusScan):
             name = clean.relative_to(self.root).as_posix()
             noisy, files = clean.parent / "noisy", files_below(clean, _SUFFIXES)
             if noisy.is_dir():
-                found.append(Shard(f"{name}:pairs", stamp_of(*files, *_wavs(noisy))))
+                found.append(Shard(f"{name}:pairs", files_stamp(*files, *_wavs(noisy))))
             else:
                 pieces = enumerate(chunks(files, _SHARD_FILES))
-                found += [Shard(f"{name}:{number}", stamp_of(*piece)) for number, piece in pieces]
+                found += [Shard(f"{name}:{number}", files_stamp(*piece)) for number, piece in pieces]
         return found
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -218,7 +218,7 @@ class DnsScan(CorpusScan):
 
 
 def _wavs(folder: Path) -> list[Path]:
-    return [path for path in shown_in(folder) if path.suffix.lower() in _SUFFIXES]
+    return [path for path in visible_in(folder) if path.suffix.lower() in _SUFFIXES]
 
 
 def _safe(name: str) -> str:

@@ -16,10 +16,10 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
-from metis_lightning.data.media.inspection import Inspected, inspect_audio
+from metis_lightning.data.media.containers import AudioFault
+from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.pieces import OddAudio
-from metis_lightning.data.media.storage import Listed, Storage, is_hidden, read_bytes
+from metis_lightning.data.media.storage import Storage, StoredFile, is_hidden, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.files import printable
 from metis_lightning.safe_parsing import finite, load_json
@@ -80,10 +80,10 @@ class EmiliaScan(CorpusScan):
                     if number == 1 and storage.exists(archive):
                         yield Fault(archive, "packed archive", "unpack it in its folder: tar xzf", archive=True)
                         return
-                    raise OddAudio("missing file", path)
+                    raise AudioFault("missing file", path)
                 found = inspect_audio(read_bytes(storage.path(path)), self.decode, _seconds(fields))
                 yield _row(fields, path, found, name)
-            except OddAudio as odd:
+            except AudioFault as odd:
                 yield Fault(f"{name}:{number}", odd.kind, odd.detail)
 
 
@@ -138,7 +138,7 @@ class _TarScan:
     def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
         try:
             if member.size > (most := _MOST_BYTES.get(suffix, _MOST_AUDIO_BYTES)):
-                raise OddAudio("member too large", f"{member.size:,} bytes; at most {most:,} are read")
+                raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
             if suffix == ".json":
                 self.texts[key] = _fields(self._bytes(member.offset_data, member.size), PurePosixPath(key).name)
             else:
@@ -146,7 +146,7 @@ class _TarScan:
                 self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
             if key in self.texts and key in self.audio:
                 yield self._pair(key)
-        except OddAudio as odd:
+        except AudioFault as odd:
             self._forget(key)
             self.faulty.add(key)
             yield Fault(where, odd.kind, odd.detail)
@@ -193,13 +193,13 @@ def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
     try:
         fields = load_json(data)
     except ValueError as error:
-        raise OddAudio("json is not UTF-8" if "UTF-8" in str(error) else "not json", str(error)) from error
+        raise AudioFault("json is not UTF-8" if "UTF-8" in str(error) else "not json", str(error)) from error
     if not isinstance(fields, dict):
-        raise OddAudio("not json", "expected an object")
+        raise AudioFault("not json", "expected an object")
     # Emilia-YODAS calls it _id.
     fields["id"] = fields.get("id", fields.get("_id"))
     if stem is not None and fields["id"] != stem:
-        raise OddAudio("id is not the file's name", repr(fields["id"]))
+        raise AudioFault("id is not the file's name", repr(fields["id"]))
     return fields
 
 
@@ -208,7 +208,7 @@ def _listed_path(fields: dict[str, Any], name: str) -> str:
     try:
         return str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
     except UserError as error:
-        raise OddAudio("wrong field", str(error)) from error
+        raise AudioFault("wrong field", str(error)) from error
 
 
 def _seconds(fields: dict[str, Any]) -> float | None:
@@ -216,11 +216,11 @@ def _seconds(fields: dict[str, Any]) -> float | None:
     if not isinstance(listed, int | float):
         return None
     if (seconds := finite(listed)) is None:
-        raise OddAudio("wrong field", "the duration is no finite number")
+        raise AudioFault("wrong field", "the duration is no finite number")
     return seconds
 
 
-def _row(fields: dict[str, Any], path: object, found: Inspected, name: str) -> Row:
+def _row(fields: dict[str, Any], path: object, found: AudioInfo, name: str) -> Row:
     yodas = "_id" in fields or "yodas" in name.lower()
     text = fields.get("text")
     return {
@@ -239,7 +239,7 @@ def _row(fields: dict[str, Any], path: object, found: Inspected, name: str) -> R
     }
 
 
-def _stamps_below(lists: Sequence[str], files: Sequence[Listed]) -> dict[str, int]:
+def _stamps_below(lists: Sequence[str], files: Sequence[StoredFile]) -> dict[str, int]:
     """Return a stamp of the files in each legacy list's folder, so that a repaired one is noticed."""
     stamps = dict.fromkeys(lists, 0)
     for file in files if lists else ():

@@ -21,10 +21,10 @@ from metis_lightning.data.corpora.librispeech import LICENSE, Transcripts
 from metis_lightning.data.manifest.enrollment import MixtureSource
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, chunks
 from metis_lightning.data.media.audio import decode
+from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import inspect_audio
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.pieces import OddAudio
-from metis_lightning.data.media.storage import stamp_of
+from metis_lightning.data.media.storage import files_stamp
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path
 
@@ -65,7 +65,7 @@ class MixtureScan(CorpusScan):
         """Return a line's mixture.
 
         Raises:
-            OddAudio: if it is not sound.
+            AudioFault: if it is not sound.
             UserError: if a file cannot be read.
         """
 
@@ -74,7 +74,7 @@ class MixtureScan(CorpusScan):
         found = []
         for table in self.tables():
             for number, lines in enumerate(chunks(read_table(table), _SHARD_ROWS)):
-                stamp = stamp_of(table, *(file for line in lines for file in self._named(line)))
+                stamp = files_stamp(table, *(file for line in lines for file in self._named(line)))
                 found.append(Shard(f"{table}:{number}", stamp))
         return found
 
@@ -94,7 +94,7 @@ class MixtureScan(CorpusScan):
             where = f"{Path(name).name}/{line['mixture_ID']}"
             try:
                 yield from self._rows(line, _subset(Path(name)), texts)
-            except OddAudio as odd:
+            except AudioFault as odd:
                 yield Fault(where, odd.kind, odd.detail)
             except UserError as error:
                 yield Fault(where, "unreadable mixture", str(error))
@@ -104,7 +104,7 @@ class MixtureScan(CorpusScan):
     def _rows(self, line: Line, subset: str, texts: Transcripts | None) -> Iterator[Row]:
         made, utterances = self.mixture(line, subset), line["mixture_ID"].split("_")
         if len(utterances) < len(made.sources):
-            raise OddAudio("wrong mixture id", f"{line['mixture_ID']} does not name {len(made.sources)} utterances")
+            raise AudioFault("wrong mixture id", f"{line['mixture_ID']} does not name {len(made.sources)} utterances")
         for number, path in enumerate(made.sources, start=1):
             source = MixtureSource(line["mixture_ID"], number)
             whole = None if texts is None else texts.seconds(source.utterance)
@@ -162,23 +162,23 @@ class LibriMixScan(MixtureScan):
         total, sources = waves.pop("mixture_path"), [name for name in waves if name.startswith("source_")]
         expected = round(float(line["length"]))
         if lengths := [f"{paths[name]}: {len(wave)}" for name, wave in waves.items() if len(wave) != len(total)]:
-            raise OddAudio("wrong length", f"{', '.join(lengths)} samples; the mixture has {len(total)}")
+            raise AudioFault("wrong length", f"{', '.join(lengths)} samples; the mixture has {len(total)}")
         if len(total) != expected:
-            raise OddAudio("wrong length", f"{len(total)} samples, the csv says {expected}")
+            raise AudioFault("wrong length", f"{len(total)} samples, the csv says {expected}")
         _check_sum(total, list(waves.values()))
         return Mixture(paths["mixture_path"], [paths[name] for name in sources], len(total), self._rate())
 
     def _wave(self, path: str) -> np.ndarray:
         file = Path(self.root) / path
         if not file.is_file():
-            raise OddAudio("missing file", path)
+            raise AudioFault("missing file", path)
         data = file.read_bytes()
         try:
             found = inspect_audio(data)
-        except OddAudio as odd:
-            raise OddAudio(odd.kind, f"{path} {odd.detail}".strip()) from odd
+        except AudioFault as odd:
+            raise AudioFault(odd.kind, f"{path} {odd.detail}".strip()) from odd
         if found.sample_rate != self._rate():
-            raise OddAudio("wrong sample rate", f"{path}: {found.sample_rate} Hz in a folder of {self._rate()} Hz")
+            raise AudioFault("wrong sample rate", f"{path}: {found.sample_rate} Hz in a folder of {self._rate()} Hz")
         return decode(data, path)[0][:, 0]
 
     def _rate(self) -> int:
@@ -230,4 +230,4 @@ def _check_sum(total: np.ndarray, sources: Sequence[np.ndarray]) -> None:
     summed = np.clip(np.sum(sources, axis=0, dtype=np.float64), -1.0, 1.0 - 2.0**-15)
     difference = float(np.abs(total - summed).max())
     if difference > (len(sources) + 2) * 2.0**-16:
-        raise OddAudio("mixture is not the sum of its sources", f"differs by up to {difference:.5f}")
+        raise AudioFault("mixture is not the sum of its sources", f"differs by up to {difference:.5f}")

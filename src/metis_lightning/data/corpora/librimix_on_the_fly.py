@@ -10,14 +10,14 @@ from pathlib import Path
 from metis_lightning.data.corpora.librimix import Line, Mixture, MixtureScan
 from metis_lightning.data.manifest.scan import Row
 from metis_lightning.data.media.locations import parse_location, relative_path
-from metis_lightning.data.media.mixdown import MODES, RATE
-from metis_lightning.data.media.storage import shown_in
+from metis_lightning.data.media.mixdown import LIBRIMIX_RATE, MODES
+from metis_lightning.data.media.storage import visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path
 
 
 @dataclass(frozen=True)
-class MadeMixtureScan(MixtureScan):
+class OnTheFlyMixtureScan(MixtureScan):
     """Lists mixtures that are made when they are read, by the published metadata; no copy of them is on disk.
 
     root: folder (LibriMix's `storage_dir`) that holds LibriSpeech and the WHAM! noise.
@@ -31,14 +31,14 @@ class MadeMixtureScan(MixtureScan):
     metadata: tuple[Path, ...] = ()
     speech: str = "LibriSpeech"
     noise: str = "wham_noise"
-    sample_rate: int = RATE
+    sample_rate: int = LIBRIMIX_RATE
     mode: str = "min"
 
     layout = "csv files such as libri2mix_test-clean.csv"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in MODES or self.sample_rate not in (8000, RATE):
+        if self.mode not in MODES or self.sample_rate not in (8000, LIBRIMIX_RATE):
             raise UserError(
                 f"mode {self.mode!r} at {self.sample_rate} Hz: LibriMix has min and max at 8000 and 16000 Hz"
             )
@@ -84,4 +84,4 @@ class MadeMixtureScan(MixtureScan):
 
 
 def _tables(folder: Path) -> list[Path]:
-    return [path for path in shown_in(folder) if path.suffix == ".csv"]
+    return [path for path in visible_in(folder) if path.suffix == ".csv"]

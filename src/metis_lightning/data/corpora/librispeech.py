@@ -11,8 +11,8 @@ from pathlib import Path
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.manifest.test_sets import TestSets, read_signals, require_files
 from metis_lightning.data.media.audio import audio_seconds
-from metis_lightning.data.media.inspection import Inspected
-from metis_lightning.data.media.storage import is_hidden, shown_in, stamp_of
+from metis_lightning.data.media.inspection import AudioInfo
+from metis_lightning.data.media.storage import files_stamp, is_hidden, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text, read_lines
 from metis_lightning.types import TestItem, Trial
@@ -42,13 +42,15 @@ class LibriSpeechScan(CorpusScan):
         lists = (path for path in Path(self.root).glob("*/*/*/*.trans.txt") if not is_hidden(path.name))
         folders = sorted(path.parent.parent for path in lists)
         chosen = [path for path in dict.fromkeys(folders) if not self.subsets or path.parent.name in self.subsets]
-        return [Shard(path.relative_to(self.root).as_posix(), stamp_of(*sorted(path.glob("*/*")))) for path in chosen]
+        return [
+            Shard(path.relative_to(self.root).as_posix(), files_stamp(*sorted(path.glob("*/*")))) for path in chosen
+        ]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield a speaker's utterances."""
-        for chapter in shown_in(Path(self.root) / shard.name):
+        for chapter in visible_in(Path(self.root) / shard.name):
             texts = read_transcripts(chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt")
-            audio = {path.stem: path for path in shown_in(chapter) if path.suffix == ".flac"}
+            audio = {path.stem: path for path in visible_in(chapter) if path.suffix == ".flac"}
             for utterance_id in sorted(texts.keys() | audio.keys()):
                 yield self._row(chapter, utterance_id, texts.get(utterance_id))
 
@@ -61,7 +63,7 @@ class LibriSpeechScan(CorpusScan):
         return found if isinstance(found, Fault) else _row(where, utterance_id, text, found)
 
 
-def _row(where: str, utterance_id: str, text: str, found: Inspected) -> Row:
+def _row(where: str, utterance_id: str, text: str, found: AudioInfo) -> Row:
     subset, speaker = where.split("/")[:2]
     return {
         "id": utterance_id,

@@ -9,7 +9,7 @@ from pathlib import Path
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.manifest.test_sets import TestSets, read_signals, require_files
-from metis_lightning.data.media.storage import shown_in
+from metis_lightning.data.media.storage import visible_in
 from metis_lightning.data.recipes.l2s import LipRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial, Utterance
@@ -95,7 +95,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
     """Map names to the recordings of a folder; of Seed-TTS's `en`, those of `prompt-wavs`."""
     inner = folder / "prompt-wavs"
     source = inner if inner.is_dir() else folder
-    found = {path.stem: path for path in shown_in(source) if path.suffix in {".wav", ".flac"}}
+    found = {path.stem: path for path in visible_in(source) if path.suffix in {".wav", ".flac"}}
     if not found:
         raise UserError(f"{source}: no wav or flac file; give seedtts_testset/en or a folder of prompts")
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file
 from metis_lightning.data.manifest.test_sets import TestSets, read_signals
-from metis_lightning.data.media.storage import is_hidden, stamp_of
+from metis_lightning.data.media.storage import files_stamp, is_hidden
 from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text
@@ -35,7 +35,7 @@ class VctkScan(CorpusScan):
         """Return a piece for each speaker."""
         folders = sorted({path.parent for path in _audio(Path(self.root))})
         return [
-            Shard(folder.name, stamp_of(*sorted(folder.iterdir()), *sorted(self._texts(folder.name).glob("*"))))
+            Shard(folder.name, files_stamp(*sorted(folder.iterdir()), *sorted(self._texts(folder.name).glob("*"))))
             for folder in folders
         ]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.data.media.inspection import Inspected, inspect_audio
-from metis_lightning.data.media.pieces import OddAudio
+from metis_lightning.data.media.containers import AudioFault
+from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
 
 Row = dict[str, Any]
 """A manifest's line: the fields of `data.manifest.parse_row`."""
@@ -70,13 +70,13 @@ class CorpusScan(ABC):
         """What is looked for below the root, for the message when it is not there."""
 
 
-def inspect_file(path: Path, where: str, decode: bool) -> Inspected | Fault:
+def inspect_file(path: Path, where: str, decode: bool) -> AudioInfo | Fault:
     """Inspect a local audio file; return what is wrong with it as a fault."""
     if not path.is_file():
         return Fault(where, "missing file")
     try:
         return inspect_audio(path.read_bytes(), decode)
-    except OddAudio as odd:
+    except AudioFault as odd:
         return Fault(where, odd.kind, odd.detail)
 
 

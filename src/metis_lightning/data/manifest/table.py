@@ -14,7 +14,7 @@ import numpy as np
 
 from metis_lightning.data.manifest.records import check_manifest, check_utterance, manifest_root, parse_utterance
 from metis_lightning.data.manifest.table_index import ManifestIndex, read_manifest_index, write_manifest_index
-from metis_lightning.data.media.speed import check_speeds, renamed
+from metis_lightning.data.media.speed import check_speeds, utterance_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -154,7 +154,7 @@ class UtteranceTable(Sequence[Utterance]):
         utterance, split = self.source[int(column["row"])], self._named.splits[int(column["split"])]
         if utterance.split != split:
             utterance = replace(utterance, split=split)
-        return renamed(utterance, float(column["speed"]))
+        return utterance_at_speed(utterance, float(column["speed"]))
 
     def where(self, chosen: np.ndarray | slice) -> UtteranceTable:
         """Return the rows that an array of booleans or indices chooses."""

@@ -14,8 +14,8 @@ import soxr
 import torch
 from torch import Tensor
 
+from metis_lightning.data.media.containers import UNREADABLE, AudioFault
 from metis_lightning.data.media.decoding import Decoder, Levels, decoder
-from metis_lightning.data.media.pieces import UNREADABLE, OddAudio
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
 from metis_lightning.types import AudioLocation, AudioSource, Recording
@@ -27,7 +27,7 @@ LONGEST_READ = 3 * 3600.0
 """Seconds of the longest audio that is read at once."""
 
 
-class UnsoundFile(UserError):
+class InvalidAudioError(UserError):
     """A file that is there and is no sound audio file.
 
     Attributes:
@@ -84,7 +84,7 @@ def read_recording(
         wanted = round(seconds * rate) + (part is None)
         waves = [levels.add(block) for block in blocks(round(start * rate), wanted)]
         if part is None and levels.samples == wanted:
-            raise OddAudio("too long", f"the audio lasts more than {longest:g} s; cut it into pieces")
+            raise AudioFault("too long", f"the audio lasts more than {longest:g} s; cut it into pieces")
         levels.check()
         wave = np.ascontiguousarray(np.concatenate(waves), dtype=np.float32)
         return Recording(torch.from_numpy(wave), rate, levels.channels)
@@ -130,7 +130,7 @@ def _length(path: Path, size: int, changed: int) -> tuple[float, str]:
         if len(opened.pieces) == 1:
             try:
                 opened.check_length(samples)
-            except OddAudio as odd:
+            except AudioFault as odd:
                 remark = f"{path}: {odd.kind} ({odd.detail})"
         return samples / opened.sample_rate, remark
 
@@ -171,9 +171,9 @@ def _named(path: AudioLocation | str) -> Iterator[None]:
     """Say of which file it is that something is odd."""
     try:
         yield
-    except OddAudio as odd:
+    except AudioFault as odd:
         reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
-        raise UnsoundFile(f"{path}: {reason}{f' ({odd.detail})' if odd.detail else ''}", reason) from odd
+        raise InvalidAudioError(f"{path}: {reason}{f' ({odd.detail})' if odd.detail else ''}", reason) from odd
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
@@ -239,7 +239,7 @@ def check_sound(path: Path | str, channel: int | None = None) -> None:
             levels.add(block)
         levels.check()
         if not levels.mixed:
-            raise OddAudio("silence only")
+            raise AudioFault("silence only")
 
 
 @contextmanager

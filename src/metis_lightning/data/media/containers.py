@@ -1,22 +1,116 @@
-"""Where the sound of an audio file is: the files that were joined in it, each with a header that a decoder may believe.
-
-libsndfile stops where a header says that the sound ends. Headers lie: of a download that broke off, a stream whose
-length was not known when it began, a recorder that lost power, files that were joined by `cat`. So each file is walked
-through by its frames, pages or chunks, without decoding, and a header that tells too little is replaced.
-
-The frames of MPEG audio, layer III (MP3): which belong together, and how many there are.
-
-A header of four bytes begins each frame. The first frame of a file may be a tag that tells how many follow.
-"""
+"""Files that were joined in one, each opened as a file of its own, and how their bytes are looked through."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-from metis_lightning.data.media.pieces import OddAudio, Piece, after_id3, at, found
+_BLOCK = 1 << 20
+
+UNREADABLE = "unreadable audio"
+"""The kind of what no decoder takes."""
+
+
+class AudioFault(Exception):
+    """Bytes that are no sound audio file.
+
+    Attributes:
+        kind: what is wrong, in words that are the same for all files of the kind.
+        detail: more about this one.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        """Say what is wrong."""
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind, self.detail = kind, detail
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One of the files that were joined, most often the only one.
+
+    start, end: its bytes, but for those that `head` stands for.
+    head: what a decoder gets before them: a header that lets it read to the end.
+    listed: samples of each channel by its own header; None if that is what the decoder says.
+    is_listed: whether its header tells the length at all.
+    is_exact: whether the walk found as much as the header tells.
+    own_head: what `head` stands for, where a decoder that is told no length may stumble over what follows the sound.
+    """
+
+    start: int
+    end: int
+    head: bytes = b""
+    listed: int | None = None
+    is_listed: bool = True
+    is_exact: bool = True
+    own_head: bytes = b""
+
+    def open(self, file: IO[bytes]) -> io.BufferedReader:
+        """Return the piece as a file of its own."""
+        return io.BufferedReader(_Window(file, self))
+
+
+class _Window(io.RawIOBase):
+    """The bytes of a piece."""
+
+    def __init__(self, file: IO[bytes], piece: Piece) -> None:
+        super().__init__()
+        self._file, self._piece, self._position = file, piece, 0
+        self._size = len(piece.head) + piece.end - piece.start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  any writable buffer
+        head, position = self._piece.head, self._position
+        if position < len(head):
+            data = head[position : position + len(buffer)]
+        else:
+            left = max(0, self._size - position)
+            data = at(self._file, self._piece.start + position - len(head), min(left, len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def at(file: IO[bytes], position: int, size: int) -> bytes:
+    """Return so many bytes from a place on, fewer at the end."""
+    file.seek(position)
+    return file.read(size)
+
+
+def after_id3(file: IO[bytes], position: int) -> int:
+    """Return where an ID3v2 tag that begins here ends."""
+    head = at(file, position, 10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return position
+    size = 0
+    for byte in head[6:]:
+        size = size << 7 | byte & 127
+    return position + 10 + size
+
+
+def found(file: IO[bytes], start: int, end: int, marks: Sequence[bytes]) -> Iterator[int]:
+    """Yield where one of some marks of equal length stands, in order."""
+    pattern, width = re.compile(b"|".join(map(re.escape, marks))), len(marks[0])
+    # What is looked for is most often near.
+    position, size = start, 1 << 12
+    while position < end:
+        data = at(file, position, size + width - 1)
+        yield from (position + match.start() for match in pattern.finditer(data))
+        position, size = position + size, min(2 * size, _BLOCK)
+
 
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 _FLAC_HEAD = 42
@@ -28,7 +122,7 @@ def pieces_of(file: IO[bytes]) -> list[Piece]:
     """Return what was joined in a file, in order; a format that is not known here is one piece.
 
     Raises:
-        OddAudio: if a header leaves out what follows, so that nobody knows what that is.
+        AudioFault: if a header leaves out what follows, so that nobody knows what that is.
     """
     end = file.seek(0, io.SEEK_END)
     start = after_id3(file, 0)
@@ -97,7 +191,7 @@ def _wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
         return Piece(start, last), last
     # A quarter of a second is more than any tag of a few bytes.
     if end - last > byte_rate / 4 and not _is_chunks(file, last, end):
-        raise OddAudio(
+        raise AudioFault(
             "wrong length in the header",
             f"it tells of {size / byte_rate:.2f} s, and {(end - last) / byte_rate:.2f} s follow; write the file anew",
         )

@@ -11,8 +11,7 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from metis_lightning.data.media.containers import pieces_of
-from metis_lightning.data.media.pieces import UNREADABLE, OddAudio, Piece
+from metis_lightning.data.media.containers import UNREADABLE, AudioFault, Piece, pieces_of
 
 BLOCK = 1 << 18
 """Samples, all channels counted, that are decoded at once."""
@@ -23,7 +22,7 @@ SAMPLE_RATES = (1000, 768_000)
 LOUDEST = 4.0
 """No sample of sound on the scale of -1 to 1 is louder: lossy codecs overshoot a little, integers as floats by far."""
 
-SILENCE = 1e-4
+SILENT_PEAK = 1e-4
 """What no sample of silence exceeds: -80 dB, three steps of 16 bits."""
 
 # What a decoder may leave of the last frame of an MP3.
@@ -57,7 +56,7 @@ class Decoder:
         """Yield blocks (S, channels) float32 until the file ends, or so many samples from `start` on.
 
         Raises:
-            OddAudio: if what was joined differs in sample rate or channels, or is broken.
+            AudioFault: if what was joined differs in sample rate or channels, or is broken.
         """
         left = samples
         for block in self._from(start):
@@ -71,7 +70,7 @@ class Decoder:
         for piece in self.pieces:
             with _opened(self.file, piece) as sound:
                 if (sound.samplerate, sound.channels) != (self.sample_rate, self.channels):
-                    raise OddAudio("joined audio", "its parts differ in sample rate or channels; convert each alone")
+                    raise AudioFault("joined audio", "its parts differ in sample rate or channels; convert each alone")
                 # The end of one of several is not known before it is decoded.
                 if start and len(self.pieces) == 1:
                     sound.seek(start)
@@ -95,19 +94,19 @@ class Decoder:
         """Compare what was decoded with the header.
 
         Raises:
-            OddAudio: if they differ, or several files were joined, of which other programs read the first.
+            AudioFault: if they differ, or several files were joined, of which other programs read the first.
         """
         if len(self.pieces) > 1:
-            raise OddAudio("joined audio", f"{len(self.pieces)} files in one; decode it and write it anew")
+            raise AudioFault("joined audio", f"{len(self.pieces)} files in one; decode it and write it anew")
         if not self.pieces[0].is_listed:
             return
         with _opened(self.file, self.pieces[0]) as sound:
             listed = _listed(self.pieces[0], sound)
             spare = _FRAME if sound.format == "MP3" else 0
         if samples < listed - spare:
-            raise OddAudio("truncated audio", f"{samples} of {listed} samples")
+            raise AudioFault("truncated audio", f"{samples} of {listed} samples")
         if samples > listed:
-            raise OddAudio("wrong length in the header", f"{samples} samples, the header tells of {listed}")
+            raise AudioFault("wrong length in the header", f"{samples} samples, the header tells of {listed}")
 
 
 @dataclass
@@ -129,21 +128,21 @@ class Levels:
         """Count a block (S, channels) and return it as one channel (S,): the average, or the one that was chosen.
 
         Raises:
-            OddAudio: if a sample is not finite or far beyond 1, or there is no such channel.
+            AudioFault: if a sample is not finite or far beyond 1, or there is no such channel.
         """
         if block.size:
             loudest = float(np.abs(block).max())
             if not np.isfinite(loudest):
-                raise OddAudio("NaN or infinite samples", f"after {self.samples} samples; replace the file")
+                raise AudioFault("NaN or infinite samples", f"after {self.samples} samples; replace the file")
             if loudest > LOUDEST:
-                raise OddAudio(
+                raise AudioFault(
                     "samples far beyond 1",
                     f"samples up to {loudest:.6g}, where full scale is 1: integers that were saved as floats? Divide "
                     "them by their full scale (32768 for 16 bits)",
                 )
             self.loudest = max(self.loudest, loudest)
         if self.channel is not None and self.channel >= block.shape[1]:
-            raise OddAudio("missing channel", f"channel {self.channel} of {block.shape[1]}, counted from 0")
+            raise AudioFault("missing channel", f"channel {self.channel} of {block.shape[1]}, counted from 0")
         wave = block.mean(axis=1) if self.channel is None else block[:, self.channel]
         self.samples, self.channels = self.samples + len(wave), block.shape[1]
         self.mixed = max(self.mixed, float(np.abs(wave).max(initial=0.0)))
@@ -153,12 +152,12 @@ class Levels:
         """Refuse a file without samples or whose channels cancel each other, once all of it was added.
 
         Raises:
-            OddAudio: if so.
+            AudioFault: if so.
         """
         if not self.samples:
-            raise OddAudio("no samples", "the audio file holds no samples; replace it, or leave it out")
-        if self.channel is None and self.loudest > SILENCE and self.mixed < 0.01 * self.loudest:
-            raise OddAudio(
+            raise AudioFault("no samples", "the audio file holds no samples; replace it, or leave it out")
+        if self.channel is None and self.loudest > SILENT_PEAK and self.mixed < 0.01 * self.loudest:
+            raise AudioFault(
                 "channels that cancel each other",
                 "the channels are of opposite polarity, their average is silent; turn one over, or give one alone",
             )
@@ -169,19 +168,19 @@ def decoder(file: IO[bytes]) -> Iterator[Decoder]:
     """Open an audio file by its bytes: wav, flac, mp3, ogg, opus and what else libsndfile reads.
 
     Raises:
-        OddAudio: if it is none, also while it is decoded.
+        AudioFault: if it is none, also while it is decoded.
     """
     try:
         pieces = tuple(pieces_of(file))
         if len(pieces) > _MOST_PIECES:
-            raise OddAudio("joined audio", f"more than {_MOST_PIECES} files in one; decode it and write it anew")
+            raise AudioFault("joined audio", f"more than {_MOST_PIECES} files in one; decode it and write it anew")
         with _opened(file, pieces[0]) as sound:
             rate, channels = int(sound.samplerate), int(sound.channels)
         if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-            raise OddAudio("wrong sample rate", f"{rate} Hz by the header")
+            raise AudioFault("wrong sample rate", f"{rate} Hz by the header")
         yield Decoder(file, pieces, rate, channels)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise OddAudio(UNREADABLE, f"{_reason(error)}; use wav, flac, mp3, ogg or opus") from error
+        raise AudioFault(UNREADABLE, f"{_reason(error)}; use wav, flac, mp3, ogg or opus") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from metis_lightning.data.media.audio import decode
-from metis_lightning.data.media.mixdown import MODES, RATE, Mixdown, Part
+from metis_lightning.data.media.mixdown import LIBRIMIX_RATE, MODES, Mixdown, MixPart
 from metis_lightning.data.media.storage import Storage, is_url, location_stamp, read_bytes
 from metis_lightning.data.media.video import VideoSound
 from metis_lightning.errors import UserError
@@ -99,11 +99,11 @@ def relative_path(value: object, where: str) -> str:
 
 def _mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
     try:
-        parts = tuple(Part(_below(path, root, where), float(gain)) for path, gain in value["mix"])
+        parts = tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"])
         noise = value.get("noise")
         rule = Mixdown(
             parts=parts,
-            noise=None if noise is None else Part(_below(noise[0], root, where), float(noise[1])),
+            noise=None if noise is None else MixPart(_below(noise[0], root, where), float(noise[1])),
             sample_rate=_whole(value, "rate", where),
             mode=value["mode"],
             take=tuple(int(number) for number in value["take"]),
@@ -113,7 +113,7 @@ def _mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
     count = len(parts) + (noise is not None)
     if (
         rule.mode not in MODES
-        or not 0 < rule.sample_rate <= RATE
+        or not 0 < rule.sample_rate <= LIBRIMIX_RATE
         or not all(math.isfinite(part.gain) for part in (*parts, *([rule.noise] if rule.noise else [])))
         or len(rule.take) > count
         or not all(0 <= number < count for number in rule.take)

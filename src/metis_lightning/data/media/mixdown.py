@@ -19,16 +19,16 @@ from metis_lightning.data.media.storage import location_stamp, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioSource
 
-RATE = 16_000
+LIBRIMIX_RATE = 16_000
 """Sample rate in Hz of LibriSpeech and of the WHAM! noises that LibriMix takes."""
 
 MODES = ("min", "max")
 
-_FADE = RATE // 2 + 1
+_FADE = LIBRIMIX_RATE // 2 + 1
 
 
 @dataclass(frozen=True)
-class Part:
+class MixPart:
     """A file, local or a URL, and the factor that it is heard with."""
 
     path: str
@@ -46,8 +46,8 @@ class Mixdown(AudioSource):
     take: which parts are summed, counted from 0: (0,) is the first source, (0, 1) the clean mixture of two.
     """
 
-    parts: tuple[Part, ...]
-    noise: Part | None
+    parts: tuple[MixPart, ...]
+    noise: MixPart | None
     sample_rate: int
     mode: str
     take: tuple[int, ...]
@@ -82,14 +82,18 @@ class Mixdown(AudioSource):
 
 # A mixture and its sources are asked for one after the other.
 @lru_cache(maxsize=4)
-def _transformed(parts: tuple[Part, ...], noise: Part | None, sample_rate: int, mode: str) -> tuple[np.ndarray, ...]:
+def _transformed(
+    parts: tuple[MixPart, ...], noise: MixPart | None, sample_rate: int, mode: str
+) -> tuple[np.ndarray, ...]:
     voices = [_first_channel(part) for part in parts]
     gains = [part.gain for part in parts]
     if noise is not None:
         longest = max(map(len, voices))
         voices, gains = [*voices, lengthen(_first_channel(noise)[:longest], longest)], [*gains, noise.gain]
     scaled = [voice * np.float32(gain) for voice, gain in zip(voices, gains, strict=True)]
-    resampled = [wave if sample_rate == RATE else resample_poly(wave, sample_rate, RATE) for wave in scaled]
+    resampled = [
+        wave if sample_rate == LIBRIMIX_RATE else resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled
+    ]
     return tuple(fit(resampled, mode))
 
 
@@ -115,7 +119,7 @@ def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
         return noise[:samples]
     if len(noise) <= _FADE:
         raise UserError(
-            f"a noise of {len(noise) / RATE:.2f} s is too short to be repeated; LibriMix's are longer than 0.5 s"
+            f"a noise of {len(noise) / LIBRIMIX_RATE:.2f} s is too short to be repeated: at least 0.5 s are needed"
         )
     rise = (0.5 - 0.5 * np.cos(np.pi * np.arange(_FADE) / (_FADE - 1))).astype(noise.dtype)
     longer = noise
@@ -131,8 +135,8 @@ def _bytes_digest(path: str) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def _first_channel(part: Part) -> np.ndarray:
+def _first_channel(part: MixPart) -> np.ndarray:
     frames, rate = decode(read_bytes(part.path), part.path)
-    if rate != RATE:
-        raise UserError(f"{part.path}: at {rate} Hz; LibriMix is made of files at {RATE} Hz")
+    if rate != LIBRIMIX_RATE:
+        raise UserError(f"{part.path}: at {rate} Hz; LibriMix is made of files at {LIBRIMIX_RATE} Hz")
     return frames[:, 0]

@@ -11,12 +11,12 @@ from metis_lightning.types import Trial
 PEAK = 0.99
 """A mixture's largest sample, just below what a 16-bit file can hold."""
 
-SILENCE = 1e-8
+SILENT_RMS = 1e-8
 """Root mean square under which a wave is silent: far below one step of a 24-bit file, and no level to scale by."""
 
 
 @dataclass(frozen=True)
-class Mixed:
+class VoiceMix:
     """Two voices and their sum, all (S,); `mixture == target + interferer` holds exactly.
 
     `gain` is the factor by which all three were lowered so that the mixture does not clip, 1 where it would not.
@@ -45,7 +45,7 @@ def is_silent(wave: Tensor) -> bool:
     >>> is_silent(torch.zeros(3)), is_silent(torch.tensor([0.0, 1e-6]))
     (True, False)
     """
-    return rms(wave) < SILENCE
+    return rms(wave) < SILENT_RMS
 
 
 def fit_length(wave: Tensor, samples: int) -> Tensor:
@@ -58,7 +58,7 @@ def fit_length(wave: Tensor, samples: int) -> Tensor:
     return wave.repeat(-(-samples // wave.numel()))[:samples]
 
 
-def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> Mixed:
+def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> VoiceMix:
     """Add an interferer to a target at a given ratio of their powers.
 
     The target keeps its level; the interferer is repeated or cut to the target's length and scaled, its power taken
@@ -78,14 +78,14 @@ def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> Mixed:
     return add_voices(target, interferer * (rms(target) / rms(interferer) * 10 ** (-snr_db / 20)))
 
 
-def add_voices(target: Tensor, interferer: Tensor) -> Mixed:
+def add_voices(target: Tensor, interferer: Tensor) -> VoiceMix:
     """Add two voices (S,) as loud as they are, all lowered by one gain only if the sum would pass 0.99."""
     gain = peak_gain(target + interferer)
     target, interferer = target * gain, interferer * gain
-    return Mixed(target + interferer, target, interferer, gain)
+    return VoiceMix(target + interferer, target, interferer, gain)
 
 
-def mix_trial(trial: Trial, target: Tensor, interferer: Tensor) -> Mixed:
+def mix_trial(trial: Trial, target: Tensor, interferer: Tensor) -> VoiceMix:
     """Mix a trial's voices: at its SNR, or as loud as they are if it has none; the interferer fits the target (S,)."""
     if trial.snr_db is None:
         return add_voices(target, fit_length(interferer, target.numel()))

@@ -72,7 +72,7 @@ def _points(found: Any, frame: np.ndarray) -> np.ndarray | None:  # noqa: ANN401
     return np.array([(mesh[number].x * width, mesh[number].y * height) for number in POINTS])
 
 
-SIZE = 96
+MOUTH_SIZE = 96
 """Height and width of a mouth picture, in pixels."""
 
 MEAN_FACE = np.array([(-44.5, 0.0), (-18.5, 0.0), (18.5, 0.0), (44.5, 0.0), (0.0, -5.0), (0.0, 47.0)])
@@ -131,7 +131,7 @@ def crop_mouth(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     turn = np.linalg.inv(similarity(points[_STABLE], MEAN_FACE))
     # Pixels are averaged before they are left out, or fine texture would flicker.
     shrink = max(1, int(np.sqrt(abs(np.linalg.det(turn)))))
-    offsets = np.stack(np.meshgrid(*[np.arange(SIZE) - (SIZE - 1) / 2] * 2), axis=-1)
+    offsets = np.stack(np.meshgrid(*[np.arange(MOUTH_SIZE) - (MOUTH_SIZE - 1) / 2] * 2), axis=-1)
     places = (points[_MOUTH].mean(axis=0) + offsets @ turn.T) / shrink - 0.5
     rows_and_columns = places[..., ::-1].transpose(2, 0, 1)
     channels = [

@@ -27,7 +27,7 @@ def check_speeds(speeds: Sequence[float]) -> None:
         raise UserError(f"`speeds` must be positive and differ from each other, got {list(speeds)}; e.g. [0.9, 1.0]")
 
 
-def renamed(utterance: Utterance, speed: float) -> Utterance:
+def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
     """Return the record of an utterance at a speed: itself at 1, else one of another id, speaker and duration.
 
     `sp0.9-ada` for `ada` at 0.9: pitch and formants move with the tempo, so the voice is another one. Audio is not

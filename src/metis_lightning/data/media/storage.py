@@ -29,7 +29,7 @@ def is_url(root: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Listed:
+class StoredFile:
     """A file below a root: its relative name, and a stamp that changes when its content does."""
 
     name: str
@@ -46,7 +46,7 @@ class Storage:
         """Return the path or URL of a file below the root; of the root itself for an empty name."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
-    def files(self, suffixes: Sequence[str]) -> list[Listed]:
+    def files(self, suffixes: Sequence[str]) -> list[StoredFile]:
         """Return the files of any depth whose names end with one of `suffixes`, in order of their names.
 
         Raises:
@@ -79,18 +79,21 @@ class Storage:
         filesystem, path = _filesystem(self.path(name))
         return bool(filesystem.exists(path))
 
-    def _local(self) -> list[Listed]:
+    def _local(self) -> list[StoredFile]:
         if not Path(self.root).is_dir():
             raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
-        return [Listed(path.relative_to(self.root).as_posix(), stamp_of(path)) for path in files_below(Path(self.root))]
+        return [
+            StoredFile(path.relative_to(self.root).as_posix(), files_stamp(path))
+            for path in files_below(Path(self.root))
+        ]
 
-    def _remote(self) -> list[Listed]:
+    def _remote(self) -> list[StoredFile]:
         filesystem, base = _filesystem(self.root)
         try:
             found: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
         except (OSError, NotImplementedError) as error:
             raise UserError(f"{self.root}: cannot be listed ({error}); check the URL and its credentials") from error
-        return [Listed(path[len(base.rstrip("/")) + 1 :], _remote_stamp(info)) for path, info in found.items()]
+        return [StoredFile(path[len(base.rstrip("/")) + 1 :], _remote_stamp(info)) for path, info in found.items()]
 
 
 def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -120,7 +123,7 @@ def location_stamp(location: str | Path) -> str:
     return f"{status.st_size}|{status.st_mtime_ns}"
 
 
-def stamp_of(*paths: Path) -> str:
+def files_stamp(*paths: Path) -> str:
     """Return a stamp of local files that changes when one of them does, comes or goes."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
@@ -166,7 +169,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def shown_in(folder: Path) -> list[Path]:
+def visible_in(folder: Path) -> list[Path]:
     """Return what a folder holds in order of the names, without what is hidden; nothing if it is no folder."""
     return sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
 
@@ -183,7 +186,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     while waiting:
         folder, above = waiting.pop()
         try:
-            status, paths = os.stat(folder), shown_in(folder)
+            status, paths = os.stat(folder), visible_in(folder)
         except OSError as error:
             raise UserError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
         if (here := (status.st_dev, status.st_ino)) not in above:
@@ -198,7 +201,7 @@ def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Pat
     )
 
 
-def left_out(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
+def skipped_note(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
     """Return a line on those files of a folder that end otherwise, as some may be meant; nothing if there are none.
 
     >>> left_out(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.media.mouths import SIZE
+from metis_lightning.data.media.mouths import MOUTH_SIZE
 from metis_lightning.data.media.video import read_video
 from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem, derived_generator, draw_int
 from metis_lightning.errors import UserError
@@ -210,7 +210,7 @@ class MouthRecipe(VisualRecipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance with its mouth pictures."""
-        spare = SIZE - CROP
+        spare = MOUTH_SIZE - CROP
         corner = (spare // 2, spare // 2)
         if self.random_crop:
             corner = (draw_int(spare + 1, generator), draw_int(spare + 1, generator))
@@ -246,15 +246,16 @@ def read_mouths(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     frames = read_video(path)
-    if frames.shape[1:3] != (SIZE, SIZE):
+    if frames.shape[1:3] != (MOUTH_SIZE, MOUTH_SIZE):
         height, width = frames.shape[1:3]
         raise UserError(
-            f"{path}: pictures of {width} x {height}, not of a mouth in {SIZE} x {SIZE}; crop with `prepare … --mouths`"
+            f"{path}: pictures of {width} x {height}, not of a mouth in {MOUTH_SIZE} x {MOUTH_SIZE}; crop with "
+            "`prepare … --mouths`"
         )
     return frames
 
 
-def encoder_input(mouths: np.ndarray, corner: tuple[int, int] = ((SIZE - CROP) // 2,) * 2) -> Tensor:
+def encoder_input(mouths: np.ndarray, corner: tuple[int, int] = ((MOUTH_SIZE - CROP) // 2,) * 2) -> Tensor:
     """Return what Auto-AVSR's encoder takes: (F, 88, 88) float32, cropped, grey, of about mean 0 and deviation 1.
 
     Args:

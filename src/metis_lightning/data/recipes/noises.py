@@ -17,8 +17,8 @@ from torch import Tensor
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import audio_seconds, check_sound, read_audio
 from metis_lightning.data.media.corruption import coloured_noise
-from metis_lightning.data.media.mixing import SILENCE, fit_length, rms
-from metis_lightning.data.media.storage import files_below, left_out
+from metis_lightning.data.media.mixing import SILENT_RMS, fit_length, rms
+from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.data.recipes.prompts import draw_interferer, speech_crop
 from metis_lightning.data.recipes.recipe import draw_coin, draw_int, draw_uniform
 from metis_lightning.errors import UserError
@@ -64,7 +64,7 @@ class Recordings:
         """
         paths, faults = self.paths, []
         below = [path.relative_to(self.root) for path in files_below(self.root)]
-        if left := left_out(self.root, below, SUFFIXES):
+        if left := skipped_note(self.root, below, SUFFIXES):
             rank_zero_info(left)
         with Progress(f"looking through {self.root}", "files", len(paths), leave=False) as progress:
             for path in paths:
@@ -153,6 +153,6 @@ def babble(
     for _ in range(count):
         drawn = draw_interferer(corpus, index, generator)
         voice = speech_crop(corpus.wave(drawn), samples, generator)
-        total += fit_length(voice / max(rms(voice), SILENCE), samples)
+        total += fit_length(voice / max(rms(voice), SILENT_RMS), samples)
         ids.append(corpus.utterances[drawn].id)
     return total, ids

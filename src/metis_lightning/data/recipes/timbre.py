@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.media.corruption import tilt
-from metis_lightning.data.media.mixing import SILENCE, rms
+from metis_lightning.data.media.mixing import SILENT_RMS, rms
 from metis_lightning.data.recipes.prompts import check_range
 from metis_lightning.data.recipes.recipe import draw_coin, draw_uniform
 from metis_lightning.errors import UserError
@@ -128,7 +128,7 @@ def change_voice(wave: Tensor, change: VoiceChange) -> Tensor:
     changed = world.synthesize(move_pitch(pitch, change), moved, aperiodicity, WAVE_RATE)
     # WORLD rounds the length up to its next frame.
     tilted = tilt(torch.from_numpy(changed[: wave.numel()]).to(wave), change.tilt_db, WAVE_RATE)
-    return tilted * (rms(wave) / max(rms(tilted), SILENCE))
+    return tilted * (rms(wave) / max(rms(tilted), SILENT_RMS))
 
 
 def move_pitch(pitch: np.ndarray, change: VoiceChange) -> np.ndarray:

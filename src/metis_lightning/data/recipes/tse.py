@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.media.mixing import PEAK, Mixed, add_voices, is_silent, mix_at_snr
+from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr
 from metis_lightning.data.recipes.prompts import Enrollment, Prompts, check_range, draw_interferer, speech_crop
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, draw_uniform
 from metis_lightning.types import Applied
@@ -81,7 +81,7 @@ class TseRecipe(Recipe):
 
     def _mix(
         self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
-    ) -> tuple[Mixed, Applied]:
+    ) -> tuple[VoiceMix, Applied]:
         """Return the target with an interferer on top, and what that is."""
         interferer = draw_interferer(corpus, index, generator)
         other, name = corpus.wave(interferer), corpus.utterances[interferer].id
@@ -92,7 +92,7 @@ class TseRecipe(Recipe):
         other = speech_crop(other, target.numel(), generator)
         snr_db = draw_uniform(*self.snr_range, generator)
         if is_silent(target) or is_silent(other):
-            return Mixed(target, target, torch.zeros_like(target), gain=1.0), {}
+            return VoiceMix(target, target, torch.zeros_like(target), gain=1.0), {}
         return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
 
     def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:

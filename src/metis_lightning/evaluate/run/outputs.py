@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metis_lightning.data.media.audio import UnsoundFile, read_recording
-from metis_lightning.data.media.storage import is_hidden, shown_in
+from metis_lightning.data.media.audio import InvalidAudioError, read_recording
+from metis_lightning.data.media.storage import is_hidden, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
@@ -171,7 +171,7 @@ def read_output(path: Path) -> Output:
     """
     try:
         heard = read_recording(path)
-    except UnsoundFile as error:
+    except InvalidAudioError as error:
         return _nothing(error.reason)
     except UserError:
         return _nothing("not a readable audio file")
@@ -182,7 +182,7 @@ def _audio(folder: Path) -> Iterator[Path]:
     """Yield the audio of a folder and of the folders in it."""
     within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
     for each in (folder, *(path for path in within if not is_hidden(path.name))):
-        yield from (path for path in shown_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
+        yield from (path for path in visible_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
 
 
 def _item(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:

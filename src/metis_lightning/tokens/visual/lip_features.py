@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.media.mouths import SIZE, crop_mouths
+from metis_lightning.data.media.mouths import MOUTH_SIZE, crop_mouths
 from metis_lightning.data.media.video import iterate_frames
 from metis_lightning.data.recipes.l2s import mouth_video, read_mouths
 from metis_lightning.errors import UserError
@@ -41,7 +41,7 @@ def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu")
     first = next(iterate_frames(Path(video)), None)
     if first is None:
         raise UserError(f"{video}: the video holds no pictures; replace it")
-    if first.shape[:2] == (SIZE, SIZE):
+    if first.shape[:2] == (MOUTH_SIZE, MOUTH_SIZE):
         return encoder.features(read_mouths(Path(video)), device)
     return encoder.features(np.stack(list(crop_mouths(Path(video)))), device)
 

@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from metis_lightning.data.media.audio import audio_seconds, decode, read_audio, stream_audio
+from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import inspect_audio
-from metis_lightning.data.media.pieces import OddAudio
 from metis_lightning.data.recipes.noises import Recordings
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, SOUND, THREE, encoded, flac_of, mp3_frames, voice, write
@@ -56,11 +56,11 @@ def test_prepare_lists_what_decodes(name: str, decoded: bool) -> None:
 
 @pytest.mark.parametrize("name", LYING)
 def test_prepare_refuses_headers_that_lie(name: str) -> None:
-    with pytest.raises(OddAudio) as odd:
+    with pytest.raises(AudioFault) as odd:
         inspect_audio(LYING[name][0])
     assert LYING[name][2] in odd.value.kind
     if name not in ("kaldi_scale", "scale_of_8_bits", "nan", "infinite", "opposite", "flac_cut"):
-        with pytest.raises(OddAudio):
+        with pytest.raises(AudioFault):
             inspect_audio(LYING[name][0], decode=False)
 
 

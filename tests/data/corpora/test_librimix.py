@@ -9,7 +9,7 @@ import torch
 
 from fake_corpora import LENGTHS, MIXTURES, encoded, librimix, librimix_storage, put, voice
 from metis_lightning.data.corpora.librimix import LibriMixScan
-from metis_lightning.data.corpora.librimix_on_the_fly import MadeMixtureScan
+from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librimix_tests import LibriMixTests
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -35,7 +35,7 @@ def prepared(scan, out):
 
 
 def made_scan(storage, mix="mix_clean", rate=16_000, mode="min"):
-    return MadeMixtureScan(
+    return OnTheFlyMixtureScan(
         mix=mix,
         librispeech=storage / "LibriSpeech",
         root=str(storage),
@@ -236,7 +236,7 @@ def test_three_voices(storage, tmp_path):
     there = ",".join(f"/elsewhere/min/test/{folder}/{mixture}.wav" for folder in folders)
     put(root / "metadata/mixture_test_mix_clean.csv", f"{columns}\n{mixture},{there},{len(waves[0])}\n")
 
-    made = MadeMixtureScan(root=str(storage), metadata=(table,))
+    made = OnTheFlyMixtureScan(root=str(storage), metadata=(table,))
     for scan in (LibriMixScan(root=str(root)), made):
         manifest = tmp_path / f"{type(scan).__name__}.jsonl"
         listed = prepared(scan, manifest)

@@ -13,7 +13,7 @@ pytest.importorskip("av")
 from fake_corpora import encoded, put
 from fake_faces import RATE, clip, lrs3, speech
 from metis_lightning.data.corpora.lips_tests import LipTests
-from metis_lightning.data.corpora.lrs3 import lrs3_scan
+from metis_lightning.data.corpora.lrs import lrs3_scan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError

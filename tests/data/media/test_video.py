@@ -12,8 +12,8 @@ pytest.importorskip("av")
 from fake_corpora import encoded, put
 from fake_faces import RATE, clip, pictures, speech, write_clip
 from metis_lightning.data.media.audio import read_audio
+from metis_lightning.data.media.inspection import VideoFault, VideoInfo, inspect_video
 from metis_lightning.data.media.video import VideoSound, at_rate, iterate_frames, read_video, write_video
-from metis_lightning.data.media.video_inspection import InspectedVideo, OddVideo, inspect_video
 from metis_lightning.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     again = read_video(tmp_path / "sub/m.mp4")
     assert again.shape == (30, 96, 96, 3)
     assert np.abs(again.astype(int) - frames).mean() < 2
-    assert inspect_video(tmp_path / "sub/m.mp4") == InspectedVideo(30, 25.0, 96, 96, False)
+    assert inspect_video(tmp_path / "sub/m.mp4") == VideoInfo(30, 25.0, 96, 96, False)
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["m.mp4"]
 
 
@@ -77,12 +77,12 @@ def test_sound_is_in_time_with_the_pictures(tmp_path: Path, late: float) -> None
 @pytest.mark.parametrize("name", ["m.mkv", "m.avi", "m.mov", "m.mp4"])
 def test_any_container_is_read(tmp_path: Path, name: str, decode: bool) -> None:
     path = write_clip(tmp_path / name, pictures(30, (64, 80)), rate=30)
-    assert inspect_video(path, decode) == InspectedVideo(25, 30.0, 80, 64, False)
+    assert inspect_video(path, decode) == VideoInfo(25, 30.0, 80, 64, False)
     assert read_video(path).shape == (25, 64, 80, 3)
 
 
 def kind_of(path: Path, decode: bool = True) -> str:
-    with pytest.raises(OddVideo) as caught:
+    with pytest.raises(VideoFault) as caught:
         inspect_video(path, decode)
     return caught.value.kind
 

@@ -16,9 +16,8 @@ from fake_faces import AVHUBERT, RATE, auto_avsr, avhubert, clip, lrs2, lrs3, pi
 from metis_lightning.data.corpora import av_corpus as talking_face
 from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
 from metis_lightning.data.corpora.av_hubert import AvHubertScan
-from metis_lightning.data.corpora.custom_video import OwnVideoScan
-from metis_lightning.data.corpora.lrs2 import Lrs2Scan, lrs2_scan
-from metis_lightning.data.corpora.lrs3 import Lrs3Scan, lrs3_scan
+from metis_lightning.data.corpora.custom_video import CustomVideoScan
+from metis_lightning.data.corpora.lrs import Lrs2Scan, Lrs3Scan, lrs2_scan, lrs3_scan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.scan import CorpusScan
@@ -143,7 +142,7 @@ def test_own_videos_by_a_list(tmp_path: Path, kind: str) -> None:
         columns = ("video", "audio", "lips", "id", "speaker", "text", "language", "split")
         rows = [",".join(columns), *(",".join(line.get(c, "") for c in columns) for line in lines)]
         text = "\ufeff" + "\n".join(rows) + "\n"
-    found = listed(OwnVideoScan(str(tmp_path / "c"), list=put(tmp_path / f"clips.{kind}", text)), tmp_path)
+    found = listed(CustomVideoScan(str(tmp_path / "c"), list=put(tmp_path / f"clips.{kind}", text)), tmp_path)
     assert list(found) == ["a_one", "b_two_clips", "third"]
     first, second, third = found.values()
     assert (first.speaker, first.text, first.language, first.split) == ("ann", "Grüße aus Wien", "de", "train")
@@ -197,7 +196,7 @@ def test_sound_may_differ_by_two_frames_and_5_percent(tmp_path: Path) -> None:
         write_clip(tmp_path / f"c/{name}.mp4", pictures(25))
         put(tmp_path / f"c/{name}.wav", encoded(speech(seconds), RATE))
     lines = "".join(f"{name}.mp4,{name}.wav\n" for name in ("inside", "outside"))
-    scan = OwnVideoScan(str(tmp_path / "c"), list=put(tmp_path / "l.csv", "video,audio\n" + lines))
+    scan = CustomVideoScan(str(tmp_path / "c"), list=put(tmp_path / "l.csv", "video,audio\n" + lines))
     assert list(listed(scan, tmp_path, max_faults=0.5)) == ["inside"]
     assert list(faults(tmp_path).values()) == ["sound and pictures differ in length"]
 
@@ -227,7 +226,7 @@ def test_lists_that_lead_astray_are_faults(tmp_path: Path) -> None:
         {"video": 7},
         {"video": "in.mp4"},
     ]
-    scan = OwnVideoScan(
+    scan = CustomVideoScan(
         str(tmp_path / "c"), list=put(tmp_path / "l.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     )
     assert list(listed(scan, tmp_path, max_faults=0.9)) == ["in"]
@@ -249,7 +248,7 @@ def test_lists_that_lead_astray_are_faults(tmp_path: Path) -> None:
 )
 def test_wrong_lists_are_one_line(tmp_path: Path, name: str, text: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        listed(OwnVideoScan(str(tmp_path), list=put(tmp_path / name, text)), tmp_path)
+        listed(CustomVideoScan(str(tmp_path), list=put(tmp_path / name, text)), tmp_path)
 
 
 def test_damaged_lists_of_preparations_are_named_by_line(tmp_path: Path) -> None:
@@ -321,7 +320,7 @@ def test_mouths_are_not_cropped_again_from_mouths(tmp_path: Path, crops: list[st
 def test_an_id_cannot_write_outside_its_folder(tmp_path: Path, crops: list[str]) -> None:
     clip(tmp_path / "c/in.mp4", size=(120, 160))
     text = json.dumps({"video": "in.mp4", "id": "../escaped"})
-    scan = OwnVideoScan(str(tmp_path / "c"), mouths=str(tmp_path / "mouths"), list=put(tmp_path / "l.jsonl", text))
+    scan = CustomVideoScan(str(tmp_path / "c"), mouths=str(tmp_path / "mouths"), list=put(tmp_path / "l.jsonl", text))
     with pytest.raises(UserError, match="1 wrong field"):
         listed(scan, tmp_path)
     assert crops == []
