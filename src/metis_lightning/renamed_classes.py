@@ -1,0 +1,73 @@
+"""Class paths of earlier releases and those of today, for configs and checkpoints that were written then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_PACKAGE = "metis_lightning."
+
+RENAMED: Mapping[str, str] = {
+    "callbacks.audio_samples.CodecSamples": "callbacks.validation_samples.CodecSamples",
+    "callbacks.audio_samples.FeatureSamples": "callbacks.validation_samples.FeatureSamples",
+    "callbacks.audio_samples.SpeechSamples": "callbacks.validation_samples.SpeechSamples",
+    "callbacks.finite_guard.FiniteGuard": "callbacks.gradients.FiniteGuard",
+    "callbacks.gradient_norm.GradientNorm": "callbacks.gradients.GradientNorm",
+    "data.dns_synthesis.DnsRecipe": "data.recipes.dns.DnsRecipe",
+    "data.dns_synthesis.DnsRules": "data.recipes.dns.DnsRules",
+    "data.heard.HeardRecipe": "data.recipes.paired.HeardRecipe",
+    "data.lips.EnvelopeRecipe": "data.recipes.l2s.EnvelopeRecipe",
+    "data.lips.LipRecipe": "data.recipes.l2s.LipRecipe",
+    "data.mouth_pictures.MouthRecipe": "data.recipes.l2s.MouthRecipe",
+    "data.noises.RecordedNoises": "data.recipes.noises.RecordedNoises",
+    "data.noises.SyntheticNoises": "data.recipes.noises.SyntheticNoises",
+    "data.omni.OmniRecipe": "data.recipes.omni.OmniRecipe",
+    "data.omni.WeightedRecipe": "data.recipes.omni.WeightedRecipe",
+    "data.prepared.PreparedDataModule": "data.batches.module.PreparedDataModule",
+    "data.recipe.PlainRecipe": "data.recipes.recipe.PlainRecipe",
+    "data.rooms.RecordedRooms": "data.recipes.rooms.RecordedRooms",
+    "data.rooms.SyntheticRooms": "data.recipes.rooms.SyntheticRooms",
+    "data.se.Corruptions": "data.recipes.se.Corruptions",
+    "data.se.SeRecipe": "data.recipes.se.SeRecipe",
+    "data.selection.Selection": "data.manifest.selection.Selection",
+    "data.starter.StarterDataModule": "data.corpora.starter.StarterDataModule",
+    "data.timbre.VoiceChange": "data.recipes.timbre.VoiceChange",
+    "data.timbre.WorldConverter": "data.recipes.timbre.WorldConverter",
+    "data.tse.TseRecipe": "data.recipes.tse.TseRecipe",
+    "data.tts.TtsRecipe": "data.recipes.tts.TtsRecipe",
+    "data.vc.VcRecipe": "data.recipes.vc.VcRecipe",
+    "tasks.schedule.WarmupCosine": "tasks.optimization.WarmupCosine",
+    "tasks.schedule.WarmupInverseSqrt": "tasks.optimization.WarmupInverseSqrt",
+    "tasks.se.SeModule": "tasks.source_conditioned.SeModule",
+    "tasks.tse.TseModule": "tasks.source_conditioned.TseModule",
+    "tasks.vc.VcModule": "tasks.source_conditioned.VcModule",
+    "tokens.auto_avsr.AutoAvsrFeatures": "tokens.visual.auto_avsr.AutoAvsrFeatures",
+    "tokens.visual_encoder.AutoAvsrEncoder": "tokens.visual.encoder.AutoAvsrEncoder",
+}
+"""Of every class that a config can name and that was moved or renamed: the old path to today's, below the package.
+
+An entry names today's class, not a step on the way: when one moves again, its entries change and none is added to the
+path of an older one.
+"""
+
+
+def current_class_path(path: str) -> str:
+    """Return today's path of a class; any other text is returned as it is.
+
+    >>> current_class_path("metis_lightning.tasks.tse.TseModule")
+    'metis_lightning.tasks.source_conditioned.TseModule'
+    """
+    below = path.removeprefix(_PACKAGE)
+    return _PACKAGE + RENAMED[below] if path.startswith(_PACKAGE) and below in RENAMED else path
+
+
+def with_current_class_paths(settings: Any) -> Any:  # noqa: ANN401  whatever a config holds
+    """Return plain settings, mappings and lists of any depth, in which every `class_path` is today's."""
+    if isinstance(settings, Mapping):
+        return {
+            key: current_class_path(value)
+            if key == "class_path" and isinstance(value, str)
+            else with_current_class_paths(value)
+            for key, value in settings.items()
+        }
+    return [with_current_class_paths(value) for value in settings] if isinstance(settings, list) else settings
