@@ -77,7 +77,7 @@ class Utterance:
     `path` is absolute; `seconds` is the duration as listed; `sample_rate` (Hz) and `channels` are those of the file;
     `text` is the transcript in `language` (ISO 639-1), empty if unknown. At a `speed` other than 1 it is heard as a
     tape played faster or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
-    `heard` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
+    `mixture` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
     `dnsmos` is the quality that the corpus lists (1 to 5). `video` shows the speaker, or the mouth alone in 96 x 96
     pixels, and `lips` is a file of features computed from it, in corpora of talking faces. `is_whole` is false where
     the recording ends before its text does, as in mixtures that are cut to the shortest; None if that is not known.
@@ -96,7 +96,7 @@ class Utterance:
     speed: float = 1.0
     channels: int = 1
     dnsmos: float | None = None
-    heard: AudioLocation | None = None
+    mixture: AudioLocation | None = None
     video: Path | None = None
     lips: Path | None = None
     is_whole: bool | None = None
@@ -135,7 +135,7 @@ class SpeechBatch:
     applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.
     languages: of the texts (ISO 639-1), one a row; empty where a recipe gives none.
     scripts: the text that the model is given to speak, one a row; empty in rows without one.
-    heard: (B,) bool or None, the rows that have a source, which is zeros in the others; None if all have one.
+    has_source: (B,) bool or None, the rows that have a source, which is zeros in the others; None if all have one.
     features: (B, F, C) float32 or None, frames of a condition that is not audio, such as lips, at the recipe's rate.
     feature_lengths: (B,) int64 or None, frames of `features` that are not padding.
     ssl_tokens, acoustic_tokens: (B, T) and (B, T, Q) int64 or None, tokens of `wave` that were read from a store; where
@@ -152,7 +152,7 @@ class SpeechBatch:
     applied: tuple[Applied, ...] = ()
     languages: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ()
-    heard: Tensor | None = None
+    has_source: Tensor | None = None
     features: Tensor | None = None
     feature_lengths: Tensor | None = None
     ssl_tokens: Tensor | None = None

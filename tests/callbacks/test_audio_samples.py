@@ -70,7 +70,7 @@ def batch_for(task: str) -> SpeechBatch:
         scripts=("yes", ""),
         languages=("en", ""),
         prompt_lengths=torch.tensor([-1, 9_600]),
-        heard=torch.tensor([False, True]),
+        has_source=torch.tensor([False, True]),
     )
 
 

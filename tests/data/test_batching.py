@@ -38,10 +38,10 @@ def test_collate_without_source_and_with_mixed_items():
     plain = SpeechItem("a", "s", "t", torch.ones(3))
     assert collate([plain]).source is None
     assert collate([plain]).prompt_lengths is None
-    assert collate([plain]).heard is None
+    assert collate([plain]).has_source is None
     mixed = collate([plain, SpeechItem("b", "s", "t", torch.ones(2), torch.full((2,), 2.0), 1)])
     assert mixed.source.tolist() == [[0, 0, 0], [2, 2, 0]]
-    assert mixed.heard.tolist() == [False, True]
+    assert mixed.has_source.tolist() == [False, True]
     assert mixed.prompt_lengths.tolist() == [-1, 1]
     with pytest.raises(ValueError, match="shape of its wave"):
         collate([SpeechItem("b", "s", "t", torch.ones(3), torch.ones(4))])

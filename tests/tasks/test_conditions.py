@@ -48,7 +48,7 @@ def batch() -> SpeechBatch:
         prompt_lengths=torch.tensor([-1, 1_440, 1_440]),
         languages=("en", "", "en"),
         scripts=("yes", "", "maybe"),
-        heard=torch.tensor([False, True, True]),
+        has_source=torch.tensor([False, True, True]),
         features=torch.randn(3, 7, 6, generator=generator),
         feature_lengths=torch.tensor([7, 6, 7]),
     )
@@ -184,8 +184,8 @@ def test_omni_hears_what_there_is(tiny_bundle: Path) -> None:
     features, _ = module.tokenizer.ssl_features(data.source, data.lengths)
     assert torch.equal(module.condition(data), features)
     assert module.heard(data).tolist() == [False, True, True]
-    assert module.heard(replace(data, heard=None)) is None
-    deaf = replace(data, source=None, heard=None)
+    assert module.heard(replace(data, has_source=None)) is None
+    deaf = replace(data, source=None, has_source=None)
     assert module.condition(deaf).shape == features.shape
     assert module.heard(deaf).tolist() == [False] * 3
     wordless = module.phones(replace(data, scripts=("", "", "")))
@@ -212,7 +212,7 @@ def test_to_a_row_that_hears_nothing_no_condition_is_added(tiny_bundle: Path) ->
 def test_every_weight_has_a_gradient_whatever_a_batch_lacks(tiny_bundle: Path) -> None:
     """Or processes that train together would wait for each other."""
     module, data = make("omni", tiny_bundle, lora_rank=2), batch()
-    deaf = replace(data, source=None, heard=None, prompt_lengths=None)
+    deaf = replace(data, source=None, has_source=None, prompt_lengths=None)
     for lacking in (deaf, replace(data, scripts=("", "", "")), data):
         module.zero_grad()
         module.losses(lacking)["loss"].backward()

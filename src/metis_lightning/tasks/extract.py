@@ -14,7 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from metis_lightning.data.batches.extraction import RecordingBatch, Unstored
+from metis_lightning.data.batches.extraction import MissingTokens, RecordingBatch
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.token_store.store import ACOUSTIC, SSL, ShardWriter, TokenStore
 from metis_lightning.tokens.fingerprint import fingerprints
@@ -63,10 +63,10 @@ class TokenExtractor(LightningModule):
         self.fingerprints = fingerprints(self.tokenizer, self.extraction.kinds, device)
         self.stores = {kind: TokenStore(self.root, kind, value) for kind, value in self.fingerprints.items()}
 
-    def predict_dataloader(self) -> Unstored:
+    def predict_dataloader(self) -> MissingTokens:
         """Return this process's share of the recordings that a store lacks."""
         options = self.extraction
-        return Unstored(self.corpora, tuple(self.stores.values()), options.batch_seconds, options.num_workers)
+        return MissingTokens(self.corpora, tuple(self.stores.values()), options.batch_seconds, options.num_workers)
 
     def predict_step(self, batch: RecordingBatch, batch_idx: int) -> Predicted:
         """Return the arrays that the store of any of the recordings lacks, on the CPU."""

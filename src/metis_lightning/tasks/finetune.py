@@ -124,8 +124,8 @@ class FinetuneModule(TrainableModule):
         given = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
         start = int(self.prompt_rule.longest * end) // HOP * HOP if given < 0 else given
         start = start if start >= SHORTEST * HOP else 0
-        heard = item.source is not None and (item.heard is None or bool(item.heard))
-        source = item.source[0, start:end] if item.source is not None and heard else None
+        has_source = item.source is not None and (item.has_source is None or bool(item.has_source))
+        source = item.source[0, start:end] if item.source is not None and has_source else None
         phones = self.phones(item)
         return Request(
             self.task,

@@ -41,4 +41,4 @@ class OmniModule(FinetuneModule):
 
     def heard(self, batch: SpeechBatch) -> Tensor | None:
         """Return which rows (B,) hear something; None if all do."""
-        return torch.zeros_like(batch.lengths, dtype=torch.bool) if batch.source is None else batch.heard
+        return torch.zeros_like(batch.lengths, dtype=torch.bool) if batch.source is None else batch.has_source

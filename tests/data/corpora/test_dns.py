@@ -66,9 +66,9 @@ def test_speech_and_pairs_are_listed(root, tmp_path):
     assert dict(summary.splits) == {"train": 4, "test": 6}
     speech = [u for u in listed if u.split == "train"]
     assert {u.speaker for u in speech} == {"reader_06700", "reader_06701"}
-    assert all(u.heard is None for u in speech)
+    assert all(u.mixture is None for u in speech)
     pairs = [u for u in listed if u.split == "test"]
-    assert all(u.heard.stem.rpartition("_")[2] == u.path.stem.rpartition("_")[2] for u in pairs)
+    assert all(u.mixture.stem.rpartition("_")[2] == u.path.stem.rpartition("_")[2] for u in pairs)
 
 
 def test_faults_of_pairs_are_listed(root, tmp_path):

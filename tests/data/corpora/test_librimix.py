@@ -17,7 +17,7 @@ from metis_lightning.data.manifest.enrollment import draw_enrollments, parse_sou
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.recipes.paired import HeardRecipe
+from metis_lightning.data.recipes.paired import PairedRecipe
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
 
@@ -55,7 +55,7 @@ def test_a_made_mixture_is_the_file_that_the_rules_make(storage, tmp_path, mix, 
     assert [u.id for u in disk] == [u.id for u in made]
     assert len(disk) == (4 if mix == "mix_single" else 8)
     for on_disk, on_the_fly in zip(disk, made, strict=True):
-        for name in ("path", "heard"):
+        for name in ("path", "mixture"):
             file, wave = soundfile.read(getattr(on_disk, name))[0], getattr(on_the_fly, name).frames()[0][:, 0]
             assert file.shape == wave.shape
             assert np.abs(file - wave).max() < 1e-4
@@ -207,15 +207,15 @@ def test_a_given_enrollment_list_is_followed(storage, tmp_path):
 
 def test_mixtures_train_extraction(storage, tmp_path):
     corpus = SpeechCorpus(prepared(made_scan(storage), tmp_path / "m.jsonl"))
-    item = HeardRecipe(max_prompt_seconds=0.4)(corpus, 0, derived_generator(1))
+    item = PairedRecipe(max_prompt_seconds=0.4)(corpus, 0, derived_generator(1))
     cut = item.prompt_length
     assert 0 < cut <= 9600
     assert item.wave.shape == item.source.shape
     assert torch.equal(item.wave[:cut], item.source[:cut])
     gain = item.applied["gain"]
     assert torch.allclose(item.wave[cut:], corpus.wave(0) * gain)
-    assert torch.allclose(item.source[cut:], corpus.heard(0) * gain)
-    assert HeardRecipe(prompts=False)(corpus, 0, derived_generator(1)).prompt_length == 0
+    assert torch.allclose(item.source[cut:], corpus.mixture(0) * gain)
+    assert PairedRecipe(prompts=False)(corpus, 0, derived_generator(1)).prompt_length == 0
 
 
 def test_three_voices(storage, tmp_path):
@@ -245,7 +245,7 @@ def test_three_voices(storage, tmp_path):
         for number, wave in enumerate(waves):
             expected = read_audio(root / f"test/s{number + 1}/{mixture}.wav", 24_000)
             assert float((corpus.wave(number) - expected).abs().max()) < 2e-4
-            assert corpus.heard(number).numel() == corpus.wave(number).numel() == round(len(wave) * 1.5)
+            assert corpus.mixture(number).numel() == corpus.wave(number).numel() == round(len(wave) * 1.5)
         enrollments = [f"{mixture} {name} s{n}/{mixture}" for n, name in enumerate(names, 1)]
         tests = LibriMixTests(scan.root, manifest, put(tmp_path / "map3", "\n".join(enrollments)))
         item = tests.load_item(tests.load_trials("librimix-test")[1])

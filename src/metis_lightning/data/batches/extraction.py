@@ -55,7 +55,7 @@ def _collate(items: Sequence[tuple[Recording, Tensor]]) -> RecordingBatch:
     return RecordingBatch(tuple(recording for recording, _ in items), pad_sequence(waves, batch_first=True), lengths)
 
 
-class Unstored:
+class MissingTokens:
     """The batches of this process: the recordings that some of the stores lack, shortest first.
 
     The shares follow from the whole corpus, not from what is stored: processes that look while others write agree.

@@ -27,7 +27,7 @@ _ENOUGH = 200_000
 def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     """Pad items with zeros at the end and stack them.
 
-    Items with and without a source or a prompt may meet: see `heard` and `prompt_lengths` of `SpeechBatch`.
+    Items with and without a source or a prompt may meet: see `has_source` and `prompt_lengths` of `SpeechBatch`.
 
     Raises:
         ValueError: if some items have features and others have none, or a source differs in length.
@@ -48,7 +48,7 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
         applied=() if sources is None else tuple(item.applied for item in items),
         languages=tuple(item.language for item in items),
         scripts=tuple(item.script for item in items),
-        heard=_heard(items),
+        has_source=_has_source(items),
         features=None if features is None else _stack(features),
         feature_lengths=None if features is None else torch.tensor([len(frames) for frames in features]),
         ssl_tokens=_stored([item.ssl_tokens for item in items]),
@@ -78,10 +78,10 @@ def _sources(items: Sequence[SpeechItem]) -> Tensor | None:
     return _stack([torch.zeros_like(i.wave) if i.source is None else i.source for i in items])
 
 
-def _heard(items: Sequence[SpeechItem]) -> Tensor | None:
+def _has_source(items: Sequence[SpeechItem]) -> Tensor | None:
     """Return which items have a source; None where all have one, or none has."""
-    heard = torch.tensor([item.source is not None for item in items])
-    return None if heard.all() or not heard.any() else heard
+    present = torch.tensor([item.source is not None for item in items])
+    return None if present.all() or not present.any() else present
 
 
 def _prompt_lengths(items: Sequence[SpeechItem]) -> Tensor | None:

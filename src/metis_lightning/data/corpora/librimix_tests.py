@@ -61,10 +61,10 @@ class LibriMixTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read mixture, target and enrollment; `interferer` is the sum of the other voices, without noise."""
         utterance = self._utterance(trial.target)
-        if utterance.heard is None:
+        if utterance.mixture is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`; prepare the manifest of librimix anew")
         prompt = self._utterance(trial.enrollment)
-        signals = read_signals(mixture=utterance.heard, target=utterance.path, enrollment=prompt.path)
+        signals = read_signals(mixture=utterance.mixture, target=utterance.path, enrollment=prompt.path)
         if others := self._others(parse_source(trial.target)):
             voices = [read_recording(other) for other in others]
             summed = Recording(torch.stack([voice.wave for voice in voices]).sum(0), voices[0].sample_rate)
@@ -102,8 +102,8 @@ class LibriMixTests(TestSets):
 
     def _mode(self, utterance: Utterance) -> str:
         """Return "min" or "max", by the rule that the mixture is made by or by the folder it lies in."""
-        if isinstance(utterance.heard, Mixdown):
-            return utterance.heard.mode
+        if isinstance(utterance.mixture, Mixdown):
+            return utterance.mixture.mode
         named = [part for part in reversed(self._root.resolve().parts) if part in MODES]
         return named[0] if named else "unknown"
 

@@ -40,8 +40,8 @@ class SpeechCorpus:
         self.utterances = UtteranceTable.of(utterances)
         self.by_speaker = self.utterances.by_speaker()
         self._cache: dict[int, Tensor] | None = {} if cache else None
-        # Several utterances may be heard in one recording.
-        self._heard: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
+        # Several utterances may share one mixture.
+        self._mixtures: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         """Return the number of utterances."""
@@ -49,7 +49,7 @@ class SpeechCorpus:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        return {**self.__dict__, "_cache": _emptied(self._cache), "_heard": _emptied(self._heard)}
+        return {**self.__dict__, "_cache": _emptied(self._cache), "_mixtures": _emptied(self._mixtures)}
 
     def __contains__(self, utterance_id: str) -> bool:
         """Tell whether there is an utterance of this id."""
@@ -77,16 +77,16 @@ class SpeechCorpus:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
         return as_wave(self.samples(index))
 
-    def heard(self, index: int) -> Tensor:
-        """Return what is heard of an utterance, (S,) float32 at 24 kHz, in time with `wave(index)`.
+    def mixture(self, index: int) -> Tensor:
+        """Return the mixture that an utterance is in, (S,) float32 at 24 kHz, in time with `wave(index)`.
 
         Raises:
-            UserError: if the manifest lists nothing that is heard, or it differs in length.
+            UserError: if the manifest lists none, or it differs in length.
         """
         utterance = self.utterances[index]
-        if utterance.heard is None:
+        if utterance.mixture is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
-        samples = _cached(self._heard, (utterance.heard, utterance.speed), utterance.heard, utterance)
+        samples = _cached(self._mixtures, (utterance.mixture, utterance.speed), utterance.mixture, utterance)
         if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
@@ -107,7 +107,7 @@ def as_wave(samples: Tensor) -> Tensor:
 
 
 def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
-    """Return 16-bit samples (S,) at 24 kHz of an utterance or what is heard of it, read only if not in the cache."""
+    """Return 16-bit samples (S,) at 24 kHz of an utterance or its mixture, read only if not in the cache."""
     if cache is not None and key in cache:
         return cache[key]
     wave = at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)

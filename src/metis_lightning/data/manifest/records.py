@@ -29,8 +29,11 @@ LONGEST_ID = 200
 _LONGEST_SHOWN = 100
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
-_LOCATED = {"path": parse_location, "heard": parse_location, "video": parse_file, "lips": parse_file}
-"""What reads each of a line's locations."""
+_LOCATED = {"path": parse_location, "mixture": parse_location, "video": parse_file, "lips": parse_file}
+"""What reads each of a line's locations, by the field of `Utterance`."""
+
+# A line calls its mixture `heard`.
+_KEYS = {"mixture": "heard"}
 
 
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
@@ -205,7 +208,7 @@ def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         "split": _text(row, "split", where),
         "source": str(row.get("source", "")),
         "license": str(row.get("license", "")),
-        **{name: row.get(name) for name in _LOCATED},
+        **{name: row.get(_KEYS.get(name, name)) for name in _LOCATED},
         "channels": _whole(row, "channels", where, 1, 1024) if "channels" in row else 1,
         "is_whole": _truth(row, "is_whole", where),
         "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,

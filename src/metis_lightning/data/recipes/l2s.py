@@ -78,7 +78,7 @@ class LipRecipe(VisualRecipe):
     Without a folder, the features are those that the manifest lists beside each utterance (`lips`).
     """
 
-    hears = False
+    needs_audio = False
 
     def __init__(self, folder: Path | None = None) -> None:
         """Name the folder; nothing is read yet."""

@@ -1,4 +1,4 @@
-"""Pairs that a corpus has on disk, or makes when they are read: speech, and what is heard of it."""
+"""Pairs that a corpus has on disk, or makes when they are read: speech, and a noisy or mixed recording of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metis_lightning.data.recipes.prompts import Prompts
 from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem
 
 
-class HeardRecipe(Recipe):
+class PairedRecipe(Recipe):
     """Clean speech as the target and the corpus's own noisy or mixed recording of it as the source.
 
     For LibriMix (TSE) and for noisy-clean pairs (SE, `prompts: false`).
@@ -21,13 +21,13 @@ class HeardRecipe(Recipe):
         self.prompts = Prompts("utterance", max_seconds=max_prompt_seconds) if prompts else None
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
-        """Return prompt and clean speech as `wave`, prompt and what is heard as `source`."""
+        """Return prompt and clean speech as `wave`, prompt and mixture as `source`."""
         utterance = corpus.utterances[index]
-        target, heard = corpus.wave(index), corpus.heard(index)
-        # A speaker who says nothing else is left without a prompt: a prefix of what is heard is not clean.
+        target, mixture = corpus.wave(index), corpus.mixture(index)
+        # A speaker who says nothing else is left without a prompt: a prefix of the mixture is not clean.
         other = None if self.prompts is None else self.prompts.other(corpus, index, generator)
         prompt, pieces = (target[:0], ()) if other is None else (other[0], (other[1],))
-        source = torch.cat([prompt, heard])
+        source = torch.cat([prompt, mixture])
         gain = peak_gain(source)
         return SpeechItem(
             id=utterance.id,
@@ -36,7 +36,7 @@ class HeardRecipe(Recipe):
             wave=torch.cat([prompt, target]) * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
-            applied={"heard": utterance.source, "gain": gain},
+            applied={"mixture": utterance.source, "gain": gain},
             pieces=(*pieces, Piece(index, 0, target.numel())),
         )
 

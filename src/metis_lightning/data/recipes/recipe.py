@@ -64,7 +64,7 @@ class SpeechItem:
 class Recipe(ABC):
     """Turns an utterance into an item, with all chance from the generator it is given."""
 
-    hears: bool = True
+    needs_audio: bool = True
     """Whether the item needs the sound itself where its tokens are read from a store, for a source or features."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class PlainRecipe(Recipe):
     The text stays that of the whole utterance, also beside a crop.
     """
 
-    hears = False
+    needs_audio = False
 
     def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
         """Choose whole utterances or crops.

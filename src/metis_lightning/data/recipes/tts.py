@@ -16,7 +16,7 @@ class TtsRecipe(Recipe):
     a script covers prompt and target, as prompt text and text do at inference.
     """
 
-    hears = False
+    needs_audio = False
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance with its script.

@@ -80,7 +80,7 @@ class StoredTokens:
         return torch.cat([found, found[-1:].expand(max(0, count - len(found)), *found.shape[1:])])[:count]
 
 
-class SilentCorpus(SpeechCorpus):
+class LengthOnlyCorpus(SpeechCorpus):
     """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
 
     def __init__(self, corpus: SpeechCorpus, stored: StoredTokens) -> None:
@@ -95,4 +95,4 @@ class SilentCorpus(SpeechCorpus):
 
 def corpus_for(recipe: Recipe, corpus: SpeechCorpus, stored: StoredTokens | None) -> SpeechCorpus:
     """Return the corpus that a recipe is given: one that reads no audio where tokens are all that it takes of it."""
-    return corpus if stored is None or recipe.hears else SilentCorpus(corpus, stored)
+    return corpus if stored is None or recipe.needs_audio else LengthOnlyCorpus(corpus, stored)
