@@ -20,7 +20,7 @@ from metis_lightning.sampling.denoisers import Stage1Request
 from metis_lightning.types import HOP
 from metis_lightning.weights.bundle import read_part
 from metis_lightning.weights.export import export
-from metis_lightning.weights.task_weights import load_answering
+from metis_lightning.weights.task_weights import load_task_model
 
 FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5))
@@ -149,7 +149,7 @@ def test_omni_answers_every_kind_of_request(
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     export(checkpoint, bundle)
     # The bundle's own TSE goes before Omni's.
-    answering = {task: load_answering(str(bundle), task, "nano").tasks[0] for task in ("tts", "vc", "tse", "se")}
+    answering = {task: load_task_model(str(bundle), task, "nano").tasks[0] for task in ("tts", "vc", "tse", "se")}
     assert answering == {"tts": "omni", "vc": "omni", "tse": "tse", "se": "omni"}
 
 

@@ -130,7 +130,7 @@ def test_the_codecs_and_stage_2_are_the_papers(monkeypatch: pytest.MonkeyPatch) 
         terms = {"mel": 10, "codebook": 1, "commitment": 0.25, "adversarial": 2, "feature": 2}
         assert {name: weight for name, weight in cli.model.weights.items() if weight} == terms
         assert cli.model.adversary.config.from_step == 0
-        assert cli.model.rests is False
+        assert cli.model.has_unused_parameters is False
         assert (cli.datamodule.recipe.limit, cli.datamodule.recipe.fixed) == (1.0, True)
         assert (cli.datamodule.batch_seconds, cli.trainer.max_steps) == (32, 400_000)
     assert (semantic.model.codebook_weight, semantic.model.commitment_weight) == (1.0, 0.15)

@@ -46,7 +46,7 @@ from metis_lightning.tokens.visual.lips import double_rate
 from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
 from metis_lightning.weights.build import load_stage2, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
-from metis_lightning.weights.task_weights import load_answering
+from metis_lightning.weights.task_weights import load_task_model
 
 __all__ = [
     "HOP",
@@ -122,7 +122,7 @@ class Metis:
         Raises:
             UserError: if something is missing or does not belong together.
         """
-        found = load_answering(name, task, base)
+        found = load_task_model(name, task, base)
         first, full = load_stage2(found.folder)
         for stage in (found.model, first, full):
             ready(stage.to(device), precision)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from metis_lightning.callbacks.gradients import GradientNorm
 from metis_lightning.errors import UserError
-from metis_lightning.models.discriminators import DiscriminatorConfig, Judgement
+from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.adversary import (
     AdversarialConfig,
@@ -77,9 +77,9 @@ def mel(module: AcousticCodecModule) -> float:
 
 
 def test_losses_of_known_judgements() -> None:
-    def judged(*values: float) -> list[Judgement]:
+    def judged(*values: float) -> list[DiscriminatorOutput]:
         rest = torch.zeros(2, 1, 2, 2)
-        return [Judgement(torch.full((2, 3), 1.0 * x), (torch.full((2, 1, 4, 4), 1.0 * x), rest)) for x in values]
+        return [DiscriminatorOutput(torch.full((2, 3), 1.0 * x), (torch.full((2, 1, 4, 4), 1.0 * x), rest)) for x in values]
 
     assert float(adversarial_loss(judged(1, 1))) == 0
     assert float(adversarial_loss(judged(0, 3))) == pytest.approx((1 + 4) / 2)

@@ -96,7 +96,7 @@ def test_each_module_overfits_one_batch(task: str, tiny_bundle: Path) -> None:
 @pytest.mark.parametrize("task", MODULES)
 def test_lora_learns_and_trains_the_new_layers_alone(task: str, tiny_bundle: Path) -> None:
     module = make(task, tiny_bundle, lora_rank=2)
-    trained = module.kept()
+    trained = module.checkpoint_keys()
     fixed = {k: v.clone() for k, v in module.model.state_dict().items() if f"model.{k}" not in trained}
     new = ("lora_", "cond_adapter", "phone_emb", "cond_mlp")
     assert trained

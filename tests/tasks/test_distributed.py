@@ -103,7 +103,7 @@ def gradients(bundle: Path, folder: Path, processes: int, batches: int, accumula
         default_root_dir=folder,
     ).fit(module, datamodule=Rows(batches))
     found = torch.load(path, weights_only=True)
-    assert found.keys() == module.kept()
+    assert found.keys() == module.checkpoint_keys()
     return found
 
 

@@ -15,7 +15,7 @@ from metis_lightning.callbacks.ema import EMA
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.weights.export import export
-from metis_lightning.weights.task_weights import load_answering
+from metis_lightning.weights.task_weights import load_task_model
 from one_batch import OneBatch, make_tse
 
 
@@ -103,8 +103,8 @@ def test_inference_and_export_take_what_validation_saw(run, tiny_bundle: Path, t
     folder, recorder, _, _ = run
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     export(folder / "a.ckpt", bundle)
-    loaded = load_answering(str(folder / "a.ckpt"), "tse", str(tiny_bundle)).model.state_dict()
-    exported = load_answering(str(bundle), "tse", str(bundle)).model.state_dict()
+    loaded = load_task_model(str(folder / "a.ckpt"), "tse", str(tiny_bundle)).model.state_dict()
+    exported = load_task_model(str(bundle), "tse", str(bundle)).model.state_dict()
     for name, value in recorder.validated[-1].items():
         assert torch.equal(loaded[name.removeprefix("model.")], value)
         assert torch.equal(exported[name.removeprefix("model.")], value.bfloat16().float())

@@ -19,7 +19,7 @@ from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import SETTINGS, Metis, Settings
 from metis_lightning.sampling.mask_predict import Sampling
 from metis_lightning.tasks.optimization import WarmupCosine
-from metis_lightning.tasks.source_conditioned import HeardModule, SeModule, TseModule, VcModule
+from metis_lightning.tasks.source_conditioned import SourceConditionedModule, SeModule, TseModule, VcModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise, trainer
 from tiny import wide_start
@@ -30,14 +30,14 @@ TASKS = pytest.mark.parametrize(
 FAST = Settings(stage1=Sampling(num_steps=2), stage2_steps=(2, 1, 1))
 
 
-def make(cls: type[HeardModule], bundle: Path, rank: int, **options: object) -> HeardModule:
+def make(cls: type[SourceConditionedModule], bundle: Path, rank: int, **options: object) -> SourceConditionedModule:
     torch.manual_seed(0)
     return cls(str(bundle), lora_rank=rank, **{"optimizer": OPTIMIZER, "lr_scheduler": SCHEDULE} | options)
 
 
 @pytest.mark.parametrize(("cls", "rank"), [(TseModule, 16), (SeModule, 0), (VcModule, 16)], ids=["tse", "se", "vc"])
 def test_a_module_learns_one_batch_by_heart(
-    cls: type[HeardModule], rank: int, tiny_bundle: Path, tmp_path: Path
+    cls: type[SourceConditionedModule], rank: int, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """Masked-token accuracy above 0.95, over masks drawn anew."""
     steps, batch = 300, changing_batch()
@@ -55,7 +55,7 @@ def test_a_module_learns_one_batch_by_heart(
 @TASKS
 @pytest.mark.parametrize("rank", [2, 0], ids=["lora", "full"])
 def test_a_run_on_the_starter_corpus_speaks_from_its_checkpoint(
-    cls: type[HeardModule], recipe: type[Recipe], rank: int, tiny_bundle: Path, tmp_path: Path
+    cls: type[SourceConditionedModule], recipe: type[Recipe], rank: int, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     module, task = make(cls, tiny_bundle, rank), cls.task
     run = trainer(tmp_path, 2, limit_val_batches=1, use_distributed_sampler=False)

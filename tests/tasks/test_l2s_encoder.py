@@ -58,7 +58,7 @@ def test_the_encoder_is_neither_trained_nor_saved(tiny_bundle: Path, encoder: Au
     module.losses(batch())["loss"].backward()
     assert not encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    assert module.kept() == L2sModule(base=str(tiny_bundle), lip_dim=6).kept()
+    assert module.checkpoint_keys() == L2sModule(base=str(tiny_bundle), lip_dim=6).checkpoint_keys()
 
 
 def test_features_instead_of_pictures_are_the_users_mistake(tiny_bundle: Path, encoder: AutoAvsrEncoder) -> None:

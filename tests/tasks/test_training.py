@@ -31,7 +31,7 @@ def test_a_lora_checkpoint_holds_the_trained_weights_alone_and_speaks(tiny_bundl
     module = make_tse(tiny_bundle)
     fit(module, tmp_path, 3).save_checkpoint(tmp_path / "a.ckpt")
     state = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
-    assert set(state) == module.kept()
+    assert set(state) == module.checkpoint_keys()
     assert "model.cond_adapter.gate_scale" in state
     assert all("lora_" in name or "cond_adapter" in name for name in state)
     metis = Metis.from_pretrained(str(tmp_path / "a.ckpt"), base=str(tiny_bundle))
@@ -52,7 +52,7 @@ def test_strange_checkpoints_are_refused(tiny_bundle: Path, tmp_path: Path) -> N
 
 def test_the_base_stays_as_it_was_and_validation_compares_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
     module = make_tse(tiny_bundle)
-    base = {name: value.clone() for name, value in module.state_dict().items() if name not in module.kept()}
+    base = {name: value.clone() for name, value in module.state_dict().items() if name not in module.checkpoint_keys()}
     before = scores(module)
     fit(module, tmp_path, 60)
     after = scores(module)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metis_lightning.models.discriminators import Judgement
+from metis_lightning.models.discriminators import DiscriminatorOutput
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.adversary import adversarial_loss, discriminator_loss, feature_distance
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
@@ -77,7 +77,7 @@ def test_losses_of_codecs_are_float32_in_mixed_precision() -> None:
     wave = changing_batch().wave
     distances, latent_mel = MelDistances(), LatentMel(8, 480)
     latents = torch.randn(2, 8, 50)
-    judged = [Judgement(torch.randn(2, 500).bfloat16(), (torch.randn(2, 3, 40, 5).bfloat16(),)) for _ in range(4)]
+    judged = [DiscriminatorOutput(torch.randn(2, 500).bfloat16(), (torch.randn(2, 3, 40, 5).bfloat16(),)) for _ in range(4)]
 
     def values() -> list[Tensor]:
         spectral = distances(0.9 * wave, wave)

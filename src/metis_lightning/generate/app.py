@@ -22,7 +22,7 @@ from metis_lightning.generate.runner import Maker
 from metis_lightning.generate.weights import lip_reader, load_metis
 from metis_lightning.pipeline import SETTINGS, Options
 from metis_lightning.tokens.phonemes import LANGUAGES
-from metis_lightning.weights.task_weights import answered_tasks
+from metis_lightning.weights.task_weights import served_tasks
 
 FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
 """The largest file that is taken, and how much all that was uploaded in the last day may be together."""
@@ -71,7 +71,7 @@ class Studio:
 
     def __init__(self, options: Namespace) -> None:
         self.options = options
-        self.models = {task: name for name in reversed(options.model) for task in answered_tasks(name)}
+        self.models = {task: name for name in reversed(options.model) for task in served_tasks(name)}
         """What answers a task; of several, the first that was named."""
         if not self.models.keys() & TABS.keys():
             raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")

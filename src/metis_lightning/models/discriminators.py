@@ -49,7 +49,7 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class DiscriminatorOutput:
     """What one discriminator makes of a batch of waves.
 
     logits: (B, N), high for real.
@@ -83,11 +83,11 @@ class PeriodDiscriminator(nn.Module):
         )
         self.to_logit = _convolution(channels[-1], 1, (3, 1))
 
-    def forward(self, wave: Tensor) -> Judgement:
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
         """Judge waves (B, S) of any length; the end is padded with zeros to a whole period (in HiFi-GAN, mirrored)."""
         padded = F.pad(wave, (0, -wave.shape[-1] % self.period))
         features = _through(self.layers.children(), padded.unflatten(-1, (-1, self.period))[:, None])
-        return Judgement(self.to_logit(features[-1]).flatten(1), features)
+        return DiscriminatorOutput(self.to_logit(features[-1]).flatten(1), features)
 
 
 class SpectrumDiscriminator(nn.Module):
@@ -102,7 +102,7 @@ class SpectrumDiscriminator(nn.Module):
         self.to_logit = _convolution(channels, 1, (3, 3))
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
 
-    def forward(self, wave: Tensor) -> Judgement:
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
         """Judge waves (B, S) of any length."""
         planes = self.spectrum(wave)
         features = [
@@ -110,7 +110,7 @@ class SpectrumDiscriminator(nn.Module):
             for layers, (low, high) in zip(self.bands, pairwise(self.borders), strict=True)
         ]
         whole = torch.cat([of_band[-1] for of_band in features], dim=-1)
-        return Judgement(self.to_logit(whole).flatten(1), tuple(chain.from_iterable(features)))
+        return DiscriminatorOutput(self.to_logit(whole).flatten(1), tuple(chain.from_iterable(features)))
 
     def spectrum(self, wave: Tensor) -> Tensor:
         """Return real and imaginary part (B, 2, T, F) of the STFT of waves (B, S)."""
@@ -136,7 +136,7 @@ class Discriminators(nn.Module):
             ]
         )
 
-    def forward(self, wave: Tensor) -> list[Judgement]:
+    def forward(self, wave: Tensor) -> list[DiscriminatorOutput]:
         """Return each one's judgement of waves (B, S)."""
         centred = wave - wave.mean(dim=-1, keepdim=True)
         peak = centred.abs().amax(dim=-1, keepdim=True)

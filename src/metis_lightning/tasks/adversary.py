@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from metis_lightning.models.discriminators import DiscriminatorConfig, Discriminators, Judgement
+from metis_lightning.models.discriminators import DiscriminatorConfig, Discriminators, DiscriminatorOutput
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 
 
@@ -104,19 +104,19 @@ def frozen(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
-def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
+def adversarial_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return how far reconstructions are from being taken for real: 0 when all logits are 1."""
     return torch.stack([(1 - judged.logits.float()).square().mean() for judged in fake]).mean()
 
 
-def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return how far the discriminators are from 1 on real waves and from 0 on reconstructions."""
     pairs = zip(real, fake, strict=True)
     terms = [(1 - r.logits.float()).square().mean() + f.logits.float().square().mean() for r, f in pairs]
     return torch.stack(terms).mean()
 
 
-def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:
+def feature_distance(fake: Sequence[DiscriminatorOutput], real: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return the mean absolute distance of hidden layers, summed over the layers of a discriminator."""
     return torch.stack(
         [

@@ -41,7 +41,7 @@ class TrainableModule(lightning.LightningModule):
     every checkpoint carries that as plain data.
     """
 
-    rests: bool = False
+    has_unused_parameters: bool = False
     """Whether some weights have no part in some steps."""
 
     token_kinds: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class TrainableModule(lightning.LightningModule):
         self._seed = torch.initial_seed()
         self._tokens: Tensor | int = 0
         self.by_mask_ratio = MaskRatioCurve()
-        # A checkpoint lacks what `kept` leaves out, by design; `on_load_checkpoint` checks the rest.
+        # A checkpoint lacks what `checkpoint_keys` leaves out, by design; `on_load_checkpoint` checks the rest.
         self.strict_loading = False
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
@@ -68,7 +68,7 @@ class TrainableModule(lightning.LightningModule):
         """Return the parts of a bundle that this module trains, by name."""
         raise NotImplementedError
 
-    def kept(self) -> set[str]:
+    def checkpoint_keys(self) -> set[str]:
         """Return the names of the weights that a checkpoint holds: all but the frozen front end of a bundle."""
         return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
 
@@ -78,7 +78,7 @@ class TrainableModule(lightning.LightningModule):
             # Buffers are constants, or counts of a process's own: the first one's are not to replace the others'.
             strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
             # DDP would wait for the gradients of weights that rest.
-            if self.rests:
+            if self.has_unused_parameters:
                 strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         # The module is moved to its device later.
         device = self.trainer.strategy.root_device
@@ -87,9 +87,9 @@ class TrainableModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the module's own weights, which of them make which part of a bundle, and the seed of all draws."""
-        kept = self.kept()
+        keys = self.checkpoint_keys()
         checkpoint["seed"] = self._seed
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
         checkpoint["bundle_parts"] = {
             name: {"config": dict(part.config), "prefix": part.prefix} for name, part in self.parts().items()
         }
@@ -100,8 +100,8 @@ class TrainableModule(lightning.LightningModule):
         Raises:
             UserError: naming every weight that is on one side only, or of another shape.
         """
-        kept = self.kept()
-        own = {name: value for name, value in self.state_dict().items() if name in kept}
+        keys = self.checkpoint_keys()
+        own = {name: value for name, value in self.state_dict().items() if name in keys}
         loaded = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(FRONT_END)}
         if text := difference(own, loaded):
             raise UserError(f"the checkpoint's weights do not fit: {text}; compare with the config of its run")

@@ -197,7 +197,7 @@ class FinetuneModule(TrainableModule):
         hidden = self.model.hidden(x, masking.t, valid, phones)
         return self.model.to_logit(masking.masked(hidden))
 
-    def kept(self) -> set[str]:
+    def checkpoint_keys(self) -> set[str]:
         """Return the names of the task's weights, which are what a checkpoint holds."""
         return {f"model.{name}" for name in self._own}
 

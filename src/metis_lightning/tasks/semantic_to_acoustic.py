@@ -53,7 +53,7 @@ class SemanticToAcousticModule(TrainableModule):
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
         # Of the layers' output maps, a step trains one.
-        self.rests = stage2.num_quantizers > 1
+        self.has_unused_parameters = stage2.num_quantizers > 1
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the model under its name in a bundle."""

@@ -18,7 +18,7 @@ from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.types import SpeechBatch
 
 
-class HeardModule(FinetuneModule):
+class SourceConditionedModule(FinetuneModule):
     """The condition is the prompt followed by the source, as SSL features."""
 
     recipe: str
@@ -35,21 +35,21 @@ class HeardModule(FinetuneModule):
         return self.tokenizer.ssl_features(batch.source, batch.lengths)[0]
 
 
-class TseModule(HeardModule):
+class TseModule(SourceConditionedModule):
     """Target speaker extraction: the prompt is the wanted speaker, the source that speaker and another at once."""
 
     task = "tse"
     recipe = "metis_lightning.data.recipes.tse.TseRecipe"
 
 
-class SeModule(HeardModule):
+class SeModule(SourceConditionedModule):
     """Speech enhancement: there is no prompt, the source is noisy, reverberant or narrow-band speech."""
 
     task = "se"
     recipe = "metis_lightning.data.recipes.se.SeRecipe"
 
 
-class VcModule(HeardModule):
+class VcModule(SourceConditionedModule):
     """Voice conversion: the prompt is the wanted voice, the source another voice's words."""
 
     task = "vc"

@@ -15,7 +15,7 @@ from metis_lightning.weights.export import checkpoint_parts
 
 
 @dataclass(frozen=True)
-class Answering:
+class TaskModel:
     """A fine-tuned stage 1.
 
     model: in evaluation mode.
@@ -30,7 +30,7 @@ class Answering:
     folder: Path
 
 
-def load_answering(name: str, task: str, base: str) -> Answering:
+def load_task_model(name: str, task: str, base: str) -> TaskModel:
     """Return what answers a task.
 
     Args:
@@ -51,10 +51,10 @@ def load_answering(name: str, task: str, base: str) -> Answering:
         configs = _configs(name)
         found, config = _found(configs, task, f"bundle {name!r}")
         model = load_task(folder, found)
-    return Answering(model.eval(), (found, *config.get("answers", ())), config.get("text"), folder)
+    return TaskModel(model.eval(), (found, *config.get("answers", ())), config.get("text"), folder)
 
 
-def answered_tasks(name: str) -> tuple[str, ...]:
+def served_tasks(name: str) -> tuple[str, ...]:
     """Return the tasks that a bundle or a checkpoint answers, without loading a model.
 
     Raises:
