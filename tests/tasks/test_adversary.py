@@ -79,7 +79,8 @@ def mel(module: AcousticCodecModule) -> float:
 def test_losses_of_known_judgements() -> None:
     def judged(*values: float) -> list[DiscriminatorOutput]:
         rest = torch.zeros(2, 1, 2, 2)
-        return [DiscriminatorOutput(torch.full((2, 3), 1.0 * x), (torch.full((2, 1, 4, 4), 1.0 * x), rest)) for x in values]
+        features = [(torch.full((2, 1, 4, 4), 1.0 * x), rest) for x in values]
+        return [DiscriminatorOutput(torch.full((2, 3), 1.0 * x), f) for x, f in zip(values, features, strict=True)]
 
     assert float(adversarial_loss(judged(1, 1))) == 0
     assert float(adversarial_loss(judged(0, 3))) == pytest.approx((1 + 4) / 2)

@@ -77,7 +77,8 @@ def test_losses_of_codecs_are_float32_in_mixed_precision() -> None:
     wave = changing_batch().wave
     distances, latent_mel = MelDistances(), LatentMel(8, 480)
     latents = torch.randn(2, 8, 50)
-    judged = [DiscriminatorOutput(torch.randn(2, 500).bfloat16(), (torch.randn(2, 3, 40, 5).bfloat16(),)) for _ in range(4)]
+    logits = [torch.randn(2, 500).bfloat16() for _ in range(4)]
+    judged = [DiscriminatorOutput(each, (torch.randn(2, 3, 40, 5).bfloat16(),)) for each in logits]
 
     def values() -> list[Tensor]:
         spectral = distances(0.9 * wave, wave)

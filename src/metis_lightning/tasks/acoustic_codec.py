@@ -119,8 +119,9 @@ class AcousticCodecModule(QuantizerModule):
         self.restarts = None if decoder_only else CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
         self.init_from_data, self.continuous_steps = init_from_data and start_from is None, continuous_steps
-        # The quantizer rests at first, and so may the discriminators.
-        self.has_unused_parameters = continuous_steps > 0 or (self.adversary is not None and self.adversary.config.from_step > 0)
+        # Neither the quantizer nor the discriminators need have a part in the first steps.
+        adversary_waits = self.adversary is not None and self.adversary.config.from_step > 0
+        self.has_unused_parameters = continuous_steps > 0 or adversary_waits
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
