@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from metis_lightning.models.discriminators import DiscriminatorConfig, Discriminators, DiscriminatorOutput
+from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput, Discriminators
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 
 
