@@ -76,7 +76,7 @@ def test_a_run_on_the_starter_corpus_speaks_from_its_checkpoint(
 def test_a_batch_without_sources_is_the_users_mistake(tiny_bundle: Path) -> None:
     batch = changing_batch()
     plain = SpeechBatch(batch.ids, batch.speakers, batch.texts, batch.wave, batch.lengths)
-    with pytest.raises(UserError, match=r"SeModule needs sources: .* metis_lightning\.data\.se\.SeRecipe"):
+    with pytest.raises(UserError, match=r"SeModule needs sources: .* metis_lightning\.data\.recipes\.se\.SeRecipe"):
         make(SeModule, tiny_bundle, 2).losses(plain)
 
 
