@@ -22,7 +22,7 @@ from metis_lightning.bench.released_decoding import two_pass_acoustic_tokens, tw
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
-from metis_lightning.sampling.mask_predict import Sampling
+from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 

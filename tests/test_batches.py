@@ -17,7 +17,8 @@ from metis_lightning.models.runner import PaddedRunner, Runner
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
-from metis_lightning.sampling.mask_predict import Noise, Sampling, gumbel
+from metis_lightning.sampling.mask_predict import Noise, gumbel
+from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from tiny import STAGE1, WIDTH
 
@@ -92,16 +93,16 @@ def test_a_batch_of_eight_is_eight_singles(metis: Metis, task: str, seed: int) -
     together = metis.generate(asked, seeds, SETTINGS)
     assert {speech.timing.rows for speech in together} == {8}
     for request, row_seed, speech in zip(asked, seeds, together, strict=True):
-        assert_same(speech, metis.generate(request, row_seed, SETTINGS))
+        assert_same(speech, metis.generate([request], row_seed, SETTINGS)[0])
     assert len({tuple(speech.ssl_tokens[:5].tolist()) for speech in together}) > 4, "rows of noise should differ"
 
 
 def test_tasks_and_models_mix_in_one_batch_and_keep_their_order_and_settings(metis: Metis) -> None:
     asked = [requests(task, 0)[index] for index, task in enumerate(("tse", "l2s", "se", "tts", "vc"))]
-    together = metis.generate(asked, seed=4, num_steps=3, stage2_steps=(2, 1, 1))
+    together = metis.generate(asked, seeds=4, num_steps=3, stage2_steps=(2, 1, 1))
     assert [speech.timing.rows for speech in together] == [1, 1, 1, 1, 1] or together[0].timing.rows > 1
     for request, speech in zip(asked, together, strict=True):
-        assert_same(speech, metis.generate(request, 4, num_steps=3, stage2_steps=(2, 1, 1)))
+        assert_same(speech, metis.generate([request], 4, num_steps=3, stage2_steps=(2, 1, 1))[0])
 
 
 def test_more_rows_than_fit_go_in_several_batches(metis: Metis) -> None:
@@ -113,32 +114,35 @@ def test_more_rows_than_fit_go_in_several_batches(metis: Metis) -> None:
         assert_same(speech, other)
 
 
-def test_methods_of_tasks_take_lists(metis: Metis) -> None:
+def test_methods_of_tasks_ask_what_their_requests_ask(metis: Metis) -> None:
     one, other, voice = noise(9000), noise(14_000, seed=1), noise(7000, seed=2)
+    lips = noise(12, LIP_DIM, seed=1)
     steps = {"num_steps": 2, "stage2_steps": (2, 1, 1)}
-    answers = [
-        (metis.enhance([one, other], [3, 4], **steps), metis.enhance(other, 4, **steps)),
-        (metis.convert([one, other], voice, [3, 4], **steps), metis.convert(other, voice, 4, **steps)),
-        (metis.extract([one, other], [one, voice], [3, 4], **steps), metis.extract(other, voice, 4, **steps)),
-        (
-            metis.synthesize(["One.", "Two more."], voice, "A voice.", seconds=[0.5, None], seed=[3, 4], **steps),
-            metis.synthesize("Two more.", voice, "A voice.", seed=4, **steps),
-        ),
-        (
-            metis.lip_to_speech([noise(9, LIP_DIM), noise(12, LIP_DIM, seed=1)], voice, [3, 4], **steps),
-            metis.lip_to_speech(noise(12, LIP_DIM, seed=1), voice, 4, **steps),
-        ),
+    requests_of = [
+        metis.request("se", source=other),
+        metis.request("vc", voice, other),
+        metis.request("tse", voice, other),
+        metis.request("tts", voice, text="Two more.", prompt_text="A voice."),
+        metis.request("l2s", voice, features=lips),
     ]
-    for together, alone in answers:
-        assert len(together) == 2
-        assert_same(together[1], alone)
+    alone = [
+        metis.enhance(other, 4, **steps),
+        metis.convert(other, voice, 4, **steps),
+        metis.extract(other, voice, 4, **steps),
+        metis.synthesize("Two more.", voice, "A voice.", seed=4, **steps),
+        metis.lip_to_speech(lips, voice, 4, **steps),
+    ]
+    mixed = [metis.request("se", source=one), *requests_of, metis.request("l2s", one, features=lips[:9])]
+    together = metis.generate(mixed, [3, 4, 4, 4, 4, 4, 5], **steps)
+    for speech, expected in zip(together[1:], alone, strict=False):
+        assert_same(speech, expected)
 
 
 def test_a_mistake_in_a_batch_names_its_row(metis: Metis) -> None:
     with pytest.raises(UserError, match="request 1 of the batch: the source lasts 0.00 s"):
-        metis.enhance([noise(9000), noise(10)])
-    with pytest.raises(UserError, match="3 values for 2 rows"):
-        metis.enhance([noise(9000), noise(9000)], seed=[1, 2, 3])
+        metis.generate([metis.request("se", source=noise(9000)), metis.request("se", source=noise(10))])
+    with pytest.raises(UserError, match="3 seeds for 1 requests"):
+        metis.generate([metis.request("se", source=noise(9000))], [1, 2, 3])
     assert metis.generate([]) == []
 
 

@@ -14,15 +14,16 @@ import yaml
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.pipeline import TSE_SETTINGS, Metis, Request
+from metis_lightning.pipeline import Metis, Request
 from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.denoisers import Stage1Request
+from metis_lightning.task_table import TASKS
 from metis_lightning.types import HOP
 from metis_lightning.weights.bundle import read_part
 from metis_lightning.weights.export import export
 from metis_lightning.weights.task_weights import load_task_model
 
-FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
+FAST = TASKS["tse"].settings.chosen({"num_steps": 2, "stage2_steps": (2, 1, 1)})
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5))
 LORA = ("--model.lora_rank=2",)
 
@@ -164,7 +165,7 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
     request = Request("unhum", prompt=noise(12_000), source=noise(13_000, 1))
     metis = Metis.from_pretrained(str(checkpoint), task="unhum", base=str(bundle))
     check_loaded(metis, "unhum", checkpoint, tiny_bundle, lora=True)
-    speech = metis.generate(request)
+    speech = metis.generate([request])[0]
     assert speech.wave.shape == (13_000,)
     with pytest.raises(UserError, match="take no text"):
         metis.phones(("hello", "en"))
@@ -174,4 +175,4 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
         Metis.from_pretrained(str(checkpoint), task="se", base=str(bundle))
     export(checkpoint, bundle)
     bundled = Metis.from_pretrained(str(bundle), task="unhum")
-    assert torch.isfinite(bundled.generate(request, settings=FAST).wave).all()
+    assert torch.isfinite(bundled.generate([request], settings=FAST)[0].wave).all()

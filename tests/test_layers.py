@@ -21,6 +21,7 @@ LAYERS = (
     {"tokens"},
     {"models"},
     {"sampling"},
+    {"task_table"},
     {"weights"},
     {"pipeline"},
     {"metrics"},

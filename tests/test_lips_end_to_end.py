@@ -18,7 +18,7 @@ from documented import REPOSITORY
 from fake_faces import AVHUBERT, avhubert, clip, lrs2, lrs3
 from metis_lightning.cli import main as cli
 from metis_lightning.data.manifest.records import read_manifest
-from metis_lightning.pipeline import L2S_SETTINGS, Metis
+from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.visual import auto_avsr
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualSizes
@@ -100,7 +100,7 @@ def test_features_on_disk_train_lip_to_speech(run, prepared: Path, weights: Path
     lips = lip_features(prepared / f"c/video/{AVHUBERT[3]}.mp4", AutoAvsrFeatures(weights, SMALL))
     assert lips.shape == (34, 12)
     prompt = torch.randn(12_000, generator=torch.Generator().manual_seed(0)) * 0.1
-    speech = metis.lip_to_speech(lips, prompt, settings=L2S_SETTINGS)
+    speech = metis.lip_to_speech(lips, prompt)
     assert speech.wave.shape == (68 * HOP,)
     assert torch.isfinite(speech.wave).all()
 

@@ -13,18 +13,17 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.condition import PlainAdapter
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.pipeline import L2S_SETTINGS, TSE_SETTINGS, TTS_SETTINGS, Metis, Request
+from metis_lightning.pipeline import Metis, Request, Sampling, Settings
 from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.denoisers import Stage1Request, _stage1_row
-from metis_lightning.sampling.mask_predict import Sampling
-from metis_lightning.sampling.settings import settings_for
+from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from metis_lightning.tokens.visual.lips import double_rate
 from metis_lightning.types import HOP
 from pretended_gpu import PretendedGPU, is_there, send
 from tiny import STAGE1, WIDTH
 
-FAST = replace(TSE_SETTINGS, stage1=replace(TSE_SETTINGS.stage1, num_steps=2), stage2_steps=(2, 1, 1))
+FAST = TASKS["tse"].settings.chosen({"num_steps": 2, "stage2_steps": (2, 1, 1)})
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5), first_layer_guidance=1.0)
 LIP_DIM = 6
 
@@ -237,7 +236,7 @@ def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) ->
         lambda: metis.extract(mixture, voice, 0, GUIDED, "Say this.", "I said that.").wave,
         lambda: metis.synthesize("Say this.", voice, "I said that.", seconds=0.5, settings=GUIDED).wave,
         lambda: metis.lip_to_speech(lips, voice, settings=GUIDED).wave,
-        lambda: metis.generate(Request("tse", source=mixture), settings=GUIDED).wave,
+        lambda: metis.generate([Request("tse", source=mixture)], settings=GUIDED)[0].wave,
         lambda: metis.resynthesize(mixture).wave,
     ]
     expected = [answer() for answer in answers]
@@ -255,12 +254,12 @@ def test_the_pretended_gpu_notices_what_stays_behind() -> None:
         torch.ones(2).to("cuda") + torch.ones(2)
 
 
-def test_settings_are_the_tasks_or_those_of_such_a_request() -> None:
-    source = noise(24_000)
-    assert settings_for(Request("tts")).stage1.guidance_scale == TTS_SETTINGS.stage1.guidance_scale == 2.5
-    assert settings_for(Request("own", features=noise(60).view(10, 6))) == L2S_SETTINGS
-    assert settings_for(Request("own", source=source, phones=(1,))) == TSE_SETTINGS
-    assert settings_for(Request("own", phones=(1,), samples=24_000)) == TTS_SETTINGS
+def test_settings_are_the_tasks_and_of_an_own_task_the_defaults(metis: Metis) -> None:
+    assert TASKS["tts"].settings.stage1 == Sampling(num_steps=25, guidance_scale=2.5)
+    assert task_named("own").settings == TASKS["tse"].settings == Settings()
+    own = Metis(metis.tokenizer, {"own": metis.stage1["tse"], "tse": metis.stage1["tse"]}, metis.stage2)
+    speech = own.generate([own.request(task, source=noise(14_000)) for task in ("own", "tse")])
+    assert torch.equal(speech[0].wave, speech[1].wave)
     for wrong in ({"num_steps": 0}, {"filter_threshold": 1.0}):
         with pytest.raises(ValueError, match="must"):
             Sampling(**wrong)
@@ -329,12 +328,12 @@ def test_what_the_weights_do_not_take_is_the_users_mistake(metis: Metis, all_tas
     with pytest.raises(UserError, match="nothing can be spoken of the text ''"):
         all_tasks.extract(source, source, text="Hello.")
     with pytest.raises(UserError, match="'l2s' take conditions 6 wide; this condition is 160 wide"):
-        all_tasks.generate(Request("l2s", source, source))
+        all_tasks.generate([Request("l2s", source, source)])
     with pytest.raises(UserError, match="'adapted' take no phones"):
-        all_tasks.generate(Request("adapted", source, source, phones=(1, 20)))
+        all_tasks.generate([Request("adapted", source, source, phones=(1, 20))])
     for unclear in (Request("tse", source), Request("tse", source, source, samples=24_000)):
         with pytest.raises(UserError, match="give one of source, features and samples"):
-            all_tasks.generate(unclear)
+            all_tasks.generate([unclear])
 
 
 def test_a_bundle_or_checkpoint_without_the_task_says_what_it_has(tiny_bundle: Path) -> None:

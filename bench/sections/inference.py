@@ -14,7 +14,7 @@ from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.models.runner import BUCKET, PaddedRunner, Runner
 from metis_lightning.pipeline import Metis, Request
-from metis_lightning.sampling.settings import SE_SETTINGS
+from metis_lightning.task_table import TASKS
 from sections.report import Report
 from sections.timing import gigabytes, seconds
 from sections.tokens import waves
@@ -110,7 +110,9 @@ def enhancement(report: Report) -> None:
     else:
         metis = random_metis(Metis, "se", report.device, precision)
     task = "tse" if report.tiny else "se"
-    settings = SE_SETTINGS.chosen({"stage2_steps": (2, 2, 1)}) if report.tiny else SE_SETTINGS
+    settings = TASKS["se"].settings
+    if report.tiny:
+        settings = settings.chosen({"stage2_steps": (2, 2, 1)})
     for rows in (1, 2 if report.tiny else 16):
         waves_of = [Request(task, source=wave) for wave in waves(rows, length)]
         metis.generate(waves_of, 0, settings)  # kernels are chosen, graphs captured

@@ -96,7 +96,7 @@ def _speech(report: Report, wave: Tensor) -> None:
         metis = OneNoise.from_pretrained("nano", "tse", device=device, precision=precision)
         if name == "eager":
             metis.graphs = None
-        answers[name] = metis.extract(asked, asked[0], seeds, **few)
+        answers[name] = metis.generate([metis.request("tse", asked[0], wave) for wave in asked], seeds, **few)
 
     def share(one: str, other: str) -> float:
         pairs = zip(answers[one], answers[other], strict=True)

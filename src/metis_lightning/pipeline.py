@@ -4,10 +4,11 @@
     >>> alone = metis.extract(mixture, enrollment, seed=0).wave        # doctest: +SKIP
     >>> metis = Metis.from_pretrained("runs/se_lora/checkpoints/last.ckpt", task="se")    # doctest: +SKIP
     >>> clean = metis.enhance(noisy).wave                              # doctest: +SKIP
-    >>> many = metis.enhance([noisy, another], seed=[0, 1], num_steps=8)    # doctest: +SKIP
+    >>> batch = [metis.request("se", source=wave) for wave in (noisy, another)]    # doctest: +SKIP
+    >>> many = metis.generate(batch, seeds=[0, 1], num_steps=8)        # doctest: +SKIP
 
-Every task goes one way: a `Request` says whose voice, and what is heard, seen or read, and `Metis.generate` answers it.
-Lists in, lists out: the rows of a batch are worked on together, and each gets the tokens that it would get alone.
+Every task goes one way: a `Request` holds the wanted voice and the condition, and `Metis.generate` answers it. The
+requests of a batch are worked on together, and each gets the tokens that it would get alone.
 Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Unpack, overload
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -27,19 +28,9 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.mask_predict import Noise, gumbel
 from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
-from metis_lightning.sampling.rows import Each, each, each_row
-from metis_lightning.sampling.settings import (
-    L2S_SETTINGS,
-    SE_SETTINGS,
-    SETTINGS,
-    TSE_SETTINGS,
-    TTS_SETTINGS,
-    VC_SETTINGS,
-    Options,
-    Settings,
-    settings_for,
-)
+from metis_lightning.sampling.settings import Options, Sampling, Settings
 from metis_lightning.sampling.two_stages import TwoStages
+from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.visual.lips import double_rate
@@ -48,22 +39,7 @@ from metis_lightning.weights.build import load_stage2, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
 from metis_lightning.weights.task_weights import load_task_model
 
-__all__ = [
-    "HOP",
-    "L2S_SETTINGS",
-    "SETTINGS",
-    "SE_SETTINGS",
-    "TSE_SETTINGS",
-    "TTS_SETTINGS",
-    "VC_SETTINGS",
-    "SHORTEST",
-    "Metis",
-    "Options",
-    "Request",
-    "Settings",
-    "Speech",
-    "Timing",
-]
+__all__ = ["HOP", "SHORTEST", "TASKS", "Metis", "Options", "Request", "Sampling", "Settings", "Speech", "Timing"]
 
 
 class Metis:
@@ -139,131 +115,52 @@ class Metis:
         """Load only the front end and the codecs of a bundle, for `resynthesize`."""
         return cls(load_tokenizer(bundle_folder(name)).to(device), {}, None)
 
-    @overload
     def extract(
         self,
         mixture: Tensor,
         enrollment: Tensor,
         seed: int = 0,
-        settings: Settings = TSE_SETTINGS,
+        settings: Settings | None = None,
         text: str = "",
         enrollment_text: str = "",
         language: str = "en",
         **options: Unpack[Options],
-    ) -> Speech: ...
-
-    @overload
-    def extract(
-        self,
-        mixture: Sequence[Tensor],
-        enrollment: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = TSE_SETTINGS,
-        text: Each[str] = "",
-        enrollment_text: Each[str] = "",
-        language: Each[str] = "en",
-        **options: Unpack[Options],
-    ) -> list[Speech]: ...
-
-    def extract(
-        self,
-        mixture: Each[Tensor],
-        enrollment: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = TSE_SETTINGS,
-        text: Each[str] = "",
-        enrollment_text: Each[str] = "",
-        language: Each[str] = "en",
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]:
+    ) -> Speech:
         """Return the enrolled speaker's part of a mixture (target speaker extraction).
 
         Args:
-            mixture: (S,) at 24 kHz, what is heard; or a list, see `generate`: what is not a list goes for all of it.
+            mixture: (S,) at 24 kHz.
             enrollment: (S',) at 24 kHz, the wanted speaker alone; a few seconds.
             seed: of the sampler.
-            settings: of both stages.
+            settings: of both stages; None takes those of the task.
+            options: single settings in the place of those of `settings`.
             text: what the speaker says in the mixture, for weights that read text (Omni); given with the next.
             enrollment_text: what the speaker says in the enrollment.
             language: of both texts (ISO 639-1).
-            options: single settings in the place of those of `settings`.
 
         Raises:
             UserError: if an input is not usable, see `Request.checked`, or one of the texts is missing.
         """
-
-        def ask(mixture: Tensor, enrollment: Tensor, text: str, enrollment_text: str, language: str) -> Request:
-            guided = bool(text or enrollment_text)
-            phones = self.phones((enrollment_text, language), (text, language)) if guided else ()
-            return Request("tse", enrollment, mixture, phones=phones)
-
-        asked = each(ask, mixture, enrollment, text, enrollment_text, language)
-        return self.generate(asked, seed, settings, **options)
-
-    @overload
-    def enhance(
-        self, noisy: Tensor, seed: int = 0, settings: Settings = SE_SETTINGS, **options: Unpack[Options]
-    ) -> Speech: ...
-
-    @overload
-    def enhance(
-        self, noisy: Sequence[Tensor], seed: Each[int] = 0, settings: Settings = SE_SETTINGS, **options: Unpack[Options]
-    ) -> list[Speech]: ...
+        request = self.request("tse", enrollment, mixture, None, text, enrollment_text, language)
+        return self.generate([request], seed, settings, **options)[0]
 
     def enhance(
-        self, noisy: Each[Tensor], seed: Each[int] = 0, settings: Settings = SE_SETTINGS, **options: Unpack[Options]
-    ) -> Speech | list[Speech]:
-        """Return clean speech from noisy, reverberant or narrow-band speech (speech enhancement).
+        self, noisy: Tensor, seed: int = 0, settings: Settings | None = None, **options: Unpack[Options]
+    ) -> Speech:
+        """Return clean speech from noisy, reverberant or narrow-band speech (S,) at 24 kHz (speech enhancement)."""
+        return self.generate([self.request("se", source=noisy)], seed, settings, **options)[0]
 
-        Args:
-            noisy: (S,) at 24 kHz, or a list.
-            seed: of the sampler.
-            settings: of both stages.
-            options: single settings in the place of those of `settings`.
-        """
-        return self.generate(each(lambda wave: Request("se", source=wave), noisy), seed, settings, **options)
-
-    @overload
     def convert(
         self,
         source: Tensor,
         prompt: Tensor,
         seed: int = 0,
-        settings: Settings = VC_SETTINGS,
+        settings: Settings | None = None,
         **options: Unpack[Options],
-    ) -> Speech: ...
+    ) -> Speech:
+        """Return the words of a source (S,) in the voice of a prompt (S',), both at 24 kHz (voice conversion)."""
+        return self.generate([self.request("vc", prompt, source)], seed, settings, **options)[0]
 
-    @overload
-    def convert(
-        self,
-        source: Sequence[Tensor],
-        prompt: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = VC_SETTINGS,
-        **options: Unpack[Options],
-    ) -> list[Speech]: ...
-
-    def convert(
-        self,
-        source: Each[Tensor],
-        prompt: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = VC_SETTINGS,
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]:
-        """Return the words of one voice, when it says them, in another (voice conversion).
-
-        Args:
-            source: (S,) at 24 kHz, whose words are wanted; or a list.
-            prompt: (S',) at 24 kHz, whose voice is wanted; a few seconds.
-            seed: of the sampler.
-            settings: of both stages.
-            options: single settings in the place of those of `settings`.
-        """
-        asked = each(lambda heard, voice: Request("vc", voice, heard), source, prompt)
-        return self.generate(asked, seed, settings, **options)
-
-    @overload
     def synthesize(
         self,
         text: str,
@@ -273,111 +170,85 @@ class Metis:
         prompt_language: str = "",
         seconds: float | None = None,
         seed: int = 0,
-        settings: Settings = TTS_SETTINGS,
+        settings: Settings | None = None,
         **options: Unpack[Options],
-    ) -> Speech: ...
-
-    @overload
-    def synthesize(
-        self,
-        text: list[str] | tuple[str, ...],
-        prompt: Each[Tensor],
-        prompt_text: Each[str],
-        language: Each[str] = "en",
-        prompt_language: Each[str] = "",
-        seconds: Each[float | None] = None,
-        seed: Each[int] = 0,
-        settings: Settings = TTS_SETTINGS,
-        **options: Unpack[Options],
-    ) -> list[Speech]: ...
-
-    def synthesize(
-        self,
-        text: Each[str],
-        prompt: Each[Tensor],
-        prompt_text: Each[str],
-        language: Each[str] = "en",
-        prompt_language: Each[str] = "",
-        seconds: Each[float | None] = None,
-        seed: Each[int] = 0,
-        settings: Settings = TTS_SETTINGS,
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]:
+    ) -> Speech:
         """Return a text spoken by the voice of a prompt (zero-shot text to speech).
 
         Args:
-            text: to be spoken; or a list.
+            text: to be spoken.
             prompt: (S',) at 24 kHz, the voice; a few seconds.
             prompt_text: what the prompt says.
             language: of the text (ISO 639-1).
             prompt_language: of the prompt's text, if another.
             seconds: length of the result; None takes the prompt's speaking rate, see `spoken_seconds`.
             seed: of the sampler.
-            settings: of both stages.
+            settings: of both stages; None takes those of the task.
             options: single settings in the place of those of `settings`.
 
         Raises:
             UserError: if a text is empty, the prompt is not usable, or the weights take no text.
         """
-        asked = each(self._reading, text, prompt, prompt_text, language, prompt_language, seconds)
-        return self.generate(asked, seed, settings, **options)
+        request = self.request("tts", prompt, None, None, text, prompt_text, language, prompt_language, seconds)
+        return self.generate([request], seed, settings, **options)[0]
 
-    def _reading(
-        self, text: str, prompt: Tensor, prompt_text: str, language: str, prompt_language: str, seconds: float | None
-    ) -> Request:
-        phones = self.phones((prompt_text, prompt_language or language), (text, language))
-        if seconds is None:
-            seconds = spoken_seconds(text, prompt_text, len(prompt) / WAVE_RATE)
-        if not math.isfinite(seconds):
-            raise UserError(f"a result of {seconds} s is asked for; give a number of seconds")
-        return Request("tts", prompt, phones=phones, samples=round(seconds * TOKEN_RATE) * HOP)
-
-    @overload
     def lip_to_speech(
         self,
         features: Tensor,
         prompt: Tensor,
         seed: int = 0,
-        settings: Settings = L2S_SETTINGS,
+        settings: Settings | None = None,
         **options: Unpack[Options],
-    ) -> Speech: ...
-
-    @overload
-    def lip_to_speech(
-        self,
-        features: Sequence[Tensor],
-        prompt: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = L2S_SETTINGS,
-        **options: Unpack[Options],
-    ) -> list[Speech]: ...
-
-    def lip_to_speech(
-        self,
-        features: Each[Tensor],
-        prompt: Each[Tensor],
-        seed: Each[int] = 0,
-        settings: Settings = L2S_SETTINGS,
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]:
-        """Return the speech of a silent video in the voice of a prompt.
-
-        Args:
-            features: (F, C), lip features at 25 Hz; or a list.
-            prompt: (S',) at 24 kHz, the voice; a few seconds.
-            seed: of the sampler.
-            settings: of both stages.
-            options: single settings in the place of those of `settings`.
+    ) -> Speech:
+        """Return the speech of a silent video, lip features (F, C) at 25 Hz, in the voice of a prompt (S',) at 24 kHz.
 
         Raises:
             UserError: if the prompt or the video is not usable.
         """
+        return self.generate([self.request("l2s", prompt, features=features)], seed, settings, **options)[0]
 
-        def ask(features: Tensor, prompt: Tensor) -> Request:
-            lips = double_rate(checked_frames("video", features, -(-SHORTEST // 2))[None])[0]
-            return Request("l2s", prompt, features=lips)
+    def request(
+        self,
+        task: str,
+        prompt: Tensor | None = None,
+        source: Tensor | None = None,
+        features: Tensor | None = None,
+        text: str = "",
+        prompt_text: str = "",
+        language: str = "en",
+        prompt_language: str = "",
+        seconds: float | None = None,
+    ) -> Request:
+        """Return the request of any task, for `generate`; what a task is not given stays empty.
 
-        return self.generate(each(ask, features, prompt), seed, settings, **options)
+        Args:
+            task: of `task_table.TASKS`, or one of your own.
+            prompt: (S',) at 24 kHz, the wanted voice.
+            source: (S,) at 24 kHz, what the result is made of.
+            features: (F, C), lip features at 25 Hz.
+            text: what the result says, for weights that read text; given with `prompt_text`.
+            prompt_text: what the prompt says.
+            language: of the text (ISO 639-1).
+            prompt_language: of the prompt's text, if another.
+            seconds: length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
+
+        Raises:
+            UserError: if a text is missing, or cannot be read by the weights, or features or seconds are not usable.
+        """
+        is_spoken = task_named(task).speaks_text
+        phones: tuple[int, ...] = ()
+        if is_spoken or text or prompt_text:
+            phones = self.phones((prompt_text, prompt_language or language), (text, language))
+        samples = None
+        if is_spoken:
+            if seconds is None and prompt is not None:
+                seconds = spoken_seconds(text, prompt_text, len(prompt) / WAVE_RATE)
+            if seconds is None or not math.isfinite(seconds):
+                raise UserError(f"a result of {seconds} s is asked for; give a number of seconds")
+            samples = round(seconds * TOKEN_RATE) * HOP
+        if features is not None:
+            features = double_rate(checked_frames("video", features, -(-SHORTEST // 2))[None])[0]
+        return Request(task, prompt, source, features, phones, samples)
 
     def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
         """Return the ids of (text, language) pairs that are spoken one after another, for a `Request`.
@@ -395,59 +266,33 @@ class Metis:
                 )
         return tuple(self.text(*parts))
 
-    @overload
-    def generate(
-        self, request: Request, seed: int = 0, settings: Settings | None = None, **options: Unpack[Options]
-    ) -> Speech: ...
-
-    @overload
     def generate(
         self,
-        request: Sequence[Request],
-        seed: Each[int] = 0,
+        requests: Sequence[Request],
+        seeds: int | Sequence[int] = 0,
         settings: Settings | None = None,
         **options: Unpack[Options],
-    ) -> list[Speech]: ...
-
-    @overload
-    def generate(
-        self,
-        request: Each[Request],
-        seed: Each[int] = 0,
-        settings: Settings | None = None,
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]: ...
-
-    def generate(
-        self,
-        request: Each[Request],
-        seed: Each[int] = 0,
-        settings: Settings | None = None,
-        **options: Unpack[Options],
-    ) -> Speech | list[Speech]:
-        """Answer a request of any task, or several at once: a batch gives each row the tokens that it has alone.
+    ) -> list[Speech]:
+        """Answer requests of any tasks and lengths together: each gets the tokens that it has alone.
 
         Args:
-            request: what is wanted; or a list, of any lengths and tasks.
-            seed: of the sampler, for all rows or one a row.
-            settings: of both stages; None takes the released ones, see `settings_for`.
+            requests: see `request`.
+            seeds: of the sampler, one for all or one a request.
+            settings: of both stages; None takes those of each request's task.
             options: single settings in the place of those of `settings`.
 
         Raises:
-            UserError: if the pipeline was not loaded for the task, an input is not usable, or there is not one seed a
-                row.
+            UserError: if the pipeline was not loaded for a task, an input is not usable, or there is not one seed a
+                request.
         """
-        if isinstance(request, Request):
-            return self._answer([request], each_row(seed, 1), settings, options)[0]
-        return self._answer(request, each_row(seed, len(request)), settings, options)
-
-    def _answer(
-        self, requests: Sequence[Request], seeds: Sequence[int], settings: Settings | None, options: Options
-    ) -> list[Speech]:
+        if isinstance(seeds, int):
+            seeds = [seeds] * len(requests)
+        if len(seeds) != len(requests):
+            raise UserError(f"{len(seeds)} seeds for {len(requests)} requests; give one for all, or one a request")
         checked = [self._checked(request, row if len(requests) > 1 else None) for row, request in enumerate(requests)]
         batches: dict[tuple[Stage1, Settings], list[int]] = {}
         for row, request in enumerate(checked):
-            chosen = (settings_for(request) if settings is None else settings).chosen(options)
+            chosen = (settings or task_named(request.task).settings).chosen(options)
             batches.setdefault((self.stage1[request.task], chosen), []).append(row)
         answers: dict[int, Speech] = {}
         for (model, chosen), rows in batches.items():

@@ -25,8 +25,7 @@ from metis_lightning.callbacks.validation_samples import (
 )
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import Metis
-from metis_lightning.sampling.mask_predict import Sampling
-from metis_lightning.sampling.settings import Settings
+from metis_lightning.sampling.settings import Sampling, Settings
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.finetune import FinetuneModule

@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     original = Metis.generate
 
     def generate(self: Metis, request: Any, *rest: Any, **options: Any) -> Any:
-        requests.append(request)
+        requests.extend(request)
         return original(self, request, *rest, **options)
 
     monkeypatch.setattr(Metis, "generate", generate)

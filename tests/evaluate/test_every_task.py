@@ -14,7 +14,7 @@ from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
-from metis_lightning.evaluate.run.tasks import TASKS
+from metis_lightning.task_table import TASKS
 from metis_lightning.tasks.omni import OmniModule
 from quick_pool import QuickPool
 

@@ -58,7 +58,7 @@ def test_the_file_holds_what_the_pipeline_returns(generate: Run, folder: Path, e
     assert generate("--task", "tse", "--source", "in.flac", *VOICE, "--seed", "3", "--out", "deep/er/made.flac")[0] == 0
     metis = Metis.from_pretrained(str(every_task), "tse")
     heard = Request("tse", read_audio(folder / "me.wav", RATE), read_audio(folder / "in.flac", RATE))
-    expected = metis.generate(heard, 3, num_steps=2, stage2_steps=(2, 1, 1)).wave
+    expected = metis.generate([heard], 3, num_steps=2, stage2_steps=(2, 1, 1))[0].wave
     found, _ = soundfile.read(folder / "deep/er/made.flac", dtype="float32")
     assert np.abs(found - expected.clamp(-1, 1).numpy()).max() < 1e-4
     assert sorted(path.name for path in folder.rglob("*") if path.name.startswith(".")) == []

@@ -16,7 +16,8 @@ from metis_lightning.models.inference import PRECISIONS, WORTH_PACKING, Int8Line
 from metis_lightning.models.lora import add_lora, merge_lora
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.sampling.denoisers import Stage1Request, sample_ssl_tokens
-from metis_lightning.sampling.mask_predict import Sampling, gumbel
+from metis_lightning.sampling.mask_predict import gumbel
+from metis_lightning.sampling.settings import Sampling
 from pretended_gpu import PretendedGPU, send
 
 WIDE = Stage1Config(hidden_size=WORTH_PACKING, num_layers=2, num_heads=8, codebook_size=600)

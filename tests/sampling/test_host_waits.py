@@ -15,7 +15,8 @@ from metis_lightning.models.runner import runner_for
 from metis_lightning.pipeline import Metis
 from metis_lightning.sampling import denoisers as branches
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
-from metis_lightning.sampling.mask_predict import Noise, Sampling, State
+from metis_lightning.sampling.mask_predict import Noise, State
+from metis_lightning.sampling.settings import Sampling
 from pretended_gpu import GPU, PretendedCuda, PretendedGPU, send
 
 # The shortest row ends a step before the others.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from metis_lightning import task_table
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import Recipe
 from metis_lightning.data.recipes.se import SeRecipe
@@ -16,8 +17,8 @@ from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import merge_lora
-from metis_lightning.pipeline import SETTINGS, Metis, Settings
-from metis_lightning.sampling.mask_predict import Sampling
+from metis_lightning.pipeline import Metis, Settings
+from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tasks.source_conditioned import SeModule, SourceConditionedModule, TseModule, VcModule
 from metis_lightning.types import SpeechBatch
@@ -80,5 +81,5 @@ def test_a_batch_without_sources_is_the_users_mistake(tiny_bundle: Path) -> None
         make(SeModule, tiny_bundle, 2).losses(plain)
 
 
-def test_every_task_with_a_source_has_settings() -> None:
-    assert {cls.task for cls in (TseModule, SeModule, VcModule)} <= set(SETTINGS)
+def test_every_task_with_a_source_is_in_the_table() -> None:
+    assert {task_table.TASKS[cls.task].condition for cls in (TseModule, SeModule, VcModule)} == {"source"}

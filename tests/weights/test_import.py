@@ -26,7 +26,7 @@ from metis_lightning.models.lora import add_lora, merge_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis, Request, Settings
-from metis_lightning.sampling.mask_predict import Sampling
+from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
@@ -177,7 +177,7 @@ def test_speech_of_imported_weights_is_that_of_the_models_they_came_from(
         "tse": Request("tse", prompt, source),
         "l2s": Request("l2s", prompt, features=torch.randn(50, LIP_DIM, generator=generator)),
     }[task]
-    theirs, ours = (m.generate(request, 3, SHORT) for m in (expected, Metis.from_pretrained(str(bundle), task)))
+    theirs, ours = (m.generate([request], 3, SHORT)[0] for m in (expected, Metis.from_pretrained(str(bundle), task)))
     assert torch.equal(ours.ssl_tokens, theirs.ssl_tokens)
     assert torch.equal(ours.acoustic_tokens, theirs.acoustic_tokens)
     torch.testing.assert_close(ours.wave, theirs.wave, rtol=0, atol=1e-5)

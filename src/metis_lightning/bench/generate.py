@@ -27,7 +27,7 @@ from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.files import atomic_path, check_output
 from metis_lightning.models.inference import Precision
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
-from metis_lightning.sampling.settings import settings_for
+from metis_lightning.task_table import task_named
 from metis_lightning.types import WAVE_RATE
 
 SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
@@ -108,7 +108,7 @@ def _pipeline(options: Namespace, precision: Precision | None, device: str) -> M
 
 
 def _settings(options: Namespace, request: Request) -> Settings:
-    settings = settings_for(request)
+    settings = task_named(request.task).settings
     return settings if options.num_steps is None else settings.chosen({"num_steps": options.num_steps})
 
 

@@ -175,7 +175,7 @@ class SpeechSamples(ValidationSamples):
         model, tokenizer = part_of(module, "model", Stage1), part_of(module, "tokenizer", SpeechTokenizer)
         # A few requests do not pay for captured graphs, and training wants the memory.
         metis = Metis(tokenizer, {request.task: model}, (first, full), graphs=False)
-        speech = metis.generate(request, 0, self.settings)
+        speech = metis.generate([request], 0, self.settings)[0]
         for stage in self._stage2:
             stage.cpu()  # training needs the memory more
         return {"generated": speech.wave}

@@ -8,7 +8,6 @@ import re
 import tempfile
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import numpy as np
 import soundfile
 
 from metis_lightning.errors import UserError
-from metis_lightning.generate.inputs import LONGEST, check_texts
-from metis_lightning.generate.jobs import TAKES, Job, check_job
+from metis_lightning.generate.inputs import check_texts
+from metis_lightning.generate.jobs import Job, check_job
 from metis_lightning.generate.runner import Maker
 from metis_lightning.generate.weights import lip_reader, load_metis
-from metis_lightning.pipeline import SETTINGS, Options
+from metis_lightning.pipeline import Options
+from metis_lightning.task_table import TASKS, Task
 from metis_lightning.tokens.phonemes import LANGUAGES
 from metis_lightning.weights.task_weights import served_tasks
 
@@ -28,35 +28,8 @@ FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
 """The largest file that is taken, and how much all that was uploaded in the last day may be together."""
 
 
-@dataclass(frozen=True)
-class Tab:
-    """A task as it is shown: its inputs by name, with what they are called."""
-
-    title: str
-    about: str
-    inputs: Mapping[str, str]
-
-
-_VOICE = f"The wanted voice: 3 to 10 s, at most {LONGEST:g} s"
-TABS: Mapping[str, Tab] = {
-    "tts": Tab(
-        "Text to speech",
-        "A text spoken by the voice of a prompt.",
-        {"prompt": _VOICE, "prompt_text": "What the prompt says", "text": "What is to be said", "language": "Language"},
-    ),
-    "vc": Tab("Voice conversion", "The words of one voice in another.", {"source": "The words", "prompt": _VOICE}),
-    "tse": Tab(
-        "Target speaker extraction",
-        "One speaker out of a mixture.",
-        {"source": "The mixture", "prompt": "The wanted speaker alone: 3 to 10 s"},
-    ),
-    "se": Tab("Speech enhancement", "Clean speech out of noise and rooms.", {"source": "The recording"}),
-    "l2s": Tab(
-        "Lip to speech",
-        "The speech of a silent video.",
-        {"video": "The talking face", "features": "or its lip features (.npy, .safetensors)", "prompt": _VOICE},
-    ),
-}
+TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.labels}
+"""The tasks that are shown, a tab each."""
 
 
 class Studio:
@@ -83,14 +56,14 @@ class Studio:
         Raises:
             UserError: if an input is missing or not usable, or the weights are not.
         """
-        for names in TAKES[task].needs:
+        for names in TABS[task].needs:
             if not any(name in inputs for name in names):
-                labels = " or ".join(f"“{TABS[task].inputs[name]}”" for name in names)
+                labels = " or ".join(f"“{TABS[task].labels[name]}”" for name in names)
                 raise UserError(f"{labels} is missing")
         if "video" in inputs and self.options.visual_encoder is None:
-            raise UserError(f"{TABS[task].inputs['video']}: videos cannot be read here; give their lip features")
+            raise UserError(f"{TABS[task].labels['video']}: videos cannot be read here; give their lip features")
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].inputs)
+            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].labels)
             try:
                 check_job(job)
                 loaded = self._maker(task)
@@ -216,11 +189,11 @@ def require_gradio() -> Any:  # noqa: ANN401  a module
     return gradio
 
 
-def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa: ANN401
-    released = SETTINGS[task].stage1
+def _add_controls(gr: Any, task: str, tab: Task, studio: Studio) -> None:  # noqa: ANN401
+    released = tab.settings.stage1
     with gr.Row():
         with gr.Column():
-            inputs = [_component(gr, name, label) for name, label in tab.inputs.items()]
+            inputs = [_component(gr, name, label) for name, label in tab.labels.items()]
             with gr.Accordion("Sampler", open=False):
                 settings = [
                     _slider(gr, "Seed", 0, 2**31 - 1, 0, 1),
@@ -231,7 +204,7 @@ def _add_controls(gr: Any, task: str, tab: Tab, studio: Studio) -> None:  # noqa
         # Without the button that would send the sound to a public page.
         result = gr.Audio(label="Result", interactive=False, buttons=["download"], elem_id=f"{task}-result")
     button.click(
-        _handler(gr, task, list(tab.inputs), studio),
+        _handler(gr, task, list(tab.labels), studio),
         [*inputs, *settings],
         result,
         api_name=task,

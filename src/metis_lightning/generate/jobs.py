@@ -15,6 +15,7 @@ from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list
+from metis_lightning.task_table import task_named
 from metis_lightning.texts import clean_text, is_unicode, on_disk
 
 PATHS = ("source", "prompt", "video", "features")
@@ -29,36 +30,10 @@ FOLDER_SUFFIXES: Mapping[str, set[str]] = {"source": _AUDIO, "video": _VIDEO, "f
 
 
 @dataclass(frozen=True)
-class Takes:
-    """What a task works on: `needs` holds alternatives, of which one must be given; `may` can be left out."""
-
-    needs: tuple[tuple[str, ...], ...]
-    may: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> set[str]:
-        """Names of all inputs that the task takes."""
-        return {name for names in (*self.needs, self.may) for name in names}
-
-
-_LANGUAGES = ("language", "prompt_language")
-TAKES: Mapping[str, Takes] = {
-    "tts": Takes((("text",), ("prompt",), ("prompt_text",)), (*_LANGUAGES, "seconds")),
-    "vc": Takes((("source",), ("prompt",))),
-    "tse": Takes((("source",), ("prompt",)), ("text", "prompt_text", "language")),
-    "se": Takes((("source",),)),
-    "l2s": Takes((("video", "features"), ("prompt",))),
-}
-
-OMNI = "omni"
-"""Weights that answer several of these tasks; which one is meant shows in the inputs."""
-
-
-@dataclass(frozen=True)
 class Job:
     """One result that is asked for.
 
-    task: of `TAKES`.
+    task: of `task_table.TASKS`, or one of your own.
     out: the file that is to be written.
     inputs: by name, as text.
     where: the line of a list, with a colon behind it, or nothing; what messages start with.
@@ -126,7 +101,7 @@ def folder_input(options: Namespace) -> str | None:
 
 def task_of(task: str, inputs: Mapping[str, str]) -> str:
     """Return the task; of Omni's, which one the inputs are for. Voice conversion cannot be told from extraction."""
-    if task != OMNI:
+    if not task_named(task).covers:
         return task
     if "source" not in inputs:
         return "tts"
@@ -139,13 +114,13 @@ def check_job(job: Job) -> None:
     Raises:
         UserError: if not.
     """
-    task, takes = job.task, TAKES[job.task]
-    if strange := sorted(set(job.inputs) - takes.all):
-        known = ", ".join(sorted(takes.all))
-        raise UserError(f"{job.where}the task {task} takes no {' and no '.join(strange)}; it takes {known}")
-    for names in takes.needs:
+    task = task_named(job.task)
+    if strange := sorted(set(job.inputs) - task.inputs):
+        known = ", ".join(sorted(task.inputs))
+        raise UserError(f"{job.where}the task {task.name} takes no {' and no '.join(strange)}; it takes {known}")
+    for names in task.needs:
         if not any(name in job.inputs for name in names):
-            raise UserError(f"{job.where}the task {task} needs a {' or '.join(map(job.called, names))}")
+            raise UserError(f"{job.where}the task {task.name} needs a {' or '.join(map(job.called, names))}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
         raise UserError(f"{job.where}texts of prompt and result go together: the {job.called(missing)} is missing")

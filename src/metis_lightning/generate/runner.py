@@ -8,9 +8,8 @@ Shape letters: S samples at 24 kHz.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from metis_lightning.generate.inputs import (
 from metis_lightning.generate.jobs import Job
 from metis_lightning.generate.long_audio import Joiner, batches, grouped, overlapping
 from metis_lightning.generate.options import SHORTEST_CHUNK
-from metis_lightning.pipeline import Metis, Options, Speech
+from metis_lightning.pipeline import Metis, Options, Request
 from metis_lightning.types import WAVE_RATE
 
 
@@ -42,62 +41,24 @@ def answer(metis: Metis, rows: Sequence[Row], options: Options) -> list[Tensor]:
     Raises:
         UserError: if the pipeline refuses a row, see its methods.
     """
-    seeds = [row.seed for row in rows]
-    return [speech.wave for speech in _ASK[rows[0].job.task](metis, rows, seed=seeds, **options)]
+    requests = [request_of(metis, row) for row in rows]
+    return [speech.wave for speech in metis.generate(requests, [row.seed for row in rows], **options)]
 
 
-def _synthesize(metis: Metis, rows: Sequence[Row], **how: Any) -> list[Speech]:
-    jobs = [row.job for row in rows]
-    return metis.synthesize(
-        [job.text("text") for job in jobs],
-        _given(row.prompt for row in rows),
-        [job.text("prompt_text") for job in jobs],
-        [language_of(job) for job in jobs],
-        [prompt_language_of(job) for job in jobs],
-        [job.seconds for job in jobs],
-        **how,
+def request_of(metis: Metis, row: Row) -> Request:
+    """Return what a pipeline is asked for a row."""
+    job = row.job
+    return metis.request(
+        job.task,
+        row.prompt,
+        row.source,
+        row.features,
+        job.text("text"),
+        job.text("prompt_text"),
+        language_of(job),
+        prompt_language_of(job),
+        job.seconds,
     )
-
-
-def _extract(metis: Metis, rows: Sequence[Row], **how: Any) -> list[Speech]:
-    jobs = [row.job for row in rows]
-    return metis.extract(
-        _given(row.source for row in rows),
-        _given(row.prompt for row in rows),
-        text=[job.text("text") for job in jobs],
-        enrollment_text=[job.text("prompt_text") for job in jobs],
-        language=[language_of(job) for job in jobs],
-        **how,
-    )
-
-
-def _convert(metis: Metis, rows: Sequence[Row], **how: Any) -> list[Speech]:
-    return metis.convert(_given(row.source for row in rows), _given(row.prompt for row in rows), **how)
-
-
-def _enhance(metis: Metis, rows: Sequence[Row], **how: Any) -> list[Speech]:
-    return metis.enhance(_given(row.source for row in rows), **how)
-
-
-def _lip_to_speech(metis: Metis, rows: Sequence[Row], **how: Any) -> list[Speech]:
-    return metis.lip_to_speech(_given(row.features for row in rows), _given(row.prompt for row in rows), **how)
-
-
-def _given(tensors: Iterable[Tensor | None]) -> list[Tensor]:
-    """Return inputs that `check_job` made sure of."""
-    found = [tensor for tensor in tensors if tensor is not None]
-    if not found:
-        raise ValueError("an input that the task needs was not read")
-    return found
-
-
-_ASK: Mapping[str, Callable[..., list[Speech]]] = {
-    "tts": _synthesize,
-    "vc": _convert,
-    "tse": _extract,
-    "se": _enhance,
-    "l2s": _lip_to_speech,
-}
 
 
 OVERLAP = 2.0

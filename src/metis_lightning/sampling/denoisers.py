@@ -23,7 +23,8 @@ from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.guidance import guide
-from metis_lightning.sampling.mask_predict import Noise, Sampling, State, mask_predict, schedule
+from metis_lightning.sampling.mask_predict import Noise, State, mask_predict, schedule
+from metis_lightning.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.models.masking import mask_ratio
+from metis_lightning.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)
@@ -37,33 +38,6 @@ Denoiser = Callable[[State, int], Tensor]
 
 Noise = Callable[[tuple[int, ...], tuple[Tensor, ...]], Tensor]
 """A shape and an index -> Gumbel noise of that shape, at the index."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Settings of one decoding; the defaults are those of the released stage-1 code.
-
-    temperature: of the tokens' Gumbel noise at the first step; it falls linearly to 0.
-    confidence_temperature: of the noise on the confidences that choose what stays, falling likewise.
-    filter_threshold: only the ceil((1 - threshold) · V) likeliest tokens may be drawn.
-    guidance_scale, guidance_rescale: see `guidance.guide`.
-
-    Raises:
-        ValueError: if there is no step, or the threshold leaves no token.
-    """
-
-    num_steps: int = 10
-    temperature: float = 0.9
-    confidence_temperature: float = 1.0
-    filter_threshold: float = 0.98
-    guidance_scale: float = 0.0
-    guidance_rescale: float = 0.75
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
-        if not 0 <= self.filter_threshold < 1:
-            raise ValueError(f"filter_threshold must lie in [0, 1), got {self.filter_threshold}")
 
 
 def gumbel(generator: torch.Generator) -> Noise:

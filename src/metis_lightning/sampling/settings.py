@@ -1,15 +1,39 @@
-"""How both stages decode, and what the released scripts of each task set."""
+"""Settings of the sampler: of one decoding, and of both stages. Torch-free, so that the table of tasks is too."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from metis_lightning.errors import UserError
-from metis_lightning.sampling.mask_predict import Sampling
-from metis_lightning.sampling.request import Request
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of one decoding; the defaults are those of the released stage-1 code.
+
+    temperature: of the tokens' Gumbel noise at the first step; it falls linearly to 0.
+    confidence_temperature: of the noise on the confidences that choose what stays, falling likewise.
+    filter_threshold: only the ceil((1 - threshold) · V) likeliest tokens may be drawn.
+    guidance_scale, guidance_rescale: see `guidance.guide`.
+
+    Raises:
+        ValueError: if there is no step, or the threshold leaves no token.
+    """
+
+    num_steps: int = 10
+    temperature: float = 0.9
+    confidence_temperature: float = 1.0
+    filter_threshold: float = 0.98
+    guidance_scale: float = 0.0
+    guidance_rescale: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        if not 0 <= self.filter_threshold < 1:
+            raise ValueError(f"filter_threshold must lie in [0, 1), got {self.filter_threshold}")
 
 
 class Options(TypedDict, total=False):
@@ -63,30 +87,3 @@ class Settings:
             if not 0 <= value < math.inf:
                 raise UserError(f"a {name} of {value} is asked for; give a number from 0 on")
         return replace(self, stage1=stage1, stage2_steps=steps)
-
-
-TSE_SETTINGS = Settings(stage1=Sampling(num_steps=10, guidance_scale=0.0))
-SE_SETTINGS = Settings(stage1=Sampling(num_steps=10, guidance_scale=0.0))
-# The paper's table 2 has a guidance of 0 and of 2.
-VC_SETTINGS = Settings(stage1=Sampling(num_steps=20, guidance_scale=1.0))
-TTS_SETTINGS = Settings(stage1=Sampling(num_steps=25, guidance_scale=2.5))
-# The script of L2S was not released; these are the defaults of the method that it calls.
-L2S_SETTINGS = Settings(stage1=Sampling(num_steps=25, guidance_scale=0.0))
-
-SETTINGS: Mapping[str, Settings] = {
-    "tse": TSE_SETTINGS,
-    "se": SE_SETTINGS,
-    "vc": VC_SETTINGS,
-    "tts": TTS_SETTINGS,
-    "l2s": L2S_SETTINGS,
-}
-"""The released settings by task."""
-
-
-def settings_for(request: Request) -> Settings:
-    """Return the released settings of a request's task; of another task, those of the task with such a request."""
-    if request.task in SETTINGS:
-        return SETTINGS[request.task]
-    if request.features is not None:
-        return L2S_SETTINGS
-    return TSE_SETTINGS if request.source is not None or not request.phones else TTS_SETTINGS

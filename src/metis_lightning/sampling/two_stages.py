@@ -21,9 +21,9 @@ from metis_lightning.models.runner import Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
-from metis_lightning.sampling.mask_predict import Noise, Sampling
+from metis_lightning.sampling.mask_predict import Noise
 from metis_lightning.sampling.request import Request, Speech, Timing
-from metis_lightning.sampling.settings import Settings
+from metis_lightning.sampling.settings import Sampling, Settings
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import HOP, WAVE_RATE
 

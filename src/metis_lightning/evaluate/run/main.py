@@ -36,7 +36,8 @@ from metis_lightning.evaluate.run.shard import Share, run_share
 from metis_lightning.evaluate.tables.main import RESULTS, TABLES, write_tables
 from metis_lightning.files import check_output, locked
 from metis_lightning.metrics.pool import ScoringPool
-from metis_lightning.metrics.protocols import TASKS, SuiteOptions
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.task_table import TASKS
 
 EXTRA_FILES = "extra_files.json"
 """The files of folders of audio that belong to no item of the test sets."""

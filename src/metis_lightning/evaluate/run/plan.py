@@ -163,8 +163,8 @@ def _left_out(task: str, test_sets: Sequence[TestSet], systems: Sequence[System]
     found = []
     for test_set in test_sets if controls else ():
         trial = test_set.trials[0]
-        entry, item = task_of(task, trial)[1], test_set.reader.load_item(trial)
-        found += [(control, test_set.name) for control in controls if not has_control(control, entry, item)]
+        own, item = task_of(task, trial), test_set.reader.load_item(trial)
+        found += [(control, test_set.name) for control in controls if not has_control(control, own, item)]
     return found
 
 

@@ -12,10 +12,10 @@ from metis_lightning.evaluate.results.stats import OF_THE_TEST_SET
 from metis_lightning.evaluate.run.outputs import Output
 from metis_lightning.evaluate.run.plan import Job
 from metis_lightning.evaluate.run.tasks import task_of
-from metis_lightning.metrics.protocols import TASKS
 from metis_lightning.metrics.si_sdr import INFINITE
 from metis_lightning.metrics.utterance import Utterance
 from metis_lightning.metrics.values import ErrorRate, MetricValue, WerValue, character_errors_of, word_errors_of
+from metis_lightning.task_table import task_named
 from metis_lightning.types import Recording, TestItem
 
 Row = dict[str, Any]
@@ -112,15 +112,10 @@ def _compared(wer: WerValue) -> Row:
     return {} if wer.compared is None else dict(zip(("text", "hypothesis"), wer.compared, strict=True))
 
 
-def is_aligned(task: str) -> bool:
-    """Return whether a task's results are in time with the target; a task that is not known is like most."""
-    return TASKS.get(task, TASKS[None]).is_aligned
-
-
 def utterance_of(task: str, job: Job, item: TestItem, output: Output) -> Utterance:
     """Return what the metrics are given of an item and what a system made of it: no samples if they are at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
-    is_compared = is_aligned(task_of(task, job.trial)[0]) or not is_aligned(task)
+    is_compared = task_of(task, job.trial).is_aligned or not task_named(task).is_aligned
     fields = {"interferer": "interferer", "prompt": "enrollment"}
     fields |= {"reference": "target"} if is_compared else {}
     fields |= {"text_recording": "target"} if item.is_transcribed else {}

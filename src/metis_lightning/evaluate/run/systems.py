@@ -15,10 +15,11 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.run.outputs import PREFIX, Output, Run, WavFolder
-from metis_lightning.evaluate.run.tasks import TASKS, Asking, EvaluatedTask, task_of
+from metis_lightning.evaluate.run.tasks import Asking, request_of, task_of
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import Precision, usual_precision
-from metis_lightning.pipeline import SETTINGS, TSE_SETTINGS, Metis, Settings
+from metis_lightning.pipeline import Metis, Settings
+from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.build import part_for
 from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
@@ -67,10 +68,10 @@ class SystemOptions:
 
     def __post_init__(self) -> None:
         """Refuse what the task has no use for."""
-        answered = (self.task, *(TASKS[self.task].covers if self.task in TASKS else ()))
-        if self.text_guided and "tse" not in answered:
+        tasks = [task_named(name) for name in task_named(self.task).served]
+        if self.text_guided and not any(task.is_guided_by_text for task in tasks):
             raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {self.task}")
-        if self.tts_length != "predicted" and "tts" not in answered:
+        if self.tts_length != "predicted" and not any(task.speaks_text for task in tasks):
             raise UserError(f"--tts-length {self.tts_length}: it is for the tasks tts and omni, not for {self.task}")
 
     @property
@@ -80,7 +81,7 @@ class SystemOptions:
 
     def asking(self, task: str) -> Asking:
         """Return how a task is asked of a model."""
-        settings = SETTINGS.get(task, TSE_SETTINGS)
+        settings = task_named(task).settings
         changed: dict[str, Any] = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
         stage1 = replace(settings.stage1, **{k: v for k, v in changed.items() if v is not None})
         return Asking(replace(settings, stage1=stage1), self.text_guided, self.tts_length)
@@ -108,10 +109,11 @@ def make_systems(names: Sequence[str], options: SystemOptions, items: Items) -> 
     return systems
 
 
-def has_control(control: str, entry: EvaluatedTask, item: TestItem) -> bool:
+def has_control(control: str, task: Task, item: TestItem) -> bool:
     """Return whether a task and an item have the signal that a control plays."""
-    field = _field(control, entry)
-    return field is not None and getattr(item, field) is not None
+    if control == "input":
+        return task.condition in ("source", "any") and item.mixture is not None
+    return item.target is not None
 
 
 def answers(name: str, task: str) -> bool:
@@ -146,12 +148,9 @@ def _system(text: str, options: SystemOptions, items: Items) -> System:
 
 
 def _control(name: str, options: SystemOptions) -> System:
-    def entry_of(trial: Trial) -> EvaluatedTask:
-        return task_of(options.task, trial)[1]
-
     def play(trial: Trial, item: TestItem, seed: int) -> Output:
-        name_of = _field(name, entry_of(trial)) or "source"
-        recorded = item.recording(name_of) or Recording(item.signal(name_of), WAVE_RATE)
+        signal = "mixture" if name == "input" else "target"
+        recorded = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
         return Output(recorded.wave, sample_rate=recorded.sample_rate)
 
     def load() -> Run:
@@ -180,16 +179,16 @@ def _model(source: str, options: SystemOptions) -> System:
     Raises:
         UserError: there is none, or a bundle has no weights for the task.
     """
-    covered = TASKS[options.task].covers if options.task in TASKS else ()
-    asked = {task: options.asking(task) for task in covered or (options.task,)}
+    asked = {task: options.asking(task) for task in task_named(options.task).served}
 
     def load() -> Run:
         metis = Metis.from_pretrained(source, options.task, options.base, options.device, options.chosen_precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
-            task, entry = task_of(options.task, trial)
-            speech = entry.answer(metis, item, seed, asked[task])
-            return Output(speech.wave, steps=total_steps(asked[task].settings, speech.acoustic_tokens.shape[1]))
+            task = task_of(options.task, trial)
+            asking = asked[task.name]
+            speech = metis.generate([request_of(metis, task, item, asking)], seed, asking.settings)[0]
+            return Output(speech.wave, steps=total_steps(asking.settings, speech.acoustic_tokens.shape[1]))
 
         return run
 
@@ -199,10 +198,6 @@ def _model(source: str, options: SystemOptions) -> System:
 def total_steps(settings: Settings, num_quantizers: int) -> int:
     """Return the steps of both stages."""
     return settings.stage1.num_steps + sum(settings.layer_steps(num_quantizers))
-
-
-def _field(control: str, entry: EvaluatedTask) -> str | None:
-    return entry.hears if control == "input" else "target"
 
 
 def _label(source: str) -> str:

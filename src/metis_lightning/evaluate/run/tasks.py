@@ -1,24 +1,21 @@
-"""What each task's model is given of a test item: one entry a task. What is measured is in `metrics.protocols`.
+"""Asks a pipeline for a test item, and tells which test lists serve a task, by `metis_lightning.task_table`.
 
-The controls follow from the same entry: `input` plays what the model hears, `target` is the item's `target`, and
-`resynthesis` that after a round trip through the acoustic codec. Where a task or a test set has no such signal, the
-control does not exist: it is not listed, and no row counts as failed for it.
+The controls follow from the same table: `input` plays what the model is given as its source, `target` is the item's
+`target`, and `resynthesis` that after a round trip through the acoustic codec. Where a task or a test set has no such
+signal, the control does not exist: it is not listed, and no row counts as failed for it.
 
-A task that has no entry is given the signals that its items hold, so a new task of this kind needs no entry: its test
-sets say that they are for it (`Trial.task`).
+A task without a record is given the signals that its items hold: its test sets say that they are for it (`Trial.task`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.pipeline import Metis, Request, Settings, Speech
-from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.pipeline import Metis, Request, Settings
+from metis_lightning.task_table import TASKS, Task, task_named
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
 LENGTHS = ("predicted", "reference")
@@ -30,7 +27,7 @@ class Asking:
     """How a model is asked, beside the item.
 
     settings: of the sampler.
-    text_guided: whether target speaker extraction is told what is said.
+    text_guided: whether tasks that can be guided by text are told what is said.
     tts_length: one of `LENGTHS`.
     """
 
@@ -38,95 +35,49 @@ class Asking:
     text_guided: bool = False
     tts_length: str = "predicted"
 
-    def identity(self, task: str) -> dict[str, Any]:
+    def identity(self, name: str) -> dict[str, Any]:
         """Return what of it decides a task's output, as plain JSON values."""
-        own: dict[str, dict[str, Any]]
-        own = {"tse": {"text_guided": self.text_guided}, "tts": {"tts_length": self.tts_length}}
+        task = task_named(name)
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self.settings)))
-        return {**plain, **own.get(task, {})}
+        if task.is_guided_by_text:
+            plain["text_guided"] = self.text_guided
+        if task.speaks_text:
+            plain["tts_length"] = self.tts_length
+        return plain
 
 
-Answer = Callable[[Metis, TestItem, int, Asking], Speech]
+def request_of(metis: Metis, task: Task, item: TestItem, asking: Asking) -> Request:
+    """Return what a pipeline is asked for an item.
 
-
-@dataclass(frozen=True)
-class EvaluatedTask:
-    """What is done with a test item.
-
-    answer: asks a pipeline for the item's speech, with a seed and what else is to be said.
-    hears: the field of the item that is the model's source, and what the control `input` plays; None if there is none.
-    covers: the tasks whose test sets are those of this one, each asked as its own; the entry's rest is not used then.
+    Raises:
+        UserError: if the item has not what the task needs.
     """
-
-    answer: Answer
-    hears: str | None = None
-    covers: tuple[str, ...] = ()
-
-
-def _extract(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    mixture, enrollment = item.signal("mixture"), item.signal("enrollment")
-    if not asking.text_guided:
-        return metis.extract(mixture, enrollment, seed, asking.settings)
-    if not item.text or not item.prompt_text:
+    given: dict[str, Any] = {}
+    if task.condition == "features" or (task.condition == "any" and item.features is not None):
+        given["features"] = item.signal("features")
+    elif task.condition is not None:
+        given["source"] = item.signal("mixture")
+    if "prompt" in task.inputs:
+        given["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
+    is_guided = asking.text_guided and task.is_guided_by_text
+    if is_guided and not (item.text and item.prompt_text):
         raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
-    return metis.extract(mixture, enrollment, seed, asking.settings, item.text, item.prompt_text, item.language)
+    if task.speaks_text or is_guided:
+        given |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
+    if task.speaks_text and asking.tts_length == "reference":
+        given["seconds"] = len(item.signal("target")) / WAVE_RATE
+    return metis.request(task.name, **given)
 
 
-def _enhance(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    return metis.enhance(item.signal("mixture"), seed, asking.settings)
-
-
-def _convert(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    return metis.convert(item.signal("mixture"), item.signal("enrollment"), seed, asking.settings)
-
-
-def _synthesize(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    return metis.synthesize(
-        item.text or "",
-        item.signal("enrollment"),
-        item.prompt_text,
-        item.language,
-        seconds=item.signal("target").numel() / WAVE_RATE if asking.tts_length == "reference" else None,
-        seed=seed,
-        settings=asking.settings,
-    )
-
-
-def _lip_to_speech(metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    return metis.lip_to_speech(item.signal("features"), item.signal("enrollment"), seed, asking.settings)
-
-
-TASKS: Mapping[str, EvaluatedTask] = {
-    "tts": EvaluatedTask(_synthesize),
-    "vc": EvaluatedTask(_convert, "mixture"),
-    "tse": EvaluatedTask(_extract, "mixture"),
-    "se": EvaluatedTask(_enhance, "mixture"),
-    "l2s": EvaluatedTask(_lip_to_speech),
-    # One checkpoint for several tasks: each trial is asked of it as its own task is.
-    "omni": EvaluatedTask(_extract, covers=("tts", "vc", "tse", "se")),
-}
-
-
-def task_of(name: str, trial: Trial) -> tuple[str, EvaluatedTask]:
-    """Return which task a trial is, by name and entry, in an evaluation of the task `name`."""
-    if name in TASKS and TASKS[name].covers:
-        name = trial.task
-    return name, TASKS.get(name) or EvaluatedTask(partial(_ask, name), "mixture")
+def task_of(name: str, trial: Trial) -> Task:
+    """Return which task a trial is in an evaluation of the task `name`."""
+    return task_named(trial.task if task_named(name).covers else name)
 
 
 def is_for(task: str, said: str) -> bool:
-    """Return whether a list is for a task, given what it says of that.
+    """Return whether a list is for a task, given the task that it names.
 
-    A list that says nothing is for any task that the table knows, but not for one that covers others.
+    A list that names none is for any task that the table has, but not for one that covers others.
     """
-    covers = TASKS[task].covers if task in TASKS else ()
+    covers = task_named(task).covers
     return said in (task, *covers) or (not said and task in TASKS and not covers)
-
-
-def _ask(task: str, metis: Metis, item: TestItem, seed: int, asking: Asking) -> Speech:
-    """Ask for a task that the table does not know, with the signals that the item holds."""
-    if item.features is not None:
-        return metis.generate(
-            Request(task, item.enrollment, features=double_rate(item.features[None])[0]), seed, asking.settings
-        )
-    return metis.generate(Request(task, item.enrollment, item.signal("mixture")), seed, asking.settings)

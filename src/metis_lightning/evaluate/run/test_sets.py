@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.run.tasks import TASKS, is_for
+from metis_lightning.evaluate.run.tasks import is_for
 from metis_lightning.files import sha256_of
+from metis_lightning.task_table import TASKS
 from metis_lightning.types import AudioLocation, TestItem, Trial
 
 _CORPORA = "metis_lightning.data.corpora"
