@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metis_lightning.data.media.audio import audio_seconds, length_remark, read_audio
+from metis_lightning.data.media.audio import audio_seconds, decoded_length, read_audio
 from metis_lightning.data.media.decoding import SILENT_PEAK
 from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
@@ -160,7 +160,7 @@ def length_remarks(job: Job) -> list[str]:
         UserError: if one is unreadable.
     """
     paths = (job.path(name) for name in ("source", "prompt"))
-    return [remark for path in paths if path is not None and (remark := length_remark(path))]
+    return [remark for path in paths if path is not None and (remark := decoded_length(path)[1])]
 
 
 def read_prompt(path: Path) -> Tensor:

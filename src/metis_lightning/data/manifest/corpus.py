@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metis_lightning.data.manifest.table import UtteranceTable
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.media.speed import at_speed
+from metis_lightning.data.media.speed import wave_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
@@ -110,7 +110,7 @@ def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation
     """Return 16-bit samples (S,) at 24 kHz of an utterance or its mixture, read only if not in the cache."""
     if cache is not None and key in cache:
         return cache[key]
-    wave = at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)
+    wave = wave_at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)
     samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
     if cache is not None:
         cache[key] = samples

@@ -1,4 +1,4 @@
-"""Audio files in and out: mono float32 tensors at a stated sample rate."""
+"""Reads and writes audio files: mono float32 tensors at a stated sample rate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from metis_lightning.data.media.containers import UNREADABLE, AudioFault
-from metis_lightning.data.media.decoding import Decoder, Levels, decoder
+from metis_lightning.data.media.containers import AudioFault
+from metis_lightning.data.media.decoding import UNREADABLE, Decoder, Levels, open_decoder
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
 from metis_lightning.types import AudioLocation, AudioSource, Recording
@@ -66,8 +66,8 @@ def read_audio(
         UserError: if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
             that are not finite or far beyond 1, channels that cancel each other.
     """
-    heard = read_recording(path, channel, part, longest)
-    return resample(heard.wave.numpy(), heard.sample_rate, sample_rate)
+    recording = read_recording(path, channel, part, longest)
+    return resample(recording.wave.numpy(), recording.sample_rate, sample_rate)
 
 
 def read_recording(
@@ -78,7 +78,7 @@ def read_recording(
 ) -> Recording:
     """Read audio as `read_audio` does, at its own rate."""
     start, seconds = part or (0.0, longest)
-    with _named(path), _sound(path) as (blocks, rate):
+    with _named(path), _open_blocks(path) as (blocks, rate):
         levels = Levels(channel=channel)
         # One sample more tells that there is more.
         wanted = round(seconds * rate) + (part is None)
@@ -90,90 +90,19 @@ def read_recording(
         return Recording(torch.from_numpy(wave), rate, levels.channels)
 
 
-def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> Tensor:
-    """Convert a wave (S,) between sample rates by soxr at its HQ setting, to float32."""
-    if from_rate != to_rate:
-        wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
-    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-
-
-def audio_seconds(path: Path | str) -> float:
-    """Return how long an audio file lasts when it is decoded.
+def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
+    """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
 
     Raises:
-        UserError: if it is missing or unreadable.
+        UserError: as for `read_audio`; a fault is found when its block is read.
     """
-    return _length_of(Path(path))[0]
-
-
-def length_remark(path: Path) -> str:
-    """Return how an audio file's header and what it holds differ, as after a download that broke off; else nothing.
-
-    Raises:
-        UserError: if it is missing or unreadable.
-    """
-    return _length_of(path)[1]
-
-
-def _length_of(path: Path) -> tuple[float, str]:
-    if not is_regular(path):
-        raise _missing(path)
-    status = path.stat()
-    return _length(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(1 << 16)
-def _length(path: Path, size: int, changed: int) -> tuple[float, str]:
-    """Return seconds and remark of a file, which is known again by its size and when it was changed."""
-    with _named(path), _opened(path) as opened:
-        samples, remark = opened.samples, ""
-        if len(opened.pieces) == 1:
-            try:
-                opened.check_length(samples)
-            except AudioFault as odd:
-                remark = f"{path}: {odd.kind} ({odd.detail})"
-        return samples / opened.sample_rate, remark
-
-
-Blocks = Callable[[int, int | None], Iterator[np.ndarray]]
-"""Gives blocks (S, channels) from a sample on, so many samples or all."""
-
-
-@contextmanager
-def _sound(path: AudioLocation | str) -> Iterator[tuple[Blocks, int]]:
-    """Give the blocks of an audio file or a source, and its sample rate."""
-    if isinstance(path, AudioSource):
-        frames, rate = path.frames()
-        yield lambda start, samples: iter([frames[start:][:samples]]), rate
-    else:
-        with _opened(Path(path)) as opened:
-            yield opened.blocks, opened.sample_rate
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Decoder]:
-    if not is_regular(path):
-        raise _missing(path)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    with file, decoder(file) as opened:
-        yield opened
-
-
-def _missing(path: Path) -> UserError:
-    return UserError(f"{path}: no such audio file; check the path and the manifest's folder")
-
-
-@contextmanager
-def _named(path: AudioLocation | str) -> Iterator[None]:
-    """Say of which file it is that something is odd."""
-    try:
-        yield
-    except AudioFault as odd:
-        reason = "not a readable audio file" if odd.kind == UNREADABLE else odd.kind
-        raise InvalidAudioError(f"{path}: {reason}{f' ({odd.detail})' if odd.detail else ''}", reason) from odd
+    path = Path(path)
+    with _named(path), _open_file(path) as decoder:
+        convert, levels = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
+        for block in decoder.blocks():
+            yield torch.from_numpy(convert.resample_chunk(levels.add(block)))
+        levels.check()
+        yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
@@ -182,48 +111,44 @@ def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
     Raises:
         UserError: naming `where`, if they are none.
     """
-    with _named(where), decoder(io.BytesIO(data)) as opened:
-        blocks = [np.zeros((0, opened.channels), np.float32), *opened.blocks()]
-        return np.concatenate(blocks), opened.sample_rate
+    with _named(where), open_decoder(io.BytesIO(data)) as decoder:
+        blocks = [np.zeros((0, decoder.channels), np.float32), *decoder.blocks()]
+        return np.concatenate(blocks), decoder.sample_rate
 
 
-def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
-    """Write a mono 16-bit WAV that appears only when complete.
-
-    The scale is kept; samples outside [-1, 1] are clipped.
-
-    Args:
-        path: where to write; its folder is made.
-        wave: (S,) floating point, on any device.
-        sample_rate: in Hz.
-
-    Raises:
-        ValueError: if `wave` is not one-dimensional or not finite.
-    """
-    path = Path(path)
-    if wave.dim() != 1:
-        raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
-    if not torch.isfinite(wave).all():
-        raise ValueError(f"refusing to write NaN or infinite samples to {path}")
-    samples = wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
-    # An open file: soundfile takes no name that UTF-8 cannot hold.
-    with atomic_path(path) as temporary, temporary.open("w+b") as file:
-        soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
+def resample(wave: np.ndarray, from_rate: float, to_rate: float) -> Tensor:
+    """Convert a wave (S,) between sample rates by soxr at its HQ setting, to float32."""
+    if from_rate != to_rate:
+        wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
-def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
-    """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
+def audio_seconds(path: Path | str) -> float:
+    """Return how long an audio file lasts when it is decoded; a UserError if it is missing or unreadable."""
+    return decoded_length(Path(path))[0]
+
+
+def decoded_length(path: Path) -> tuple[float, str]:
+    """Return how long an audio file lasts, and how its header differs from that, as after a download that broke off.
 
     Raises:
-        UserError: as for `read_audio`; what is no sound is found when its block is read.
+        UserError: if it is missing or unreadable.
     """
-    path = Path(path)
-    with _named(path), _opened(path) as opened:
-        convert, levels = soxr.ResampleStream(opened.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
-        for block in opened.blocks():
-            yield torch.from_numpy(convert.resample_chunk(levels.add(block)))
-        levels.check()
-        yield torch.from_numpy(convert.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+    status = path.stat() if is_regular(path) else None
+    return _decoded_length(path, status and (status.st_size, status.st_mtime_ns))
+
+
+# Commands ask for the length of the same file several times, and some files must be decoded to tell it.
+@lru_cache(1 << 16)
+def _decoded_length(path: Path, stamp: tuple[int, int] | None) -> tuple[float, str]:
+    with _named(path), _open_file(path) as decoder:
+        samples, remark = decoder.samples, ""
+        if len(decoder.pieces) == 1:
+            try:
+                decoder.check_length(samples)
+            except AudioFault as fault:
+                remark = f"{path}: {fault.kind} ({fault.detail})"
+        return samples / decoder.sample_rate, remark
 
 
 def check_sound(path: Path | str, channel: int | None = None) -> None:
@@ -233,22 +158,37 @@ def check_sound(path: Path | str, channel: int | None = None) -> None:
         UserError: as for `read_audio`, or if every sample is zero.
     """
     path = Path(path)
-    with _named(path), _opened(path) as opened:
+    with _named(path), _open_file(path) as decoder:
         levels = Levels(channel=channel)
-        for block in opened.blocks():
+        for block in decoder.blocks():
             levels.add(block)
         levels.check()
         if not levels.mixed:
             raise AudioFault("silence only")
 
 
+def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
+    """Write a wave (S,), on any device, as a mono 16-bit WAV that appears only when complete.
+
+    The scale is kept; samples outside [-1, 1] are clipped. The folder is made.
+
+    Raises:
+        ValueError: if `wave` is not one-dimensional or not finite.
+    """
+    if wave.dim() != 1:
+        raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
+    if not torch.isfinite(wave).all():
+        raise ValueError(f"refusing to write NaN or infinite samples to {path}")
+    # An open file: soundfile takes no name that UTF-8 cannot hold.
+    with atomic_path(Path(path)) as temporary, temporary.open("w+b") as file:
+        soundfile.write(file, _clipped(wave), sample_rate, subtype="PCM_16", format="WAV")
+
+
 @contextmanager
 def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
     """Give a function that appends samples (S,) to a mono 16-bit file, which appears only if the block ends well.
 
-    Args:
-        path: its suffix, of `OUTPUT_FORMATS`, says the format; its folder is made. Samples outside [-1, 1] are clipped.
-        sample_rate: in Hz.
+    The suffix of `path`, of `OUTPUT_FORMATS`, says the format. Samples outside [-1, 1] are clipped.
     """
     path = Path(path)
     kind = OUTPUT_FORMATS[path.suffix.lower()]
@@ -257,4 +197,42 @@ def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tenso
         temporary.open("w+b") as opened,
         soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
     ):
-        yield lambda wave: file.write(wave.to("cpu", torch.float32).clamp(-1.0, 1.0).numpy())
+        yield lambda wave: file.write(_clipped(wave))
+
+
+def _clipped(wave: Tensor) -> np.ndarray:
+    return wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
+
+
+@contextmanager
+def _open_blocks(path: AudioLocation | str) -> Iterator[tuple[Callable[[int, int], Iterator[np.ndarray]], int]]:
+    """Give what yields so many samples of blocks (S, channels) from a sample on, and the sample rate."""
+    if isinstance(path, AudioSource):
+        frames, rate = path.frames()
+        yield lambda start, samples: iter([frames[start : start + samples]]), rate
+    else:
+        with _open_file(Path(path)) as decoder:
+            yield decoder.blocks, decoder.sample_rate
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[Decoder]:
+    # Not a pipe or a device either, on which a reader would wait.
+    if not is_regular(path):
+        raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    with file, open_decoder(file) as decoder:
+        yield decoder
+
+
+@contextmanager
+def _named(path: AudioLocation | str) -> Iterator[None]:
+    """Name the file in which something is wrong."""
+    try:
+        yield
+    except AudioFault as fault:
+        reason = "not a readable audio file" if fault.kind == UNREADABLE else fault.kind
+        raise InvalidAudioError(f"{path}: {reason}{f' ({fault.detail})' if fault.detail else ''}", reason) from fault

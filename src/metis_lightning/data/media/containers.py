@@ -1,4 +1,9 @@
-"""Files that were joined in one, each opened as a file of its own, and how their bytes are looked through."""
+"""Parses containers: where the sound of an audio file is, also of several files that were joined in one.
+
+libsndfile stops where a header says that the sound ends. Headers lie: of a download that broke off, a stream whose
+length was not known when it began, a recorder that lost power, files that were joined by `cat`. So each file is walked
+through by its frames, pages or chunks, without decoding, and a header that tells too little is replaced.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,13 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
-_BLOCK = 1 << 20
+UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
+"""What the header of a stream says that did not know its size."""
 
-UNREADABLE = "unreadable audio"
-"""The kind of what no decoder takes."""
+_FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+_FLAC_HEAD = 42
 
 
 class AudioFault(Exception):
@@ -48,75 +54,6 @@ class Piece:
     is_exact: bool = True
     own_head: bytes = b""
 
-    def open(self, file: IO[bytes]) -> io.BufferedReader:
-        """Return the piece as a file of its own."""
-        return io.BufferedReader(_Window(file, self))
-
-
-class _Window(io.RawIOBase):
-    """The bytes of a piece."""
-
-    def __init__(self, file: IO[bytes], piece: Piece) -> None:
-        super().__init__()
-        self._file, self._piece, self._position = file, piece, 0
-        self._size = len(piece.head) + piece.end - piece.start
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  any writable buffer
-        head, position = self._piece.head, self._position
-        if position < len(head):
-            data = head[position : position + len(buffer)]
-        else:
-            left = max(0, self._size - position)
-            data = at(self._file, self._piece.start + position - len(head), min(left, len(buffer)))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-def at(file: IO[bytes], position: int, size: int) -> bytes:
-    """Return so many bytes from a place on, fewer at the end."""
-    file.seek(position)
-    return file.read(size)
-
-
-def after_id3(file: IO[bytes], position: int) -> int:
-    """Return where an ID3v2 tag that begins here ends."""
-    head = at(file, position, 10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return position
-    size = 0
-    for byte in head[6:]:
-        size = size << 7 | byte & 127
-    return position + 10 + size
-
-
-def found(file: IO[bytes], start: int, end: int, marks: Sequence[bytes]) -> Iterator[int]:
-    """Yield where one of some marks of equal length stands, in order."""
-    pattern, width = re.compile(b"|".join(map(re.escape, marks))), len(marks[0])
-    # What is looked for is most often near.
-    position, size = start, 1 << 12
-    while position < end:
-        data = at(file, position, size + width - 1)
-        yield from (position + match.start() for match in pattern.finditer(data))
-        position, size = position + size, min(2 * size, _BLOCK)
-
-
-_FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
-_FLAC_HEAD = 42
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-"""What the header of a stream says, which did not know its size."""
-
 
 def pieces_of(file: IO[bytes]) -> list[Piece]:
     """Return what was joined in a file, in order; a format that is not known here is one piece.
@@ -125,69 +62,73 @@ def pieces_of(file: IO[bytes]) -> list[Piece]:
         AudioFault: if a header leaves out what follows, so that nobody knows what that is.
     """
     end = file.seek(0, io.SEEK_END)
-    start = after_id3(file, 0)
-    begin = at(file, start, 12)
+    start = _skip_id3(file, 0)
+    begin = _read_at(file, start, 12)
     if begin[:4] == b"fLaC":
-        return list(_flac(file, start, end))
+        return list(_flac_pieces(file, start, end))
     if begin[:4] == b"OggS":
-        return [Piece(first, last) for first, last in _ogg(file, start, end)]
+        return list(_ogg_pieces(file, start, end))
     if begin[:4] == b"RIFF" and begin[8:] == b"WAVE":
-        found_wavs = []
-        while start < end:
-            piece, start = _wav(file, start, end)
-            found_wavs.append(piece)
-        return found_wavs
-    if start or begin[:2] in SYNCS:
-        return mpeg(file, start, end) or [Piece(0, end)]
+        return list(_wav_pieces(file, start, end))
+    if start or begin[:2] in _SYNCS:
+        return _mpeg_pieces(file, start, end) or [Piece(0, end)]
     return [Piece(0, end)]
 
 
-def _flac(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
+def _flac_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
     """Yield each FLAC stream; decoders are told that its length is unknown, and so read to its end."""
-    starts = [start, *(place for place in found(file, start + 1, end, _FLAC_STARTS))]
+    starts = [start, *_find(file, start + 1, end, _FLAC_STARTS)]
     for first, last in zip(starts, [*starts[1:], end], strict=True):
-        head = bytearray(own_head := at(file, first, _FLAC_HEAD))
-        listed = int.from_bytes(head[21:26], "big") & ((1 << 36) - 1)
-        head[21:26] = (int.from_bytes(head[21:26], "big") >> 36 << 36).to_bytes(5, "big")
-        start = min(first + _FLAC_HEAD, last)
-        yield Piece(start, last, bytes(head), listed, listed > 0, is_exact=False, own_head=own_head)
+        head = bytearray(own_head := _read_at(file, first, _FLAC_HEAD))
+        # The 36 bits of the number of samples follow 28 bits of rate, channels and width.
+        counts = int.from_bytes(head[21:26], "big")
+        head[21:26] = (counts >> 36 << 36).to_bytes(5, "big")
+        listed = counts & ((1 << 36) - 1)
+        begin = min(first + _FLAC_HEAD, last)
+        yield Piece(begin, last, bytes(head), listed, listed > 0, is_exact=False, own_head=own_head)
 
 
-def _ogg(file: IO[bytes], start: int, end: int) -> Iterator[tuple[int, int]]:
+def _ogg_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
     """Yield the links of a chain: each begins with pages that begin a stream."""
     position, link, was_beginning = start, start, True
     while position + 27 <= end:
-        head = at(file, position, 27)
+        head = _read_at(file, position, 27)
         if head[:4] != b"OggS":
-            position = next(found(file, position + 1, end, (b"OggS",)), end)
+            position = next(_find(file, position + 1, end, (b"OggS",)), end)
             continue
         begins = bool(head[5] & 2)
         if begins and not was_beginning:
-            yield link, position
+            yield Piece(link, position)
             link = position
         was_beginning = begins
-        position += 27 + head[26] + sum(at(file, position + 27, head[26]))
-    yield link, end
+        position += 27 + head[26] + sum(_read_at(file, position + 27, head[26]))
+    yield Piece(link, end)
 
 
-def _wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
+def _wav_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
+    while start < end:
+        piece, start = _first_wav(file, start, end)
+        yield piece
+
+
+def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
     """Return a WAV and where the next begins; one whose size says nothing lasts to the end of the file."""
     position, byte_rate = start + 12, 1
     while position + 8 <= end:
-        name, size = (head := at(file, position, 8))[:4], int.from_bytes(head[4:], "little")
+        name, size = (head := _read_at(file, position, 8))[:4], int.from_bytes(head[4:], "little")
         body = position + 8
         if name == b"fmt ":
-            byte_rate = max(1, int.from_bytes(at(file, body + 8, 4), "little"))
+            byte_rate = max(1, int.from_bytes(_read_at(file, body + 8, 4), "little"))
         if name == b"data":
             break
         position = body + size + size % 2
     else:
         return Piece(start, end), end
-    if size in _UNKNOWN_SIZES or body + size > end:
-        unknown = size in _UNKNOWN_SIZES and body < end and not _is_chunks(file, body, end)
-        return (_streamed_wav(file, start, body, end) if unknown else Piece(start, end)), end
+    if size in UNKNOWN_SIZES or body + size > end:
+        is_streamed = size in UNKNOWN_SIZES and body < end and not _is_chunks(file, body, end)
+        return (_streamed_wav(file, start, body, end) if is_streamed else Piece(start, end)), end
     last = body + size + size % 2
-    if at(file, last, 4) == b"RIFF":
+    if _read_at(file, last, 4) == b"RIFF":
         return Piece(start, last), last
     # A quarter of a second is more than any tag of a few bytes.
     if end - last > byte_rate / 4 and not _is_chunks(file, last, end):
@@ -199,47 +140,52 @@ def _wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
 
 
 def _streamed_wav(file: IO[bytes], start: int, body: int, end: int) -> Piece:
-    head = bytearray(at(file, start, body - start))
+    head = bytearray(_read_at(file, start, body - start))
     head[4:8] = min(len(head) - 8 + end - body, 0xFFFFFFFF).to_bytes(4, "little")
     head[-4:] = min(end - body, 0xFFFFFFFE).to_bytes(4, "little")
     return Piece(body, end, bytes(head), is_listed=False)
 
 
 def _is_chunks(file: IO[bytes], position: int, end: int) -> bool:
-    """Tell whether what follows the sound is well-formed: further chunks, tags, or nothing but zeros."""
+    """Tell whether chunks fill a place, or zeros."""
     while position + 8 <= end:
-        head = at(file, position, 8)
-        if head[:3] in (b"ID3", b"TAG") or head == b"APETAGEX":
-            return True
+        head = _read_at(file, position, 8)
         size = int.from_bytes(head[4:], "little")
         if not (head[:4].isascii() and head[:4].decode().isprintable()) or position + 8 + size > end:
-            return not any(at(file, position, end - position).strip(b"\0"))
+            return not any(_read_at(file, position, end - position).strip(b"\0"))
         position += 8 + size + size % 2
     return True
 
 
+# MPEG audio, layer III: a header of four bytes begins each frame, and the first frame of a file may be a tag that
+# tells how many follow. Rates in Hz and kbit/s are by version: 3 is MPEG 1, 2 MPEG 2, 0 MPEG 2.5.
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _KBITS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _KBITS[0] = _KBITS[2]
-SYNCS = (b"\xff\xe2", b"\xff\xe3", b"\xff\xf2", b"\xff\xf3", b"\xff\xfa", b"\xff\xfb")
-_MPEG_MARKS = (*SYNCS, b"ID")
-# Bytes between two frames, beyond which decoders give up.
-_MOST_JUNK = 1 << 17
-# A header and the tags that may follow it.
-_FIRST_BYTES = 64
+_SYNCS = (b"\xff\xe2", b"\xff\xe3", b"\xff\xf2", b"\xff\xf3", b"\xff\xfa", b"\xff\xfb")
+_MOST_JUNK = 1 << 17  # bytes between two frames, beyond which decoders give up
+_FIRST_BYTES = 64  # a header and the tags that may follow it
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """The header of a frame of MPEG audio, layer III."""
-
+class _MpegFrame:
     bits: int
     version: int
     size: int
     is_mono: bool
+
+    @classmethod
+    def of(cls, head: bytes) -> _MpegFrame | None:
+        """Return the frame that four bytes begin; None if they are no header of layer III with a known size."""
+        bits = int.from_bytes(head[:4], "big")
+        version, layer, kbits, rate = bits >> 19 & 3, bits >> 17 & 3, bits >> 12 & 15, bits >> 10 & 3
+        if len(head) < 4 or bits >> 21 != 0x7FF or version == 1 or layer != 1 or kbits in (0, 15) or rate == 3:
+            return None
+        size = (144 if version == 3 else 72) * _KBITS[version][kbits] * 1000 // _RATES[version][rate] + (bits >> 9 & 1)
+        return cls(bits, version, size, bits >> 6 & 3 == 3)
 
     @property
     def stream(self) -> tuple[int, int, bool]:
@@ -251,96 +197,105 @@ class _Frame:
         """Where a tag about the whole stream stands in its first frame, after the header and the side information."""
         return 4 + ((17 if self.is_mono else 32) if self.version == 3 else (9 if self.is_mono else 17))
 
+    def listed_frames(self, head: bytes) -> int | None:
+        """Return how many frames the tag in this first frame tells of, 0 if it does not say; None without a tag."""
+        if (tag := head[self.tag_place :])[:4] in (b"Xing", b"Info"):
+            return int.from_bytes(tag[8:12], "big") if tag[7:8] and tag[7] & 1 else 0
+        return int.from_bytes(head[50:54], "big") if head[36:40] == b"VBRI" else None
+
     def length_tag(self, frames: int) -> bytes:
         """Return a first frame for the stream that says how many frames follow."""
-        bits = self.bits & ~0xF200 | 14 << 12 | 1 << 16
-        size = _frame_of(bits.to_bytes(4, "big"))
-        tag = b"Info\x00\x00\x00\x01" + frames.to_bytes(4, "big")
-        begin = bits.to_bytes(4, "big") + bytes(self.tag_place - 4) + tag
-        return begin + bytes((size.size if size else 0) - len(begin))
-
-
-def _frame_of(head: bytes) -> _Frame | None:
-    """Return the frame that a header of four bytes begins; None if they are none of layer III with a known size."""
-    bits = int.from_bytes(head[:4], "big")
-    version, layer, kbits, rate = bits >> 19 & 3, bits >> 17 & 3, bits >> 12 & 15, bits >> 10 & 3
-    if len(head) < 4 or bits >> 21 != 0x7FF or version == 1 or layer != 1 or kbits in (0, 15) or rate == 3:
-        return None
-    size = (144 if version == 3 else 72) * _KBITS[version][kbits] * 1000 // _RATES[version][rate] + (bits >> 9 & 1)
-    return _Frame(bits, version, size, bits >> 6 & 3 == 3)
+        head = (self.bits & ~0xF200 | 14 << 12 | 1 << 16).to_bytes(4, "big")
+        frame = _MpegFrame.of(head)
+        begin = head + bytes(self.tag_place - 4) + b"Info\x00\x00\x00\x01" + frames.to_bytes(4, "big")
+        return begin + bytes((frame.size if frame else 0) - len(begin))
 
 
 @dataclass
-class _Stream:
+class _MpegStream:
     """Frames that belong together: where they begin, how many there are, and how many a tag before them tells of."""
 
     start: int
-    first: _Frame
+    first: _MpegFrame
     listed: int | None = None
     frames: int = 0
 
-    def piece(self, end: int) -> Piece:
-        if self.listed is None:
-            return Piece(self.start, end, self.first.length_tag(self.frames), is_listed=False)
-        # Some encoders count the tag's own frame.
-        return Piece(self.start, end, is_exact=self.listed <= self.frames + 1)
 
-    def goes_on(self, frame: _Frame) -> bool:
-        return frame.stream == self.first.stream and (self.listed is None or self.frames < self.listed)
-
-
-def mpeg(file: IO[bytes], start: int, end: int) -> list[Piece]:
+def _mpeg_pieces(file: IO[bytes], start: int, end: int) -> list[Piece]:
     """Return the streams of an MP3: each begins with a tag about itself, or where the one before should have ended."""
-    streams: list[_Stream] = []
-    for position, frame, head in _frames(file, start, end):
-        listed = _listed_frames(head, frame)
+    streams: list[_MpegStream] = []
+    for position, frame, head in _mpeg_frames(file, start, end):
+        listed, last = frame.listed_frames(head), streams[-1] if streams else None
         if listed is not None:
             # A tag that does not tell the length would be heard as silence.
-            streams.append(_Stream(position if listed else position + frame.size, frame, listed or None))
-        elif streams and streams[-1].goes_on(frame):
-            streams[-1].frames += 1
+            streams.append(_MpegStream(position if listed else position + frame.size, frame, listed or None))
+        elif last and frame.stream == last.first.stream and (last.listed is None or last.frames < last.listed):
+            last.frames += 1
         else:
-            streams.append(_Stream(position, frame, frames=1))
-    # Some encoders do not count their last frame.
-    kept = [one for one, before in zip(streams, [None, *streams], strict=False) if one.frames > (before is not None)]
-    ends = [*(one.start for one in kept[1:]), end]
-    return [one.piece(last) for one, last in zip(kept, ends, strict=False)]
+            streams.append(_MpegStream(position, frame, frames=1))
+    # Some encoders do not count their last frame, which is no stream of its own.
+    whole = [stream for number, stream in enumerate(streams) if stream.frames > (number > 0)]
+    ends = [*(stream.start for stream in whole[1:]), end]
+    return [
+        # A decoder needs a tag; and some encoders count the tag's own frame.
+        Piece(stream.start, last_byte, stream.first.length_tag(stream.frames), is_listed=False)
+        if stream.listed is None
+        else Piece(stream.start, last_byte, is_exact=stream.listed <= stream.frames + 1)
+        for stream, last_byte in zip(whole, ends, strict=False)
+    ]
 
 
-def _frames(file: IO[bytes], position: int, end: int) -> Iterator[tuple[int, _Frame, bytes]]:
+def _mpeg_frames(file: IO[bytes], position: int, end: int) -> Iterator[tuple[int, _MpegFrame, bytes]]:
     """Yield where the frames begin, what they are, and their first bytes; over tags and what else is between them."""
-    before: _Frame | None = None
+    before: _MpegFrame | None = None
     while position + 4 <= end:
-        head = at(file, position, _FIRST_BYTES)
-        frame = _frame_of(head)
-        if frame is not None and _is_one(file, position, end, frame, before):
+        head = _read_at(file, position, _FIRST_BYTES)
+        if frame := _frame_at(file, position, end, head, before):
             yield position, frame, head
             position, before = position + frame.size, frame
             continue
-        after, before = after_id3(file, position), None
-        marks = found(file, position + 1, min(end, position + _MOST_JUNK), _MPEG_MARKS)
-        position = after if after > position else next((mark for mark in marks if _begins(file, mark, end)), end)
+        after, before = _skip_id3(file, position), None
+        if after == position:
+            marks = _find(file, position + 1, min(end, position + _MOST_JUNK), (*_SYNCS, b"ID"))
+            heads = ((mark, _read_at(file, mark, 4)) for mark in marks)
+            after = next((mark for mark, head in heads if head[:3] == b"ID3" or _frame_at(file, mark, end, head)), end)
+        position = after
 
 
-def _begins(file: IO[bytes], position: int, end: int) -> bool:
-    """Tell whether a frame or a tag begins here."""
-    head = at(file, position, 4)
-    frame = _frame_of(head)
-    return head[:3] == b"ID3" or (frame is not None and _is_one(file, position, end, frame, None))
+def _frame_at(
+    file: IO[bytes], position: int, end: int, head: bytes, before: _MpegFrame | None = None
+) -> _MpegFrame | None:
+    """Return a frame if it fits what is before or after it: four bytes may look like a header by chance."""
+    frame = _MpegFrame.of(head)
+    if frame is None or position + frame.size > end:
+        return None
+    if position + frame.size == end or (before is not None and before.stream == frame.stream):
+        return frame
+    follower = _MpegFrame.of(_read_at(file, position + frame.size, 4))
+    return frame if follower is not None and follower.stream == frame.stream else None
 
 
-def _is_one(file: IO[bytes], position: int, end: int, frame: _Frame, before: _Frame | None) -> bool:
-    """Tell whether a frame belongs to a stream: four bytes may look like a header by chance."""
-    if position + frame.size > end:
-        return False
-    if before is not None and before.stream == frame.stream:
-        return True
-    follower = _frame_of(at(file, position + frame.size, 4))
-    return position + frame.size == end or (follower is not None and follower.stream == frame.stream)
+def _read_at(file: IO[bytes], position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
 
 
-def _listed_frames(head: bytes, frame: _Frame) -> int | None:
-    """Return how many frames the tag in a first frame tells of, 0 if it does not say; None if there is no tag."""
-    if (tag := head[frame.tag_place :])[:4] in (b"Xing", b"Info"):
-        return int.from_bytes(tag[8:12], "big") if tag[7:8] and tag[7] & 1 else 0
-    return int.from_bytes(head[50:54], "big") if head[36:40] == b"VBRI" else None
+def _skip_id3(file: IO[bytes], position: int) -> int:
+    head = _read_at(file, position, 10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return position
+    size = 0
+    for byte in head[6:]:
+        size = size << 7 | byte & 127
+    return position + 10 + size
+
+
+def _find(file: IO[bytes], start: int, end: int, marks: Sequence[bytes]) -> Iterator[int]:
+    """Yield where one of some marks of equal length stands, in order."""
+    pattern, width = re.compile(b"|".join(map(re.escape, marks))), len(marks[0])
+    # What is looked for is most often near.
+    position, size = start, 1 << 12
+    while position < end:
+        data = _read_at(file, position, size + width - 1)
+        yield from (position + match.start() for match in pattern.finditer(data))
+        position, size = position + size, min(2 * size, 1 << 20)

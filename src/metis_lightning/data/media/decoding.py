@@ -1,17 +1,21 @@
-"""Audio files decoded to their end, in blocks: what comes is what a file holds, whatever its header says."""
+"""Decodes audio files to their end, in blocks: all that a file holds, whatever its header says."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import soundfile
 
-from metis_lightning.data.media.containers import UNREADABLE, AudioFault, Piece, pieces_of
+from metis_lightning.data.media.containers import AudioFault, Piece, pieces_of
+
+UNREADABLE = "unreadable audio"
+"""The kind of what no decoder takes."""
 
 BLOCK = 1 << 18
 """Samples, all channels counted, that are decoded at once."""
@@ -26,17 +30,10 @@ SILENT_PEAK = 1e-4
 """What no sample of silence exceeds: -80 dB, three steps of 16 bits."""
 
 # What a decoder may leave of the last frame of an MP3.
-_FRAME = 1152
+_MP3_FRAME = 1152
 _MOST_PIECES = 1000
 # What a FLAC says that does not know its length, if it does not say 0.
 _UNKNOWN = (1 << 36) - 1
-
-
-class _Stream(soundfile.SoundFile):
-    """A file that is read from its start on: soundfile believes the header's length where it could seek."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,14 @@ class Decoder:
             AudioFault: if what was joined differs in sample rate or channels, or is broken.
         """
         left = samples
-        for block in self._from(start):
+        for block in self._blocks_from(start):
             if left is not None:
                 block, left = block[:left], left - len(block)
             yield block
             if left is not None and left <= 0:
                 return
 
-    def _from(self, start: int) -> Iterator[np.ndarray]:
+    def _blocks_from(self, start: int) -> Iterator[np.ndarray]:
         for piece in self.pieces:
             with _opened(self.file, piece) as sound:
                 if (sound.samplerate, sound.channels) != (self.sample_rate, self.channels):
@@ -75,7 +72,7 @@ class Decoder:
                 if start and len(self.pieces) == 1:
                     sound.seek(start)
                     start = 0
-                for block in _to_the_end(self.file, piece, sound):
+                for block in _decode_piece(self.file, piece, sound):
                     if start < len(block):
                         yield block[start:]
                     start = max(0, start - len(block))
@@ -83,11 +80,12 @@ class Decoder:
     @cached_property
     def samples(self) -> int:
         """How many samples each channel has; decoded and counted where the header cannot be believed."""
-        if len(self.pieces) == 1 and self.pieces[0].is_listed:
-            with _opened(self.file, self.pieces[0]) as sound:
-                listed = _listed(self.pieces[0], sound)
-                if self.pieces[0].is_exact or _ends_at(sound, listed):
-                    return listed
+        piece = self.pieces[0]
+        if len(self.pieces) == 1 and piece.is_listed:
+            listed = self._listed_samples()
+            # One sample before the listed end and none after it: the header is right.
+            if piece.is_exact or _count_from(self.file, piece, listed - 1) == 1:
+                return listed
         return sum(map(len, self.blocks()))
 
     def check_length(self, samples: int) -> None:
@@ -100,18 +98,23 @@ class Decoder:
             raise AudioFault("joined audio", f"{len(self.pieces)} files in one; decode it and write it anew")
         if not self.pieces[0].is_listed:
             return
+        listed = self._listed_samples()
         with _opened(self.file, self.pieces[0]) as sound:
-            listed = _listed(self.pieces[0], sound)
-            spare = _FRAME if sound.format == "MP3" else 0
+            spare = _MP3_FRAME if sound.format == "MP3" else 0
         if samples < listed - spare:
             raise AudioFault("truncated audio", f"{samples} of {listed} samples")
         if samples > listed:
             raise AudioFault("wrong length in the header", f"{samples} samples, the header tells of {listed}")
 
+    def _listed_samples(self) -> int:
+        with _opened(self.file, self.pieces[0]) as sound:
+            listed = self.pieces[0].listed
+            return int(sound.frames) if listed is None else listed
+
 
 @dataclass
 class Levels:
-    """What was met in the blocks of a file, to tell sound from what is none.
+    """Loudness of the blocks of a file so far, by which sound is told from what is none.
 
     channel: which one is taken; None for the average of all.
     samples, channels: how many there were.
@@ -164,7 +167,7 @@ class Levels:
 
 
 @contextmanager
-def decoder(file: IO[bytes]) -> Iterator[Decoder]:
+def open_decoder(file: IO[bytes]) -> Iterator[Decoder]:
     """Open an audio file by its bytes: wav, flac, mp3, ogg, opus and what else libsndfile reads.
 
     Raises:
@@ -180,16 +183,57 @@ def decoder(file: IO[bytes]) -> Iterator[Decoder]:
             raise AudioFault("wrong sample rate", f"{rate} Hz by the header")
         yield Decoder(file, pieces, rate, channels)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioFault(UNREADABLE, f"{_reason(error)}; use wav, flac, mp3, ogg or opus") from error
+        # What libsndfile says, without the name of what it was given, which is none here.
+        text = getattr(error, "error_string", None) or str(error) or type(error).__name__
+        reason = " ".join(str(text).split()).rstrip(".")
+        raise AudioFault(UNREADABLE, f"{reason}; use wav, flac, mp3, ogg or opus") from error
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is read from its start on: soundfile believes the header's length where it could seek."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _PieceReader(io.RawIOBase):
+    """A piece as a file of its own."""
+
+    def __init__(self, file: IO[bytes], piece: Piece) -> None:
+        super().__init__()
+        self._file, self._piece, self._position = file, piece, 0
+        self._size = len(piece.head) + piece.end - piece.start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  any writable buffer
+        head, position = self._piece.head, self._position
+        if position < len(head):
+            data = head[position : position + len(buffer)]
+        else:
+            self._file.seek(self._piece.start + position - len(head))
+            data = self._file.read(min(max(0, self._size - position), len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 @contextmanager
-def _opened(file: IO[bytes], piece: Piece) -> Iterator[_Stream]:
-    with _Stream(piece.open(file)) as sound:
+def _opened(file: IO[bytes], piece: Piece) -> Iterator[_SequentialFile]:
+    with _SequentialFile(io.BufferedReader(_PieceReader(file, piece))) as sound:
         yield sound
 
 
-def _read(sound: _Stream, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
+def _read_blocks(sound: _SequentialFile, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
     """Yield at most so many samples of each channel."""
     size = max(1, BLOCK // sound.channels)
     # Not `blocks`: that fills up what a file lacks with what the buffer held before.
@@ -198,47 +242,30 @@ def _read(sound: _Stream, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
         samples -= len(block)
 
 
-def _to_the_end(file: IO[bytes], piece: Piece, sound: _Stream) -> Iterator[np.ndarray]:
+def _decode_piece(file: IO[bytes], piece: Piece, sound: _SequentialFile) -> Iterator[np.ndarray]:
     """Yield what a piece holds from where `sound` stands; junk behind the sound of a FLAC is no end to it."""
     done = sound.tell()
     try:
-        for block in _read(sound):
+        for block in _read_blocks(sound):
             yield block
             done += len(block)
     except soundfile.LibsndfileError:
         listed = piece.listed or 0
         if not done < listed < _UNKNOWN:
             raise
+        # The decoder stumbled where its own header may have told it to stop: the rest by that header.
         with _opened(file, replace(piece, head=piece.own_head)) as believed:
             believed.seek(done)
-            for block in _read(believed, listed - done):
+            for block in _read_blocks(believed, listed - done):
                 yield block
                 done += len(block)
-        if done < listed or _goes_on(file, piece, listed):
+        if done < listed or _count_from(file, piece, listed):
             raise
 
 
-def _goes_on(file: IO[bytes], piece: Piece, samples: int) -> bool:
-    """Tell whether a piece holds more than so many samples."""
+def _count_from(file: IO[bytes], piece: Piece, start: int) -> int:
+    """Return how many samples follow a place, counted up to 2; 0 if none can be decoded there."""
     with _opened(file, piece) as sound, suppress(soundfile.LibsndfileError):
-        sound.seek(samples)
-        return len(sound.read(1, always_2d=True)) == 1
-    return False
-
-
-def _listed(piece: Piece, sound: _Stream) -> int:
-    return int(sound.frames) if piece.listed is None else piece.listed
-
-
-def _ends_at(sound: _Stream, samples: int) -> bool:
-    """Tell whether a file holds so many samples and no more."""
-    with suppress(soundfile.LibsndfileError):
-        sound.seek(samples - 1)
-        return len(sound.read(2, always_2d=True)) == 1
-    return False
-
-
-def _reason(error: Exception) -> str:
-    """Return what libsndfile says, without the name of what it was given, which is none here."""
-    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split()).rstrip(".")
+        sound.seek(start)
+        return len(sound.read(2, always_2d=True))
+    return 0

@@ -1,19 +1,23 @@
-"""What an audio file holds, or why it is odd."""
+"""Inspects audio and video files: how long they last and in which form, or what is wrong with them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from metis_lightning.data.media.containers import AudioFault
-from metis_lightning.data.media.decoding import Decoder, Levels, decoder
-from metis_lightning.data.media.video import at_rate, opened, timed_frames
+import numpy as np
+
+from metis_lightning.data.media.containers import UNKNOWN_SIZES, AudioFault
+from metis_lightning.data.media.decoding import Levels, open_decoder
+from metis_lightning.data.media.video import at_rate, open_video, timed_frames
 from metis_lightning.errors import UserError
 from metis_lightning.types import VIDEO_RATE
 
-# A stream's header may not know its size.
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
+# Pictures a second: slower than this, lips cannot be followed.
+_SLOWEST = 12.0
 
 
 @dataclass(frozen=True)
@@ -36,38 +40,36 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
 
     Raises:
         AudioFault: if the file is empty, a git-lfs pointer, unreadable, truncated, joined of several, silent, holds
-            what is no sound, tells of another length in its header, or its duration is not the listed one within 0.25 s
-            (more than encoders pad) or 2%.
+            what is no sound, tells of another length in its header, or its duration is not the listed one within
+            0.25 s (more than encoders pad) or 2%.
     """
-    _check_bytes(data)
-    with decoder(io.BytesIO(data)) as opened:
-        rate, channels = opened.sample_rate, opened.channels
-        samples = _decoded_samples(opened) if decode else opened.samples
-        if samples:
-            opened.check_length(samples)
-    if samples == 0:
-        raise AudioFault("no samples")
-    seconds = samples / rate
-    if listed_seconds is not None and not abs(seconds - listed_seconds) <= max(0.25, 0.02 * listed_seconds):
-        raise AudioFault("wrong duration", f"lasts {seconds:.2f} s, listed with {listed_seconds:.2f} s")
-    return AudioInfo(seconds, rate, channels)
-
-
-def _check_bytes(data: bytes) -> None:
-    if not data:
-        raise AudioFault("0 bytes")
-    if data.startswith(b"version https://git-lfs"):
-        raise AudioFault("git-lfs pointer", "run `git lfs pull` in the corpus")
+    _check_start(data, AudioFault)
     if data[:4] == b"RIFF":
         size = int.from_bytes(data[4:8], "little")
-        if size not in _UNKNOWN_SIZES and size + 8 > len(data) + 1:
+        if size not in UNKNOWN_SIZES and size + 8 > len(data) + 1:
             raise AudioFault("truncated audio", f"{len(data)} of {size + 8} bytes")
+    with open_decoder(io.BytesIO(data)) as decoder:
+        samples = _count_sound(decoder.blocks()) if decode else decoder.samples
+        if samples == 0:
+            raise AudioFault("no samples")
+        decoder.check_length(samples)
+        info = AudioInfo(samples / decoder.sample_rate, decoder.sample_rate, decoder.channels)
+    if listed_seconds is not None and not abs(info.seconds - listed_seconds) <= max(0.25, 0.02 * listed_seconds):
+        raise AudioFault("wrong duration", f"lasts {info.seconds:.2f} s, listed with {listed_seconds:.2f} s")
+    return info
 
 
-def _decoded_samples(opened: Decoder) -> int:
-    """Decode a file and count its samples in each channel."""
+def _check_start(start: bytes, fault: type[AudioFault]) -> None:
+    if not start:
+        raise fault("0 bytes")
+    if start.startswith(b"version https://git-lfs"):
+        raise fault("git-lfs pointer", "run `git lfs pull` in the corpus")
+
+
+def _count_sound(blocks: Iterator[np.ndarray]) -> int:
+    """Return the number of samples of each channel, if they are sound."""
     levels = Levels()
-    for block in opened.blocks():
+    for block in blocks:
         levels.add(block)
     if levels.samples:
         levels.check()
@@ -76,19 +78,15 @@ def _decoded_samples(opened: Decoder) -> int:
     return levels.samples
 
 
-# Slower than this, lips cannot be followed.
-_SLOWEST = 12.0
-
-
 class VideoFault(AudioFault):
     """A file that is no sound video; `kind` and `detail` as for audio."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's pictures are.
+    """Pictures of a video.
 
-    frames: how many `data.video.iterate_frames` gives, 25 a second.
+    frames: how many `data.media.video.iterate_frames` gives, 25 a second.
     frame_rate: of the file, in Hz.
     width, height: in pixels.
     sound: whether there is a sound track.
@@ -112,62 +110,53 @@ def inspect_video(path: Path, decode: bool = True) -> VideoInfo:
         VideoFault: if the file is missing, empty, a git-lfs pointer, truncated, unreadable, without pictures, or has
             fewer than 12 pictures a second. Other rates than 25 are no fault: they are converted when read.
     """
-    _check_file(path)
-    try:
-        with opened(path) as container:
-            if not container.streams.video:
-                raise VideoFault("no pictures")
-            stream = container.streams.video[0]
-            rate, listed = float(stream.average_rate or 0), stream.frames
-            if decode:
-                times = [(time, None) for time, _ in timed_frames(container)]
-                frames = sum(1 for _ in at_rate(times, VIDEO_RATE))
-                if len(times) < listed:
-                    raise VideoFault("truncated video", f"{len(times)} of {listed} pictures")
-            else:
-                # Only mp4 lists the number of pictures; others say how long they last, in microseconds.
-                seconds = listed / rate if listed and rate else (container.duration or 0) / 1e6
-                frames = round(seconds * VIDEO_RATE)
-            found = VideoInfo(frames, rate, stream.width, stream.height, bool(container.streams.audio))
-    except UserError as error:
-        raise VideoFault("unreadable video", str(error)) from error
-    return _checked(found)
-
-
-def _checked(found: VideoInfo) -> VideoInfo:
-    if found.frames == 0:
-        raise VideoFault("no pictures")
-    if found.frame_rate < _SLOWEST:
-        raise VideoFault("too few pictures a second", f"{found.frame_rate:.2f}")
-    return found
-
-
-def _check_file(path: Path) -> None:
     if not path.is_file():
         raise VideoFault("missing file", path.name)
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
-    if not start:
-        raise VideoFault("0 bytes")
-    if start.startswith(b"version https://git-lfs"):
-        raise VideoFault("git-lfs pointer", "run `git lfs pull` in the corpus")
-    if start[4:8] == b"ftyp":
-        _check_boxes(path, size)
+        _check_start(start, VideoFault)
+        if start[4:8] == b"ftyp":
+            _check_boxes(file, path.stat().st_size)
+    try:
+        info = _video_info(path, decode)
+    except UserError as error:
+        raise VideoFault("unreadable video", str(error)) from error
+    if info.frames == 0:
+        raise VideoFault("no pictures")
+    if info.frame_rate < _SLOWEST:
+        raise VideoFault("too few pictures a second", f"{info.frame_rate:.2f}")
+    return info
 
 
-def _check_boxes(path: Path, size: int) -> None:
+def _video_info(path: Path, decode: bool) -> VideoInfo:
+    with open_video(path) as container:
+        if not container.streams.video:
+            raise VideoFault("no pictures")
+        stream = container.streams.video[0]
+        rate, listed = float(stream.average_rate or 0), stream.frames
+        if decode:
+            times = [(time, None) for time, _ in timed_frames(container)]
+            frames = sum(1 for _ in at_rate(times, VIDEO_RATE))
+            if len(times) < listed:
+                raise VideoFault("truncated video", f"{len(times)} of {listed} pictures")
+        else:
+            # Only mp4 lists the number of pictures; others say how long they last, in microseconds.
+            seconds = listed / rate if listed and rate else (container.duration or 0) / 1e6
+            frames = round(seconds * VIDEO_RATE)
+        return VideoInfo(frames, rate, stream.width, stream.height, bool(container.streams.audio))
+
+
+def _check_boxes(file: IO[bytes], size: int) -> None:
     """Refuse an mp4 whose outer boxes end after the file does; decoders call such a file merely invalid."""
-    with path.open("rb") as file:
-        position = 0
-        while position + 8 <= size:
-            file.seek(position)
-            header = file.read(16)
-            length = int.from_bytes(header[:4], "big")
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length == 0:
-                return  # to the end of the file
-            if length < 8 or position + length > size:
-                raise VideoFault("truncated video", f"{size} of {position + max(length, 8)} bytes")
-            position += length
+    position = 0
+    while position + 8 <= size:
+        file.seek(position)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length == 0:
+            return  # to the end of the file
+        if length < 8 or position + length > size:
+            raise VideoFault("truncated video", f"{size} of {position + max(length, 8)} bytes")
+        position += length

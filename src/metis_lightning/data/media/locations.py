@@ -1,14 +1,13 @@
-"""Where the audio of a manifest's line is, as JSON and as something to read.
+"""Parses the locations of audio in a manifest's lines.
 
 A location is a string, a path relative to the corpus's root; or an object: `{"path", "offset", "size"}`, bytes inside a
 file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a sum that is made when it is read
-(`data.mixdown`). Manifests travel, so no path may leave the root.
+(`data.media.mixdown`). Manifests travel, so no path may leave the root.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from metis_lightning.data.media.audio import decode
-from metis_lightning.data.media.mixdown import LIBRIMIX_RATE, MODES, Mixdown, MixPart
+from metis_lightning.data.media.mixdown import Mixdown, MixPart
 from metis_lightning.data.media.storage import Storage, is_url, location_stamp, read_bytes
 from metis_lightning.data.media.video import VideoSound
 from metis_lightning.errors import UserError
@@ -57,11 +56,11 @@ def parse_location(value: object, root: str, where: str) -> AudioLocation:
         UserError: naming `where`, if the value is none, or a path is absolute or holds `..`.
     """
     if isinstance(value, dict) and "mix" in value:
-        return _mixdown(value, root, where)
+        return _parse_mixdown(value, root, where)
     if isinstance(value, dict) and "video" in value:
         return VideoSound(_below(value["video"], root, where))
     if isinstance(value, dict):
-        offset, size = (_whole(value, key, where) for key in ("offset", "size"))
+        offset, size = (_whole_number(value, key, where) for key in ("offset", "size"))
         return FileSpan(_below(value.get("path"), root, where), offset, size)
     path = _below(value, root, where)
     return FileSpan(path) if is_url(root) else Path(path)
@@ -84,11 +83,7 @@ def is_plain_path(value: object) -> bool:
 
 
 def relative_path(value: object, where: str) -> str:
-    """Return a path that stays in its folder.
-
-    Raises:
-        UserError: naming `where`, if `value` is no such path.
-    """
+    """Return a path that stays in its folder; a UserError that names `where` if `value` is none."""
     if not isinstance(value, str):
         raise UserError(f"{where}: a path must be a string, found {value!r}")
     path, windows = PurePosixPath(value), PureWindowsPath(value)
@@ -97,36 +92,25 @@ def relative_path(value: object, where: str) -> str:
     return str(path)
 
 
-def _mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
+def _parse_mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
     try:
-        parts = tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"])
         noise = value.get("noise")
-        rule = Mixdown(
-            parts=parts,
+        return Mixdown(
+            parts=tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"]),
             noise=None if noise is None else MixPart(_below(noise[0], root, where), float(noise[1])),
-            sample_rate=_whole(value, "rate", where),
+            sample_rate=_whole_number(value, "rate", where),
             mode=value["mode"],
             take=tuple(int(number) for number in value["take"]),
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(f"{where}: not a mixture that can be made ({error!r}); prepare anew") from error
-    count = len(parts) + (noise is not None)
-    if (
-        rule.mode not in MODES
-        or not 0 < rule.sample_rate <= LIBRIMIX_RATE
-        or not all(math.isfinite(part.gain) for part in (*parts, *([rule.noise] if rule.noise else [])))
-        or len(rule.take) > count
-        or not all(0 <= number < count for number in rule.take)
-    ):
-        raise UserError(f"{where}: not a mixture that can be made ({rule}); prepare anew")
-    return rule
 
 
 def _below(value: object, root: str, where: str) -> str:
     return Storage(root).path(relative_path(value, where))
 
 
-def _whole(value: dict[str, Any], key: str, where: str) -> int:
+def _whole_number(value: dict[str, Any], key: str, where: str) -> int:
     number = value.get(key)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
         raise UserError(f"{where}: {key!r} must be a whole number of at least 0 and below 2^63")

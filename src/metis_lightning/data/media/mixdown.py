@@ -1,4 +1,4 @@
-"""LibriMix's way from LibriSpeech and WHAM! files to a mixture, as its published metadata fixes it.
+"""Mixes LibriMix from LibriSpeech and WHAM! files, as its published metadata fixes it.
 
 Each source times its gain, resampled by `scipy.signal.resample_poly` from 16 kHz, cut to the shortest ("min") or padded
 to the longest ("max"), noise included, and added up (Cosentino et al., 2005.11262; github.com/JorisCos/LibriMix).
@@ -7,6 +7,7 @@ to the longest ("max"), noise included, and added up (Cosentino et al., 2005.112
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,12 +25,13 @@ LIBRIMIX_RATE = 16_000
 
 MODES = ("min", "max")
 
+# Half a second of a Hann window, by which LibriMix joins the repetitions of a noise.
 _FADE = LIBRIMIX_RATE // 2 + 1
 
 
 @dataclass(frozen=True)
 class MixPart:
-    """A file, local or a URL, and the factor that it is heard with."""
+    """A file, local or a URL, and its gain as a factor."""
 
     path: str
     gain: float
@@ -37,7 +39,7 @@ class MixPart:
 
 @dataclass(frozen=True)
 class Mixdown(AudioSource):
-    """The sum of some of a mixture's parts, made when it is read.
+    """The sum of some of a mixture's parts, made when it is read; a ValueError if it cannot be made.
 
     parts: the voices, in the order of the metadata.
     noise: what follows them as the last part, or None.
@@ -52,39 +54,48 @@ class Mixdown(AudioSource):
     mode: str
     take: tuple[int, ...]
 
-    def frames(self) -> tuple[np.ndarray, int]:
-        """Return (S, 1) float32 and the sample rate.
+    def __post_init__(self) -> None:
+        parts = self._all_parts()
+        if (
+            self.mode not in MODES
+            or not 0 < self.sample_rate <= LIBRIMIX_RATE
+            or not all(math.isfinite(part.gain) for part in parts)
+            or len(self.take) > len(parts)
+            or not all(0 <= number < len(parts) for number in self.take)
+        ):
+            raise ValueError(str(vars(self)))
 
-        Raises:
-            UserError: if a file cannot be read or is not at 16 kHz.
-        """
-        fitted = _transformed(self.parts, self.noise, self.sample_rate, self.mode)
-        taken = np.stack([fitted[number] for number in self.take], axis=1)
+    def frames(self) -> tuple[np.ndarray, int]:
+        """Return (S, 1) float32 and the sample rate; a UserError if a file cannot be read or is not at 16 kHz."""
+        waves = _scaled_waves(self.parts, self.noise, self.sample_rate, self.mode)
+        taken = np.stack([waves[number] for number in self.take], axis=1)
         return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
 
     def stamp(self) -> str:
         """Return the stamps of the parts, and what is done to them."""
-        return self._rule(location_stamp)
+        return self._described(location_stamp)
 
     def digest(self) -> str:
         """Return the SHA-256 of the parts' bytes and of what is done to them."""
-        return hashlib.sha256(self._rule(_bytes_digest).encode()).hexdigest()
+        return hashlib.sha256(self._described(_bytes_digest).encode()).hexdigest()
 
-    def _rule(self, name: Callable[[str], str]) -> str:
-        """Return the parts, each as `name` has it, and what is done to them."""
-        parts = [*self.parts, *([self.noise] if self.noise else [])]
-        heard = "|".join(f"{name(part.path)}*{part.gain!r}" for part in parts)
-        return f"{heard}|{self.sample_rate}|{self.mode}|{self.take}"
+    def _described(self, name: Callable[[str], str]) -> str:
+        parts = "|".join(f"{name(part.path)}*{part.gain!r}" for part in self._all_parts())
+        return f"{parts}|{self.sample_rate}|{self.mode}|{self.take}"
+
+    def _all_parts(self) -> list[MixPart]:
+        return [*self.parts, *([self.noise] if self.noise else [])]
 
     def __str__(self) -> str:
-        return "+".join(([*self.parts, *([self.noise] if self.noise else [])])[number].path for number in self.take)
+        return "+".join(self._all_parts()[number].path for number in self.take)
 
 
-# A mixture and its sources are asked for one after the other.
+# A mixture and its sources are read one after the other.
 @lru_cache(maxsize=4)
-def _transformed(
+def _scaled_waves(
     parts: tuple[MixPart, ...], noise: MixPart | None, sample_rate: int, mode: str
 ) -> tuple[np.ndarray, ...]:
+    """Return the parts (S,) of a mixture, the noise last, as they are added."""
     voices = [_first_channel(part) for part in parts]
     gains = [part.gain for part in parts]
     if noise is not None:
@@ -118,9 +129,8 @@ def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
     if len(noise) >= samples:
         return noise[:samples]
     if len(noise) <= _FADE:
-        raise UserError(
-            f"a noise of {len(noise) / LIBRIMIX_RATE:.2f} s is too short to be repeated: at least 0.5 s are needed"
-        )
+        seconds = len(noise) / LIBRIMIX_RATE
+        raise UserError(f"a noise of {seconds:.2f} s is too short to be repeated: at least 0.5 s are needed")
     rise = (0.5 - 0.5 * np.cos(np.pi * np.arange(_FADE) / (_FADE - 1))).astype(noise.dtype)
     longer = noise
     while len(longer) < samples:

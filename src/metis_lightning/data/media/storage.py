@@ -1,6 +1,7 @@
-"""Corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, https://, memory://, …).
+"""Lists and reads corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, memory://, …).
 
-What lies in a folder at any depth: one walk for corpora, noises and inputs, so that all find the same.
+Local folders have a walk of their own, the same for corpora, noises and inputs: fsspec's would not follow links to
+folders, would take in pipes and what Macs leave behind, and reads "~" and "::" in names as signs of its own.
 """
 
 from __future__ import annotations
@@ -52,16 +53,24 @@ class Storage:
         Raises:
             UserError: if there is no such folder, or the URL cannot be listed.
         """
-        listed = self._remote() if is_url(self.root) else self._local()
-        chosen = (file for file in listed if file.name.endswith(tuple(suffixes)))
-        return sorted(chosen, key=lambda file: file.name)
+        if is_url(self.root):
+            filesystem, base = _filesystem(self.root)
+            try:
+                infos: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
+            except (OSError, NotImplementedError) as error:
+                raise UserError(
+                    f"{self.root}: cannot be listed ({error}); check the URL and its credentials"
+                ) from error
+            start = len(base.rstrip("/")) + 1
+            files = [StoredFile(path[start:], _remote_stamp(info)) for path, info in infos.items()]
+        else:
+            require_folder(self.root)
+            paths = files_below(Path(self.root))
+            files = [StoredFile(path.relative_to(self.root).as_posix(), files_stamp(path)) for path in paths]
+        return sorted((file for file in files if file.name.endswith(tuple(suffixes))), key=lambda file: file.name)
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file below the root for reading bytes.
-
-        Raises:
-            UserError: if it cannot be opened.
-        """
+        """Open a file below the root for reading bytes; a UserError if it cannot be opened."""
         try:
             if not is_url(self.root):
                 return Path(self.path(name)).open("rb")
@@ -79,22 +88,6 @@ class Storage:
         filesystem, path = _filesystem(self.path(name))
         return bool(filesystem.exists(path))
 
-    def _local(self) -> list[StoredFile]:
-        if not Path(self.root).is_dir():
-            raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
-        return [
-            StoredFile(path.relative_to(self.root).as_posix(), files_stamp(path))
-            for path in files_below(Path(self.root))
-        ]
-
-    def _remote(self) -> list[StoredFile]:
-        filesystem, base = _filesystem(self.root)
-        try:
-            found: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
-        except (OSError, NotImplementedError) as error:
-            raise UserError(f"{self.root}: cannot be listed ({error}); check the URL and its credentials") from error
-        return [StoredFile(path[len(base.rstrip("/")) + 1 :], _remote_stamp(info)) for path, info in found.items()]
-
 
 def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
     """Return `size` bytes of a local file or a URL from `offset` on; all that follow if None.
@@ -103,12 +96,27 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
         UserError: if it cannot be read, or ends early.
     """
     try:
-        data = _remote_bytes(location, offset, size) if is_url(location) else _local_bytes(location, offset, size)
+        if is_url(location):
+            filesystem, path = _filesystem(location)
+            data = filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
+        else:
+            data = _local_bytes(location, offset, size)
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error}); check the data root") from error
     if size is not None and len(data) < size:
         raise UserError(f"{location}: ends before byte {offset + size}; it changed since it was prepared: prepare anew")
     return data
+
+
+def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
+    # A reader would wait on a pipe or a device.
+    if not is_regular(Path(path)):
+        raise FileNotFoundError(f"no such file, or not a plain one: {path}")
+    with open(path, "rb") as file:
+        # Not more than there is: memory for what is read is allocated at once.
+        left = max(0, os.fstat(file.fileno()).st_size - offset)
+        file.seek(offset)
+        return file.read(left if size is None else min(size, left))
 
 
 def location_stamp(location: str | Path) -> str:
@@ -133,21 +141,6 @@ def files_stamp(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
-    if not is_regular(Path(path)):
-        raise FileNotFoundError(f"no such file, or not a plain one: {path}")
-    with open(path, "rb") as file:
-        # Not more than there is: memory for what is read is asked for at once.
-        left = max(0, os.fstat(file.fileno()).st_size - offset)
-        file.seek(offset)
-        return file.read(left if size is None else min(size, left))
-
-
-def _remote_bytes(url: str, offset: int, size: int | None) -> bytes:
-    filesystem, path = _filesystem(url)
-    return filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
-
-
 def _filesystem(url: str) -> tuple[Any, str]:
     try:
         return url_to_fs(url)
@@ -160,12 +153,14 @@ def _remote_stamp(info: dict[str, Any]) -> str:
     return f"{info.get('size')}-{changed}"
 
 
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is no data by its name: Macs leave `._name` and `.DS_Store` on foreign disks.
+def require_folder(root: str | Path, corpus: str = "the corpus") -> None:
+    """Refuse a corpus whose local folder is not there, by a UserError."""
+    if not Path(root).is_dir():
+        raise UserError(f"{root}: no such folder; --root is the folder of {corpus}")
 
-    >>> is_hidden("._take.wav"), is_hidden("take.wav")
-    (True, False)
-    """
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is no data by its name: Macs leave `._name` and `.DS_Store` on foreign disks."""
     return name.startswith(".")
 
 
@@ -196,15 +191,14 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
     """Return the files below a folder in order of their names; with `suffixes`, those that end so in either case."""
-    return sorted(
-        path for _, files in walk(root) for path in files if suffixes is None or path.suffix.lower() in suffixes
-    )
+    paths = (path for _, files in walk(root) for path in files)
+    return sorted(path for path in paths if suffixes is None or path.suffix.lower() in suffixes)
 
 
 def skipped_note(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
     """Return a line on those files of a folder that end otherwise, as some may be meant; nothing if there are none.
 
-    >>> left_out(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})
+    >>> skipped_note(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})
     'left out of noise: 2 .mp3, the first b.mp3; what is read ends with .wav'
     """
     others = [path for path in files if path.suffix.lower() not in suffixes]

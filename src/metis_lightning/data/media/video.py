@@ -37,7 +37,7 @@ class VideoSound(AudioSource):
         Raises:
             UserError: if the file cannot be read or has no sound.
         """
-        with opened(Path(self.path)) as container:
+        with open_video(Path(self.path)) as container:
             if not container.streams.audio:
                 raise UserError(f"{self.path}: the video has no sound; give a file with its sound")
             stream = container.streams.audio[0]
@@ -134,7 +134,7 @@ def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Fra
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
+def open_video(path: Path) -> Iterator[InputContainer]:
     """Open a local video.
 
     Raises:
@@ -165,7 +165,7 @@ def require_av() -> Any:  # noqa: ANN401  a module
 
 def _timed(path: Path) -> Iterator[tuple[float, Any]]:
     """Yield (seconds since the first, frame) of a video's first picture track."""
-    with opened(path) as container:
+    with open_video(path) as container:
         if not container.streams.video:
             raise UserError(f"{path}: the file has no pictures; give a video")
         yield from timed_frames(container)
