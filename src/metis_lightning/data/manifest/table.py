@@ -14,7 +14,7 @@ import numpy as np
 
 from metis_lightning.data.manifest.records import check_manifest, check_utterance, manifest_root, parse_utterance
 from metis_lightning.data.manifest.table_index import ManifestIndex, read_manifest_index, write_manifest_index
-from metis_lightning.data.media.speed import check_speeds, utterance_at_speed
+from metis_lightning.data.media.speed import check_speeds, speed_prefix, utterance_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -211,7 +211,7 @@ class UtteranceTable(Sequence[Utterance]):
             part["seconds"] /= speed
             part["speed"] *= speed
             part["speaker"] += len(speakers)
-            speakers += [name if speed == 1 else f"sp{speed:g}-{name}" for name in self._named.speakers]
+            speakers += [speed_prefix(speed) + name for name in self._named.speakers]
             parts.append(part)
         return UtteranceTable(self.source, np.concatenate(parts), replace(self._named, speakers=speakers))
 

@@ -102,10 +102,9 @@ def _scaled_waves(
         longest = max(map(len, voices))
         voices, gains = [*voices, lengthen(_first_channel(noise)[:longest], longest)], [*gains, noise.gain]
     scaled = [voice * np.float32(gain) for voice, gain in zip(voices, gains, strict=True)]
-    resampled = [
-        wave if sample_rate == LIBRIMIX_RATE else resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled
-    ]
-    return tuple(fit(resampled, mode))
+    if sample_rate != LIBRIMIX_RATE:
+        scaled = [resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled]
+    return tuple(fit(scaled, mode))
 
 
 def fit(waves: Sequence[np.ndarray], mode: str) -> list[np.ndarray]:

@@ -1,11 +1,9 @@
-"""Where a face's landmarks are in each picture, by MediaPipe's face mesh, whose models come with the package.
-
-From a talking face to its mouth: 96 x 96 pixels, 25 pictures a second, upright and at one scale.
+"""Crops mouths from videos of talking faces: 96 x 96 pixels, 25 pictures a second, upright and at one scale.
 
 As in the preparations of AV-HuBERT (2201.02184) and Auto-AVSR (2303.14307), landmarks are averaged over 12 pictures,
 points of the face that speech does not move are laid on those of a mean face, and the crop is centred on the mouth.
-What is ours, and so makes crops that are near to theirs and not equal: the landmarks (MediaPipe's), the mean face, and
-a least-squares fit where Auto-AVSR takes the least median of squares.
+What is ours, and so makes crops that are near to theirs and not equal: the landmarks (of MediaPipe's face mesh, whose
+models come with the package), the mean face, and a least-squares fit where Auto-AVSR takes the least median of squares.
 
 Shape letters: F frames at 25 Hz, N landmarks.
 """
@@ -23,69 +21,31 @@ from scipy.ndimage import map_coordinates
 from metis_lightning.data.media.video import iterate_frames, write_video
 from metis_lightning.errors import UserError
 
-# Numbers of the mesh's points. Left and right are those of the person.
+MOUTH_SIZE = 96
+"""Height and width of a mouth picture, in pixels."""
+
+# Numbers of the mesh's points; left and right are those of the person.
+# Eyes: right outer, right inner, left inner, left outer corner.
 EYE_CORNERS = (33, 133, 362, 263)
-"""Right outer, right inner, left inner, left outer."""
+# Between the eyes, and where the upper lip's groove meets the nose.
 NOSE = (168, 2)
-"""Between the eyes, and where the upper lip's groove meets the nose."""
+# Corners, and points above and below in pairs, so that their mean is the middle of the mouth.
 LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314, 78, 308)
-"""Corners, and points above and below in pairs, so that their mean is the middle of the mouth."""
 
 POINTS = (*EYE_CORNERS, *NOSE, *LIPS)
 """All that `find_landmarks` returns, in this order."""
-
-
-def find_landmarks(frames: Iterable[np.ndarray]) -> list[np.ndarray | None]:
-    """Return for each picture (H, W, 3) uint8 RGB the places (x, y) in pixels of `POINTS`, (N, 2); None without a face.
-
-    The face is followed from picture to picture; of several, one is.
-
-    Raises:
-        UserError: if MediaPipe is not installed.
-    """
-    with require_face_mesh()(static_image_mode=False, max_num_faces=1, refine_landmarks=False) as mesh:
-        return [_points(mesh.process(np.ascontiguousarray(frame)), frame) for frame in frames]
-
-
-def require_face_mesh() -> Any:  # noqa: ANN401  a class of an optional package
-    """Import MediaPipe's face mesh.
-
-    Raises:
-        UserError: if it is not installed, or a release without the models.
-    """
-    # Its graph reports every start on standard error.
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    try:
-        from mediapipe.python.solutions.face_mesh import FaceMesh
-    except ImportError as error:
-        raise UserError(
-            f"finding faces needs MediaPipe 0.10.14: pip install 'metis-lightning[lips]' ({error})"
-        ) from error
-    return FaceMesh
-
-
-def _points(found: Any, frame: np.ndarray) -> np.ndarray | None:  # noqa: ANN401
-    if not found.multi_face_landmarks:
-        return None
-    mesh = found.multi_face_landmarks[0].landmark
-    height, width = frame.shape[:2]
-    return np.array([(mesh[number].x * width, mesh[number].y * height) for number in POINTS])
-
-
-MOUTH_SIZE = 96
-"""Height and width of a mouth picture, in pixels."""
 
 MEAN_FACE = np.array([(-44.5, 0.0), (-18.5, 0.0), (18.5, 0.0), (44.5, 0.0), (0.0, -5.0), (0.0, 47.0)])
 """Where the eyes' corners, the bridge of the nose and its base are in a crop's pixels, from between the eyes.
 
 These are an adult's usual distances in millimetres, rounded (89 between the outer, 37 between the inner corners of the
 eyes, 52 from bridge to base), at one pixel a millimetre; so a closed mouth of 50 mm fills half of a crop, as in the
-published preparations. Which way it is written matters little: the crop follows the mouth, and only the angle and the
-size of the face are taken from the fit.
+published preparations. Little depends on them: the crop follows the mouth, and takes only angle and size from the fit.
 """
 
-_STABLE = range(len(EYE_CORNERS) + len(NOSE))
-_MOUTH = slice(len(_STABLE), len(_STABLE) + len(LIPS))
+_STABLE = slice(0, len(MEAN_FACE))
+_MOUTH = slice(len(MEAN_FACE), len(POINTS))
+# Pictures that landmarks are averaged over.
 _WINDOW = 12
 # A face must be seen in so much of a video; between, its landmarks are interpolated.
 _LEAST_SHARE = 0.5
@@ -102,41 +62,66 @@ def write_mouths(video: Path | str, path: Path | str) -> int:
         NoFaceError: if no face is seen in half of the pictures.
         UserError: if the video is unreadable, or MediaPipe is not installed.
     """
-    video, path = Path(video), Path(path)
     return write_video(path, crop_mouths(video))
 
 
 def crop_mouths(video: Path | str) -> Iterator[np.ndarray]:
-    """Yield the mouth (96, 96, 3) uint8 RGB of each picture of a talking face.
+    """Yield the mouth (96, 96, 3) uint8 RGB of each picture of a talking face; errors are those of `write_mouths`.
 
     The video is read twice and never kept.
-
-    Raises:
-        NoFaceError: if no face is seen in half of the pictures.
-        UserError: if the video is unreadable, or MediaPipe is not installed.
     """
-    video = Path(video)
     landmarks = smooth(fill_gaps(find_landmarks(iterate_frames(video)), str(video)))
     for frame, points in zip(iterate_frames(video), landmarks, strict=True):
         yield crop_mouth(frame, points)
 
 
-def crop_mouth(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the mouth (96, 96, 3) of a picture (H, W, 3) uint8; black where the picture ends.
+def find_landmarks(frames: Iterable[np.ndarray]) -> list[np.ndarray | None]:
+    """Return for each picture (H, W, 3) uint8 RGB the places (x, y) in pixels of `POINTS`, (N, 2); None without a face.
 
-    Args:
-        frame: the picture.
-        points: (N, 2), (x, y) of `face_landmarks.POINTS` in its pixels.
+    The face is followed from picture to picture; of several, one is. A UserError if MediaPipe is not installed.
     """
+    landmarks: list[np.ndarray | None] = []
+    with require_face_mesh()(static_image_mode=False, max_num_faces=1, refine_landmarks=False) as mesh:
+        for frame in frames:
+            faces = mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
+            size = np.array(frame.shape[1::-1])
+            landmarks.append(
+                np.array([(faces[0].landmark[number].x, faces[0].landmark[number].y) for number in POINTS]) * size
+                if faces
+                else None
+            )
+    return landmarks
+
+
+def require_face_mesh() -> Any:  # noqa: ANN401  a class of an optional package
+    """Import MediaPipe's face mesh; a UserError if it is not installed, or a release without the models."""
+    # Its graph reports every start on standard error.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        from mediapipe.python.solutions.face_mesh import FaceMesh
+    except ImportError as error:
+        raise UserError(
+            f"finding faces needs MediaPipe 0.10.14: pip install 'metis-lightning[lips]' ({error})"
+        ) from error
+    return FaceMesh
+
+
+def crop_mouth(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the mouth (96, 96, 3) of a picture (H, W, 3) uint8 by its `POINTS` (N, 2); black beyond its edges."""
     turn = np.linalg.inv(similarity(points[_STABLE], MEAN_FACE))
     # Pixels are averaged before they are left out, or fine texture would flicker.
     shrink = max(1, int(np.sqrt(abs(np.linalg.det(turn)))))
     offsets = np.stack(np.meshgrid(*[np.arange(MOUTH_SIZE) - (MOUTH_SIZE - 1) / 2] * 2), axis=-1)
     places = (points[_MOUTH].mean(axis=0) + offsets @ turn.T) / shrink - 0.5
     rows_and_columns = places[..., ::-1].transpose(2, 0, 1)
+    shrunk = frame
+    if shrink > 1:
+        # Means of blocks of pixels; what is left over at the edges is dropped.
+        height, width = (size // shrink for size in frame.shape[:2])
+        blocks = frame[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink, -1)
+        shrunk = blocks.mean(axis=(1, 3), dtype=np.float32)
     channels = [
-        map_coordinates(channel, rows_and_columns, order=1, output=np.float32)
-        for channel in _shrunk(frame, shrink).transpose(2, 0, 1)
+        map_coordinates(channel, rows_and_columns, order=1, output=np.float32) for channel in shrunk.transpose(2, 0, 1)
     ]
     return np.stack(channels, axis=-1).round().clip(0, 255).astype(np.uint8)
 
@@ -165,10 +150,10 @@ def fill_gaps(landmarks: Sequence[np.ndarray | None], where: str) -> np.ndarray:
         raise NoFaceError(
             f"{where}: a face is seen in {len(seen)} of {len(landmarks)} pictures; give a video that shows a face"
         )
-    found = np.stack([points for points in landmarks if points is not None])
-    columns = found.reshape(len(seen), -1).T
+    points = np.stack([points for points in landmarks if points is not None])
+    columns = points.reshape(len(seen), -1).T
     filled = [np.interp(np.arange(len(landmarks)), seen, column) for column in columns]
-    return np.stack(filled, axis=1).reshape(len(landmarks), *found.shape[1:])
+    return np.stack(filled, axis=1).reshape(len(landmarks), *points.shape[1:])
 
 
 def smooth(landmarks: np.ndarray) -> np.ndarray:
@@ -183,12 +168,3 @@ def smooth(landmarks: np.ndarray) -> np.ndarray:
         mean = landmarks[number - margin : number + margin + 1].mean(axis=0)
         smoothed[number] = mean + points.mean(axis=0) - mean.mean(axis=0)
     return smoothed
-
-
-def _shrunk(frame: np.ndarray, factor: int) -> np.ndarray:
-    """Return the means of blocks of `factor` x `factor` pixels; what is left over at the edges is dropped."""
-    if factor == 1:
-        return frame
-    height, width = (size // factor for size in frame.shape[:2])
-    blocks = frame[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)

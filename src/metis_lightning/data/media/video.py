@@ -1,4 +1,4 @@
-"""Video files in and out: frames at 25 a second, and the sound that a video carries.
+"""Reads and writes video files: pictures at 25 a second, and the sound that a video carries.
 
 Shape letters: F frames at 25 Hz, H height, W width, S samples.
 """
@@ -20,9 +20,9 @@ from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.types import VIDEO_RATE, AudioSource
 
 if TYPE_CHECKING:
-    from av.container import InputContainer, OutputContainer
+    from av.container import InputContainer
 
-_Frame = TypeVar("_Frame")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,17 @@ class VideoSound(AudioSource):
         Raises:
             UserError: if the file cannot be read or has no sound.
         """
+        resampler = require_av().AudioResampler(format="fltp")
         with open_video(Path(self.path)) as container:
             if not container.streams.audio:
                 raise UserError(f"{self.path}: the video has no sound; give a file with its sound")
             stream = container.streams.audio[0]
-            blocks = [block.to_ndarray().T for block in _planar(container)]
-            late = _start(stream) - (_start(container.streams.video[0]) if container.streams.video else 0.0)
-            rate = int(stream.rate)
+            rate, starts = int(stream.rate), [_start(track) for track in (stream, *container.streams.video[:1])]
+            decoded = [*container.decode(stream), None]
+            blocks = [block.to_ndarray().T for frame in decoded for block in resampler.resample(frame)]
         wave = np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
         # Cutters often start the two tracks some milliseconds apart.
-        shift = round(late * rate)
+        shift = round((starts[0] - sum(starts[1:])) * rate)
         return (np.pad(wave, ((shift, 0), (0, 0))) if shift > 0 else wave[-shift:]), rate
 
     def digest(self) -> str:
@@ -61,6 +62,11 @@ class VideoSound(AudioSource):
         return self.path
 
 
+def _start(track: Any) -> float:  # noqa: ANN401  any track
+    """Return when a track starts, in seconds."""
+    return float((track.start_time or 0) * track.time_base)
+
+
 def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
     """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second.
 
@@ -69,9 +75,11 @@ def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
     Raises:
         UserError: if the file is missing, unreadable, or has no pictures.
     """
-    path = Path(path)
-    for frame in at_rate(_timed(path), VIDEO_RATE):
-        yield frame.to_ndarray(format="rgb24")
+    with open_video(Path(path)) as container:
+        if not container.streams.video:
+            raise UserError(f"{path}: the file has no pictures; give a video")
+        for frame in at_rate(timed_frames(container), VIDEO_RATE):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def read_video(path: Path | str) -> np.ndarray:
@@ -80,7 +88,6 @@ def read_video(path: Path | str) -> np.ndarray:
     Raises:
         UserError: as for `iterate_frames`, or if there is not one picture.
     """
-    path = Path(path)
     frames = list(iterate_frames(path))
     if not frames:
         raise UserError(f"{path}: the video holds no pictures; replace it")
@@ -95,12 +102,14 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
     Raises:
         ValueError: if there is no picture.
     """
-    path = Path(path)
-    av, count = require_av(), 0
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = None
+    av, count, stream = require_av(), 0, None
+    with atomic_path(Path(path)) as temporary, av.open(str(temporary), "w") as container:
         for picture in frames:
-            stream = stream or _video_stream(container, picture)
+            if stream is None:
+                quality = {"crf": "18", "preset": "medium"}
+                stream = container.add_stream("libx264", rate=Fraction(VIDEO_RATE), options=quality)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
             count += 1
@@ -110,7 +119,7 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
     return count
 
 
-def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Frame]:
+def at_rate(timed: Iterable[tuple[float, _Item]], rate: float) -> Iterator[_Item]:
     """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time, of two the earlier.
 
     Times are in seconds and ascend. The last item lasts as long as the one before it.
@@ -135,11 +144,7 @@ def at_rate(timed: Iterable[tuple[float, _Frame]], rate: float) -> Iterator[_Fra
 
 @contextmanager
 def open_video(path: Path) -> Iterator[InputContainer]:
-    """Open a local video.
-
-    Raises:
-        UserError: if it is missing or unreadable, also while it is read.
-    """
+    """Open a local video; a UserError if it is missing or unreadable, also while it is read."""
     av = require_av()
     if not path.is_file():
         raise UserError(f"{path}: no such video; check the path and the data root")
@@ -151,11 +156,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
 
 
 def require_av() -> Any:  # noqa: ANN401  a module
-    """Import PyAV.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """Import PyAV; a UserError if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -163,41 +164,13 @@ def require_av() -> Any:  # noqa: ANN401  a module
     return av
 
 
-def _timed(path: Path) -> Iterator[tuple[float, Any]]:
-    """Yield (seconds since the first, frame) of a video's first picture track."""
-    with open_video(path) as container:
-        if not container.streams.video:
-            raise UserError(f"{path}: the file has no pictures; give a video")
-        yield from timed_frames(container)
-
-
 def timed_frames(container: InputContainer) -> Iterator[tuple[float, Any]]:
     """Yield (seconds since the first, frame) of the first picture track."""
     stream = container.streams.video[0]
     rate = float(stream.average_rate or VIDEO_RATE)
     # An avi holds no times, and those guessed of reordered pictures are wrong.
-    even, first = container.format.name == "avi", None
+    is_even, first = container.format.name == "avi", None
     for number, frame in enumerate(container.decode(stream)):
-        time = number / rate if even or frame.time is None else frame.time
+        time = number / rate if is_even or frame.time is None else frame.time
         first = time if first is None else first
         yield time - first, frame
-
-
-def _planar(container: InputContainer) -> Iterator[Any]:
-    """Yield blocks of the first sound track as planar float32."""
-    resampler = require_av().AudioResampler(format="fltp")
-    for frame in container.decode(container.streams.audio[0]):
-        yield from resampler.resample(frame)
-    yield from resampler.resample(None)
-
-
-def _start(stream: Any) -> float:  # noqa: ANN401  any track
-    """Return when a track starts, in seconds."""
-    return float((stream.start_time or 0) * stream.time_base)
-
-
-def _video_stream(container: OutputContainer, picture: np.ndarray) -> Any:  # noqa: ANN401
-    stream = container.add_stream("libx264", rate=Fraction(VIDEO_RATE), options={"crf": "18", "preset": "medium"})
-    stream.height, stream.width = picture.shape[:2]
-    stream.pix_fmt = "yuv420p"
-    return stream

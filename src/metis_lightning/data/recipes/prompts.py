@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.enrollment import parse_source
+from metis_lightning.data.media.speed import speed_prefix
 from metis_lightning.data.recipes.recipe import Piece, crop_start, draw_int, draw_uniform, whole_frames
 from metis_lightning.errors import UserError
 from metis_lightning.types import HOP, Applied, Utterance
@@ -167,7 +168,7 @@ def recording(utterance: Utterance) -> str:
     """
     if not utterance.source.startswith("LibriMix"):
         return utterance.id
-    return parse_source(utterance.id.removeprefix(f"sp{utterance.speed:g}-")).utterance
+    return parse_source(utterance.id.removeprefix(speed_prefix(utterance.speed))).utterance
 
 
 def same_words(first: str, second: str) -> bool:
