@@ -11,8 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import GatedAdapter, PlainAdapter, Stage1
 from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import Part, read_part, write_part
 from tiny import STAGE1, WIDTH

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from metis_lightning.bench.released_decoding import two_pass_acoustic_tokens, two_pass_ssl_tokens
 from metis_lightning.errors import UserError
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.runner import PaddedRunner, Runner
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import GatedAdapter, PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import Noise, gumbel

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 import pytest
 from torch import Tensor, nn
 
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
-from metis_lightning.models.lora import add_lora, load_lora_state
+from metis_lightning.models.lora import PUBLISHED_PREFIX, add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import GatedAdapter, PlainAdapter, Stage1
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.weights.published.layout import acoustic_config, s2a_config, stage1_config
@@ -65,7 +64,9 @@ def stage1_of(config: dict[str, Any], weights: dict[str, Tensor]) -> Stage1:
 def lora_of(config: dict[str, Any], tensors: dict[str, Tensor]) -> Stage1:
     model = stage1_of(config, part(tensors, "base.") | part(tensors, "adapter.model."))
     add_lora(model, rank=config["lora_r"], alpha=config["lora_alpha"])
-    load_lora_state(model, part(tensors, "lora."))
+    weights = part(tensors, f"lora.{PUBLISHED_PREFIX}")
+    assert weights.keys() == {key for key in model.state_dict() if "lora_" in key}
+    model.load_state_dict(weights, strict=False)
     return model.eval()
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.condition import PlainAdapter
 from metis_lightning.models.runner import Runner
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Sampling, Settings
 from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.denoisers import Stage1Request, _stage1_row

@@ -21,11 +21,10 @@ from metis_lightning.data.recipes.timbre import WorldConverter
 from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import GatedAdapter, PlainAdapter, Stage1, Stage1Config
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.trainer.main import MetisCLI

@@ -10,10 +10,9 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from metis_lightning.models.condition import GatedAdapter
 from metis_lightning.models.lora import add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures
@@ -56,7 +55,7 @@ def wide_start() -> Iterator[None]:
         return module
 
     with ExitStack() as patches:
-        for name in ("backbone", "condition", "semantic_to_acoustic", "stage1"):
+        for name in ("backbone", "semantic_to_acoustic", "stage1"):
             patches.enter_context(patch(f"metis_lightning.models.{name}.initialise", embeddings_alone))
         yield
 

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from metis_lightning.bench.published_sizes import random_metis
 from metis_lightning.models.backbone import Backbone
-from metis_lightning.models.graphs import Graphs
 from metis_lightning.models.inference import usual_precision
-from metis_lightning.models.runner import BUCKET, PaddedRunner, Runner
+from metis_lightning.models.runner import BUCKET, Graphs, PaddedRunner, Runner
 from metis_lightning.pipeline import Metis, Request
 from metis_lightning.task_table import TASKS
 from sections.report import Report

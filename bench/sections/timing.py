@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from metis_lightning.models.device_syncs import HostWaits
+from sections.host_waits import HostWaits
 
 
 def seconds(work: Callable[[], object], device: torch.device, count: int = 3, warm_up: int = 1) -> float:
@@ -33,9 +33,9 @@ def wait(device: torch.device) -> None:
 def waits(work: Callable[[], object], device: torch.device) -> Counter[str]:
     """Return what made the process wait for the device during a call: on a GPU by place, elsewhere by operation."""
     if device.type != "cuda":
-        with HostWaits() as found:
+        with HostWaits() as waits:
             work()
-        return found.found
+        return waits.counts
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

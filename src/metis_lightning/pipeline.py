@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.graphs import Graphs
-from metis_lightning.models.inference import Precision, ready
+from metis_lightning.models.inference import Precision, prepare_for_inference
+from metis_lightning.models.runner import Graphs
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.mask_predict import Noise, gumbel
@@ -101,7 +101,7 @@ class Metis:
         found = load_task_model(name, task, base)
         first, full = load_stage2(found.folder)
         for stage in (found.model, first, full):
-            ready(stage.to(device), precision)
+            prepare_for_inference(stage.to(device), precision)
         return cls(
             load_tokenizer(found.folder).to(device),
             dict.fromkeys(found.tasks, found.model),

@@ -11,7 +11,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.errors import UserError
-from metis_lightning.models.device_syncs import HostWaits
+from sections.host_waits import HostWaits
 
 
 class Poisoned(BoringModel):
@@ -68,4 +68,4 @@ def test_noting_does_not_wait_for_the_device() -> None:
         guard.on_train_batch_start(trainer, model, None, 0)
         guard.on_before_optimizer_step(trainer, model, optimizer)
         guard.on_train_batch_end(trainer, model, {"loss": loss}, None, 0)
-    assert not waits.found
+    assert not waits.counts

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.models.backbone import Backbone
-from metis_lightning.models.graphs import Graphs, Recent
-from metis_lightning.models.runner import BUCKET, PaddedRunner, Runner, runner_for
+from metis_lightning.models.runner import BUCKET, Graphs, PaddedRunner, Runner, runner_for
 from pretended_gpu import CPU, GPU, SECOND, PretendedCuda, PretendedGPU, send
 
 WIDTH, LAYERS = 16, 2
@@ -142,14 +141,3 @@ def test_padded_sequences_without_graphs_give_the_same() -> None:
     model, lengths = backbone(), (9, 70, 4)
     x, scales = inputs(lengths)
     torch.testing.assert_close(PaddedRunner(model)(x, lengths, scales), Runner(model)(x, lengths, scales))
-
-
-def test_recent_values_are_made_once_and_kept_by_use() -> None:
-    made: list[str] = []
-
-    def make(name: str) -> Callable[[], str]:
-        return lambda: made.append(name) or name.upper()
-
-    recent: Recent[str] = Recent(2)
-    assert [recent.get(name, make(name)) for name in "abacab"] == list("ABACAB")
-    assert (made, len(recent)) == (list("abcb"), 2)

@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from metis_lightning.cli import parsing
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
-from metis_lightning.models.condition import GatedAdapter
-from metis_lightning.models.inference import PRECISIONS, WORTH_PACKING, Int8Linear, PackedLinear, ready, usual_precision
+from metis_lightning.models.inference import (
+    PRECISIONS,
+    WORTH_PACKING,
+    Int8Linear,
+    PackedLinear,
+    prepare_for_inference,
+    usual_precision,
+)
 from metis_lightning.models.lora import add_lora, merge_lora
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
 from metis_lightning.sampling.denoisers import Stage1Request, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import gumbel
 from metis_lightning.sampling.settings import Sampling
@@ -71,7 +77,7 @@ def test_a_row_of_the_input_gives_the_same_however_many_there_are(kind: type[nn.
 def test_packed_weights_and_merged_lora_draw_the_same_tokens_and_are_held_once(lora: bool) -> None:
     model = stage1(lora=lora)
     expected = drawn(model)
-    ready(model)
+    prepare_for_inference(model)
     assert equal(drawn(model), expected)
     assert equal(drawn(model, slice(1, 2)), expected[1:2])
     kinds = {name for name, module in model.named_modules() if isinstance(module, PackedLinear)}
@@ -86,7 +92,7 @@ def test_narrow_models_are_merged_and_otherwise_stay_as_they_are() -> None:
     narrow = replace(WIDE, hidden_size=64)
     model = stage1(narrow, lora=True)
     expected = drawn(model)
-    ready(model)
+    prepare_for_inference(model)
     assert model.state_dict().keys() == stage1(narrow).state_dict().keys()
     assert equal(drawn(model), expected)
 
@@ -97,7 +103,7 @@ def test_lora_is_merged_on_a_gpu(precision: str) -> None:
     expected = stage1(lora=True)
     merge_lora(expected)
     with PretendedGPU():
-        ready(send(model), precision)
+        prepare_for_inference(send(model), precision)
     assert model.state_dict().keys() == expected.state_dict().keys()
     for name, value in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], value.to(getattr(torch, precision)))
@@ -112,7 +118,7 @@ def test_a_gpu_computes_in_bfloat16_unless_told_otherwise() -> None:
 def test_lower_precision_draws_most_of_the_tokens_and_rows_stay_independent(precision: str) -> None:
     expected = drawn(stage1())
     model = stage1()
-    ready(model, precision)
+    prepare_for_inference(model, precision)
     found = drawn(model)
     # Unrelated draws share a few of a hundred.
     assert shared(found, expected) > 0.5
@@ -138,6 +144,6 @@ def test_norm_scales_are_those_of_every_step() -> None:
 
 def test_what_cannot_be_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="precision 'float8': choose one of float32, bfloat16, int8"):
-        ready(stage1(), "float8")
+        prepare_for_inference(stage1(), "float8")
     with pytest.raises(UserError, match="int8 weights run on the CPU, not on meta"):
-        ready(stage1().to("meta"), "int8")
+        prepare_for_inference(stage1().to("meta"), "int8")

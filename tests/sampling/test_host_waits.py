@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from metis_lightning.models.device_syncs import HostWaits
-from metis_lightning.models.graphs import Graphs
-from metis_lightning.models.runner import runner_for
+from metis_lightning.models.runner import Graphs, runner_for
 from metis_lightning.pipeline import Metis
 from metis_lightning.sampling import denoisers as branches
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens
 from metis_lightning.sampling.mask_predict import Noise, State
 from metis_lightning.sampling.settings import Sampling
 from pretended_gpu import GPU, PretendedCuda, PretendedGPU, send
+from sections.host_waits import HostWaits
 
 # The shortest row ends a step before the others.
 LENGTHS, PROMPTS, STEPS = (40, 3, 25), (12, 7, 0), 5
@@ -51,7 +50,7 @@ class Steps:
         self._mark()
 
     def _mark(self) -> None:
-        now = self.waits.found.total(), len(self.pretended.transfers)
+        now = self.waits.counts.total(), len(self.pretended.transfers)
         if len(self.seen) > 1 and self.seen[-1][0] > 0:
             number = self.seen[-2][0]
             self.seen[-2] = (number, now[0] - self.before[0], now[1] - self.before[1])
@@ -122,7 +121,7 @@ def test_what_makes_a_process_wait_is_counted() -> None:
         values.long().bincount()
         values[torch.tensor([0, 2])].cpu().float()
         values.to("meta")
-    assert waits.found == {
+    assert waits.counts == {
         "index": 1,
         "index_put_": 1,
         "_local_scalar_dense": 1,

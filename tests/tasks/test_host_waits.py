@@ -11,12 +11,12 @@ import torch
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
-from metis_lightning.models.device_syncs import HostWaits
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.targets import TokenCache
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch
+from sections.host_waits import HostWaits
 from tiny import STAGE1, stage2_config
 
 RESAMPLED = {"_local_scalar_dense": 1}
@@ -29,7 +29,7 @@ def waits_of_a_step(module: TrainableModule) -> Mapping[str, int]:
     module.losses(speech_batch())["loss"].backward()
     with HostWaits() as waits:
         module.losses(speech_batch())["loss"].backward()
-    return waits.found
+    return waits.counts
 
 
 def test_fine_tuning_waits_once(tiny_bundle: Path) -> None:
@@ -64,7 +64,7 @@ def test_kept_tokens_are_looked_up_in_one_wait_for_all_rows(tiny_bundle: Path) -
     with HostWaits() as waits, Lists():
         again = cache.tokens(speech_batch())
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-    assert (lists, waits.found.total()) == ([4], 0)
+    assert (lists, waits.counts.total()) == ([4], 0)
 
 
 class NoBarrier(Callback):

@@ -21,10 +21,9 @@ pytest.importorskip("transformers")
 from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.lora import add_lora, merge_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import GatedAdapter, PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tokens.acoustic_codec import AcousticCodec

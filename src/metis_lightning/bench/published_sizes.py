@@ -6,10 +6,9 @@ from typing import TypeVar
 
 import torch
 
-from metis_lightning.models.condition import GatedAdapter
-from metis_lightning.models.inference import Precision, ready
+from metis_lightning.models.inference import Precision, prepare_for_inference
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
@@ -46,11 +45,11 @@ def random_metis(
         stage1.cond_adapter.gate_scale.fill_(0.1)
         stages = [stage1.to(device).eval()]
         if precision is not None:
-            ready(stages[0], precision)
+            prepare_for_inference(stages[0], precision)
         sizes = (config_from(SemanticToAcousticConfig, config[name]) for name in ("s2a_1layer", "s2a_full"))
         first, full = (SemanticToAcoustic(size).to(device).eval() for size in sizes)
         for model in (first, full):
             if precision is not None:
-                ready(model, precision)
+                prepare_for_inference(model, precision)
     tokenizer = SpeechTokenizer(features, semantic, acoustic).to(device)
     return kind(tokenizer, {task: stage1}, (first, full), compile=compile)

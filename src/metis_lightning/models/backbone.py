@@ -58,6 +58,7 @@ class AdaptiveRMSNorm(nn.Module):
 
     def scaled(self, x: Tensor, weight: Tensor) -> Tensor:
         """Normalise x (B, T, H) with a scale that broadcasts to it."""
+        # In float32: squares of bfloat16 hidden states lose what the mean is about.
         normalised = x.float() * torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + self.eps)
         return (weight * normalised).to(x.dtype)
 
@@ -74,9 +75,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
         self.v_proj = nn.Linear(hidden_size, hidden_size, bias=False)
         self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-
+        # q, k and v at once, in models that `inference.prepare_for_inference` has converted.
         self.qkv_proj: nn.Module | None = None
-        """Computes q, k and v at once, in models that were made ready for inference; see `inference.py`."""
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Attend x (B, T, H) to itself."""
@@ -84,11 +84,8 @@ class Attention(nn.Module):
             projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         else:
             projected = self.qkv_proj(x).chunk(3, dim=-1)
-        attended = layout.attend(*map(self._heads, projected))
-        return self.o_proj(attended.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in projected)
+        return self.o_proj(layout.attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class SwiGLU(nn.Module):
@@ -99,15 +96,14 @@ class SwiGLU(nn.Module):
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        # Gate and up at once, as `Attention.qkv_proj`.
         self.gate_up_proj: nn.Module | None = None
-        """Computes both at once, as `Attention.qkv_proj` does."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, H) to (B, T, H)."""
-        if self.gate_up_proj is not None:
-            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-            return self.down_proj(F.silu(gate) * up)
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        joined = self.gate_up_proj
+        gate, up = (self.gate_proj(x), self.up_proj(x)) if joined is None else joined(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -122,14 +118,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, step_BH: Tensor, layout: Layout) -> Tensor:
         """Map (B, T, H) to (B, T, H)."""
-        norms = (self.input_layernorm, self.post_attention_layernorm)
-        before_attention, before_mlp = (norm.to_weight(step_BH)[:, None] for norm in norms)
-        return self.scaled(x, before_attention, before_mlp, layout)
+        attention_scale = self.input_layernorm.to_weight(step_BH)[:, None]
+        mlp_scale = self.post_attention_layernorm.to_weight(step_BH)[:, None]
+        return self.scaled(x, attention_scale, mlp_scale, layout)
 
-    def scaled(self, x: Tensor, before_attention: Tensor, before_mlp: Tensor, layout: Layout) -> Tensor:
-        """Map (B, T, H) to (B, T, H), given the scales of both norms."""
-        x = x + self.self_attn(self.input_layernorm.scaled(x, before_attention), layout)
-        return x + self.mlp(self.post_attention_layernorm.scaled(x, before_mlp))
+    def scaled(self, x: Tensor, attention_scale: Tensor, mlp_scale: Tensor, layout: Layout) -> Tensor:
+        """Map (B, T, H) to (B, T, H) with the scales of the norms before attention and MLP."""
+        x = x + self.self_attn(self.input_layernorm.scaled(x, attention_scale), layout)
+        return x + self.mlp(self.post_attention_layernorm.scaled(x, mlp_scale))
 
 
 class Backbone(nn.Module):
@@ -148,8 +144,8 @@ class Backbone(nn.Module):
         self.diff_step_mlp = condition_mlp(hidden_size)
         self.cond_mlp = condition_mlp(hidden_size) if cond_mlp else None
         initialise(self)
+        # Training then keeps each layer's input only and computes the rest again for the gradients.
         self.checkpoint_activations = False
-        """Whether training keeps each layer's input only and computes the rest again for the gradients."""
 
     def forward(self, x: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H).
@@ -163,16 +159,21 @@ class Backbone(nn.Module):
         mask = None if x_mask is None else x_mask.bool()[:, None, None]
         cos, sin = rotary_embedding(x.shape[1], self.head_dim, x)
         # In the type that queries and keys come in: tables in float32 would have mixed precision rotate in float32.
-        mixed = product_dtype(x)
-        layout = Layout((cos.to(mixed), sin.to(mixed)), mask)
+        device = x.device.type
+        is_mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_mixed else x.dtype
+        layout = Layout((cos.to(dtype), sin.to(dtype)), mask)
         recompute = self.checkpoint_activations and torch.is_grad_enabled()
         for layer in self.layers:
             x = checkpoint(layer, x, step_BH, layout, use_reentrant=False) if recompute else layer(x, step_BH, layout)
         return self.norm(x, step_BH)
 
     def step_embedding(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return embeddings (B, H) of steps t (B,)."""
-        return self.diff_step_mlp(sinusoidal_embedding(t, self.hidden_size).to(dtype))
+        """Return embeddings (B, H) of steps t (B,): sines then cosines at frequencies from 1 to 1/10000, and an MLP."""
+        half = self.hidden_size // 2
+        frequencies = torch.exp(torch.arange(half, device=t.device) * -(math.log(10_000) / (half - 1)))
+        angles = t.float()[:, None] * frequencies
+        return self.diff_step_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype))
 
     @property
     def blocks(self) -> list[Block]:
@@ -195,13 +196,6 @@ class Backbone(nn.Module):
         return self.norm.scaled(x, scales[-1])
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the type that a linear map gives for x: that of mixed precision where it is on."""
-    kind = x.device.type
-    is_mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if is_mixed else x.dtype
-
-
 def condition_mlp(hidden_size: int) -> nn.Sequential:
     """Return the MLP that the embeddings of steps and conditions pass through."""
     mlp = nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
@@ -209,11 +203,9 @@ def condition_mlp(hidden_size: int) -> nn.Sequential:
 
 
 def initialise(module: Layer) -> Layer:
-    """Draw the weights of all linear maps and embeddings from N(0, 0.02²), set biases to 0, and return the module.
-
-    As the released code does, whatever the width. Adaptive norms start as norms of scale 1 at every step: the released
-    ones are marked to be left so, though the mark does not reach the map in them under every version of transformers.
-    """
+    """Draw the weights of all linear maps and embeddings from N(0, 0.02²), set biases to 0, and return the module."""
+    # Adaptive norms start with scale 1 at every step: the released ones are marked to be left so, though the mark does
+    # not reach the map in them under every version of transformers.
     scales = {id(norm.to_weight) for norm in module.modules() if isinstance(norm, AdaptiveRMSNorm)}
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding) and id(part) not in scales:
@@ -221,14 +213,6 @@ def initialise(module: Layer) -> Layer:
         if isinstance(part, nn.Linear) and part.bias is not None and id(part) not in scales:
             nn.init.zeros_(part.bias)
     return module
-
-
-def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
-    """Return (B, dim) sines then cosines of t (B,) at geometric frequencies from 1 down to 1/10000."""
-    half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * -(math.log(10_000) / (half - 1)))
-    angles = t.float()[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def rotary_embedding(length: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 One kind folds the wave by a period (HiFi-GAN, 2010.05646, section 2.3), the other looks at its complex spectrum in
 bands (DAC, 2306.06546, section 3.3). Neither is a part of a bundle.
-Shape letters: B batch, S samples, P period, T frames of a spectrum, F frequency bins, C channels, N places judged.
+Shape letters: B batch, S samples, P period, T frames of a spectrum, F frequency bins, C channels, N logits of a row.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """What one discriminator makes of a batch of waves.
+    """The output of one discriminator for a batch of waves.
 
     logits: (B, N), high for real.
     features: outputs of the hidden layers, each (B, C, rows, columns).
@@ -84,7 +84,8 @@ class PeriodDiscriminator(nn.Module):
         self.to_logit = _convolution(channels[-1], 1, (3, 1))
 
     def forward(self, wave: Tensor) -> DiscriminatorOutput:
-        """Judge waves (B, S) of any length; the end is padded with zeros to a whole period (in HiFi-GAN, mirrored)."""
+        """Judge waves (B, S) of any length."""
+        # Zeros up to a whole period; HiFi-GAN mirrors, which a wave shorter than the padding does not allow.
         padded = F.pad(wave, (0, -wave.shape[-1] % self.period))
         features = _through(self.layers.children(), padded.unflatten(-1, (-1, self.period))[:, None])
         return DiscriminatorOutput(self.to_logit(features[-1]).flatten(1), features)
@@ -98,26 +99,36 @@ class SpectrumDiscriminator(nn.Module):
     def __init__(self, window_length: int, band_edges: tuple[float, ...], channels: int) -> None:
         super().__init__()
         self.borders = band_borders(window_length, band_edges)
-        self.bands = nn.ModuleList(_band_layers(channels) for _ in band_edges[1:])
+        # Kernels are (frames, bins); only the frequency axis is made shorter.
+        self.bands = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    _convolution(2, channels, (3, 9)),
+                    *(_convolution(channels, channels, (3, 9), (1, 2)) for _ in range(3)),
+                    _convolution(channels, channels, (3, 3)),
+                ]
+            )
+            for _ in band_edges[1:]
+        )
         self.to_logit = _convolution(channels, 1, (3, 3))
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
 
     def forward(self, wave: Tensor) -> DiscriminatorOutput:
         """Judge waves (B, S) of any length."""
-        planes = self.spectrum(wave)
+        spectrum = self.spectrum(wave)
         features = [
-            _through(layers.children(), planes[..., low:high])
+            _through(layers.children(), spectrum[..., low:high])
             for layers, (low, high) in zip(self.bands, pairwise(self.borders), strict=True)
         ]
-        whole = torch.cat([of_band[-1] for of_band in features], dim=-1)
+        # The last map sees the bands side by side, so that it may compare across their borders.
+        whole = torch.cat([band[-1] for band in features], dim=-1)
         return DiscriminatorOutput(self.to_logit(whole).flatten(1), tuple(chain.from_iterable(features)))
 
     def spectrum(self, wave: Tensor) -> Tensor:
         """Return real and imaginary part (B, 2, T, F) of the STFT of waves (B, S)."""
-        length = len(self.window)
-        stft = torch.stft(
-            wave.float(), length, length // 4, window=self.window, pad_mode="constant", return_complex=True
-        )
+        n_fft = len(self.window)
+        # In float32: an FFT takes no bfloat16, and mixed precision does not reach it.
+        stft = torch.stft(wave.float(), n_fft, n_fft // 4, window=self.window, pad_mode="constant", return_complex=True)
         return torch.view_as_real(stft).permute(0, 3, 2, 1)
 
 
@@ -126,18 +137,12 @@ class Discriminators(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig = DiscriminatorConfig()) -> None:  # noqa: B008  frozen
         super().__init__()
-        self.members = nn.ModuleList(
-            [
-                *(PeriodDiscriminator(period, config.period_channels) for period in config.periods),
-                *(
-                    SpectrumDiscriminator(window, config.band_edges, config.band_channels)
-                    for window in config.window_lengths
-                ),
-            ]
-        )
+        self.members = nn.ModuleList(PeriodDiscriminator(period, config.period_channels) for period in config.periods)
+        for window in config.window_lengths:
+            self.members.append(SpectrumDiscriminator(window, config.band_edges, config.band_channels))
 
     def forward(self, wave: Tensor) -> list[DiscriminatorOutput]:
-        """Return each one's judgement of waves (B, S)."""
+        """Return the output of each for waves (B, S)."""
         centred = wave - wave.mean(dim=-1, keepdim=True)
         peak = centred.abs().amax(dim=-1, keepdim=True)
         level = PEAK * centred / peak.clamp(min=QUIETEST)
@@ -145,19 +150,7 @@ class Discriminators(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Module:
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return weight_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding))
-
-
-def _band_layers(channels: int) -> nn.ModuleList:
-    """Kernels are (frames, bins); only the frequency axis is made shorter."""
-    return nn.ModuleList(
-        [
-            _convolution(2, channels, (3, 9)),
-            *(_convolution(channels, channels, (3, 9), (1, 2)) for _ in range(3)),
-            _convolution(channels, channels, (3, 3)),
-        ]
-    )
+    return weight_norm(nn.Conv2d(inputs, outputs, kernel, stride, (kernel[0] // 2, kernel[1] // 2)))
 
 
 def _through(layers: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import nn
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PUBLISHED_PREFIX = "model."
@@ -26,27 +26,12 @@ def add_lora(model: nn.Module, rank: int, alpha: int | None = None, dropout: flo
     inject_adapter_in_model(config, model)
 
 
-def lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the LoRA weights under their published names."""
-    return {PUBLISHED_PREFIX + key: value for key, value in model.state_dict().items() if "lora_" in key}
-
-
-def load_lora_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load LoRA weights under their published names; the set of names must be the model's own."""
-    own = {PUBLISHED_PREFIX + key for key in model.state_dict() if "lora_" in key}
-    if own != set(state):
-        difference = sorted(own ^ set(state))
-        raise ValueError(f"LoRA weights do not fit the model: {len(difference)} names differ, first {difference[0]}")
-    model.load_state_dict({key.removeprefix(PUBLISHED_PREFIX): value for key, value in state.items()}, strict=False)
-
-
 def merge_lora(model: nn.Module) -> None:
     """Add each LoRA map to the weights that it adapts, W + 2BA, in place; the model is a plain one afterwards."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
             layer.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.base_layer)
+            model.set_submodule(name, layer.base_layer)
 
 
 @contextmanager

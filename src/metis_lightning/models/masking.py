@@ -1,4 +1,4 @@
-"""What is masked in training: the schedule, the prompt rule, and their draws.
+"""The masks of training: the schedule, the prompt rule, and their draws.
 
 Released code and paper differ (see the fields); the released code is the default. Unlike it, the prompt coin is
 tossed for each sample, and padding is never masked.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptRule:
-    """How long an unmasked prefix is, and how often there is one; and what goes with it.
+    """Length and frequency of an unmasked prefix, and what goes with it.
 
     drop: chance of no prompt (released 0.15; the paper 0.2).
     shortest: shortest prompt in frames, or a quarter of the sequence if that is less (released 5; the paper 0).
@@ -44,7 +44,7 @@ class Masking:
 
     @cached_property
     def places(self) -> Tensor:
-        """Where masked tokens stand among all (M,), row after row; found once, since a GPU is waited for."""
+        """Where masked tokens stand among all (M,), row after row; computed once, since a GPU is waited for."""
         return self.mask.flatten().nonzero()[:, 0]
 
     def masked(self, values: Tensor) -> Tensor:
@@ -70,30 +70,26 @@ def draw_masking(
 ) -> Masking:
     """Draw steps, prompts and masks for sequences of `frames` (B,) frames padded to `length`.
 
-    `prompt_frames` (B,) fixes the prompts that are kept, for tasks whose prompt comes with the data; where it is
-    negative the rule draws one.
-    At least one frame of every row that has any is masked.
+    `prompt_frames` (B,) fixes the lengths of the prompts, for tasks whose prompt comes with the data; where it is
+    negative the rule draws one. At least one frame of every row that has any is masked.
     """
     batch, device = frames.shape[0], frames.device
+    # All draws come in one order whatever the rule, so that a seed gives the same masks under every rule.
     draws_3B = torch.rand(3, batch, device=device, generator=generator)
-    drawn = _prompt_lengths(frames, rule, draws_3B[1])
+    shortest = (frames // 4).clamp(max=rule.shortest)
+    span = ((frames * rule.longest).long().clamp(min=1) - shortest).clamp(min=0)
+    drawn = shortest + (draws_3B[1] * span).long()
     prompt_frames = drawn if prompt_frames is None else torch.where(prompt_frames < 0, drawn, prompt_frames)
     # A prompt as long as its row would leave nothing to mask.
-    kept = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames).minimum((frames - 1).clamp(min=0))
+    prompt_frames = torch.where(draws_3B[0] < rule.drop, 0, prompt_frames).minimum((frames - 1).clamp(min=0))
     t = draws_3B[2].clamp(min=1e-5)
     position = torch.arange(length, device=device)
-    prompt = position < kept[:, None]
+    prompt = position < prompt_frames[:, None]
     valid = position < frames[:, None]
     chance = mask_ratio(t).clamp(min=rule.mask_floor)
     noise = torch.rand(batch, length, device=device, generator=generator)
     mask = (noise < chance[:, None]) & valid & ~prompt
     # A row without a masked frame would give no loss: mask its first frame after the prompt.
     empty = ~mask.any(dim=1)
-    mask |= empty[:, None] & (position == kept[:, None])
+    mask |= empty[:, None] & (position == prompt_frames[:, None])
     return Masking(t=t, mask=mask & valid, prompt=prompt & valid)
-
-
-def _prompt_lengths(frames: Tensor, rule: PromptRule, uniform: Tensor) -> Tensor:
-    low = (frames // 4).clamp(max=rule.shortest)
-    high = (frames * rule.longest).long().clamp(min=1)
-    return torch.maximum(low, low + (uniform * (high - low).clamp(min=0)).long())

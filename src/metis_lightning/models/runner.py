@@ -1,19 +1,34 @@
-"""Passes through a backbone for sequences of different lengths, at one step for all.
+"""Passes through a backbone for sequences of different lengths at one step: as they come, or padded for CUDA graphs.
 
-Sequences come one after another, in x (1, N, H), N their positions together. Shape letters: B sequences, T positions
-of the padded ones, H hidden width, L layers.
+Sequences stand one after another in x (1, N, H), N being their positions together. Shape letters: R rows and T
+positions of padded sequences, H hidden width, L layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metis_lightning.models.backbone import Backbone, Layout, rotary_embedding
-from metis_lightning.models.graphs import Compute, Graphs, Recent
+
+Compute = Callable[..., Tensor]
+"""Tensors to a tensor, by the same kernels whatever the values."""
+
+MOST_GRAPHS = 32
+"""Kept for a pipeline. A graph of 16 rows of 20 s at the paper's sizes holds 100 MB of its own, input and result."""
+
+BUCKET = 64
+"""Positions that padded sequences are rounded up to; rows are rounded up to powers of two, so that shapes are few."""
+
+_MOST_PACKINGS = 64
+_WARM_UPS = 3
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 
 
 @dataclass(eq=False)
@@ -32,15 +47,9 @@ class Runner:
         return self._run(x, tuple(lengths), scales)
 
     def _run(self, x: Tensor, lengths: tuple[int, ...], scales: Tensor) -> Tensor:
-        cos, sin = rotary_embedding(max(lengths), self.backbone.head_dim, x)
-        rotation = tuple(torch.cat([table[:length] for length in lengths]) for table in (cos, sin))
-        return self.backbone.scaled(x, scales, Layout((rotation[0], rotation[1]), lengths=lengths))
-
-
-BUCKET = 64
-"""Positions that padded sequences are rounded up to; rows are rounded up to powers of two, so that shapes are few."""
-
-_MOST_PACKINGS = 64
+        tables = rotary_embedding(max(lengths), self.backbone.head_dim, x)
+        cos, sin = (torch.cat([table[:length] for length in lengths]) for table in tables)
+        return self.backbone.scaled(x, scales, Layout((cos, sin), lengths=lengths))
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,12 @@ class _Packing:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> _Packing:
-        """Return that of lengths; made on the device, since to send it there would be to wait for the device."""
         rows, longest = 1 << (len(lengths) - 1).bit_length(), -(-max(lengths) // BUCKET) * BUCKET
-        steps = [torch.arange(length, device=device) + row * longest for row, length in enumerate(lengths)]
-        place = torch.cat(steps)
-        attended = torch.zeros(rows * longest, dtype=torch.bool, device=device).index_fill(0, place, True)
-        attended[len(lengths) * longest :].fill_(True)
-        return cls((rows, longest), place, attended.view(rows, 1, 1, longest))
+        # Made on the device, since to send it there would be to wait for the device.
+        place = torch.cat([torch.arange(length, device=device) + row * longest for row, length in enumerate(lengths)])
+        mask = torch.zeros(rows * longest, dtype=torch.bool, device=device).index_fill(0, place, True)
+        mask[len(lengths) * longest :].fill_(True)
+        return cls((rows, longest), place, mask.view(rows, 1, 1, longest))
 
 
 @dataclass(eq=False)
@@ -77,15 +85,14 @@ class PaddedRunner(Runner):
 
     graphs: Graphs | None = None
     compile: bool = False
-    _compute: Compute = field(init=False)
-    _packings: Recent[_Packing] = field(init=False, default_factory=lambda: Recent(_MOST_PACKINGS))
-    _rotations: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._compute = torch.compile(self._scaled, dynamic=False) if self.compile else self._scaled
+        self._compute: Compute = torch.compile(self._padded, dynamic=False) if self.compile else self._padded
+        self._packing = lru_cache(_MOST_PACKINGS)(_Packing.of)
+        self._rotations: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _run(self, x: Tensor, lengths: tuple[int, ...], scales: Tensor) -> Tensor:
-        packing = self._packings.get(lengths, lambda: _Packing.of(lengths, x.device))
+        packing = self._packing(lengths, x.device)
         rows, longest = packing.shape
         if longest not in self._rotations:
             self._rotations[longest] = rotary_embedding(longest, self.backbone.head_dim, x)
@@ -97,12 +104,12 @@ class PaddedRunner(Runner):
             hidden = self.graphs.run((self.backbone, self.compile), self._compute, *inputs)
         return hidden.flatten(0, 1).index_select(0, packing.place)[None]
 
-    def _scaled(self, x: Tensor, mask: Tensor, scales: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _padded(self, x: Tensor, mask: Tensor, scales: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return self.backbone.scaled(x, scales, Layout((cos, sin), mask))
 
 
 def runner_for(backbone: Backbone, device: torch.device, compile: bool = False, graphs: Graphs | None = None) -> Runner:
-    """Return what suits a device: padded sequences on a GPU, sequences as they are elsewhere.
+    """Return the runner that suits a device: padded sequences on a GPU, sequences as they are elsewhere.
 
     Args:
         backbone: what is run.
@@ -110,8 +117,108 @@ def runner_for(backbone: Backbone, device: torch.device, compile: bool = False, 
         compile: compile it for each shape first; that takes a minute a shape, and pays where many requests follow.
         graphs: replays passes on a GPU; without it sequences are not padded there either.
     """
-    on_gpu = device.type == "cuda" and torch.cuda.is_available()
-    graphs = graphs if on_gpu else None
+    graphs = graphs if device.type == "cuda" and torch.cuda.is_available() else None
     if compile or graphs is not None:
         return PaddedRunner(backbone, graphs=graphs, compile=compile)
     return Runner(backbone)
+
+
+@dataclass
+class Graphs:
+    """Replays computations on one device: one launch in the place of hundreds, a CUDA graph for each shape of inputs.
+
+    All graphs take their memory from one pool, which is right as long as they run one after another and a result is
+    read before the next replay: the next one may overwrite it.
+
+    device: where; it is made the current one for captures and replays, as kernels are captured from the current one.
+    most: graphs kept; the one that was not in use for longest goes first.
+    """
+
+    device: torch.device
+    most: int = MOST_GRAPHS
+    _graphs: dict[Hashable, _Graph] = field(init=False, default_factory=dict)
+    _stream: torch.cuda.Stream | None = field(init=False, default=None)
+    _pool: Any = field(init=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def run(self, owner: Hashable, compute: Compute, *inputs: Tensor) -> Tensor:
+        """Return `compute(*inputs)`, which the next call of any kind overwrites.
+
+        Args:
+            owner: whose computation it is; equal owners share their graphs.
+            compute: what is captured.
+            inputs: on the device.
+
+        Raises:
+            RuntimeError: if a new graph does not give what the computation gives.
+        """
+        key = (owner, *((tuple(tensor.shape), tensor.dtype) for tensor in inputs))
+        with torch.cuda.device(self.device):
+            graph = self._graphs.pop(key, None)
+            if graph is None:
+                # Room first: the memory of the graph that goes may be what the new one needs.
+                while len(self._graphs) >= self.most:
+                    del self._graphs[next(iter(self._graphs))]
+                graph = self._captured(compute, inputs)
+            self._graphs[key] = graph
+            return graph.replay(inputs)
+
+    def _captured(self, compute: Compute, inputs: tuple[Tensor, ...]) -> _Graph:
+        if self._stream is None:
+            # One stream for all captures: memory of a pool is passed on within a stream only.
+            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        static = tuple(tensor.clone() for tensor in inputs)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            # Libraries choose their kernels and take their workspaces before the capture.
+            for _ in range(_WARM_UPS):
+                compute(*static)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with warnings.catch_warnings():
+            # Nothing was captured, as on a wrong device: replays would give the first result for ever.
+            warnings.filterwarnings("error", message="The CUDA Graph is empty")
+            # Other threads, such as those that pin the memory of batches, may do what they like meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = compute(*static)
+        captured = _Graph(graph, compute, static, result)
+        captured.check()
+        return captured
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured computation: the tensors that it reads and writes, and `compute`, which holds the others it reads."""
+
+    graph: torch.cuda.CUDAGraph
+    compute: Compute
+    inputs: tuple[Tensor, ...]
+    result: Tensor
+
+    def replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        for static, value in zip(self.inputs, inputs, strict=True):
+            static.copy_(value)
+        self.graph.replay()
+        return self.result
+
+    def check(self) -> None:
+        """Compare with the computation on inputs other than those that it was captured with."""
+        others = tuple(map(_unlike_any_pass, self.inputs))
+        expected = self.compute(*others).float()
+        error = float((self.replay(others).float() - expected).norm() / expected.norm())
+        # Written so that NaN fails, too.
+        if not error <= _TOLERANCE[self.result.dtype]:
+            shapes = [tuple(tensor.shape) for tensor in self.inputs]
+            raise RuntimeError(
+                f"the CUDA graph for inputs {shapes} on {self.result.device} gives another result than its computation "
+                f"(relative error {error:.3g}): this is a bug, run with graphs=False"
+            )
+
+
+def _unlike_any_pass(tensor: Tensor) -> Tensor:
+    """Return values that no pass has: a slope, which makes nothing vanish; of a mask, every second position."""
+    if tensor.dtype == torch.bool:
+        return (torch.arange(tensor.shape[-1], device=tensor.device) % 2 == 0).expand_as(tensor)
+    return torch.linspace(0.5, 1.5, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor.dtype)

@@ -27,11 +27,9 @@ class SemanticToAcousticConfig:
     first_layer: int = 0
 
     def layer_weights(self) -> Tensor:
-        """Return the chance of each layer (Q,) to be the one that is trained in a step.
-
-        The released code's linear schedule, ∝ Q - j over the layers that the model predicts; the paper's
-        p(j) = 1 - 2j/(Q(Q+1)) does not sum to one.
-        """
+        """Return the chance of each layer (Q,) to be the one that is trained in a step."""
+        # The released code's linear schedule, proportional to Q - j over the layers that the model predicts; the
+        # paper's p(j) = 1 - 2j/(Q(Q+1)) does not sum to one.
         weights = torch.arange(self.num_quantizers, 0, -1).float()
         weights = torch.cat([torch.zeros(self.first_layer), weights[: self.num_quantizers - self.first_layer]])
         return weights / weights.sum()
@@ -60,6 +58,7 @@ class SemanticToAcoustic(nn.Module):
         everywhere but where prompt (B, T) is True.
         """
         hidden = torch.where(mask[..., None], self.mask_emb.weight, self.token_emb[layer](tokens[..., layer]))
+        # In order and one by one: a sum in another order differs in the last bits.
         for index, embedding in enumerate(self.token_emb):
             if index < layer:
                 hidden = hidden + embedding(tokens[..., index])
@@ -71,24 +70,20 @@ class SemanticToAcoustic(nn.Module):
         """Return the condition embeddings (B, T, H) of SSL tokens (B, T) for predicting `layer`."""
         return self.cond_emb(ssl_tokens) + self.layer_emb.weight[layer]
 
-    def other_layers(self, known: Tensor, layer: int) -> Tensor:
+    def other_layers(self, lower: Tensor, layer: int) -> Tensor:
         """Return what the layers but `layer` add to a frame's embedding (T, H) outside the prompt.
 
-        Those below it are `known` (T, layer); those above it are masked.
+        Those below it are `lower` (T, layer); those above it are masked.
         """
-        total = (self.config.num_quantizers - 1 - layer) * self.mask_emb.weight.expand(len(known), -1)
+        total = (self.config.num_quantizers - 1 - layer) * self.mask_emb.weight.expand(len(lower), -1)
         for index in range(layer):
-            total = total + self.token_emb[index](known[:, index])
+            total = total + self.token_emb[index](lower[:, index])
         return total
 
     def adapted(self, ssl_tokens: Tensor, layer: int) -> Tensor:
         """Return what SSL tokens (…, T) add to the embeddings (…, T, H) for predicting `layer`."""
-        if self.diff_estimator.cond_mlp is None:
-            raise ValueError("the backbone of stage 2 needs its cond_mlp")
-        return self.diff_estimator.cond_mlp(self.condition(ssl_tokens, layer))
+        return self.diff_estimator.get_submodule("cond_mlp")(self.condition(ssl_tokens, layer))
 
     def hidden(self, x: Tensor, condition: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H) of embeddings x and condition, both (B, T, H), at step t (B,)."""
-        if self.diff_estimator.cond_mlp is None:
-            raise ValueError("the backbone of stage 2 needs its cond_mlp")
-        return self.diff_estimator(x + self.diff_estimator.cond_mlp(condition), t, x_mask)
+        return self.diff_estimator(x + self.diff_estimator.get_submodule("cond_mlp")(condition), t, x_mask)

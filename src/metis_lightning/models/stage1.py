@@ -1,6 +1,6 @@
 """Stage 1: the masked generative transformer over SSL tokens (Metis, 2502.03128, section 3).
 
-Shape letters: B batch, T frames, P phones, H hidden width, V codebook size.
+Shape letters: B batch, T frames, P phones, C condition width, H hidden width, V codebook size.
 Parameter names are those of the published checkpoints.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from metis_lightning.models.backbone import Backbone, condition_mlp, initialise
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 
 PHONE_VOCABULARY = 1024
 """Rows of the published phone embedding."""
@@ -35,6 +35,32 @@ class Stage1Config:
     use_phone_cond: bool = False
 
 
+class GatedAdapter(nn.Module):
+    """Brings a frame-level condition to the embeddings' width, times a gate that starts at 0 (VC, TSE, SE, Omni).
+
+    So at first the condition changes nothing. Its maps start as the backbone's do, as in the released code.
+    """
+
+    def __init__(self, cond_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.cond_dim = cond_dim
+        self.in_linear = initialise(nn.Linear(cond_dim, 4 * hidden_size))
+        self.out_linear = initialise(nn.Linear(4 * hidden_size, hidden_size))
+        self.gate_scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, T, H)."""
+        return self.gate_scale * self.out_linear(F.silu(self.in_linear(condition)))
+
+
+class PlainAdapter(nn.Sequential):
+    """The same MLP without a gate (L2S); its maps start as torch's do, in the released code too."""
+
+    def __init__(self, cond_dim: int, hidden_size: int) -> None:
+        super().__init__(nn.Linear(cond_dim, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
+        self.cond_dim = cond_dim
+
+
 class Stage1(nn.Module):
     """Predicts masked SSL tokens from the others, from a frame-level condition, and from phones.
 
@@ -49,7 +75,9 @@ class Stage1(nn.Module):
         self.mask_emb = nn.Embedding(1, config.hidden_size)
         self.cond_emb = nn.Embedding(config.codebook_size, config.hidden_size)
         self.to_logit = nn.Linear(config.hidden_size, config.codebook_size)
-        self.phone_emb = phone_embedding(config.hidden_size) if config.use_phone_cond else None
+        self.phone_emb: nn.Embedding | None = None
+        if config.use_phone_cond:
+            self.phone_emb = initialise(nn.Embedding(PHONE_VOCABULARY, config.hidden_size))
         self.cond_adapter = cond_adapter
         self.diff_estimator = Backbone(
             config.hidden_size, config.num_layers, config.num_heads, cond_mlp=config.use_phone_cond
@@ -59,26 +87,25 @@ class Stage1(nn.Module):
 
     def add_phones(self) -> None:
         """Give a model that was built without them a phone embedding and its MLP, freshly initialised."""
-        if self.phone_emb is not None:
-            return
-        self.config = replace(self.config, use_phone_cond=True)
-        self.phone_emb = phone_embedding(self.config.hidden_size)
-        self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
+        if self.phone_emb is None:
+            self.config = replace(self.config, use_phone_cond=True)
+            self.phone_emb = initialise(nn.Embedding(PHONE_VOCABULARY, self.config.hidden_size))
+            self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
 
     def embed(
-        self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None, heard: Tensor | None = None
+        self, tokens: Tensor, mask: Tensor, condition: Tensor | None = None, has_source: Tensor | None = None
     ) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
 
         Without a condition any shape of tokens will do.
-        The adapted condition (B, T, C) is added to the rows where heard (B,) is True, to all without `heard`. A row
-        of zeros is not a row without a condition: an adapter makes something of zeros, too.
+        The adapted condition (B, T, C) is added to the rows where `has_source` (B,) is True, to all if it is None.
         """
         embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))
         if condition is None:
             return embeddings
+        # Not by zeros in the condition: an adapter makes something of zeros, too.
         adapted = self.adapted(condition)
-        return embeddings + (adapted if heard is None else adapted * heard[:, None, None])
+        return embeddings + (adapted if has_source is None else adapted * has_source[:, None, None])
 
     def adapted(self, condition: Tensor) -> Tensor:
         """Return embeddings (…, T, H) of condition frames (…, T, C)."""
@@ -115,8 +142,3 @@ class Stage1(nn.Module):
     ) -> Tensor:
         """Return hidden states (B, T, H); `to_logit` of them gives logits (B, T, V)."""
         return self.hidden(self.embed(tokens, mask, condition), t, x_mask, phones)
-
-
-def phone_embedding(hidden_size: int) -> nn.Embedding:
-    """Return a new phone embedding."""
-    return initialise(nn.Embedding(PHONE_VOCABULARY, hidden_size))

@@ -16,8 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.graphs import Graphs
-from metis_lightning.models.runner import Runner, runner_for
+from metis_lightning.models.runner import Graphs, Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sample_acoustic_tokens, sample_ssl_tokens

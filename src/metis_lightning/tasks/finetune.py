@@ -13,10 +13,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.condition import GatedAdapter
 from metis_lightning.models.lora import lora_disabled
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
-from metis_lightning.models.stage1 import Stage1
+from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores

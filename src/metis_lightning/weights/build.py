@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.condition import GatedAdapter, PlainAdapter
 from metis_lightning.models.lora import PUBLISHED_PREFIX, add_lora
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.models.stage1 import PHONE_LAYERS, Stage1, Stage1Config
+from metis_lightning.models.stage1 import PHONE_LAYERS, GatedAdapter, PlainAdapter, Stage1, Stage1Config
 from metis_lightning.state_dicts import difference
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig

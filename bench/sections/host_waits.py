@@ -6,12 +6,12 @@ A GPU works off a queue. Whatever needs a number of it here empties the queue, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _WAIT = {
     "aten::_local_scalar_dense",  # item(), int(), bool(), tolist() of a number
@@ -30,7 +30,7 @@ _COPIES = {"aten::_to_copy", "aten::copy_"}
 class HostWaits(TorchDispatchMode):
     """Counts them within the block, backward passes included.
 
-    found: how often each operation came.
+    counts: how often each operation came.
 
     Args:
         device: where the tensors are that count; what lies in this process's memory is not waited for. On a CPU, which
@@ -40,7 +40,7 @@ class HostWaits(TorchDispatchMode):
     def __init__(self, device: str = "cpu") -> None:
         super().__init__()
         self.kind = torch.device(device).type
-        self.found: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self,
@@ -53,28 +53,17 @@ class HostWaits(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func._schema.name
         if name in _COPIES:
-            waits = _moves(args, result)
+            waits = len(_devices(args) | _devices(result)) > 1
+        elif any(device.type == self.kind for device in _devices(args)):
+            # How many elements a mask picks must be known before the result is allocated.
+            masks = (torch.bool, torch.uint8)
+            waits = name in _WAIT or (name in _INDEXING and any(i is not None and i.dtype in masks for i in args[1]))
         else:
-            is_here = any(each.device.type == self.kind for each in _tensors(args))
-            waits = is_here and (name in _WAIT or (name in _INDEXING and _is_mask(args[1])))
+            waits = False
         if waits:
-            self.found[name.removeprefix("aten::")] += 1
+            self.counts[name.removeprefix("aten::")] += 1
         return result
 
 
-def _is_mask(indices: Any) -> bool:  # noqa: ANN401  as above
-    """Whether any index is a mask: how many elements it picks must be known before the result is allocated."""
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
-
-
-def _moves(args: tuple[Any, ...], result: Tensor) -> bool:
-    devices = {each.device for each in _tensors((args, result))}
-    return len(devices) > 1
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401  as above
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
+def _devices(values: Any) -> set[torch.device]:  # noqa: ANN401  as above
+    return {value.device for value in tree_leaves(values) if isinstance(value, Tensor)}
