@@ -14,7 +14,7 @@ from metis_lightning.models.runner import Runner
 from metis_lightning.models.stage1 import PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Sampling, Settings
 from metis_lightning.sampling import two_stages
-from metis_lightning.sampling.denoisers import Stage1Request, _stage1_row
+from metis_lightning.sampling.denoisers import Stage1Request, stage1_branches
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from metis_lightning.tokens.visual.lips import double_rate
@@ -158,7 +158,7 @@ def test_guidance_compares_with_the_model_that_sees_neither_prompt_nor_phones_in
     assert asked[0].phones is not None
     frames = asked[0].length
     assert passes[0] == (len(asked[0].phones) + 24 + frames, frames)
-    rows = _stage1_row(all_tasks.stage1["tse"], asked[0], GUIDED.stage1)
+    rows = stage1_branches(all_tasks.stage1["tse"], asked[0], GUIDED.stage1)
     # The condition of what is generated stays.
     assert torch.equal(rows.unconditional.added, rows.conditional.added)
 

@@ -55,9 +55,6 @@ class Metis:
         graphs: whether passes on a GPU are captured as CUDA graphs, which pays from a few requests of a shape on.
     """
 
-    stages: type[TwoStages] = TwoStages
-    """How both stages are gone through."""
-
     def __init__(
         self,
         tokenizer: SpeechTokenizer,
@@ -301,7 +298,7 @@ class Metis:
             for start in range(0, len(rows), self.batch_size):
                 some = rows[start : start + self.batch_size]
                 noises = [self._noise(seeds[row]) for row in some]
-                speech = self._stages(model).answer([checked[row] for row in some], chosen, noises)
+                speech = self._stages(model).speech([checked[row] for row in some], chosen, noises)
                 answers.update(zip(some, speech, strict=True))
         return [answers[row] for row in range(len(requests))]
 
@@ -321,7 +318,7 @@ class Metis:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
         if model not in self._ready:
-            self._ready[model] = self.stages(self.tokenizer, model, *self.stage2, self.compile, self.graphs)
+            self._ready[model] = TwoStages(self.tokenizer, model, *self.stage2, self.compile, self.graphs)
         return self._ready[model]
 
     def _noise(self, seed: int) -> Noise:

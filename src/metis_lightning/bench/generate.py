@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.bench.published_sizes import random_metis
-from metis_lightning.bench.released_decoding import TwoPass
+from metis_lightning.bench.released_decoding import ReleasedMetis
 from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest
@@ -32,12 +32,6 @@ from metis_lightning.types import WAVE_RATE
 
 SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
 """Lengths of the requests, one after another, as shares of the length that is asked for."""
-
-
-class TwoPassMetis(Metis):
-    """The pipeline as the released code computes it."""
-
-    stages = TwoPass
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def run_bench_generate(options: Namespace) -> None:
 
 
 def _pipeline(options: Namespace, precision: Precision | None, device: str) -> Metis:
-    kind = TwoPassMetis if precision is None else Metis
+    kind = ReleasedMetis if precision is None else Metis
     if options.scale == "paper":
         return random_metis(kind, options.task, device, precision, compile=options.compile)
     metis = kind.from_pretrained(

@@ -7,55 +7,79 @@ Shape letters: P prompt frames, T frames to generate, V codebook size, Q quantiz
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
+from metis_lightning.pipeline import Metis, Options, Request, Settings, Speech, Timing
 from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request
 from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, num_masked
 from metis_lightning.sampling.settings import Sampling
-from metis_lightning.sampling.two_stages import TwoStages
+from metis_lightning.sampling.two_stages import StageClock, TwoStages, decoded_speech
+from metis_lightning.task_table import task_named
 
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(tokens (1, T), mask (1, T), t (1,)) -> logits (1, T, V)."""
 
 
-@dataclass
-class TwoPass(TwoStages):
-    """Both stages as the released code computes them, one row after another."""
+class ReleasedMetis(Metis):
+    """The pipeline as the released code computes it: one request after another."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for runner in self._runners:
-            runner.backbone.register_forward_hook(partial(_count, runner))
-
-    def _sample_ssl_tokens(
-        self, asked: Sequence[Stage1Request], settings: Sampling, noises: Sequence[Noise]
-    ) -> list[Tensor]:
-        pairs = zip(asked, noises, strict=True)
-        return [two_pass_ssl_tokens(self.stage1, request, settings, noise) for request, noise in pairs]
-
-    def _sample_layers(
+    @torch.no_grad()
+    def generate(
         self,
-        model: SemanticToAcoustic,
-        asked: Sequence[Stage2Request],
-        settings: Sampling,
-        steps: Sequence[int],
-        noises: Sequence[Noise],
-    ) -> list[Tensor]:
-        pairs = zip(asked, noises, strict=True)
-        return [two_pass_acoustic_tokens(model, request, settings, steps, noise) for request, noise in pairs]
+        requests: Sequence[Request],
+        seeds: int | Sequence[int] = 0,
+        settings: Settings | None = None,
+        **options: Unpack[Options],
+    ) -> list[Speech]:
+        """Answer requests; see `Metis.generate`."""
+        assert self.stage2 is not None
+        each_seed = [seeds] * len(requests) if isinstance(seeds, int) else seeds
+        speech = []
+        for request, seed in zip(requests, each_seed, strict=True):
+            stages = TwoStages(self.tokenizer, self.stage1[request.task], *self.stage2)
+            chosen = (settings or task_named(request.task).settings).chosen(options)
+            speech.append(_released_speech(stages, request.checked(), chosen, self._noise(seed)))
+        return speech
 
 
-def _count(runner: Runner, *_: object) -> None:
-    runner.forwards += 1
+def _released_speech(stages: TwoStages, request: Request, settings: Settings, noise: Noise) -> Speech:
+    clock, passes = StageClock(stages.device), Counter[str]()
+    models: dict[str, list[Stage1 | SemanticToAcoustic]] = {
+        "stage1": [stages.stage1],
+        "stage2": [stages.first, stages.full],
+    }
+    hooks = [
+        model.diff_estimator.register_forward_hook(lambda *_, stage=stage: passes.update([stage]))
+        for stage in models
+        for model in models[stage]
+    ]
+    with clock.stage("front_end"):
+        row = stages.conditionings([request])[0]
+    with clock.stage("stage1"):
+        first = Stage1Request(row.prompt, row.length, row.condition, row.phones)
+        ssl_tokens = two_pass_ssl_tokens(stages.stage1, first, settings.stage1, noise)
+    with clock.stage("stage2"):
+        joined, steps = torch.cat([row.prompt, ssl_tokens]), settings.layer_steps(stages.full.config.num_quantizers)
+        acoustic = row.acoustic_prompt.new_zeros(row.length, 0)
+        of_both = (stages.first, settings.first_layer_guidance), (stages.full, settings.stage2.guidance_scale)
+        for model, scale in of_both:
+            second = Stage2Request(joined, row.acoustic_prompt[:, : model.config.num_quantizers], acoustic)
+            sampling = replace(settings.stage2, guidance_scale=scale)
+            acoustic = two_pass_acoustic_tokens(model, second, sampling, steps, noise)
+    with clock.stage("vocoder"):
+        speech = decoded_speech(stages.tokenizer, row, ssl_tokens, acoustic)
+    for hook in hooks:
+        hook.remove()
+    return replace(speech, timing=Timing(clock.seconds, {stage: passes[stage] for stage in models}))
 
 
 @torch.no_grad()
@@ -83,9 +107,11 @@ def two_pass_acoustic_tokens(
     model: SemanticToAcoustic, request: Stage2Request, settings: Sampling, steps: Sequence[int], noise: Noise
 ) -> Tensor:
     """Return the acoustic tokens (T, Q) of a row."""
-    known = torch.zeros(len(request.given), model.config.num_quantizers, dtype=torch.long, device=request.given.device)
-    num_given = request.given.shape[1]
-    known[:, :num_given] = request.given
+    known = torch.zeros(
+        len(request.lower_layers), model.config.num_quantizers, dtype=torch.long, device=request.lower_layers.device
+    )
+    num_given = request.lower_layers.shape[1]
+    known[:, :num_given] = request.lower_layers
     for layer in range(num_given, model.config.num_quantizers):
         logits = _layer_logits(model, request, known, layer, settings)
         layer_settings = replace(settings, num_steps=steps[layer])

@@ -1,24 +1,20 @@
-"""One pass through a backbone for all rows of a batch, and for both branches of the guidance.
-
-Shape letters: P positions before the frames, T frames of a row, N frames of all rows, M positions of all branches,
-H hidden width, K masked frames, L layers, S steps.
-
-Both stages as denoisers for `mask_predict`: where the prompt, the condition and the guidance go.
+"""Both stages as denoisers for `mask_predict`: one pass for all rows of a batch and both branches of the guidance.
 
 What does not change from step to step is computed once: prompts, phones and conditions, and the norms of all steps.
-Shape letters: P prompt frames, T frames to generate, N frames of all rows, Q quantizers, C condition width,
-H hidden width.
+Shape letters: P positions before the frames, T frames of a row, N frames of all rows, M positions of all branches,
+H hidden width, C condition width, Q quantizers, K masked frames, L layers, S steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
@@ -29,10 +25,10 @@ from metis_lightning.sampling.settings import Sampling
 
 @dataclass(frozen=True)
 class Branch:
-    """What stays the same at each step of a row's decoding.
+    """The embeddings of a row that stay the same at each step of its decoding.
 
-    prefix: (P, H), embeddings of what stands before the frames: phones, the prompt.
-    added: (T, H), what is added to the embeddings of the frames' tokens: the condition.
+    prefix: (P, H), of what stands before the frames: phones, the prompt.
+    added: (T, H), added to the embeddings of the frames' tokens: the condition.
     """
 
     prefix: Tensor
@@ -40,7 +36,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowBranches:
     """Both branches of a row's guidance; `unconditional` is None where nothing is guided."""
 
     conditional: Branch
@@ -50,6 +46,14 @@ class Row:
     def length(self) -> int:
         """Frames T."""
         return len(self.conditional.added)
+
+    @classmethod
+    def of(cls, conditional: Branch, settings: Sampling) -> RowBranches:
+        """Return the branches of a row: the other one has the same condition, and nothing before the frames."""
+        # With nothing before them both branches are the same.
+        if settings.guidance_scale == 0 or not len(conditional.prefix):
+            return cls(conditional)
+        return cls(conditional, Branch(conditional.prefix[:0], conditional.added))
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,29 @@ class _Packed:
     source: Tensor
     starts: tuple[tuple[int, int], ...]
 
+    @classmethod
+    def of(cls, branches: Sequence[RowBranches], rows: Sequence[int]) -> _Packed:
+        """Pack those of all rows' branches that are still being decoded."""
+        first = list(accumulate((row.length for row in branches), initial=0))
+        device = branches[rows[0]].conditional.added.device
+        lengths: list[int] = []
+        fixed: list[Tensor] = []
+        source: list[Tensor] = []
+        starts: list[tuple[int, int]] = []
+        for index in rows:
+            row, of_row = branches[index], [-1, -1]
+            for number, branch in enumerate((row.conditional, row.unconditional)):
+                if branch is None:
+                    continue
+                of_row[number] = sum(lengths) + len(branch.prefix)
+                lengths.append(len(branch.prefix) + row.length)
+                fixed += [branch.prefix, branch.added]
+                # Made on the device: to send them there would be to wait for it.
+                source.append(torch.full((len(branch.prefix),), first[-1], device=device))
+                source.append(torch.arange(first[index], first[index + 1], device=device))
+            starts.append((of_row[0], of_row[1]))
+        return cls(tuple(lengths), torch.cat(fixed), torch.cat(source), tuple(starts))
+
 
 @dataclass
 class BranchDenoiser:
@@ -74,7 +101,7 @@ class BranchDenoiser:
 
     runner: of the backbone.
     scales: (S, 2 L + 1, H), the backbone's `norm_scales` of each step.
-    rows: what stays, of each row.
+    branches: of each row.
     embed: tokens (N,) and mask (N,) to embeddings (N, H).
     head: hidden states (K, H) to logits (K, V).
     settings: of the guidance.
@@ -82,7 +109,7 @@ class BranchDenoiser:
 
     runner: Runner
     scales: Tensor
-    rows: Sequence[Row]
+    branches: Sequence[RowBranches]
     embed: Callable[[Tensor, Tensor], Tensor]
     head: Callable[[Tensor], Tensor]
     settings: Sampling
@@ -90,54 +117,35 @@ class BranchDenoiser:
 
     def __call__(self, state: State, step: int) -> Tensor:
         """Return logits (K, V) of the masked frames of the state's rows: only these pass through the head."""
+        # Packed anew only when a row has ended, which a short one does some steps before the others.
         if state.rows not in self._packed:
-            self._packed = {state.rows: self._pack(state.rows)}
+            self._packed = {state.rows: _Packed.of(self.branches, state.rows)}
         packed = self._packed[state.rows]
         frames = self.embed(state.tokens, state.mask)
-        nothing = frames.new_zeros(1, frames.shape[1])
-        x = packed.fixed + torch.cat([frames, nothing]).index_select(0, packed.source)
+        # Position N of the frames is zeros: nothing is added to a prefix.
+        frames = torch.cat([frames, frames.new_zeros(1, frames.shape[1])])
+        x = packed.fixed + frames.index_select(0, packed.source)
         hidden = self.runner(x[None], packed.lengths, self.scales[step])[0]
-        asked = [
-            self._guided(hidden, self.rows[row].length, starts)[masked]
+        masked_hidden = [
+            self._guided(hidden, self.branches[row].length, starts)[masked]
             for row, starts, masked in zip(state.rows, packed.starts, state.masked, strict=True)
         ]
-        return self.head(torch.cat(asked))
+        return self.head(torch.cat(masked_hidden))
 
     def _guided(self, hidden: Tensor, length: int, starts: tuple[int, int]) -> Tensor:
         """Return hidden states (T, H) of a row's frames."""
         conditional, unconditional = (hidden[start : start + length] for start in starts)
         if starts[1] < 0:
             return conditional
+        # In float32: the rescaling compares deviations, whatever the backbone computes in.
         both = conditional.float()[None], unconditional.float()[None]
         guided = guide(*both, self.settings.guidance_scale, self.settings.guidance_rescale)
         return guided[0].to(hidden.dtype)
 
-    def _pack(self, rows: Sequence[int]) -> _Packed:
-        first = [sum(row.length for row in self.rows[:index]) for index in range(len(self.rows) + 1)]
-        device = self.rows[rows[0]].conditional.added.device
-        lengths: list[int] = []
-        fixed: list[Tensor] = []
-        source: list[Tensor] = []
-        starts: list[list[int]] = []
-        for index in rows:
-            row = self.rows[index]
-            starts.append([])
-            for branch in (row.conditional, row.unconditional):
-                if branch is None:
-                    starts[-1].append(-1)
-                    continue
-                starts[-1].append(sum(lengths) + len(branch.prefix))
-                lengths.append(len(branch.prefix) + row.length)
-                fixed += [branch.prefix, branch.added]
-                # Made on the device: to send them there would be to wait for it.
-                source.append(torch.full((len(branch.prefix),), first[-1], device=device))
-                source.append(torch.arange(first[index], first[index + 1], device=device))
-        return _Packed(tuple(lengths), torch.cat(fixed), torch.cat(source), tuple((a, b) for a, b in starts))
-
 
 @dataclass(frozen=True)
 class Stage1Request:
-    """What stage 1 is asked for in a row.
+    """A row of stage 1.
 
     prompt: (P,) SSL tokens, P may be 0.
     length: frames T to generate.
@@ -161,44 +169,40 @@ def sample_ssl_tokens(
 ) -> list[Tensor]:
     """Return SSL tokens (T,) of each row. Guidance compares with the model that sees neither prompt nor phones."""
     device, dtype = model.mask_emb.weight.device, model.mask_emb.weight.dtype
-    runner = runner or Runner(model.diff_estimator)
     denoise = BranchDenoiser(
-        runner,
+        runner or Runner(model.diff_estimator),
         model.diff_estimator.norm_scales(schedule(settings.num_steps).to(device), dtype),
-        [_stage1_row(model, request, settings) for request in requests],
-        lambda tokens, mask: model.embed(tokens, mask),
+        [stage1_branches(model, request, settings) for request in requests],
+        model.embed,
         model.to_logit,
         settings,
     )
     return mask_predict(denoise, [request.length for request in requests], settings, noises, device)
 
 
-def _stage1_row(model: Stage1, request: Stage1Request, settings: Sampling) -> Row:
+def stage1_branches(model: Stage1, request: Stage1Request, settings: Sampling) -> RowBranches:
+    """Return the branches of a row: phones, then the prompt's tokens, before the frames; the condition on both."""
     prompt_length, embedding = len(request.prompt), model.mask_emb.weight
     added = embedding.new_zeros(prompt_length + request.length, embedding.shape[1])
     if request.condition is not None:
         added = model.adapted(request.condition.to(embedding.dtype))
     prompt = model.embed(request.prompt, torch.zeros_like(request.prompt, dtype=torch.bool)) + added[:prompt_length]
     phones = embedding[:0] if request.phones is None else model.phone_prefix(request.phones)
-    row = Row(Branch(torch.cat([phones, prompt]), added[prompt_length:]))
-    # Without prompt and phones both branches of the guidance are the same.
-    if settings.guidance_scale == 0 or not len(row.conditional.prefix):
-        return row
-    return replace(row, unconditional=Branch(embedding[:0], row.conditional.added))
+    return RowBranches.of(Branch(torch.cat([phones, prompt]), added[prompt_length:]), settings)
 
 
 @dataclass(frozen=True)
 class Stage2Request:
-    """What stage 2 is asked for in a row.
+    """A row of stage 2.
 
     ssl_tokens: (P + T,).
     prompt: (P, Q) acoustic tokens, P may be 0.
-    given: (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows.
+    lower_layers: (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows.
     """
 
     ssl_tokens: Tensor
     prompt: Tensor
-    given: Tensor
+    lower_layers: Tensor
 
 
 @torch.no_grad()
@@ -210,52 +214,44 @@ def sample_acoustic_tokens(
     noises: Sequence[Noise],
     runner: Runner | None = None,
 ) -> list[Tensor]:
-    """Return acoustic tokens (T, Q) of each row: the given layers, then one layer after another.
+    """Return acoustic tokens (T, Q) of each row: the lower layers, then one layer after another.
 
-    `steps` holds the number of steps of each layer, those of given layers included.
+    `steps` holds the number of steps of each layer, those of lower layers included.
     """
     runner = runner or Runner(model.diff_estimator)
-    known = [request.given for request in requests]
+    device, dtype = model.mask_emb.weight.device, model.mask_emb.weight.dtype
+    layers = [request.lower_layers for request in requests]
+    lengths = [len(tokens) for tokens in layers]
     scales: dict[int, Tensor] = {}
-    for layer in range(known[0].shape[1], model.config.num_quantizers):
-        if steps[layer] not in scales:
-            scales[steps[layer]] = _scales(model.diff_estimator, model.mask_emb.weight, steps[layer])
-        rows = [_stage2_row(model, *pair, layer, settings) for pair in zip(requests, known, strict=True)]
-        denoise = _layer_denoiser(model, layer, rows, settings, scales[steps[layer]], runner)
-        lengths, layer_settings = [len(tokens) for tokens in known], replace(settings, num_steps=steps[layer])
-        new = mask_predict(denoise, lengths, layer_settings, noises, known[0].device)
-        known = [torch.cat([tokens, more[:, None]], dim=1) for tokens, more in zip(known, new, strict=True)]
-    return known
+    for layer in range(layers[0].shape[1], model.config.num_quantizers):
+        num_steps = steps[layer]
+        if num_steps not in scales:
+            scales[num_steps] = model.diff_estimator.norm_scales(schedule(num_steps).to(device), dtype)
+        denoise = BranchDenoiser(
+            runner,
+            scales[num_steps],
+            [_stage2_branches(model, *pair, layer, settings) for pair in zip(requests, layers, strict=True)],
+            partial(_layer_embeddings, model, layer),
+            model.to_logits[layer],
+            settings,
+        )
+        sampled = mask_predict(denoise, lengths, replace(settings, num_steps=num_steps), noises, device)
+        layers = [torch.cat([lower, new[:, None]], dim=1) for lower, new in zip(layers, sampled, strict=True)]
+    return layers
 
 
-def _scales(backbone: Backbone, like: Tensor, num_steps: int) -> Tensor:
-    return backbone.norm_scales(schedule(num_steps).to(like.device), like.dtype)
+def _layer_embeddings(model: SemanticToAcoustic, layer: int, tokens: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask[:, None], model.mask_emb.weight, model.token_emb[layer](tokens))
 
 
-def _layer_denoiser(
-    model: SemanticToAcoustic, layer: int, rows: Sequence[Row], settings: Sampling, scales: Tensor, runner: Runner
-) -> BranchDenoiser:
-    def embed(tokens: Tensor, mask: Tensor) -> Tensor:
-        return torch.where(mask[:, None], model.mask_emb.weight, model.token_emb[layer](tokens))
-
-    return BranchDenoiser(runner, scales, rows, embed, model.to_logits[layer], settings)
-
-
-def _stage2_row(
-    model: SemanticToAcoustic, request: Stage2Request, known: Tensor, layer: int, settings: Sampling
-) -> Row:
-    """Return what stays while a layer is sampled, given the layers below it, `known` (T, layer)."""
+def _stage2_branches(
+    model: SemanticToAcoustic, request: Stage2Request, lower: Tensor, layer: int, settings: Sampling
+) -> RowBranches:
+    """Return the branches of a row while a layer is sampled, after the layers below it (T, layer)."""
     prompt_length = len(request.prompt)
     condition = model.adapted(request.ssl_tokens, layer)
-    prompt = model.embed(
-        request.prompt,
-        torch.zeros_like(request.prompt[:, 0], dtype=torch.bool),
-        layer,
-        torch.ones_like(request.prompt[:, 0], dtype=torch.bool),
-    )
-    added = condition[prompt_length:] + model.other_layers(known, layer)
-    row = Row(Branch(prompt + condition[:prompt_length], added))
-    # Without a prompt both branches of the guidance are the same.
-    if settings.guidance_scale == 0 or not prompt_length:
-        return row
-    return replace(row, unconditional=Branch(prompt[:0], added))
+    is_prompt = torch.ones_like(request.prompt[:, 0], dtype=torch.bool)
+    prompt = model.embed(request.prompt, ~is_prompt, layer, is_prompt)
+    # Each layer sees the SSL tokens, and the prompt in all layers; above itself, the frames are masked.
+    added = condition[prompt_length:] + model.other_layers(lower, layer)
+    return RowBranches.of(Branch(prompt + condition[:prompt_length], added), settings)
