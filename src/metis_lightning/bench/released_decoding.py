@@ -79,7 +79,7 @@ def _released_speech(stages: TwoStages, request: Request, settings: Settings, no
         speech = decoded_speech(stages.tokenizer, row, ssl_tokens, acoustic)
     for hook in hooks:
         hook.remove()
-    return replace(speech, timing=Timing(clock.seconds, {stage: passes[stage] for stage in models}))
+    return replace(speech, timing=Timing(clock.seconds, dict(passes)))
 
 
 @torch.no_grad()
