@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from metis_lightning.data.media.audio import resample
+from metis_lightning.metrics.metric import MetricValue, WerValue
 from metis_lightning.metrics.protocols import SuiteOptions
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue, WerValue
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.types import WAVE_RATE
 
 NO_ASR = "no ASR in this test"
@@ -33,18 +33,18 @@ class QuickPool:
     def fingerprint(self) -> dict[str, str]:
         return {"protocol": self.options.protocol}
 
-    def submit(self, utterance: Utterance) -> Future[dict[str, MetricValue]]:
+    def submit(self, utterance: ScoringItem) -> Future[dict[str, MetricValue]]:
         scored: Future[dict[str, MetricValue]] = Future()
         scored.set_result(self.score(utterance))
         return scored
 
-    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
+    def score(self, utterance: ScoringItem) -> dict[str, MetricValue]:
         wave = resample(np.asarray(utterance.generated), utterance.sample_rate, WAVE_RATE)
         empty = MetricValue(None, "the signal is empty")
         level = MetricValue(float(wave.square().mean().sqrt())) if len(wave) else empty
         return {"LEVEL": level, "MSE": self._error(utterance, wave), "WER_none": WerValue(None, NO_ASR)}
 
-    def _error(self, utterance: Utterance, wave: torch.Tensor) -> MetricValue:
+    def _error(self, utterance: ScoringItem, wave: torch.Tensor) -> MetricValue:
         if utterance.reference is None:
             return MetricValue(None, "no reference")
         reference = resample(np.asarray(utterance.reference), utterance.rate_of("reference"), WAVE_RATE)
@@ -59,7 +59,7 @@ class Interrupted(QuickPool):
 
     scored = 0
 
-    def submit(self, utterance: Utterance) -> Future[dict[str, MetricValue]]:
+    def submit(self, utterance: ScoringItem) -> Future[dict[str, MetricValue]]:
         Interrupted.scored += 1
         if Interrupted.scored == 3:
             raise KeyboardInterrupt

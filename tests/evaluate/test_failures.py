@@ -23,11 +23,10 @@ from metis_lightning.evaluate.results.significance import compare_rows
 from metis_lightning.evaluate.run import test_sets
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables.main import write_tables
+from metis_lightning.metrics.metric import MetricError, MetricValue, measure
 from metis_lightning.metrics.protocols import caps_loops
 from metis_lightning.metrics.si_sdr import si_sdr
-from metis_lightning.metrics.signal import as_array
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricError, MetricValue, measure
+from metis_lightning.metrics.signal import ScoringItem, as_array
 from metis_lightning.metrics.word_scores import WordScores
 from metis_lightning.types import TestItem, Trial
 from quick_pool import QuickPool
@@ -85,7 +84,7 @@ class HearingPool(QuickPool):
 
     protocol = "offline"
 
-    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
+    def score(self, utterance: ScoringItem) -> dict[str, MetricValue]:
         hears = Hears(utterance.id)
         words = WordScores(hears, "none", caps_loops(self.protocol))  # type: ignore[arg-type]
 

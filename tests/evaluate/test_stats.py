@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from metis_lightning.evaluate.results.intervals import mean_interval
 from metis_lightning.evaluate.results.stats import NOT_MEASURED, summarize, summary_of
-from metis_lightning.metrics.si_sdr import INFINITE
+from metis_lightning.metrics.metric import INFINITE
 
 
 def row(

@@ -18,8 +18,8 @@ from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run import systems
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import WavFolder
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.metrics.suite import Suite, SuiteOptions
-from metis_lightning.metrics.utterance import Utterance
 from odd_audio import apple_double, make_pipe, write
 from quick_pool import NO_ASR, QuickPool
 
@@ -165,7 +165,7 @@ def test_the_real_metrics_have_every_column_for_nothing_too() -> None:
     suite = Suite(SuiteOptions(task="se", asr=(), speakers=()))
     heard = torch.sin(torch.arange(24_000) / 20)
     whole, nothing = (
-        suite.score(Utterance("id", wave, 24_000, reference=heard)) for wave in (heard * 0.5 + 0.1, heard[:0])
+        suite.score(ScoringItem("id", wave, 24_000, reference=heard)) for wave in (heard * 0.5 + 0.1, heard[:0])
     )
     assert list(whole) == list(nothing)
     assert {value.error for value in nothing.values()} == {"the signal is empty"}

@@ -18,7 +18,7 @@ from metis_lightning.metrics.dnsmos import (
     windows,
 )
 from metis_lightning.metrics.dnsmos_p835 import session
-from metis_lightning.metrics.values import MetricError
+from metis_lightning.metrics.metric import MetricError
 
 SHORT = "if-sara_0069"
 

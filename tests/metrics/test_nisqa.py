@@ -11,8 +11,8 @@ from torchmetrics.functional.audio import nisqa as theirs
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.nisqa import COLUMNS, Nisqa, NisqaMetric
-from metis_lightning.metrics.values import MetricError
 
 # As nisqa.tar describes itself, without what only training read.
 ARGS: dict[str, Any] = {

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.metrics.suite import Suite
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue
 
 FAST = SuiteOptions(asr=(), speakers=(), task="se")
 
@@ -36,9 +36,9 @@ def pool() -> Iterator[ScoringPool]:
 
 def test_numbers_are_those_of_a_suite_here(pool: ScoringPool, clean: np.ndarray, noisy: np.ndarray) -> None:
     items = [
-        Utterance("a", torch.from_numpy(noisy), 16_000, reference=torch.from_numpy(clean)),
-        Utterance("b", torch.zeros(16_000), 16_000, reference=torch.from_numpy(clean)),
-        Utterance("c", torch.from_numpy(clean), 16_000),
+        ScoringItem("a", torch.from_numpy(noisy), 16_000, reference=torch.from_numpy(clean)),
+        ScoringItem("b", torch.zeros(16_000), 16_000, reference=torch.from_numpy(clean)),
+        ScoringItem("c", torch.from_numpy(clean), 16_000),
     ]
     futures = [pool.submit(item) for item in items]
     suite = Suite(FAST)
@@ -49,10 +49,10 @@ def test_numbers_are_those_of_a_suite_here(pool: ScoringPool, clean: np.ndarray,
 
 def test_a_process_that_dies_names_the_utterance_and_is_replaced(pool: ScoringPool, clean: np.ndarray) -> None:
     futures = [
-        pool.submit(Utterance("fine-1", clean, 16_000)),
-        pool.submit(Utterance("evil-7", clean, 16_000, text=Deadly())),  # type: ignore[arg-type]
-        pool.submit(Utterance("fine-2", clean, 16_000)),
-        pool.submit(Utterance("fine-3", clean, 16_000)),
+        pool.submit(ScoringItem("fine-1", clean, 16_000)),
+        pool.submit(ScoringItem("evil-7", clean, 16_000, text=Deadly())),  # type: ignore[arg-type]
+        pool.submit(ScoringItem("fine-2", clean, 16_000)),
+        pool.submit(ScoringItem("fine-3", clean, 16_000)),
     ]
     with pytest.raises(UserError, match="a scoring process died on the utterance evil-7"):
         futures[1].result()
@@ -61,7 +61,7 @@ def test_a_process_that_dies_names_the_utterance_and_is_replaced(pool: ScoringPo
 
 def test_bugs_come_back_with_their_utterance(pool: ScoringPool) -> None:
     with pytest.raises(ValueError, match="one utterance") as caught:
-        pool.submit(Utterance("item-7", np.zeros((1, 16_000)), 16_000)).result()
+        pool.submit(ScoringItem("item-7", np.zeros((1, 16_000)), 16_000)).result()
     assert "while scoring item-7" in caught.value.__notes__
 
 
@@ -69,7 +69,7 @@ def test_waiting_utterances_are_bounded(pool: ScoringPool, clean: np.ndarray) ->
     submitted: list[Future[dict[str, MetricValue]]] = []
     most = 0
     for number in range(12):
-        submitted.append(pool.submit(Utterance(str(number), clean, 16_000)))
+        submitted.append(pool.submit(ScoringItem(str(number), clean, 16_000)))
         most = max(most, sum(not future.done() for future in submitted))
     assert most <= 2 * 3
     assert all(future.result() for future in submitted)
@@ -87,7 +87,7 @@ def test_leaving_the_block_ends_the_processes(clean: np.ndarray) -> None:
 
     with pytest.raises(KeyError), ScoringPool(FAST, processes=1) as pool:
         for number in range(3):
-            pool.submit(Utterance(str(number), clean, 16_000))
+            pool.submit(ScoringItem(str(number), clean, 16_000))
         raise KeyError
     deadline = time.monotonic() + 20
     while multiprocessing.active_children() and time.monotonic() < deadline:

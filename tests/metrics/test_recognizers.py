@@ -14,6 +14,7 @@ import torch
 from transformers import AutoProcessor, HubertForCTC, WhisperForConditionalGeneration
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import model_folder, model_name
 from metis_lightning.metrics.recognizers import paraformer as asr_paraformer
 from metis_lightning.metrics.recognizers.base import tiny_model_folder
@@ -22,7 +23,6 @@ from metis_lightning.metrics.recognizers.ctc import HubertCtc
 from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper
 from metis_lightning.metrics.recognizers.paraformer import Paraformer
 from metis_lightning.metrics.recognizers.whisper import PUBLISHED, Whisper
-from metis_lightning.metrics.values import MetricError
 from tiny_metric_models import make_hubert, make_whisper
 
 

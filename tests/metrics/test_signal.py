@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import (
     as_array,
     same_length,
@@ -10,7 +11,6 @@ from metis_lightning.metrics.signal import (
     utterances,
     with_sound,
 )
-from metis_lightning.metrics.values import MetricError
 
 
 def test_tensors_and_arrays_are_the_same() -> None:

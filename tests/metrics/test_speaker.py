@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import to_metric_rate
 from metis_lightning.metrics.sim import SimMetric, speaker_similarity
 from metis_lightning.metrics.speakers.ge2e import WEIGHTS, Ge2eEncoder, partial_starts, raise_volume
-from metis_lightning.metrics.values import MetricError
 
 
 @pytest.fixture(scope="module")

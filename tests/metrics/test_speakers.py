@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector, WavLMModel
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.speakers.base import speaker_encoder
 from metis_lightning.metrics.speakers.speechbrain_ecapa import SpeechBrainEcapa
 from metis_lightning.metrics.speakers.wavlm import LARGE, WavLmEcapa, WavLmEcapaNetwork
 from metis_lightning.metrics.speakers.xvector import WavLmXVector
-from metis_lightning.metrics.values import MetricError
 from tiny_metric_models import ENCODER, make_xvector
 
 SIZES = {**LARGE, **ENCODER, "conv_bias": False}

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricValue, WerValue
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.protocols import resolve
 from metis_lightning.metrics.recognizers.base import FasterWhisperTiny
 from metis_lightning.metrics.si_sdr import si_sdr
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.metrics.stoi import stoi
-from metis_lightning.metrics.suite import Suite, SuiteOptions, Waves
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue, WerValue
+from metis_lightning.metrics.suite import Suite, SuiteOptions
 
 COLUMNS = [
     "DNSMOS_SIG",
@@ -63,7 +63,7 @@ def signals(speech: Callable[[str], np.ndarray], clean: np.ndarray, noisy: np.nd
 def test_all_columns_have_values(
     suite: Suite, signals: dict[str, Tensor], clean: np.ndarray, noisy: np.ndarray
 ) -> None:
-    scores = suite.score(Utterance("item", **signals, sample_rate=16_000, text="I have no idea what was said here."))
+    scores = suite.score(ScoringItem("item", **signals, sample_rate=16_000, text="I have no idea what was said here."))
     assert list(scores) == COLUMNS
     assert all(score.error is None for score in scores.values())
     values = {name: score.value for name, score in scores.items()}
@@ -79,7 +79,7 @@ def test_all_columns_have_values(
 
 
 def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: dict[str, Tensor]) -> None:
-    scores = suite.score(Utterance("item", signals["generated"], 16_000, text="Bonjour.", language="fr"))
+    scores = suite.score(ScoringItem("item", signals["generated"], 16_000, text="Bonjour.", language="fr"))
     assert list(scores) == COLUMNS
     assert {name: score.error for name, score in scores.items() if score.value is None} == {
         **dict.fromkeys(["PESQ", "PESQ_NB", "STOI", "ESTOI", "SI_SDR"], "no reference"),
@@ -91,19 +91,19 @@ def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: di
 
 def test_broken_audio_is_null_everywhere(suite: Suite, signals: dict[str, Tensor]) -> None:
     broken = signals["generated"] * torch.nan
-    scores = suite.score(Utterance("item", **{**signals, "generated": broken}, sample_rate=16_000, text="a"))
+    scores = suite.score(ScoringItem("item", **{**signals, "generated": broken}, sample_rate=16_000, text="a"))
     assert {score.error for score in scores.values()} == {"the signal has samples that are not finite"}
 
 
 def test_signals_are_resampled_and_cropped() -> None:
-    waves = Waves(Utterance("a", torch.ones(24_000 - 1200), 24_000, reference=torch.ones(24_000)))
-    assert [wave.shape for wave in waves.pair()] == [(15_200,), (15_200,)]
-    assert waves["reference"].shape == (16_000,)
+    item = ScoringItem("a", torch.ones(24_000 - 1200), 24_000, reference=torch.ones(24_000))
+    assert [wave.shape for wave in item.pair()] == [(15_200,), (15_200,)]
+    assert item.wave("reference").shape == (16_000,)
 
 
 def test_bugs_are_not_swallowed(suite: Suite) -> None:
     with pytest.raises(ValueError, match="one utterance") as caught:
-        suite.score(Utterance("item-7", torch.zeros(1, 16_000), 16_000))
+        suite.score(ScoringItem("item-7", torch.zeros(1, 16_000), 16_000))
     assert caught.value.__notes__ == ["while scoring item-7"]
 
 
@@ -123,7 +123,7 @@ def test_unknown_protocol() -> None:
 
 def test_similarities_and_timing_are_as_the_task_has_them() -> None:
     columns = {
-        task: list(Suite(SuiteOptions(task=task, asr=())).score(Utterance("a", torch.zeros(0), 16_000)))
+        task: list(Suite(SuiteOptions(task=task, asr=())).score(ScoringItem("a", torch.zeros(0), 16_000)))
         for task in ("tts", "se", "tse")
     }
     dnsmos = ["DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"]
@@ -135,7 +135,7 @@ def test_similarities_and_timing_are_as_the_task_has_them() -> None:
 
 def test_speed_is_there_where_it_is_known(suite: Suite, signals: dict[str, Tensor]) -> None:
     generated = signals["generated"]
-    scores = suite.score(Utterance("a", generated, 16_000, seconds=2.0, num_steps=30))
+    scores = suite.score(ScoringItem("a", generated, 16_000, seconds=2.0, num_steps=30))
     assert scores["RTF"].value == pytest.approx(2.0 * 16_000 / len(generated))
     assert scores["STEPS"].value == 30
 
@@ -156,7 +156,7 @@ def test_speed_is_there_where_it_is_known(suite: Suite, signals: dict[str, Tenso
 def test_planted_failures_have_reasons(
     suite: Suite, signals: dict[str, Tensor], broken: Tensor, reasons: dict[str, str]
 ) -> None:
-    scores = suite.score(Utterance("a", **{**signals, "generated": broken}, sample_rate=16_000, text="A word."))
+    scores = suite.score(ScoringItem("a", **{**signals, "generated": broken}, sample_rate=16_000, text="A word."))
     assert list(scores) == COLUMNS
     for column, reason in reasons.items():
         assert scores[column].value == (1.0 if column.startswith("WER") else None)
@@ -167,7 +167,7 @@ def test_reference_without_speech_is_pesqs_reason(suite: Suite) -> None:
     # 19 ms of a tone are sound, but no utterance to PESQ.
     beep = torch.zeros(32_000)
     beep[16_000:16_300] = 0.1 * torch.sin(2 * torch.pi * 500 * torch.arange(300) / 16_000)
-    scores = suite.score(Utterance("a", beep, 16_000, reference=beep))
+    scores = suite.score(ScoringItem("a", beep, 16_000, reference=beep))
     assert scores["PESQ_NB"] == MetricValue(None, "PESQ: No utterances detected")
     assert scores["PESQ"] == MetricValue(None, "PESQ: No utterances detected")
 
@@ -177,7 +177,7 @@ def test_a_loop_counts_as_all_words_with_what_was_heard(
 ) -> None:
     loop = "and then " * 40
     monkeypatch.setattr(FasterWhisperTiny, "transcribe", lambda *_: loop)
-    scores = suite.score(Utterance("a", signals["generated"], 16_000, text="And then it rained."))
+    scores = suite.score(ScoringItem("a", signals["generated"], 16_000, text="And then it rained."))
     heard = scores["WER_tiny.en"]
     assert isinstance(heard, WerValue)
     assert (heard.value, heard.words, heard.hypothesis) == (1.0, 4, loop)

@@ -5,8 +5,8 @@ import jiwer
 import pytest
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.text import normalizer
-from metis_lightning.metrics.values import MetricError
 from metis_lightning.metrics.wer import (
     CerMetric,
     WerMetric,

@@ -1,7 +1,7 @@
 import jiwer
 import pytest
 
-from metis_lightning.metrics.values import MetricError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.wer import WerMetric, WordErrors, english_normalizer, word_errors
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from metis_lightning.metrics.metric import CerValue, MetricError, WerValue
 from metis_lightning.metrics.protocols import caps_loops
-from metis_lightning.metrics.values import CerValue, MetricError, WerValue
 from metis_lightning.metrics.word_scores import WordScores
 
 TEXT = "A quick brown fox jumps, they say."

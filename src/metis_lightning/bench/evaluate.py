@@ -28,12 +28,11 @@ from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.dnsmos import COLUMNS, model_files
+from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.packages import require
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
-from metis_lightning.metrics.signal import METRIC_RATE
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue
+from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem
 
 TOLERANCES = {
     **dict.fromkeys(COLUMNS, 1e-3),
@@ -82,7 +81,7 @@ def run_bench_evaluate(options: Namespace) -> None:
         raise UserError(f"bench evaluate: not the same numbers for {', '.join(wrong)}; check the installed versions")
 
 
-def make_clips(seconds: float) -> Iterator[Utterance]:
+def make_clips(seconds: float) -> Iterator[ScoringItem]:
     """Yield clips of the starter corpus without end: speech of one voice after another, noisier from clip to clip.
 
     A clip is the clean speech as `reference`, and with white noise at 20, 10, 5 or 0 dB as `generated`, at 16 kHz.
@@ -95,11 +94,11 @@ def make_clips(seconds: float) -> Iterator[Utterance]:
             clean, rest = rest[:size].copy(), rest[size:]
             level = clean.std() * 10 ** (-(20, 10, 5, 0)[number % 4] / 20)
             noisy = clean + level * rng.standard_normal(size).astype(np.float32)
-            yield Utterance(f"clip-{number}", noisy, METRIC_RATE, reference=clean)
+            yield ScoringItem(f"clip-{number}", noisy, METRIC_RATE, reference=clean)
             number += 1
 
 
-def score_all(pool: ScoringPool, clips: Iterator[Utterance] | Sequence[Utterance]) -> Iterator[Values]:
+def score_all(pool: ScoringPool, clips: Iterator[ScoringItem] | Sequence[ScoringItem]) -> Iterator[Values]:
     """Yield the metrics of clips, in order, never holding more results than the pool has room for."""
     waiting: deque[Future[dict[str, MetricValue]]] = deque()
     for clip in clips:
@@ -131,7 +130,7 @@ class TorchMetrics:
         # It would download them otherwise.
         dnsmos.DNSMOS_DIR = self._folder.name
 
-    def __call__(self, clip: Utterance) -> Values:
+    def __call__(self, clip: ScoringItem) -> Values:
         """Score one clip."""
         from torchmetrics.functional import audio
         from torchmetrics.functional.audio.dnsmos import deep_noise_suppression_mean_opinion_score

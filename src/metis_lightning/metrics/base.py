@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import to_metric_rate, utterances
-from metis_lightning.metrics.values import MetricError
 
 
 class UtteranceMean(Metric):

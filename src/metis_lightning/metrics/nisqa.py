@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.base import UtteranceMean
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import RESAMPLER, Wave, utterances, with_sound
-from metis_lightning.metrics.values import MetricError
 from metis_lightning.tokens.mel import slaney_filters
 
 COLUMNS = ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD")

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 
 from metis_lightning.metrics.base import PairMean
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.packages import require
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, sounding_pair
-from metis_lightning.metrics.values import MetricError
 
 Band = Literal["wb", "nb"]
 

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
 from metis_lightning.metrics import worker
+from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.protocols import SuiteOptions
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricValue
+from metis_lightning.metrics.signal import ScoringItem
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ class ScoringPool:
         while not self._free.empty():
             self._free.get().end()
 
-    def submit(self, utterance: Utterance) -> Future[dict[str, MetricValue]]:
+    def submit(self, utterance: ScoringItem) -> Future[dict[str, MetricValue]]:
         """Score an utterance in some process; blocks while many wait already.
 
         Returns:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from metis_lightning.metrics.base import PairMean
+from metis_lightning.metrics.metric import INFINITE, MetricError
 from metis_lightning.metrics.signal import Wave, sounding_pair
-from metis_lightning.metrics.values import MetricError
-
-INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
-"""The reason of what has no value because it is beyond all: JSON has no infinity, so rows say it in words."""
 
 
 def si_sdr(prediction: Wave, reference: Wave) -> float:

@@ -1,17 +1,19 @@
-"""Waveforms on their way into a metric: one utterance, mono, 16 kHz, finite.
+"""Waveforms on their way into a metric: one utterance, mono, 16 kHz, finite; and the item that is scored.
 
 Shape letters: B batch, S samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import soxr
 from torch import Tensor
 
-from metis_lightning.metrics.values import MetricError
+from metis_lightning.metrics.metric import MetricError
 
 METRIC_RATE = 16_000
 """Sample rate in Hz at which every metric listens."""
@@ -106,3 +108,83 @@ def utterances(waves: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]
     """
     for row, wave in enumerate(waves):
         yield wave if lengths is None else wave[: int(lengths[row])]
+
+
+_WAVES = {
+    "generated": "signal",
+    "reference": "reference",
+    "interferer": "interferer",
+    "prompt": "prompt",
+    "text_recording": "recording of the text",
+}
+"""Fields of an item that are waveforms, and what reasons call them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringItem:
+    """What is scored: signals, each (S,) of its own length and at its own rate, and the text that was meant.
+
+    Args:
+        id: named in errors.
+        generated: (S,) what the system said.
+        sample_rate: in Hz, of what was generated, and of all signals that are not in `rates`.
+        reference: the clean target; of the same length within 0.1 s for metrics that compare sample by sample.
+        interferer: another voice, which the result should not have.
+        prompt: the recording that says whose voice is wanted.
+        text: what is said, in `language`.
+        language: ISO 639-1.
+        seconds: time that it took to generate; None where that is not known or not to be in the results.
+        num_steps: sampling steps of both stages, likewise.
+        text_recording: a recording that stands in for the text: word errors are counted against its transcript.
+        rates: sample rates in Hz, by the names of these fields.
+    """
+
+    id: str
+    generated: Wave
+    sample_rate: int
+    reference: Wave | None = None
+    interferer: Wave | None = None
+    prompt: Wave | None = None
+    text: str | None = None
+    language: str = "en"
+    seconds: float | None = None
+    num_steps: int | None = None
+    text_recording: Wave | None = None
+    rates: Mapping[str, int] = field(default_factory=dict)
+    # Several metrics read a signal; it is resampled for the first of them.
+    _resampled: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+
+    def rate_of(self, name: str) -> int:
+        """Return the sample rate of a signal in Hz."""
+        return self.rates.get(name, self.sample_rate)
+
+    def wave(self, name: str) -> np.ndarray:
+        """Return the signal of a field, (S,) float32 at 16 kHz.
+
+        Raises:
+            MetricError: there is none, or it cannot be used.
+        """
+        if name not in self._resampled:
+            wave: Wave | None = getattr(self, name)
+            if wave is None:
+                raise MetricError(f"no {_WAVES[name]}")
+            self._resampled[name] = to_metric_rate(wave, self.rate_of(name), _WAVES[name])
+        return self._resampled[name]
+
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what was generated and the reference, at 16 kHz, cropped to the shorter.
+
+        Raises:
+            MetricError: there is no reference, one cannot be used, or they are not of one recording.
+        """
+        # What the test set lacks is said before what the system lacks.
+        reference = self.wave("reference")
+        return same_length(self.wave("generated"), reference)
+
+    def as_arrays(self) -> ScoringItem:
+        """Return it with numpy arrays for tensors: those are pickled by value, without a shared-memory file each."""
+        waves = {name: getattr(self, name) for name in _WAVES}
+        arrays: dict[str, Any] = {
+            name: wave.detach().cpu().numpy() for name, wave in waves.items() if isinstance(wave, Tensor)
+        }
+        return replace(self, **arrays)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from metis_lightning.metrics.values import MetricError
+from metis_lightning.metrics.metric import MetricError
 
 
 def real_time_factor(computed: float, spoken: float) -> float:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from metis_lightning.metrics.base import PairMean
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.packages import require
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, sounding_pair
-from metis_lightning.metrics.values import MetricError
 
 SEED = 0
 """ESTOI normalises silent bands too; as in pystoi, noise of 2e-16 keeps that defined. Ours is always the same."""

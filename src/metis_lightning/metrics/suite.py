@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from metis_lightning import texts
@@ -17,6 +16,7 @@ from metis_lightning.metrics import protocols, signal
 from metis_lightning.metrics import wer as loops
 from metis_lightning.metrics.dnsmos import COLUMNS as DNSMOS_COLUMNS
 from metis_lightning.metrics.dnsmos import Dnsmos, model_files
+from metis_lightning.metrics.metric import MetricError, MetricValue, measure
 from metis_lightning.metrics.nisqa import COLUMNS as NISQA_COLUMNS
 from metis_lightning.metrics.nisqa import Nisqa
 from metis_lightning.metrics.packages import require, versions
@@ -24,15 +24,14 @@ from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.protocols import PROTOCOLS, SuiteOptions
 from metis_lightning.metrics.recognizers.choice import Recognizers
 from metis_lightning.metrics.si_sdr import si_sdr
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.metrics.speakers.base import SpeakerEncoder, speaker_encoder
 from metis_lightning.metrics.speed import real_time_factor
 from metis_lightning.metrics.stoi import SEED, intelligibility
 from metis_lightning.metrics.text import NORMALIZERS
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import MetricError, MetricValue, measure
 from metis_lightning.metrics.word_scores import Recorded, WordScores
 
-__all__ = ["PROTOCOLS", "Suite", "SuiteOptions", "Waves"]
+__all__ = ["PROTOCOLS", "Suite", "SuiteOptions"]
 
 _PACKAGES = ("torch", "numpy", "soxr", "onnxruntime", "speechmos", "pesq", "pystoi", "jiwer")
 """For the record: the numbers are the same by every version that is let in."""
@@ -74,7 +73,7 @@ class Suite:
         """The column of the word error rate of English utterances, named by its recogniser; None if it is left out."""
         return self._words.column("en")
 
-    def score(self, utterance: Utterance) -> dict[str, MetricValue]:
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Score one utterance; every column is always there, null with a reason where it has no value.
 
         Of a signal in which nothing can be heard all words are deleted: WER and CER are 1, with the reason beside it.
@@ -87,62 +86,61 @@ class Suite:
             language has, the first a `WerValue`, and named WER_asr_… and CER_asr_… where the text is what that
             recogniser hears in a recording; RTF and STEPS if the utterance has them.
         """
-        waves = Waves(utterance)
         try:
             return {
-                **measure(DNSMOS_COLUMNS, lambda: self._dnsmos(waves["signal"])),
-                **self._quality(waves),
-                **self._intrusive(waves),
-                **{key: value for encoder in self._speakers for key, value in self._similar(encoder, waves).items()},
-                **self._words.score(lambda: waves["signal"], self._text(waves), utterance.language),
-                **_speed(utterance),
+                **measure(DNSMOS_COLUMNS, lambda: self._dnsmos(item.wave("generated"))),
+                **self._quality(item),
+                **self._intrusive(item),
+                **{key: value for encoder in self._speakers for key, value in self._similar(encoder, item).items()},
+                **self._words.score(lambda: item.wave("generated"), self._text(item), item.language),
+                **_speed(item),
             }
         except Exception as error:
-            error.add_note(f"while scoring {utterance.id}")
+            error.add_note(f"while scoring {item.id}")
             raise
 
-    def _text(self, waves: Waves) -> str | Recorded | None:
+    def _text(self, item: ScoringItem) -> str | Recorded | None:
         """Return what should be heard."""
-        if waves.utterance.text_recording is None:
-            return waves.utterance.text
-        return lambda: waves["recording of the text"]
+        if item.text_recording is None:
+            return item.text
+        return lambda: item.wave("text_recording")
 
-    def _quality(self, waves: Waves) -> dict[str, MetricValue]:
+    def _quality(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return NISQA."""
         nisqa = self._nisqa
         if nisqa is None:
             return {}
         if self.task.nisqa_rate == signal.METRIC_RATE:
-            return measure(NISQA_COLUMNS, lambda: nisqa(waves["signal"], signal.METRIC_RATE))
-        given = waves.utterance
+            return measure(NISQA_COLUMNS, lambda: nisqa(item.wave("generated"), signal.METRIC_RATE))
+        given = item
         return measure(NISQA_COLUMNS, lambda: nisqa(given.generated, given.sample_rate))
 
-    def _intrusive(self, waves: Waves) -> dict[str, MetricValue]:
+    def _intrusive(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return what compares sample by sample."""
         if not self.task.is_aligned:
             return {}
         return {
-            **measure(("PESQ",), lambda: (pesq(*waves.pair()),)),
-            **measure(("PESQ_NB",), lambda: (pesq(*waves.pair(), "nb"),)),
-            **measure(("STOI", "ESTOI"), lambda: intelligibility(*waves.pair())),
-            **measure(("SI_SDR",), lambda: (si_sdr(*waves.pair()),)),
+            **measure(("PESQ",), lambda: (pesq(*item.pair()),)),
+            **measure(("PESQ_NB",), lambda: (pesq(*item.pair(), "nb"),)),
+            **measure(("STOI", "ESTOI"), lambda: intelligibility(*item.pair())),
+            **measure(("SI_SDR",), lambda: (si_sdr(*item.pair()),)),
         }
 
-    def _similar(self, encoder: SpeakerEncoder, waves: Waves) -> dict[str, MetricValue]:
+    def _similar(self, encoder: SpeakerEncoder, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the similarities of one encoder."""
 
         @cache
         def embed(name: str) -> Tensor:
-            wave = waves[name]
+            wave = item.wave(name)
             try:
                 return encoder.embed(wave)
             except MetricError as error:
                 # Encoders call whatever they hear the signal.
-                raise MetricError(str(error) if name == "signal" else f"the {name}: {error}") from error
+                raise MetricError(str(error) if name == "generated" else f"the {name}: {error}") from error
 
         def similarity(name: str) -> float:
             other = embed(name)
-            return float(embed("signal") @ other)
+            return float(embed("generated") @ other)
 
         ways = {
             "prompt": ("SIM", lambda: (similarity("prompt"),)),
@@ -185,49 +183,10 @@ class Suite:
         }
 
 
-class Waves:
-    """The signals of one utterance at 16 kHz, resampled when first asked for."""
-
-    def __init__(self, utterance: Utterance) -> None:
-        """Keep the signals as given."""
-        self.utterance = utterance
-        self._given = {
-            "signal": (utterance.generated, "generated"),
-            "reference": (utterance.reference, "reference"),
-            "interferer": (utterance.interferer, "interferer"),
-            "prompt": (utterance.prompt, "prompt"),
-            "recording of the text": (utterance.text_recording, "text_recording"),
-        }
-        self._ready: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Return one signal, (S,) float32.
-
-        Raises:
-            MetricError: it was not given, or it cannot be used.
-        """
-        if name not in self._ready:
-            wave, field = self._given[name]
-            if wave is None:
-                raise MetricError(f"no {name}")
-            self._ready[name] = signal.to_metric_rate(wave, self.utterance.rate_of(field), name)
-        return self._ready[name]
-
-    def pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return signal and reference, cropped to the shorter.
-
-        Raises:
-            MetricError: one was not given or cannot be used, or they are not of one recording.
-        """
-        # What the test set lacks is said before what the system lacks.
-        reference = self["reference"]
-        return signal.same_length(self["signal"], reference)
-
-
-def _speed(utterance: Utterance) -> dict[str, MetricValue]:
+def _speed(item: ScoringItem) -> dict[str, MetricValue]:
     """Return the real-time factor and the steps, where they are known."""
-    seconds, steps = utterance.seconds, utterance.num_steps
-    spoken = len(utterance.generated) / utterance.sample_rate
+    seconds, steps = item.seconds, item.num_steps
+    spoken = len(item.generated) / item.sample_rate
     return {
         **({} if seconds is None else measure(("RTF",), lambda: (real_time_factor(seconds, spoken),))),
         **({} if steps is None else {"STEPS": MetricValue(float(steps))}),

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Callable
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.packages import require
-from metis_lightning.metrics.values import MetricError
 from metis_lightning.texts import clean_text, unify_apostrophes
 
 Normalizer = Callable[[str], str]

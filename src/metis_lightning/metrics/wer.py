@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.packages import require
 from metis_lightning.metrics.text import Normalizer, english_normalizer, normalizer
-from metis_lightning.metrics.values import MetricError
 
 MAX_COMPRESSION_RATIO = 2.4
 """Bytes of the text over bytes that zlib makes of it, above which Whisper's own decoding counts a text as a failure

@@ -9,12 +9,12 @@ from functools import cache
 
 import numpy as np
 
+from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, WerValue
 from metis_lightning.metrics.packages import require
 from metis_lightning.metrics.recognizers.base import AsrBackend
 from metis_lightning.metrics.recognizers.choice import Recognizers
 from metis_lightning.metrics.signal import with_sound
 from metis_lightning.metrics.text import Normalizer, normalizer, simplified
-from metis_lightning.metrics.values import CerValue, MetricError, MetricValue, WerValue
 from metis_lightning.metrics.wer import WordErrors, loop_in, word_errors
 
 NO_TEXT = "no reference text"

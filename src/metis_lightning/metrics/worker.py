@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from metis_lightning.metrics.protocols import SuiteOptions
 
 if TYPE_CHECKING:
+    from metis_lightning.metrics.metric import MetricValue
+    from metis_lightning.metrics.signal import ScoringItem
     from metis_lightning.metrics.suite import Suite
-    from metis_lightning.metrics.utterance import Utterance
-    from metis_lightning.metrics.values import MetricValue
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -33,7 +33,7 @@ def start(options: SuiteOptions) -> None:
     Worker.suite = Suite(options)
 
 
-def score(utterance: Utterance) -> dict[str, MetricValue]:
+def score(utterance: ScoringItem) -> dict[str, MetricValue]:
     """Score one utterance with the suite of this process."""
     return _suite().score(utterance)
 

@@ -14,7 +14,7 @@ from metis_lightning.evaluate.results.comparison import Comparison, Entry
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.stats import failed_of
 from metis_lightning.evaluate.tables.matching import Measured
-from metis_lightning.metrics.si_sdr import INFINITE
+from metis_lightning.metrics.metric import INFINITE
 from metis_lightning.types import WAVE_RATE
 
 MAX_BYTES = 64_000_000

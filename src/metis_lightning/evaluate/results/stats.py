@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from metis_lightning.evaluate.results.intervals import Interval, mean_interval
-from metis_lightning.metrics.si_sdr import INFINITE
+from metis_lightning.metrics.metric import INFINITE
 
 Row = dict[str, Any]
 

@@ -12,9 +12,15 @@ from metis_lightning.evaluate.results.stats import OF_THE_TEST_SET
 from metis_lightning.evaluate.run.outputs import Output
 from metis_lightning.evaluate.run.plan import Job
 from metis_lightning.evaluate.run.tasks import task_of
-from metis_lightning.metrics.si_sdr import INFINITE
-from metis_lightning.metrics.utterance import Utterance
-from metis_lightning.metrics.values import ErrorRate, MetricValue, WerValue, character_errors_of, word_errors_of
+from metis_lightning.metrics.metric import (
+    INFINITE,
+    ErrorRate,
+    MetricValue,
+    WerValue,
+    character_errors_of,
+    word_errors_of,
+)
+from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.task_table import task_named
 from metis_lightning.types import Recording, TestItem
 
@@ -112,7 +118,7 @@ def _compared(wer: WerValue) -> Row:
     return {} if wer.compared is None else dict(zip(("text", "hypothesis"), wer.compared, strict=True))
 
 
-def utterance_of(task: str, job: Job, item: TestItem, output: Output) -> Utterance:
+def utterance_of(task: str, job: Job, item: TestItem, output: Output) -> ScoringItem:
     """Return what the metrics are given of an item and what a system made of it: no samples if they are at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
     is_compared = task_of(task, job.trial).is_aligned or not task_named(task).is_aligned
@@ -122,7 +128,7 @@ def utterance_of(task: str, job: Job, item: TestItem, output: Output) -> Utteran
     recorded: dict[str, Recording]
     recorded = {name: found for name, field in fields.items() if (found := item.recording(field)) is not None}
     waves: dict[str, Any] = {name: each.wave for name, each in recorded.items()}
-    return Utterance(
+    return ScoringItem(
         id=item.id,
         generated=output.samples()[: 0 if output.fault else None],
         sample_rate=output.rate,

@@ -18,8 +18,8 @@ from metis_lightning.evaluate.run.outputs import Output, Run, timed
 from metis_lightning.evaluate.run.plan import Job, Plan
 from metis_lightning.evaluate.run.rows import Unscored, utterance_of
 from metis_lightning.evaluate.run.systems import System
+from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.pool import ScoringPool
-from metis_lightning.metrics.values import MetricValue
 
 _LINE_EVERY = 20
 

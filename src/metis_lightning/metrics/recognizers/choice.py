@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.recognizers.base import AsrBackend, FasterWhisperTiny, PocketSphinx, offline_asr
 from metis_lightning.metrics.recognizers.ctc import HubertCtc
 from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper
 from metis_lightning.metrics.recognizers.paraformer import Paraformer
 from metis_lightning.metrics.recognizers.whisper import Whisper
-from metis_lightning.metrics.values import MetricError
 
 Make = Callable[[str, str, int], AsrBackend]
 """From a source (maybe empty), a device and a number of threads."""

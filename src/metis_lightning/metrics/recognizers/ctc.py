@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import Kind, TransformersModel
 from metis_lightning.metrics.packages import versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
-from metis_lightning.metrics.values import MetricError
 
 _MIN_SAMPLES = 400
 """Receptive field of the convolutions, 25 ms: less gives no frame."""

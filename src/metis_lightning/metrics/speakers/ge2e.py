@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metis_lightning.files import sha256_of
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
-from metis_lightning.metrics.values import MetricError
 from metis_lightning.tokens.mel import PowerMel
 
 WEIGHTS = Path(__file__).parents[2] / "assets" / "speaker_encoder" / "ge2e.safetensors"

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.packages import require, versions
 from metis_lightning.metrics.signal import Wave, with_sound
 from metis_lightning.metrics.speakers.ecapa import EcapaTdnn
-from metis_lightning.metrics.values import MetricError
 
 WAVLM = "feature_extract.model."
 

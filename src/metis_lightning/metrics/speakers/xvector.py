@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import Kind, TransformersModel
 from metis_lightning.metrics.packages import versions
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
-from metis_lightning.metrics.values import MetricError
 
 PUBLISHED = {
     "wavlm-base-plus-sv": {"hidden_size": 768, "num_hidden_layers": 12, "xvector_output_dim": 512},

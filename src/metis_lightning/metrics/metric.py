@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
+"""The reason of what has no value because it is beyond all: JSON has no infinity, so rows say it in words."""
+
 
 class MetricError(Exception):
     """A metric has no value for this utterance; the message is the reason that results show.

@@ -1,6 +1,6 @@
 import pytest
 
-from metis_lightning.metrics.values import CerValue, MetricError, MetricValue, WerValue, measure
+from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, WerValue, measure
 
 
 def test_a_value_or_a_reason() -> None:
