@@ -6,11 +6,11 @@ github.com/BUTSpeechFIT/speakerbeam, used by WeSep too): the enrollment is that 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from metis_lightning.data.manifest.test_sets import hash_order
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.texts import read_lines
@@ -99,4 +99,4 @@ def _draw(target: MixtureSource, sources: list[MixtureSource]) -> MixtureSource:
     others = [source for source in sources if source.utterance != target.utterance]
     if not others:
         raise UserError(f"no other utterance of speaker {target.speaker} enrolls {target.id}; give an enrollment list")
-    return min(others, key=lambda other: hashlib.sha256(f"{target.id} {other.id}".encode()).hexdigest())
+    return min(others, key=lambda other: hash_order(target.id, other.id))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
+from metis_lightning.data.media.storage import files_stamp
 
 Row = dict[str, Any]
 """A manifest's line: the fields of `data.manifest.parse_row`."""
@@ -87,3 +88,47 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     ['ab', 'cd', 'e']
     """
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def numbered_shards(
+    items: Sequence[Any], size: int, files: Callable[[Any], Iterable[Path]], name: str = "clips"
+) -> list[Shard]:
+    """Return shards of at most `size` items, `NAME:0`, `NAME:1`, …, with the stamp of the items' files."""
+    parts = enumerate(chunks(items, size))
+    return [
+        Shard(f"{name}:{number}", files_stamp(*(p for item in part for p in files(item)))) for number, part in parts
+    ]
+
+
+def shard_items(shard: Shard, items: Sequence[Any], size: int) -> Sequence[Any]:
+    """Return those of the items that a shard of `numbered_shards` stands for."""
+    start = size * int(shard.name.rpartition(":")[2])
+    return items[start : start + size]
+
+
+def manifest_row(
+    utterance_id: object,
+    path: object,
+    info: AudioInfo,
+    *,
+    speaker: object,
+    split: str,
+    source: str,
+    text: object = "",
+    language: object = "en",
+    **more: object,
+) -> Row:
+    """Return a manifest's line for audio that was inspected; `more` are fields that only some corpora have."""
+    return {
+        "id": utterance_id,
+        "path": path,
+        "speaker": speaker,
+        "text": text,
+        "language": language,
+        "seconds": round(info.seconds, 4),
+        "sample_rate": info.sample_rate,
+        "channels": info.channels,
+        "split": split,
+        "source": source,
+        **more,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from metis_lightning.data.media.audio import read_recording, resample
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE, AudioLocation, Recording, TestItem, Trial
+from metis_lightning.types import WAVE_RATE, AudioLocation, Recording, TestItem, Trial, Utterance
 
 
 class TestSets(ABC):
@@ -87,3 +88,25 @@ def require_files(paths: Sequence[Path], corpus: str) -> None:
         raise UserError(
             f"{corpus}: {len(missing)} of {len(paths)} files are missing, first {missing[0]}; download them again"
         )
+
+
+def hash_order(*parts: object, separator: str = " ") -> str:
+    """Return the SHA-256 of some parts, such as a seed and an id.
+
+    Test lists choose the smallest by it, so that they depend on no library's random numbers.
+    """
+    return hashlib.sha256(separator.join(map(str, parts)).encode()).hexdigest()
+
+
+def trial_item(trial: Trial, utterance: Utterance, **fields: Any) -> TestItem:  # noqa: ANN401
+    """Return the item of a trial whose target is an utterance of a manifest; `fields` are its signals and the like."""
+    return TestItem(
+        **{
+            "id": trial.id,
+            "test_set": trial.test_set,
+            "speaker": utterance.speaker,
+            "text": utterance.text or None,
+            "language": utterance.language,
+            **fields,
+        }
+    )
