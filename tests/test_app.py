@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from every_task import LIP_DIM, make_every_task_bundle, write_voice
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.generate.app import TABS, Studio, launch
+from metis_lightning.generate.options import AppOptions
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[demo]'")
 client_of = pytest.importorskip("gradio_client")
@@ -27,16 +27,8 @@ pytestmark = pytest.mark.timeout(600)
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-def options(*models: str) -> Namespace:
-    return Namespace(
-        model=list(models),
-        base="nano",
-        phone_vocabulary=None,
-        visual_encoder=None,
-        device="cpu",
-        precision=None,
-        host="127.0.0.1",
-    )
+def options(*models: str) -> AppOptions:
+    return AppOptions(model=models, device="cpu")
 
 
 @pytest.fixture(scope="module")

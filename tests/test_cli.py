@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_the_bare_command_lists_every_verb_with_an_example(
 ) -> None:
     assert cli.main(args) == 0
     out = capsys.readouterr().out
-    verbs = [*cli.TRAINER_VERBS, *cli.VERBS]
+    verbs = [*cli.TRAINER_COMMANDS, *cli.COMMANDS]
     assert len(verbs) > 10
     for verb in verbs:
         assert f"python -m metis_lightning {verb} " in out
@@ -108,10 +108,10 @@ def test_help_imports_neither_torch_nor_lightning() -> None:
 def test_the_module_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "metis_lightning", "ft"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "metis-lightning: error: unknown verb 'ft': did you mean 'fit'?\n"
+    assert done.stderr == "metis-lightning: error: unknown command 'ft': did you mean 'fit'?\n"
 
 
-@pytest.mark.parametrize("verb", ["fit", *cli.VERBS])
+@pytest.mark.parametrize("verb", ["fit", *cli.COMMANDS])
 def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*verb.split(), "--help"])
@@ -123,19 +123,19 @@ def test_a_verbs_help_has_an_example(verb: str, folder: Path, capsys: pytest.Cap
 
 
 def test_evaluate_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Namespace] = []
+    seen: list[Any] = []
     monkeypatch.setattr("metis_lightning.evaluate.run.main.run_evaluate", seen.append)
     assert cli.main(["evaluate", "--task", "tse", "--system", "nano", "a.ckpt", "--limit", "3", "--no-controls"]) == 0
     assert cli.main(["evaluate", "--task", "tse"]) == 0
     first, default = seen
-    assert (first.task, first.system, first.limit, first.no_controls) == ("tse", ["nano", "a.ckpt"], 3, True)
-    assert (default.system, default.limit, default.no_controls, default.test_sets) == ([], None, False, None)
-    assert (default.seeds, default.num_steps, default.out, default.device) == ([0], None, None, None)
+    assert (first.task, first.system, first.limit, first.no_controls) == ("tse", ("nano", "a.ckpt"), 3, True)
+    assert (default.system, default.limit, default.no_controls, default.test_sets) == ((), None, False, None)
+    assert (default.seeds, default.num_steps, default.out, default.device) == ((0,), None, None, None)
     assert default.protocol == "offline"
 
 
 def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Namespace] = []
+    seen: list[Any] = []
     monkeypatch.setattr("metis_lightning.evaluate.tables.main.run_tables", seen.append)
     assert cli.main(["tables", "--out", "elsewhere"]) == 0
     assert (seen[0].results, seen[0].out, seen[0].baseline) == (None, Path("elsewhere"), None)
@@ -143,10 +143,10 @@ def test_tables_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compare_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Namespace] = []
+    seen: list[Any] = []
     monkeypatch.setattr("metis_lightning.evaluate.compare.main.run_compare", seen.append)
     assert cli.main(["compare", "--task", "tse", "--systems", "a", "b", "--limit", "3"]) == 0
-    assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ["a", "b"], 3)
+    assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ("a", "b"), 3)
     assert (seen[0].results, seen[0].out, seen[0].sort) == (Path("evaluation/results"), None, None)
 
 
@@ -236,11 +236,11 @@ def test_a_wrong_config_ends_with_one_line(
         (("fit", "-c", "tiny.yaml", "--trainer.max_stps", "3"), "unknown key 'trainer.max_stps'"),
         (("fit", "-c", "tiny.yaml", "--ckpt_path", "no-such.ckpt"), "checkpoint no-such.ckpt does not exist"),
         (("fit", "-c", "tiny.yaml", "--weights_only", "false"), "unknown key 'weights_only'"),
-        (("fitt",), "unknown verb 'fitt': did you mean 'fit'?"),
-        (("xyz",), "the verbs are fit, validate, test, predict, evaluate, tables"),
+        (("fitt",), "unknown command 'fitt': did you mean 'fit'?"),
+        (("xyz",), "the commands are fit, validate, test, predict, evaluate, tables"),
         (("evaluate",), "required: --task"),
         (("evaluate", "--task", "tse", "--limit", "0"), "must be at least 1, not 0"),
-        (("evaluate", "--task", "tse", "--limti", "1"), "unrecognized arguments: --limti 1"),
+        (("evaluate", "--task", "tse", "--limti", "1"), "unrecognized arguments: --limti 1; did you mean --limit?"),
     ],
 )
 def test_a_wrong_option_ends_with_one_line(run: Run, config: str, args: tuple[str, ...], message: str) -> None:
@@ -278,7 +278,7 @@ def test_a_damaged_checkpoint_is_named(run: Run, config: str, folder: Path, cont
 
 
 def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(options: Namespace) -> None:
+    def bug(options: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("metis_lightning.evaluate.tables.main.run_tables", bug)

@@ -15,7 +15,7 @@ PACKAGE = Path(metis_lightning.__file__).parent
 # What may not import each other stands side by side.
 LAYERS = (
     {"errors", "child_processes", "progress", "renamed_classes", "_torchaudio"},
-    {"files", "safe_parsing", "state_dicts", "texts"},
+    {"files", "options", "safe_parsing", "state_dicts", "texts"},
     {"types"},
     {"data"},
     {"tokens"},

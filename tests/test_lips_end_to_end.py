@@ -155,7 +155,7 @@ def test_mistakes_are_one_line_before_any_work(run, tmp_path: Path, monkeypatch:
         (*lrs, "--features", "f", "--encoder", tmp_path / "none.pth"): "none.pth: no such weights",
         ("prepare", "lrs3", "--root", "none", "--out", "m.jsonl"): "none: no such folder",
         ("prepare", "lrs2", "--root", "none", "--out", "m.jsonl"): "none: no such folder",
-        (*lrs, "--layout", "x"): "invalid choice: 'x'",
+        (*lrs, "--layout", "x"): "--layout: must be one of auto, raw, avhubert, autoavsr, not x",
         own: "--list",
         (*own, "--list", tmp_path / "none.csv"): "no such list; give --list",
         lrs: "1 missing pair: a share of 100.0000% is faulty",

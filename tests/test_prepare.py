@@ -87,7 +87,7 @@ def test_the_other_corpora(run, tmp_path):
         (("dns", "--root", "none", "--out", "m.jsonl"), "no such folder"),
         (("librispeech", "--root", "none", "--out", "m.jsonl"), "no such folder"),
         (("librimix", "--root", "none", "--out", "m.jsonl"), "nothing to prepare"),
-        (("emilias", "--root", "."), "invalid choice"),
+        (("emilias", "--root", "."), "unknown command 'prepare emilias': did you mean 'prepare emilia'?"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, monkeypatch, args, message):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from metis_lightning.cli.evaluate import VERB
+from metis_lightning.cli.command import CommandParser
+from metis_lightning.cli.main import COMMANDS
+from metis_lightning.evaluate.options import EvaluateOptions
 from tiny import make_bundle_of_every_task
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +26,8 @@ def make_options(every_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Return the options of a command line; results go to `results/run` of an empty folder, where the test runs."""
     monkeypatch.chdir(tmp_path)
 
-    def parse(*arguments: str) -> Namespace:
+    def parse(*arguments: str) -> EvaluateOptions:
         fixed = ["--base", str(every_task), "--num-steps", "1", "--device", "cpu", "--out", "results/run"]
-        return VERB.parser().parse_args([*fixed, *arguments])
+        return CommandParser("evaluate", COMMANDS["evaluate"]).options([*fixed, *arguments])
 
     return parse

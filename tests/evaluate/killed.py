@@ -9,13 +9,14 @@ import multiprocessing
 import os
 import random
 import time
-from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from orphans import descendants, wait_for_end
@@ -31,14 +32,14 @@ def _context() -> ForkServerContext:
     return context
 
 
-def start(options: Namespace) -> BaseProcess:
+def start(options: EvaluateOptions) -> BaseProcess:
     """Start `evaluate` in a process of its own."""
     process = _context().Process(target=run_evaluate, args=(options, QuickPool))
     process.start()
     return process
 
 
-def run(options: Namespace) -> float:
+def run(options: EvaluateOptions) -> float:
     """Run it to its end; return how many seconds that took."""
     began = time.monotonic()
     process = start(options)
@@ -47,7 +48,7 @@ def run(options: Namespace) -> float:
     return time.monotonic() - began
 
 
-def kill(options: Namespace, after: float) -> None:
+def kill(options: EvaluateOptions, after: float) -> None:
     """Kill a run after some seconds, if it takes so long, and see that no process is left of it."""
     before = descendants(os.getpid())
     process = start(options)
@@ -66,16 +67,16 @@ def outcome(folder: Path) -> Outcome:
     return rows, waves, {path.name for path in folder.iterdir()}
 
 
-def kill_and_repeat(options: Namespace, kills: int, seed: int = 0) -> Iterator[Outcome]:
+def kill_and_repeat(options: EvaluateOptions, kills: int, seed: int = 0) -> Iterator[Outcome]:
     """Yield what a run leaves that nobody disturbs, then what those leave that were killed at random and repeated."""
     root, rng = options.out, random.Random(seed)
-    options.out = root / "undisturbed"
+    options = replace(options, out=root / "undisturbed")
     # Whatever starts first starts the server of processes, too, whose imports are no part of a run.
     _context().Process(target=print).start()
     seconds = run(options)
     yield outcome(options.out)
     for number in range(kills):
-        options.out = root / str(number)
+        options = replace(options, out=root / str(number))
         kill(options, rng.uniform(0, seconds))
         run(options)
         yield outcome(options.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fake_corpora import emilia_members, put, tar_bytes
 from metis_lightning.data.corpora.emilia import EmiliaScan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import Output
@@ -23,7 +23,7 @@ from metis_lightning.evaluate.run.rows import utterance_of
 from metis_lightning.pipeline import Metis
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 
 @pytest.fixture

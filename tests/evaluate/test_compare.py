@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from metis_lightning.evaluate.compare.main import run_compare
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import folder_names
 from metis_lightning.evaluate.html.spectrogram import difference, difference_picture, log_mel, picture
+from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import read_comparison
 from small_results import rows_of, write_run, write_wavs
 
@@ -42,9 +42,9 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def options(results: Path, **changed: Any) -> Namespace:
-    given = {"task": "tse", "systems": list(SYSTEMS), "results": results, "out": results.parent / "out"}
-    return Namespace(**{**given, "limit": 50, "sort": None, **changed})
+def options(results: Path, **changed: Any) -> CompareOptions:
+    given = {"task": "tse", "systems": tuple(SYSTEMS), "results": results, "out": results.parent / "out"}
+    return CompareOptions(**{**given, "limit": 50, "sort": None, **changed})
 
 
 def page_data(out: Path) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def test_utterances_that_some_systems_lack_are_warned_of(results: Path) -> None:
 )
 def test_a_wrong_option_is_named(results: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run_compare(Namespace(**vars(options(results)) | changed))
+        run_compare(CompareOptions(**vars(options(results)) | changed))
     assert not (results.parent / "out/index.html").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from metis_lightning.evaluate.compare.main import run_compare
+from metis_lightning.evaluate.options import CompareOptions
 from small_results import rows_of, write_run, write_wavs
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[browser]'")
@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_wavs(run, rows, seconds=2)
     (run / "wavs/nano/utt-04.wav").unlink()
     run_compare(
-        Namespace(task="tse", systems=["target", "nano", "other"], results=run, out=folder, limit=50, sort=None)
+        CompareOptions(task="tse", systems=("target", "nano", "other"), results=run, out=folder, limit=50, sort=None)
     )
     return folder / "index.html"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import pytest
 from fake_corpora import dns, librimix, librimix_storage
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.test_sets import find_test_sets
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 
 def test_the_dns_challenge_is_enhanced(make_options: MakeOptions, tmp_path: Path, every_task: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from metis_lightning.cli.evaluate import add_options as add_evaluate_options
-from metis_lightning.cli.generate import add_model_options
-from metis_lightning.cli.main import main
+from metis_lightning.cli.command import CommandParser
+from metis_lightning.cli.main import COMMANDS, main
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.run import main as evaluation
 from metis_lightning.evaluate.run.processes import device_of
 from metis_lightning.evaluate.run.systems import Items, SystemOptions, make_systems
@@ -25,16 +24,14 @@ class _Planned(Exception):
     pass
 
 
-def options(*arguments: str) -> Namespace:
+def options(*arguments: str) -> EvaluateOptions:
     """The options of `evaluate`."""
-    parser = argparse.ArgumentParser()
-    add_evaluate_options(parser)
-    return parser.parse_args(["--task", "tse", *arguments])
+    return CommandParser("evaluate", COMMANDS["evaluate"]).options(["--task", "tse", *arguments])
 
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> PretendedCuda:
-    def plan(options: Namespace, device: str) -> None:
+    def plan(options: EvaluateOptions, device: str) -> None:
         raise _Planned(device)
 
     monkeypatch.setattr(evaluation, "make_plan", plan)
@@ -99,9 +96,7 @@ def test_a_systems_identity_names_its_precision(
 def test_generate_computes_in_bfloat16_on_a_gpu(
     cuda: PretendedCuda, options: list[str], used: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parser = argparse.ArgumentParser()
-    add_model_options(parser)
     loaded: list[tuple] = []
-    monkeypatch.setattr(Metis, "from_pretrained", lambda *given: loaded.append(given) or Namespace(text=None))
-    load_metis("nano", "se", parser.parse_args(options))
+    monkeypatch.setattr(Metis, "from_pretrained", lambda *given: loaded.append(given) or SimpleNamespace(text=None))
+    load_metis("nano", "se", CommandParser("app", COMMANDS["app"]).options(options))
     assert loaded == [("nano", "se", "nano", "cuda", used)]

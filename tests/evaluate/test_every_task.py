@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.task_table import TASKS
 from metis_lightning.tasks.omni import OmniModule
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 # By task: its test set, the controls that it has, the table that lists it.
 CHAINS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from documented import REPOSITORY
 from metis_lightning.data.manifest.test_sets import TestSets
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.results.runs import read_results
 from metis_lightning.evaluate.results.significance import compare_rows
@@ -31,7 +31,7 @@ from metis_lightning.metrics.word_scores import WordScores
 from metis_lightning.types import TestItem, Trial
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 TEXT = " ".join(f"word{letter}" for letter in "abcdefghij")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import Results, key_of, read_rows, row_file
 from metis_lightning.evaluate.run import processes, systems
 from metis_lightning.evaluate.run.main import run_evaluate
@@ -21,7 +22,7 @@ from metis_lightning.evaluate.run.processes import Launch
 from metis_lightning.types import TestItem, Trial
 from quick_pool import NO_ASR, Interrupted, QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 UNSEEN = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "2")
 
@@ -279,8 +280,7 @@ def test_one_two_and_three_processes_give_equal_rows(make_options: MakeOptions, 
     lines = (options.out / "utterances.jsonl").read_text().splitlines(keepends=True)
     (options.out / "utterances.jsonl").write_text("".join(lines[:2]))
     (options.out / "utterances.jsonl.2").write_text("".join(lines[1:4]) + lines[4][:30])
-    options.devices = 1
-    run_evaluate(options, QuickPool)
+    run_evaluate(replace(options, devices=1), QuickPool)
     assert without_time(read_rows(options.out)) == found[1]
 
     launched = make_options(
@@ -290,7 +290,7 @@ def test_one_two_and_three_processes_give_equal_rows(make_options: MakeOptions, 
     assert without_time(read_rows(launched.out)) == found[1]
 
 
-def launch(rank: int, options: Namespace) -> None:
+def launch(rank: int, options: EvaluateOptions) -> None:
     """Run as torchrun would: told by the environment which of two processes this is."""
     import os
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from metis_lightning.cli import main as cli
 from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.media.audio import read_audio, read_recording
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import read_output
@@ -28,7 +28,7 @@ from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 
 def seedtts(root: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from documented import REPOSITORY
 from fake_corpora import librimix, librimix_storage
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.protocol import differences, fingerprint
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
@@ -24,13 +24,13 @@ from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
 from small_results import rows_of, write_run
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 STARTER = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "2")
 VARIANTS = {"a": (16_000, "min", "mix_clean"), "b": (8_000, "min", "mix_clean"), "c": (16_000, "max", "mix_both")}
 
 
-def protocol_of(options: Namespace) -> dict[str, dict[str, dict[str, object]]]:
+def protocol_of(options: EvaluateOptions) -> dict[str, dict[str, dict[str, object]]]:
     return json.loads((options.out / "protocol.json").read_text())
 
 
@@ -39,11 +39,11 @@ def marks(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def variant(tmp_path: Path, make_options: MakeOptions) -> Callable[..., Namespace]:
+def variant(tmp_path: Path, make_options: MakeOptions) -> Callable[..., EvaluateOptions]:
     """Return the options of `evaluate` on a variant of a fake Libri2Mix, whose ids are the same in all of them."""
     storage = librimix_storage(tmp_path / "storage")
 
-    def prepared(rate: int, mode: str, mix: str, out: str) -> Namespace:
+    def prepared(rate: int, mode: str, mix: str, out: str) -> EvaluateOptions:
         root = librimix(storage, rate, mode, (mix,))
         manifest = tmp_path / f"{rate}-{mode}-{mix}.jsonl"
         where = ["--root", str(root), "--out", str(manifest), "--mix", mix]
@@ -57,7 +57,7 @@ def variant(tmp_path: Path, make_options: MakeOptions) -> Callable[..., Namespac
 
 
 def test_three_variants_of_a_corpus_are_three_test_sets(
-    variant: Callable[..., Namespace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    variant: Callable[..., EvaluateOptions], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, which in VARIANTS.items():
         run_evaluate(variant(*which, f"results/{name}"), QuickPool)
@@ -80,7 +80,7 @@ def test_three_variants_of_a_corpus_are_three_test_sets(
     assert all(row["text"] for row in whole)
 
 
-def test_one_changed_file_or_text_is_another_test_set(variant: Callable[..., Namespace], tmp_path: Path) -> None:
+def test_one_changed_file_or_text_is_another_test_set(variant: Callable[..., EvaluateOptions], tmp_path: Path) -> None:
     run_evaluate(variant(*VARIANTS["a"], "results/a"), QuickPool)
     run_evaluate(variant(*VARIANTS["a"], "results/a"), QuickPool)
     path = next((tmp_path / "storage/Libri2Mix/wav16k/min/test/s1").iterdir())

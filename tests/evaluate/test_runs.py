@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
@@ -20,7 +20,7 @@ from metis_lightning.evaluate.run.plan import make_plan
 from metis_lightning.files import locked
 from quick_pool import QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 INPUT = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "2", "--system", "input")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from metis_lightning.data.corpora.starter import StarterSeTests
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run import systems
 from metis_lightning.evaluate.run.main import run_evaluate
@@ -23,7 +23,7 @@ from metis_lightning.metrics.suite import Suite, SuiteOptions
 from odd_audio import apple_double, make_pipe, write
 from quick_pool import NO_ASR, QuickPool
 
-MakeOptions = Callable[..., Namespace]
+MakeOptions = Callable[..., EvaluateOptions]
 
 IDS = [f"test-unseen-se_{number:03d}" for number in range(10)]
 COMMAND = ("--task", "se", "--test-sets", "test-unseen-se")

@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a language that is not UTF-8": (("tts", *SAID, "--language", "\udce9"), "the language (--language) is not UTF-8"),
     "a text for a minute": ((*("tts", *SAID)[:-1], "word " * 200), "the result would last 83.2 s; the longest is 60 s"),
-    "a result of no time": (("tts", *SAID, "--seconds", "0"), "argument --seconds: must be more than 0"),
+    "a result of no time": (("tts", *SAID, "--seconds", "0"), "--seconds: must be more than 0, not 0.0"),
     "features of another width": (
         ("l2s", *ME, "--features", "wide.npy"),
         "take conditions 6 wide; this condition is 7",
@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "an output over an input": (("se", *MIX, "--out", "mix.wav"), "--out mix.wav would overwrite an input"),
     "an output in the folder": (("se", "--source", ".", "--out", "./out"), "--out out lies in the folder of --source"),
     "steps": (("se", *MIX, "--num-steps", "0"), "must be at least 1, not 0"),
-    "guidance": (("se", *MIX, "--guidance-scale", "nan"), "must be a number from 0 on, not nan"),
+    "guidance": (("se", *MIX, "--guidance-scale", "nan"), "--guidance-scale: must be a number, not nan"),
     "a chunk as long as its overlap": (("se", *MIX, "--chunk-seconds", "2"), "must be at least 8, not 2"),
     "a vocabulary of phones for others": (
         ("tts", *SAID, "--phone-vocabulary", "mix.wav"),

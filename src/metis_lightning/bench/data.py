@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import resource
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
+from metis_lightning.bench.options import BenchDataOptions
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.errors import UserError
@@ -21,7 +21,7 @@ from metis_lightning.trainer.main import build_from_config
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 
 
-def run_bench_data(options: Namespace, config: Sequence[str]) -> None:
+def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
     """Run `bench data` as the command line asks.
 
     Raises:

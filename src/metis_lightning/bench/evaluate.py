@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from metis_lightning.bench.options import BenchEvaluateOptions
 from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
@@ -58,7 +58,7 @@ class Timing:
     values: list[Values]
 
 
-def run_bench_evaluate(options: Namespace) -> None:
+def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
     """Run `bench evaluate` as the command line asks.
 
     Raises:
@@ -159,7 +159,7 @@ def differences(ours: Sequence[Values], theirs: Sequence[Values]) -> Values:
     }
 
 
-def report(ours: Timing, theirs: Timing, apart: Mapping[str, float], options: Namespace) -> list[str]:
+def report(ours: Timing, theirs: Timing, apart: Mapping[str, float], options: BenchEvaluateOptions) -> list[str]:
     """Return the lines on speed and numbers."""
     spoken = options.clips * options.seconds
     return [

@@ -10,7 +10,6 @@ import gc
 import os
 import platform
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from metis_lightning.bench.options import BenchGenerateOptions
 from metis_lightning.bench.published_sizes import random_metis
 from metis_lightning.bench.released_decoding import ReleasedMetis
 from metis_lightning.data.corpora.starter import STARTER_ROOT
@@ -60,7 +60,7 @@ class Row:
         return sum(self.seconds.values())
 
 
-def run_bench_generate(options: Namespace) -> None:
+def run_bench_generate(options: BenchGenerateOptions) -> None:
     """Run `bench generate` as the command line asks.
 
     Raises:
@@ -91,7 +91,7 @@ def run_bench_generate(options: Namespace) -> None:
             temporary.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
 
 
-def _pipeline(options: Namespace, precision: Precision | None, device: str) -> Metis:
+def _pipeline(options: BenchGenerateOptions, precision: Precision | None, device: str) -> Metis:
     kind = ReleasedMetis if precision is None else Metis
     if options.scale == "paper":
         return random_metis(kind, options.task, device, precision, compile=options.compile)
@@ -101,7 +101,7 @@ def _pipeline(options: Namespace, precision: Precision | None, device: str) -> M
     return metis
 
 
-def _settings(options: Namespace, request: Request) -> Settings:
+def _settings(options: BenchGenerateOptions, request: Request) -> Settings:
     settings = task_named(request.task).settings
     return settings if options.num_steps is None else settings.chosen({"num_steps": options.num_steps})
 

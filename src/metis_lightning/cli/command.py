@@ -1,67 +1,161 @@
-"""What a verb is: its help, its options, and the function that runs it."""
+"""Commands: a class of options, the function that takes them, and a parser built from the class's fields."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
 from importlib import import_module
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from metis_lightning.cli.parsing import OneLineParser
+import jsonargparse
+
+from metis_lightning.errors import UserError
+from metis_lightning.options import CommandOptions, flag
 
 PROGRAM = "python -m metis_lightning"
 
+# What jsonargparse says of a value: the field, its element in a list, and what was given.
+_WRONG_VALUE = re.compile(r'Parser key "(\w+)".*?(?:Given value|Got value): (.*)', re.DOTALL)
+_UNKNOWN = re.compile(r"unrecognized arguments: (.*)|Option '(\w+)' is not accepted")
+_REQUIRED = "the following arguments are required: "
+_KINDS = {int: "a whole number", float: "a number"}
+
 
 @dataclass(frozen=True)
-class Verb:
-    """A verb of one or two words.
+class Command:
+    """A command of the command line.
 
-    name: as it is typed.
+    options: what it takes.
+    run: `module:function`, imported only to be called with the options.
     about: one line for the overview and the help.
     examples: of its options; the first stands in the overview.
-    add_options: declares the options.
-    run: `module:function`, imported only to be called with the options that were parsed.
-    takes_config: what is none of its options is a config or an option of `fit`; the function gets that, too.
+    takes_config: whatever is none of its options is a config or an option of `fit`; the function gets that, too.
     note: ends the help.
     """
 
-    name: str
+    options: type[CommandOptions]
+    run: str
     about: str
     examples: tuple[str, ...]
-    add_options: Callable[[argparse.ArgumentParser], None]
-    run: str
     takes_config: bool = False
     note: str = ""
 
-    def parser(self) -> OneLineParser:
-        """Return the verb's parser."""
-        lines = ["examples:", *(f"  {PROGRAM} {self.name} {example}" for example in self.examples)]
-        parser = OneLineParser(
-            prog=f"{PROGRAM} {self.name}",
-            usage="%(prog)s -c CONFIG [-c OVERLAY ...] [options] [options of fit]" if self.takes_config else None,
-            description=self.about,
-            epilog="\n".join([*lines, *(["", self.note] if self.note else [])]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        self.add_options(parser)
-        return parser
-
-    def __call__(self, args: Sequence[str]) -> None:
+    def __call__(self, name: str, args: Sequence[str]) -> None:
         """Parse the words after the name, and run.
 
         Raises:
             UserError: for a mistake in them, or whatever the function finds.
         """
+        parser = CommandParser(name, self)
+        own, config = parser.split(args) if self.takes_config else (list(args), [])
         # Parsed first: help and mistakes need no import.
-        if self.takes_config:
-            options, config = self.parser().parse_known_args(args)
-            self._function()(options, config)
-        else:
-            options = self.parser().parse_args(args)
-            self._function()(options)
+        options = parser.options(own)
+        module, _, function = self.run.partition(":")
+        run: Callable[..., None] = getattr(import_module(module), function)
+        run(options, config) if self.takes_config else run(options)
 
-    def _function(self) -> Callable[..., None]:
-        module, _, name = self.run.partition(":")
-        function: Callable[..., None] = getattr(import_module(module), name)
-        return function
+
+class CommandParser(jsonargparse.ArgumentParser):
+    """The parser of a command's options, whose errors are `UserError`s of one line."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        """Add an argument for each field; a command that takes no config of `fit` can have its options in a file."""
+        lines = ["examples:", *(f"  {PROGRAM} {name} {example}" for example in command.examples)]
+        super().__init__(
+            prog=f"{PROGRAM} {name}",
+            usage="%(prog)s -c CONFIG [-c OVERLAY ...] [options] [options of fit]" if command.takes_config else None,
+            description=command.about,
+            epilog="\n".join([*lines, *(["", command.note] if command.note else [])]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._made, self._types = command.options, get_type_hints(command.options)
+        if not command.takes_config:
+            self.add_argument("--config", action="config", metavar="YAML", help="file of options, by the names below")
+        for item in fields(command.options):
+            self._add_field(item)
+
+    def _add_field(self, item: Field[Any]) -> None:
+        """Add the argument of a field: its type says which values, its metadata how it is typed and explained."""
+        about, default, kind = item.metadata["about"], item.default, self._types[item.name]
+        settings: dict[str, Any] = {"required": True} if default is MISSING else {"default": default}
+        settings |= {"metavar": item.metadata["metavar"]} if item.metadata["metavar"] else {}
+        if kind is bool:
+            settings["action"] = "store_true"
+        else:
+            settings["type"] = kind
+            # `tuple[int, ...]` is any number of values, `tuple[int, int, int]` three.
+            if get_origin(_without_none(kind)) is tuple:
+                settings["type"], *others = get_args(_without_none(kind))
+                settings["nargs"] = "+" if others == [Ellipsis] else 1 + len(others)
+                settings["default"] = list(default) if isinstance(default, tuple) else None
+            if get_origin(_without_none(settings["type"])) is Literal:
+                settings["metavar"] = f"{{{','.join(map(str, get_args(_without_none(settings['type']))))}}}"
+            if default not in (MISSING, None, "", ()):
+                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+                about = f"{about} (default: {shown})"
+        if item.metadata["repeats"]:
+            settings |= {"nargs": 1, "action": "extend"}
+        if item.metadata["positional"]:
+            # Where it is absent, a file of options may still give it.
+            self.add_argument(item.name, **settings | {"nargs": "?", "default": argparse.SUPPRESS}, help=about)
+        else:
+            self.add_argument(flag(item.name), *item.metadata["aliases"], **settings, help=about)
+
+    def options(self, args: Sequence[str]) -> CommandOptions:
+        """Return the options that words describe.
+
+        Raises:
+            UserError: for a mistake in them.
+        """
+        values = vars(self.parse_args(args))
+        names = [item.name for item in fields(self._made) if item.name in values]
+        try:
+            return self._made(
+                **{name: tuple(value) if isinstance(value := values[name], list) else value for name in names}
+            )
+        except UserError as error:
+            self.error(str(error))
+
+    def split(self, args: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the words that are options of this parser with their values, and the others."""
+        own: list[str] = []
+        others: list[str] = []
+        target = others
+        for word in args:
+            if word.startswith("-"):
+                target = own if word.partition("=")[0] in self._option_string_actions else others
+            target.append(word)
+        return own, others
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `UserError`: what is wrong, the nearest option or what is allowed, and where to look."""
+        raise UserError(f"{self._explained(message)} (see: {self.prog} --help)") from ex
+
+    def _explained(self, message: str) -> str:
+        if found := _UNKNOWN.search(message):
+            word = found[1] or flag(found[2])
+            guess = get_close_matches(word.split()[0], self._option_string_actions, n=1)
+            return f"unrecognized arguments: {word}" + (f"; did you mean {guess[0]}?" if guess else "")
+        if message.startswith(_REQUIRED):
+            names = message.removeprefix(_REQUIRED).split(", ")
+            return f"required: {', '.join(map(flag, names))}"
+        found = _WRONG_VALUE.match(message)
+        if found is None or found[1] not in self._types:
+            return message
+        kind = _without_none(self._types[found[1]])
+        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        choices = ", ".join(map(str, get_args(kind)))
+        wanted = f"one of {choices}" if choices else _KINDS.get(kind, "a text")
+        return f"{flag(found[1])}: must be {wanted}, not {found[2]}"
+
+
+def _without_none(kind: Any) -> Any:  # noqa: ANN401  types
+    """Return a type without its None."""
+    if get_origin(kind) in (Union, UnionType):
+        return next(each for each in get_args(kind) if each is not NoneType)
+    return kind

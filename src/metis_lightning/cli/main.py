@@ -1,6 +1,6 @@
-"""The command line: `python -m metis_lightning VERB …`.
+"""The command line: `python -m metis_lightning COMMAND …`.
 
-Help and mistakes answer at once: torch and Lightning are imported by the verb that needs them, not here.
+Help and mistakes answer at once: torch and Lightning are imported by the command that needs them, not here.
 """
 
 from __future__ import annotations
@@ -8,49 +8,125 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions, BenchGenerateOptions
 from metis_lightning.child_processes import end_with_launcher
-from metis_lightning.cli import (
-    app,
-    bench_data,
-    bench_evaluate,
-    bench_generate,
-    compare,
-    evaluate,
-    generate,
-    import_weights,
-    prepare,
-    prepare_tokens,
-    tables,
-)
-from metis_lightning.cli.command import PROGRAM
+from metis_lightning.cli.command import PROGRAM, Command
+from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.errors import Stopped, UserError
+from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
+from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.trainer.explain import explain_killed_worker, explain_worker_error
+from metis_lightning.trainer.options import PrepareTokensOptions
+from metis_lightning.weights.published.options import ImportOptions
 
-TRAINER_VERBS = {
+TRAINER_COMMANDS = {
     "fit": ("train a model as a config says", "-c configs/tse_lora.yaml"),
     "validate": ("one pass over the validation set", "-c configs/tse_lora.yaml --ckpt_path last.ckpt"),
     "test": ("one pass over the test set", "-c configs/tse_lora.yaml --ckpt_path last.ckpt"),
     "predict": ("run a model over a data set", "-c configs/tse_lora.yaml --ckpt_path last.ckpt"),
 }
-"""Lightning's own verbs: what `--help` says of each, and an example of its options."""
+"""Lightning's own commands: what `--help` says of each, and an example of its options."""
 
-_OWN = (
-    evaluate,
-    tables,
-    compare,
-    generate,
-    app,
-    prepare,
-    prepare_tokens,
-    import_weights,
-    bench_data,
-    bench_evaluate,
-    bench_generate,
-)
-VERBS = {module.VERB.name: module.VERB for module in _OWN}
+COMMANDS = {
+    "evaluate": Command(
+        EvaluateOptions,
+        "metis_lightning.evaluate.run.main:run_evaluate",
+        "run systems over the test sets and score them",
+        (
+            "--task tse --limit 10",
+            "--task se --system runs/se_lora/checkpoints/last.ckpt --seeds 0 1 2",
+            "--task se --system input theirs=wavs:enhanced --limit 10",
+            "--task tse --system nano last.ckpt --test-sets test-unseen --devices 4",
+            "--task tse --test-sets test-unseen --export items",
+        ),
+    ),
+    "tables": Command(
+        TablesOptions,
+        "metis_lightning.evaluate.tables.main:run_tables",
+        "write the tables: our results and the paper's",
+        (
+            "--out evaluation/tables",
+            "--results evaluation/results --out evaluation/tables --baseline resynthesis",
+        ),
+    ),
+    "compare": Command(
+        CompareOptions,
+        "metis_lightning.evaluate.compare.main:run_compare",
+        "listen to systems side by side",
+        (
+            "--task tse --systems input target nano",
+            "--task tse --systems input target nano --sort STOI --limit 20",
+        ),
+    ),
+    "generate": Command(
+        GenerateOptions,
+        "metis_lightning.generate.main:run_generate",
+        "speech out of files",
+        (
+            "--task tse --source mix.wav --prompt me.wav --out clean.wav",
+            "--task se --source recordings/ --out clean/ --model se.ckpt",
+            "--task tts --prompt me.wav --prompt-text 'What I say.' --text 'What is to be said.' --language en "
+            "--out said.wav --model tts.ckpt",
+            "--task vc --list jobs.csv --prompt me.wav --out made/ --model vc.ckpt",
+        ),
+        note="A list names its inputs as the options do: id, source, prompt, text, prompt_text, language,\n"
+        "prompt_language, seconds, video, features, seed. Paths are relative to the list; what a line leaves empty\n"
+        "is taken from the option. Results are called by id. What a run that was stopped has finished is not made\n"
+        "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.",
+    ),
+    "app": Command(
+        AppOptions,
+        "metis_lightning.generate.app:run_app",
+        "the five tasks in the browser",
+        ("--model nano", "--model nano runs/se_lora/checkpoints/last.ckpt --port 8000"),
+    ),
+    **{f"prepare {name}": command for name, command in CORPORA.items()},
+    "prepare tokens": Command(
+        PrepareTokensOptions,
+        "metis_lightning.trainer.token_extraction:run_prepare_tokens",
+        "store the tokens that a config trains on",
+        ("-c configs/pretrain.yaml --out runs/tokens",),
+        takes_config=True,
+    ),
+    "import": Command(
+        ImportOptions,
+        "metis_lightning.weights.published.convert:run_import",
+        "make a bundle of the published weights",
+        (
+            "published --out bundles/metis --tasks se tse",
+            "hub --out bundles/metis --tasks se tse --file ssl_features=wav2vec2bert_stats.pt",
+            "published --out bundles/metis --file w2v_bert=models/w2v-bert-2.0 --dtype bfloat16",
+        ),
+        note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
+        "goes on when it is run again.",
+    ),
+    "bench data": Command(
+        BenchDataOptions,
+        "metis_lightning.bench.data:run_bench_data",
+        "how fast a config's batches come",
+        ("-c configs/pretrain.yaml",),
+        takes_config=True,
+    ),
+    "bench evaluate": Command(
+        BenchEvaluateOptions,
+        "metis_lightning.bench.evaluate:run_bench_evaluate",
+        "how fast clips are scored, beside torchmetrics",
+        ("--clips 200",),
+    ),
+    "bench generate": Command(
+        BenchGenerateOptions,
+        "metis_lightning.bench.generate:run_bench_generate",
+        "how fast requests are answered, by stage",
+        (
+            "--batch-sizes 1 4 8 --threads 2",
+            "--scale paper --task se --batch-sizes 1 --released --precision float32 int8",
+        ),
+    ),
+}
+"""The project's own commands, by the one or two words that are typed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,36 +168,38 @@ def _refused(reason: str) -> int:
 
 
 def _dispatch(args: list[str]) -> None:
-    """Call the function of the verb that `args` starts with."""
-    if not args or args[0] in ("-h", "--help"):
-        print(_overview())
-    elif args[0] in TRAINER_VERBS:
-        from metis_lightning.trainer.main import run_trainer_verb
+    """Call the function of the command that `args` starts with."""
+    listed = TRAINER_COMMANDS | {name: (command.about, command.examples[0]) for name, command in COMMANDS.items()}
+    first, second = [*args[:2], *["--help"] * 2][:2]
+    family = {name: shown for name, shown in listed.items() if name.startswith(f"{first} ")}
+    if first in ("-h", "--help"):
+        print(_overview(listed))
+    elif first in TRAINER_COMMANDS:
+        from metis_lightning.trainer.main import run_trainer_command
 
-        run_trainer_verb(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_VERBS.items()})
-    elif (name := " ".join(args[:2])) in VERBS:
-        VERBS[name](args[2:])
-    elif args[0] in VERBS:
-        VERBS[args[0]](args[1:])
+        run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})
+    elif (name := f"{first} {second}") in COMMANDS:
+        COMMANDS[name](name, args[2:])
+    elif first in COMMANDS:
+        COMMANDS[first](first, args[1:])
+    elif family and second in ("-h", "--help"):
+        print(_overview(family))
     else:
-        raise UserError(_unknown(args))
+        raise UserError(_unknown(first, second, family or listed))
 
 
-def _overview() -> str:
-    """Return the text of the bare command: every verb with an example."""
-    listed = TRAINER_VERBS | {name: (verb.about, verb.examples[0]) for name, verb in VERBS.items()}
-    lines = [f"usage: {PROGRAM} VERB [options]", "", "verbs:"]
+def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
+    """Return the text that lists commands: by name what one does, and an example of its options."""
+    lines = [f"usage: {PROGRAM} COMMAND [options]", "", "commands:"]
     for name, (about, example) in listed.items():
-        lines += [f"  {name:<14} {about}", f"  {'':<14}   {PROGRAM} {name} {example}"]
-    lines += ["", f"{PROGRAM} VERB --help lists a verb's options."]
+        lines += [f"  {name:<19} {about}", f"  {'':<19}   {PROGRAM} {name} {example}"]
+    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options."]
     return "\n".join(lines)
 
 
-def _unknown(args: Sequence[str]) -> str:
-    """Return what is wrong with a verb that is none, and which may have been meant."""
-    known = [*TRAINER_VERBS, *VERBS]
-    if second := [name for name in known if name.startswith(f"{args[0]} ")]:
-        return f"{args[0]!r} takes a second word: {', '.join(second)}"
-    guess = get_close_matches(args[0], known, n=1)
-    hint = f"did you mean {guess[0]!r}?" if guess else f"the verbs are {', '.join(known)}"
-    return f"unknown verb {args[0]!r}: {hint}"
+def _unknown(first: str, second: str, listed: Mapping[str, object]) -> str:
+    """Return what is wrong with a command that is none, and which may have been meant."""
+    name = first if first not in {each.split()[0] for each in listed} else f"{first} {second}"
+    guess = get_close_matches(name, listed, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"the commands are {', '.join(listed)}"
+    return f"unknown command {name!r}: {hint}"

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import tempfile
-from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import soundfile
 from metis_lightning.errors import UserError
 from metis_lightning.generate.inputs import check_texts
 from metis_lightning.generate.jobs import Job, check_job
+from metis_lightning.generate.options import AppOptions
 from metis_lightning.generate.runner import Maker
 from metis_lightning.generate.weights import lip_reader, load_metis
 from metis_lightning.pipeline import Options
@@ -42,7 +42,7 @@ class Studio:
         UserError: if there are no such weights, or they answer none of the tasks.
     """
 
-    def __init__(self, options: Namespace) -> None:
+    def __init__(self, options: AppOptions) -> None:
         self.options = options
         self.models = {task: name for name in reversed(options.model) for task in served_tasks(name)}
         """What answers a task; of several, the first that was named."""
@@ -125,7 +125,7 @@ class UploadLimit:
             self._coming -= size
 
 
-def run_app(options: Namespace) -> None:
+def run_app(options: AppOptions) -> None:
     """Run the verb `app` until it is stopped.
 
     Raises:

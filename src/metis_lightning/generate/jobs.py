@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.lists import read_list
+from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.task_table import task_named
 from metis_lightning.texts import clean_text, is_unicode, on_disk
 
@@ -66,7 +66,7 @@ class Job:
         return float(self.inputs["seconds"]) if "seconds" in self.inputs else None
 
 
-def jobs_of(options: Namespace) -> list[Job]:
+def jobs_of(options: GenerateOptions) -> list[Job]:
     """Return what the options ask for, in order.
 
     Raises:
@@ -93,7 +93,7 @@ def jobs_of(options: Namespace) -> list[Job]:
     return jobs
 
 
-def folder_input(options: Namespace) -> str | None:
+def folder_input(options: GenerateOptions) -> str | None:
     """Return the name of the input that is a folder; None if each is a file."""
     given = ((name, getattr(options, name)) for name in FOLDER_SUFFIXES)
     return next((name for name, path in given if path is not None and os.path.isdir(path)), None)
@@ -146,7 +146,7 @@ def _check_seconds(job: Job) -> None:
         raise UserError(f"{job.where}seconds {text!r}: give a number above 0")
 
 
-def _of_list(path: Path, given: Mapping[str, str], options: Namespace) -> list[Job]:
+def _of_list(path: Path, given: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each line; what a line leaves empty is taken from the options."""
     folder = _folder(options.out)
     jobs = []
@@ -169,7 +169,7 @@ def _seed(line: Mapping[str, str], default: int, where: str) -> int:
     return int(text)
 
 
-def _of_folder(name: str, given: Mapping[str, str], options: Namespace) -> list[Job]:
+def _of_folder(name: str, given: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each file of a folder and of those in it; results lie as their inputs do."""
     root, folder = Path(given[name]), _folder(options.out)
     suffixes = FOLDER_SUFFIXES[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from metis_lightning.files import check_output
 from metis_lightning.generate.index import INDEX, Done
 from metis_lightning.generate.inputs import check_texts, length_remarks, read_prompt_of, result_seconds
 from metis_lightning.generate.jobs import Job, folder_input, jobs_of
+from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.generate.play_list import write_play_list
 from metis_lightning.generate.progress import Progress
 from metis_lightning.generate.runner import Maker
@@ -19,7 +19,7 @@ from metis_lightning.generate.weights import chosen_precision, identity, lip_rea
 from metis_lightning.pipeline import Options
 
 
-def run_generate(options: Namespace) -> None:
+def run_generate(options: GenerateOptions) -> None:
     """Run the verb `generate`.
 
     Raises:
@@ -51,7 +51,7 @@ def run_generate(options: Namespace) -> None:
         raise UserError(f"{len(failed)} of {len(jobs)} could not be made, the first: {failed[0]}")
 
 
-def maker_of(options: Namespace) -> Maker:
+def maker_of(options: GenerateOptions) -> Maker:
     """Return what makes results as the options say.
 
     Raises:
@@ -66,7 +66,7 @@ def maker_of(options: Namespace) -> Maker:
     )
 
 
-def sampler_options(options: Namespace) -> Options:
+def sampler_options(options: GenerateOptions) -> Options:
     """Return the settings that are given; the others stay as released."""
     chosen = Options()
     if options.num_steps is not None:
@@ -81,7 +81,7 @@ def sampler_options(options: Namespace) -> Options:
     return chosen
 
 
-def _make_many(jobs: Sequence[Job], options: Namespace) -> list[UserError]:
+def _make_many(jobs: Sequence[Job], options: GenerateOptions) -> list[UserError]:
     """Make what a folder of results lacks, and return the mistakes that kept some from being made."""
     check_output(options.out / INDEX)
     done = Done(options.out, _run(options))
@@ -91,7 +91,7 @@ def _make_many(jobs: Sequence[Job], options: Namespace) -> list[UserError]:
     return _made(maker_of(options), missing, options, done) if missing else []
 
 
-def _made(maker: Maker, jobs: Sequence[Job], options: Namespace, done: Done | None) -> list[UserError]:
+def _made(maker: Maker, jobs: Sequence[Job], options: GenerateOptions, done: Done | None) -> list[UserError]:
     """Make jobs, and return the mistakes that kept some from being made."""
     failed: list[UserError] = []
     readable = []
@@ -137,7 +137,7 @@ def _total_seconds(jobs: Sequence[Job]) -> float:
     return total
 
 
-def _run(options: Namespace) -> Mapping[str, Any]:
+def _run(options: GenerateOptions) -> Mapping[str, Any]:
     """Return what decides all results of a run alike."""
     precision = chosen_precision(options)
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.generate.inputs import LipReader
+from metis_lightning.generate.options import WeightsOptions
 from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES
@@ -18,7 +18,7 @@ from metis_lightning.tokens.published_phones import PublishedPhones
 from metis_lightning.weights.bundle import INDEX, bundle_folder
 
 
-def chosen_device(options: Namespace) -> str:
+def chosen_device(options: WeightsOptions) -> str:
     """Return where models run: as asked, else on a GPU where there is one.
 
     Raises:
@@ -29,13 +29,13 @@ def chosen_device(options: Namespace) -> str:
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def chosen_precision(options: Namespace) -> Precision:
+def chosen_precision(options: WeightsOptions) -> Precision:
     """Return what both stages compute in: as asked, else what is usual on the device."""
     precision: Precision | None = options.precision
     return precision or usual_precision(chosen_device(options))
 
 
-def load_metis(name: str, task: str, options: Namespace) -> Metis:
+def load_metis(name: str, task: str, options: WeightsOptions) -> Metis:
     """Return the pipeline for a task.
 
     Raises:
@@ -59,12 +59,12 @@ def set_vocabulary(metis: Metis, path: Path) -> None:
     metis.text = PublishedPhones.read(path)
 
 
-def lip_reader(options: Namespace) -> LipReader:
+def lip_reader(options: WeightsOptions) -> LipReader:
     """Return what reads videos."""
     return LipReader(options.visual_encoder, chosen_device(options))
 
 
-def identity(name: str, options: Namespace) -> dict[str, Any]:
+def identity(name: str, options: WeightsOptions) -> dict[str, Any]:
     """Return hashes that change with the weights: a bundle's index holds those of its files."""
     files = [Path(name), _index(options.base)] if name.endswith(".ckpt") else [_index(name)]
     files += [path for path in (options.phone_vocabulary, options.visual_encoder) if path is not None]

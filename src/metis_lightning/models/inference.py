@@ -9,7 +9,7 @@ Shape letters: M rows of the input, K input width, N output width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Attention, SwiGLU
 from metis_lightning.models.lora import merge_lora
-
-Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
-"""Of a stage's products; the codecs, the choice of tokens and the norms stay in float32."""
+from metis_lightning.options import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

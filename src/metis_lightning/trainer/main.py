@@ -206,7 +206,7 @@ def _say(lines: Sequence[str]) -> None:
         print(f"metis-lightning: {line}", file=sys.stderr)
 
 
-def run_trainer_verb(args: list[str], examples: dict[str, str]) -> None:
+def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
     """Run one of Lightning's verbs.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,12 +20,13 @@ from metis_lightning.tasks.extract import Extraction, TokenExtractor, TokenWrite
 from metis_lightning.tokens.fingerprint import fingerprints
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.trainer.main import build_from_config
+from metis_lightning.trainer.options import PrepareTokensOptions
 
 # What of a config's trainer says where a run runs; the rest is about training.
 _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")
 
 
-def run_prepare_tokens(options: Namespace, config: Sequence[str]) -> None:
+def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> None:
     """Run `prepare tokens` as the command line asks.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate.compare.clips import Heard, hear
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import Board
+from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import Comparison, Utterance, read_comparison
 from metis_lightning.files import atomic_path, check_output
 from metis_lightning.types import WAVE_RATE
@@ -21,7 +21,7 @@ from metis_lightning.types import WAVE_RATE
 PAGE, BOARD = "index.html", "tensorboard"
 
 
-def run_compare(options: argparse.Namespace) -> None:
+def run_compare(options: CompareOptions) -> None:
     """Run the verb `compare`.
 
     Raises:

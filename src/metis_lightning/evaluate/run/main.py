@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.report import Machine, real_time_factor, report
 from metis_lightning.evaluate.results.run_files import (
     PROTOCOL,
@@ -47,7 +47,7 @@ _BENCHMARKS = Path("evaluation/benchmarks")
 MakePool = Callable[[SuiteOptions, int], ScoringPool]
 
 
-def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
+def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) -> None:
     """Run `evaluate` as the command line asks.
 
     Args:
@@ -79,7 +79,7 @@ def run_evaluate(options: Namespace, make_pool: MakePool = ScoringPool) -> None:
         _finish(plan, results, options)
 
 
-def run_rank(rank: int, options: Namespace, make_pool: MakePool) -> None:
+def run_rank(rank: int, options: EvaluateOptions, make_pool: MakePool) -> None:
     """Do the share of one of the processes that `run_evaluate` starts on this machine."""
     device = device_of(options.device, rank)
     use_device(device)
@@ -89,21 +89,21 @@ def run_rank(rank: int, options: Namespace, make_pool: MakePool) -> None:
         run_share(plan, Share(rank, options.devices), done, row_file(_folder(options), rank), pool)
 
 
-def _alone(plan: Plan, options: Namespace, make_pool: MakePool) -> Results:
+def _alone(plan: Plan, options: EvaluateOptions, make_pool: MakePool) -> Results:
     with _pool(options, make_pool) as pool:
         results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
         run_share(plan, Share(), results.done(), row_file(results.folder), pool)
     return results
 
 
-def _starting_others(plan: Plan, count: int, options: Namespace, make_pool: MakePool) -> Results:
+def _starting_others(plan: Plan, count: int, options: EvaluateOptions, make_pool: MakePool) -> Results:
     with _pool(options, make_pool, 1) as pool:
         results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
     in_processes(run_rank, count, options, make_pool)
     return results
 
 
-def _launched(plan: Plan, launch: Launch, options: Namespace, make_pool: MakePool) -> Results:
+def _launched(plan: Plan, launch: Launch, options: EvaluateOptions, make_pool: MakePool) -> Results:
     rank = launch.rank or 0
     with together(launch) as wait, _pool(options, make_pool) as pool:
         results = Results(_folder(options), plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
@@ -113,7 +113,7 @@ def _launched(plan: Plan, launch: Launch, options: Namespace, make_pool: MakePoo
     return results
 
 
-def _finish(plan: Plan, results: Results, options: Namespace) -> None:
+def _finish(plan: Plan, results: Results, options: EvaluateOptions) -> None:
     """Gather the rows, and write and say what comes of them."""
     folder, rows = results.folder, results.gather(whole=True)
     machine = _machine(options)
@@ -128,7 +128,7 @@ def _finish(plan: Plan, results: Results, options: Namespace) -> None:
     check_failures(rows, options.max_failed_share)
 
 
-def _machine(options: Namespace) -> Machine:
+def _machine(options: EvaluateOptions) -> Machine:
     """Return where this call made its speech."""
     device = device_of(options.device)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -187,7 +187,7 @@ def _check_outputs(folder: Path) -> None:
         check_output(folder / name)
 
 
-def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None) -> ScoringPool:
+def _pool(options: EvaluateOptions, make_pool: MakePool, processes: int | None = None) -> ScoringPool:
     """Return what scores, beside generation."""
     suite = SuiteOptions(
         protocol=options.protocol,
@@ -202,7 +202,7 @@ def _pool(options: Namespace, make_pool: MakePool, processes: int | None = None)
     return make_pool(suite, processes or options.scoring_processes)
 
 
-def _folder(options: Namespace) -> Path:
+def _folder(options: EvaluateOptions) -> Path:
     return options.out or RESULTS / options.task
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from metis_lightning import __version__
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.results.run_files import Key
 from metis_lightning.evaluate.run.systems import Items, System, SystemOptions, answers, has_control, make_systems
@@ -91,7 +91,7 @@ class Plan:
         return {**system.identity, **({"seeds": list(self.seeds)} if system.is_seeded else {})}
 
 
-def make_plan(options: Namespace, device: str) -> Plan:
+def make_plan(options: EvaluateOptions, device: str) -> Plan:
     """Return what the options ask for.
 
     Raises:
@@ -111,7 +111,7 @@ def make_plan(options: Namespace, device: str) -> Plan:
     return replace(plan, systems=[system for system in systems if any(True for _ in plan.jobs_of(system))])
 
 
-def chosen_test_sets(options: Namespace) -> list[TestSet]:
+def chosen_test_sets(options: EvaluateOptions) -> list[TestSet]:
     """Return the test sets that the options name, as far as they go.
 
     Raises:
@@ -120,12 +120,12 @@ def chosen_test_sets(options: Namespace) -> list[TestSet]:
     return limited(_test_sets(options)[1], options)
 
 
-def limited(test_sets: Sequence[TestSet], options: Namespace) -> list[TestSet]:
+def limited(test_sets: Sequence[TestSet], options: EvaluateOptions) -> list[TestSet]:
     """Return the first trials of test sets, as many as the options say."""
     return [replace(each, trials=each.trials[: options.limit]) for each in test_sets]
 
 
-def _test_sets(options: Namespace) -> tuple[list[TestSet], list[TestSet]]:
+def _test_sets(options: EvaluateOptions) -> tuple[list[TestSet], list[TestSet]]:
     """Return all test sets of the task, and those that are named."""
     there = find_test_sets(options.data, options.root, options.task, options.data_options)
     whole = choose(there, options.test_sets, options.data)
@@ -133,7 +133,7 @@ def _test_sets(options: Namespace) -> tuple[list[TestSet], list[TestSet]]:
     return there, whole
 
 
-def _systems(options: Namespace, device: str, items: Items) -> list[System]:
+def _systems(options: EvaluateOptions, device: str, items: Items) -> list[System]:
     """Return the systems that are named, after the controls that no name calls for."""
     names = list(options.system)
     if not names and answers(_DEFAULT_SYSTEM, options.task):

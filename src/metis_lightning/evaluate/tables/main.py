@@ -7,12 +7,12 @@ The same input gives the same bytes: nothing in the files says when or where the
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import TablesOptions
 from metis_lightning.evaluate.results.runs import Result, find_results
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
 from metis_lightning.evaluate.tables.formats import latex, markdown
@@ -42,7 +42,7 @@ RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
 PAGE = "tables.html"
 
 
-def run_tables(options: argparse.Namespace) -> None:
+def run_tables(options: TablesOptions) -> None:
     """Run the verb `tables`.
 
     Raises:

@@ -5,7 +5,6 @@ The verb `import`: published weights to a bundle.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from metis_lightning.weights.bundle import (
 from metis_lightning.weights.published.inspect import Inspected, inspect
 from metis_lightning.weights.published.layout import PARTS, TASKS, Repository
 from metis_lightning.weights.published.locate import Located, Wanted, locate
+from metis_lightning.weights.published.options import ImportOptions
 
 LICENCES = "LICENSES.md"
 
@@ -151,7 +151,7 @@ def _link(repository: Repository) -> str:
     return f"[{repository.name}](https://huggingface.co/{repository.name})"
 
 
-def run_import(options: argparse.Namespace) -> None:
+def run_import(options: ImportOptions) -> None:
     """Run the verb on the options of the command line.
 
     Raises:
@@ -163,7 +163,7 @@ def run_import(options: argparse.Namespace) -> None:
         _import(options)
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(options: ImportOptions) -> None:
     wanted = Wanted(
         options.source,
         tuple(options.tasks or ()),

@@ -1,0 +1,87 @@
+"""Options of commands: frozen dataclasses whose fields carry their text for the help and the values that are allowed.
+
+Nothing here or in the packages' `options.py` imports torch, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+from metis_lightning.errors import UserError
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+"""What products of a stage are computed in."""
+
+
+def option(
+    about: str,
+    default: Any = MISSING,  # noqa: ANN401  of the field's type
+    *,
+    metavar: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    aliases: Sequence[str] = (),
+    repeats: bool = False,
+    positional: bool = False,
+) -> Any:  # noqa: ANN401  a field, as `dataclasses.field`
+    """Return a field of an options class.
+
+    Args:
+        about: one line for the help, without the default, which is added where there is one.
+        default: without it, the option is required.
+        metavar: stands for the value in the help.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+        above: a number below all that are allowed.
+        aliases: other names on the command line, with their dashes.
+        repeats: several values are given as several options.
+        positional: given without the option's name.
+    """
+    limits = {"least": least, "most": most, "above": above}
+    spelling = {"aliases": aliases, "repeats": repeats, "positional": positional}
+    return field(default=default, metadata={"about": about, "metavar": metavar, **spelling, "limits": limits})
+
+
+def flag(name: str) -> str:
+    """Return a field's name as it is typed.
+
+    >>> flag("num_steps")
+    '--num-steps'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """Base of the options of a command; its fields are made by `option`."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UserError: one is not allowed.
+        """
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float) and (wanted := _broken_limit(number, **item.metadata["limits"])):
+                    raise UserError(f"{flag(item.name)}: must be {wanted}, not {number}")
+
+
+def _broken_limit(number: float, least: float | None, most: float | None, above: float | None) -> str | None:
+    """Return what a number must be and is not; None if it is allowed."""
+    if not math.isfinite(number):
+        return "a finite number"
+    if most is not None and not (least or 0) <= number <= most:
+        return f"between {least or 0} and {most}"
+    if least is not None and number < least:
+        return f"at least {least:g}"
+    if above is not None and number <= above:
+        return f"more than {above:g}"
+    return None
