@@ -17,9 +17,8 @@ from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.data.recipes.l2s import EnvelopeRecipe
 from metis_lightning.data.recipes.omni import OmniRecipe
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
-from metis_lightning.data.recipes.timbre import WorldConverter
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.data.recipes.vc import VcRecipe
+from metis_lightning.data.recipes.vc import VcRecipe, WorldConverter
 from metis_lightning.errors import UserError
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.models.lora import add_lora

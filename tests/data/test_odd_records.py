@@ -20,7 +20,7 @@ from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.se import SeRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.trainer.explain import explain_killed_worker
@@ -210,18 +210,18 @@ def test_noises_and_rooms_are_looked_through_before_training(tmp_path: Path, nam
     for recipe in (SeRecipe(noise_root=tmp_path), SeRecipe(rir_root=tmp_path)):
         with pytest.raises(UserError, match=r"1 of 3 recordings hold no sound: odd.wav \(\w"):
             StarterDataModule(recipe).prepare_data()
-    Recordings(tmp_path).draw(torch.Generator().manual_seed(0))
+    RecordingFolder(tmp_path).draw(torch.Generator().manual_seed(0))
 
 
 def test_what_is_left_out_of_noises_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soundfile.write(tmp_path / "good.wav", voice(2.0), RATE)
     with caplog.at_level(logging.INFO):
-        Recordings(tmp_path).look_through()
+        RecordingFolder(tmp_path).check()
         assert "left out" not in caplog.text
         (tmp_path / "more").mkdir()
         for name in ("more/b.mp3", "a.ogg", "c.ogg", "._c.ogg"):
             (tmp_path / name).write_bytes(b"")
-        Recordings(tmp_path).look_through()
+        RecordingFolder(tmp_path).check()
     assert f"left out of {tmp_path}: 2 .ogg, 1 .mp3, the first a.ogg; what is read ends with .flac, .wav" in caplog.text
 
 

@@ -13,7 +13,7 @@ import torch
 from metis_lightning.data.media.audio import audio_seconds, decode, read_audio, stream_audio
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import inspect_audio
-from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, SOUND, THREE, encoded, flac_of, mp3_frames, voice, write
 
@@ -89,7 +89,7 @@ def test_a_part_is_what_stands_there(tmp_path: Path, name: str) -> None:
 def test_noise_is_drawn_from_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "noise.flac").write_bytes(flac_of(THREE, 2**36 - 1))
     for seed in range(8):
-        wave, _ = Recordings(tmp_path).draw(torch.Generator().manual_seed(seed), RATE)
+        wave, _ = RecordingFolder(tmp_path).draw(torch.Generator().manual_seed(seed), RATE)
         assert len(wave) == RATE
 
 

@@ -107,7 +107,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         """Look through the folders of noises and rooms, once a machine and before anything is trained."""
         folders = [folder for recipe in (self.recipe, self.val_recipe) for folder in recipe.recordings()]
         for folder in {folder.root: folder for folder in folders}.values():
-            folder.look_through()
+            folder.check()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest, once."""

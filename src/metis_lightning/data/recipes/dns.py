@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.signal import fftconvolve, lfilter
-from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus, read_listed
-from metis_lightning.data.media.audio import read_audio, resample
-from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.media.audio import resample
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, draw_coin, draw_int
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE
 
+# Clips, or recordings in a row, that are refused before the corpus is held to be at fault.
 _TRIES = 50
 _EPS = float(np.finfo(float).eps)
+# Level in dBFS that speech and noise are brought to before they are mixed, and at which activity is judged.
 _NORMAL_DB = -25.0
 
 
@@ -68,44 +69,45 @@ class DnsRecipe(Recipe):
 
         Args:
             noise_root: folder with wav or flac files of noise, at any depth.
-            rir_root: folder with room responses, or None for no rooms; of several microphones the first is heard.
+            rir_root: folder with room responses, or None for no rooms; of several microphones the first is taken.
             rules: of the synthesis.
             rir_chance: how often there is a room; the challenge leaves it to the user's lists.
             dry_target: the target is the direct path alone, so that the model removes reverberation as Metis does. The
                 challenge's own target keeps it.
         """
-        self.noises, self.rules = Recordings(noise_root), rules
-        self.rooms = None if rir_root is None else Recordings(rir_root)
+        self.noises, self.rules = RecordingFolder(noise_root), rules
+        self.rooms = None if rir_root is None else RecordingFolder(rir_root)
         self.rir_chance, self.dry_target = rir_chance, dry_target
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the clean clip as `wave`, the noisy one as `source`."""
-        clean = self._clean(corpus, index, generator)
-        noise = build_clip(lambda _: self._recording(self.noises, generator), len(clean), self.rules, generator)
-        heard, target, room = self._room(clean, generator)
-        snr_db, level_db = (low + draw_int(high - low, generator) for low, high in self._ranges())
-        noisy, scale = mix_levels(heard, noise, snr_db, level_db, self.rules.clip)
-        utterance = corpus.utterances[index]
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
+        clean, rate = self._clean(corpus, index, generator), self.rules.sample_rate
+
+        def recorded_noise(_: int) -> np.ndarray:
+            return self.noises.draw(generator, sample_rate=rate)[0].numpy()
+
+        noise = build_clip(recorded_noise, len(clean), self.rules, generator)
+        reverberant, target, room = self._reverberate(clean, generator)
+        ranges = (self.rules.snr_range, self.rules.level_range)
+        snr_db, level_db = (low + draw_int(high - low, generator) for low, high in ranges)
+        noisy, scale = mix_levels(reverberant, noise, snr_db, level_db, self.rules.clip)
+        return SpeechItem.of(
+            corpus.utterances[index],
+            resample((target * scale).astype(np.float32), rate, WAVE_RATE),
+            # Several utterances follow one another: no one text is said.
             text="",
-            wave=self._to_wave(target * scale),
-            source=self._to_wave(noisy),
+            source=resample(noisy.astype(np.float32), rate, WAVE_RATE),
             prompt_length=0,
             applied={"snr_db": float(snr_db), "level_db": float(level_db), **room},
         )
 
-    def recordings(self) -> Sequence[Recordings]:
+    def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders of noises and rooms."""
         return [self.noises] if self.rooms is None or not self.rir_chance else [self.noises, self.rooms]
 
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
         """Return the length of every clip."""
         return self.rules.seconds
-
-    def _ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        return self.rules.snr_range, self.rules.level_range
 
     def _clean(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> np.ndarray:
         """Return a clip that starts with utterance `index` and is active enough."""
@@ -125,22 +127,16 @@ class DnsRecipe(Recipe):
             f"{self.rules.min_activity:.0%}; leave silent files out or lower rules.min_activity"
         )
 
-    def _recording(self, recordings: Recordings, generator: torch.Generator) -> np.ndarray:
-        path = recordings.paths[draw_int(len(recordings.paths), generator)]
-        return read_audio(path, self.rules.sample_rate, channel=0).numpy()
-
-    def _room(
+    def _reverberate(
         self, clean: np.ndarray, generator: torch.Generator
     ) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
-        """Return the clip as heard in a room, or as it is; the target; and whether there is a room."""
+        """Return the clip in a room, or as it is; the target; and whether there is a room."""
         if self.rooms is None or not draw_coin(self.rir_chance, generator):
             return clean, clean, {}
-        response = self._recording(self.rooms, generator)
-        heard = fftconvolve(clean, response)[: len(clean)]
-        return heard, direct_path(clean, response) if self.dry_target else heard, {"room": "recorded"}
-
-    def _to_wave(self, clip: np.ndarray) -> Tensor:
-        return resample(clip.astype(np.float32), self.rules.sample_rate, WAVE_RATE)
+        response = self.rooms.draw(generator, sample_rate=self.rules.sample_rate)[0].numpy()
+        reverberant = fftconvolve(clean, response)[: len(clean)]
+        target = direct_path(clean, response) if self.dry_target else reverberant
+        return reverberant, target, {"room": "recorded"}
 
 
 def build_clip(
@@ -148,13 +144,8 @@ def build_clip(
 ) -> np.ndarray:
     """Return `samples` samples of recordings one after the other, with silence between them.
 
-    A recording longer than what is missing is cropped at a random place; clipped ones are passed over.
-
-    Args:
-        draw: the recording (S,) of a given attempt, from 0.
-        samples: of the clip.
-        rules: of the synthesis.
-        generator: of the crops.
+    `draw` gives the recording (S,) of each attempt, counted from 0. One longer than what is missing is cropped at a
+    random place; clipped ones are passed over.
 
     Raises:
         UserError: if 50 recordings were clipped.
@@ -191,6 +182,7 @@ def mix_levels(
     clean_gain = 10 ** (_NORMAL_DB / 20) / (_rms(clean) + _EPS)
     noise_gain = 10 ** ((_NORMAL_DB - snr_db) / 20) / (_rms(noise) + _EPS)
     noisy = clean * clean_gain + noise * noise_gain
+    # The level is that of the sum, short of clipping, and the clean clip follows it.
     scale = 10 ** (level_db / 20) / (_rms(noisy) + _EPS)
     peak = float(np.abs(noisy).max()) * scale
     scale *= clip / peak if peak > clip else 1.0

@@ -1,10 +1,6 @@
-"""Lip to speech: an utterance and what its speaker's lips do, 25 frames a second.
+"""Lip to speech: an utterance with features of its speaker's lips, or with pictures of the mouth for a visual encoder.
 
-Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
-
-Pictures of a mouth as a visual encoder takes them, and the recipe that gives them to it.
-
-Shape letters: F frames at 25 Hz, C the pixels of a frame, row by row.
+Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width, or the pixels of a picture row by row.
 """
 
 from __future__ import annotations
@@ -21,54 +17,44 @@ from torch import Tensor
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.mouths import MOUTH_SIZE
 from metis_lightning.data.media.video import read_video
-from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem, derived_generator, draw_int
+from metis_lightning.data.recipes.recipe import Recipe, Segment, SpeechItem, derived_generator, draw_int
 from metis_lightning.errors import UserError
 from metis_lightning.types import VIDEO_RATE, WAVE_RATE
 
+CROP = 88
+"""Height and width of what the encoder sees of a mouth picture, in pixels."""
+
 _SUFFIXES = (".safetensors", ".npy")
-_HOP = WAVE_RATE // VIDEO_RATE
+# Samples of a frame of lips.
+_FRAME = WAVE_RATE // VIDEO_RATE
+
+# Of grey pictures, as Auto-AVSR normalises them.
+_MEAN, _STD = 0.421, 0.165
+# ITU-R BT.601, as in torchvision.
+_LUMA = (0.2989, 0.587, 0.114)
 
 
 class VisualRecipe(Recipe):
-    """Whole utterances with a feature for every 40 ms. A subclass says where the features come from."""
+    """Whole utterances with a feature for every 40 ms; the prompt is a prefix that the module's prompt rule draws."""
 
     @abstractmethod
-    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
         """Return the features (F, C) of utterance `index`."""
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
-        """Return the utterance with its features; the prompt is a prefix that the module's prompt rule draws.
+        """Return the utterance with its features.
 
         Raises:
             UserError: if the features are not as long as the audio, but for a frame or two.
         """
-        return self.item(corpus, index, self.features(corpus, index))
-
-    def item(self, corpus: SpeechCorpus, index: int, features: Tensor) -> SpeechItem:
-        """Return the utterance with features (F, C) that were read.
-
-        Raises:
-            UserError: if they are not as long as the audio, but for a frame or two.
-        """
+        features = self.features(corpus, index, generator)
         utterance, wave = corpus.utterances[index], corpus.wave(index)
         if not check_lengths(len(features), wave.numel() / WAVE_RATE):
             raise UserError(
                 f"utterance {utterance.id!r}: {len(features)} frames of features for {wave.numel() / WAVE_RATE:.2f} s; "
                 f"give {VIDEO_RATE} a second"
             )
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            wave=wave,
-            language=utterance.language,
-            features=features,
-            pieces=(Piece(index, 0, wave.numel()),),
-        )
-
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length."""
-        return corpus.seconds(index)
+        return SpeechItem.of(utterance, wave, features=features, pieces=(Segment(index, 0, wave.numel()),))
 
 
 class LipRecipe(VisualRecipe):
@@ -84,11 +70,11 @@ class LipRecipe(VisualRecipe):
         """Name the folder; nothing is read yet."""
         self.folder = None if folder is None else Path(folder)
 
-    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
         """Read the features of an utterance.
 
         Raises:
-            UserError: if there are none, they lie outside the folder, or the file holds something else.
+            UserError: as `file`, or if it holds something else.
         """
         return read_feature_file(self.file(corpus, index))
 
@@ -120,9 +106,40 @@ class EnvelopeRecipe(VisualRecipe):
         """Choose the width."""
         self.dim = dim
 
-    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
-        """Return the envelope features of an utterance."""
-        return envelope_features(corpus.wave(index), self.dim, self.edges_hz)
+    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return (F, dim): log band energies of an utterance every 40 ms, times a fixed random matrix."""
+        wave = corpus.wave(index)
+        frames = wave[: len(wave) // _FRAME * _FRAME].view(-1, _FRAME)
+        power = torch.fft.rfft(frames * torch.hann_window(_FRAME)).abs().square()
+        edges = [round(hz * _FRAME / WAVE_RATE) for hz in self.edges_hz]
+        bands = [power[:, low:high].mean(dim=1) for low, high in zip(edges, edges[1:], strict=False)]
+        # About zero on average, and about one in size.
+        levels = (torch.stack(bands, dim=1) + 1e-6).log() / 5
+        spread = torch.randn(len(bands), self.dim, generator=derived_generator("envelope", self.dim))
+        return levels @ (spread / len(bands) ** 0.5)
+
+
+class MouthRecipe(VisualRecipe):
+    """Mouth pictures for a module with a visual encoder: (F, 88 * 88), grey and normalised.
+
+    Args:
+        folder: where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
+            show mouths already.
+        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the
+            middle, which suits validation (`val_recipe`).
+    """
+
+    def __init__(self, folder: Path | None = None, random_crop: bool = True) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.random_crop = random_crop
+
+    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return an utterance's mouth pictures."""
+        spare = MOUTH_SIZE - CROP
+        corner = (spare // 2, spare // 2)
+        if self.random_crop and generator is not None:
+            corner = (draw_int(spare + 1, generator), draw_int(spare + 1, generator))
+        return encoder_input(read_mouths(mouth_video(corpus, index, self.folder)), corner).flatten(1)
 
 
 def feature_file(folder: Path, utterance_id: str) -> Path:
@@ -147,21 +164,18 @@ def read_feature_file(path: Path | str) -> Tensor:
         UserError: if it is missing or holds something else.
     """
     path = Path(path)
-    features = _read(path)
+    try:
+        # Neither format can run code as it is read here.
+        if path.suffix == ".npy":
+            features = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        else:
+            (features,) = load_file(path).values()
+    except (ValueError, TypeError, EOFError, OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not one array of plain numbers ({error})") from error
+    features = features.float()
     if features.dim() != 2 or 0 in features.shape or not features.isfinite().all():
         raise UserError(f"{path}: expected finite features of the shape (frames, width), found {tuple(features.shape)}")
     return features
-
-
-def _read(path: Path) -> Tensor:
-    """Return the one array of a file; neither format can run code as it is read here."""
-    try:
-        if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-        (features,) = load_file(path).values()
-    except (ValueError, TypeError, EOFError, OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not one array of plain numbers ({error})") from error
-    return features.float()
 
 
 def check_lengths(frames: int, seconds: float) -> bool:
@@ -172,54 +186,6 @@ def check_lengths(frames: int, seconds: float) -> bool:
     """
     expected = seconds * VIDEO_RATE
     return abs(frames - expected) <= 2 + 0.05 * expected
-
-
-def envelope_features(wave: Tensor, dim: int, edges_hz: tuple[float, ...]) -> Tensor:
-    """Return (F, dim): log band energies of a wave (S,) every 40 ms, times a fixed random matrix."""
-    frames = wave[: len(wave) // _HOP * _HOP].view(-1, _HOP)
-    power = torch.fft.rfft(frames * torch.hann_window(_HOP)).abs().square()
-    edges = [round(hz * _HOP / WAVE_RATE) for hz in edges_hz]
-    bands = [power[:, low:high].mean(dim=1) for low, high in zip(edges, edges[1:], strict=False)]
-    # About zero on average, and about one in size.
-    levels = (torch.stack(bands, dim=1) + 1e-6).log() / 5
-    spread = torch.randn(len(bands), dim, generator=derived_generator("envelope", dim)) / len(bands) ** 0.5
-    return levels @ spread
-
-
-CROP = 88
-"""Height and width of what the encoder sees of a mouth picture, in pixels."""
-
-_MEAN, _STD = 0.421, 0.165
-# ITU-R BT.601, as in torchvision.
-_LUMA = (0.2989, 0.587, 0.114)
-
-
-class MouthRecipe(VisualRecipe):
-    """Mouth pictures for a module with a visual encoder: (F, 88 * 88), grey and normalised.
-
-    Args:
-        folder: where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
-            show mouths already.
-        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the
-            middle, which suits validation (`val_recipe`).
-    """
-
-    def __init__(self, folder: Path | None = None, random_crop: bool = True) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.random_crop = random_crop
-
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
-        """Return the utterance with its mouth pictures."""
-        spare = MOUTH_SIZE - CROP
-        corner = (spare // 2, spare // 2)
-        if self.random_crop:
-            corner = (draw_int(spare + 1, generator), draw_int(spare + 1, generator))
-        pictures = encoder_input(read_mouths(mouth_video(corpus, index, self.folder)), corner)
-        return self.item(corpus, index, pictures.flatten(1))
-
-    def features(self, corpus: SpeechCorpus, index: int) -> Tensor:
-        """Return the middle of an utterance's mouth pictures."""
-        return encoder_input(read_mouths(mouth_video(corpus, index, self.folder))).flatten(1)
 
 
 def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem
 
 
@@ -40,28 +40,24 @@ class OmniRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the item of the drawn recipe."""
-        return self._drawn(generator)(corpus, index, generator)
+        return self._draw(generator)(corpus, index, generator)
 
-    def recordings(self) -> Sequence[Recordings]:
+    def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders that any of the recipes draws from."""
         return [folder for recipe in self.recipes for folder in recipe.recordings()]
 
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the longest that any of the recipes gives."""
-        return max(recipe.seconds(corpus, index) for recipe in self.recipes)
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+        """Return the longest that any of the recipes gives, or what the item of the drawn recipe lasts."""
+        if generator is None:
+            return max(recipe.seconds(corpus, index) for recipe in self.recipes)
+        return self._draw(generator).seconds(corpus, index, generator)
 
     def varies(self, corpus: SpeechCorpus) -> bool:
         """Tell whether items of a recipe do, or recipes differ in what an utterance lasts."""
-        first, *others = self.recipes
-        return any(recipe.varies(corpus) for recipe in self.recipes) or any(
-            recipe.seconds(corpus, index) != first.seconds(corpus, index)
-            for index in range(len(corpus))
-            for recipe in others
-        )
+        if any(recipe.varies(corpus) for recipe in self.recipes):
+            return True
+        return any(len({recipe.seconds(corpus, i) for recipe in self.recipes}) > 1 for i in range(len(corpus)))
 
-    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
-        """Return what the item of the drawn recipe lasts."""
-        return self._drawn(generator).drawn_seconds(corpus, index, generator)
-
-    def _drawn(self, generator: torch.Generator) -> Recipe:
+    def _draw(self, generator: torch.Generator) -> Recipe:
+        # The first draw of the item's generator, in the plan of batches as in the item.
         return self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]

@@ -6,11 +6,11 @@ import torch
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.mixing import peak_gain
-from metis_lightning.data.recipes.prompts import Prompts
-from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem
+from metis_lightning.data.recipes.prompts import PromptedRecipe, Prompts
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem
 
 
-class PairedRecipe(Recipe):
+class PairedRecipe(PromptedRecipe):
     """Clean speech as the target and the corpus's own noisy or mixed recording of it as the source.
 
     For LibriMix (TSE) and for noisy-clean pairs (SE, `prompts: false`).
@@ -22,33 +22,17 @@ class PairedRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and clean speech as `wave`, prompt and mixture as `source`."""
-        utterance = corpus.utterances[index]
-        target, mixture = corpus.wave(index), corpus.mixture(index)
+        utterance, target = corpus.utterances[index], corpus.wave(index)
         # A speaker who says nothing else is left without a prompt: a prefix of the mixture is not clean.
-        other = None if self.prompts is None else self.prompts.other(corpus, index, generator)
+        other = None if self.prompts is None else self.prompts.draw_other(corpus, index, generator)
         prompt, pieces = (target[:0], ()) if other is None else (other[0], (other[1],))
-        source = torch.cat([prompt, mixture])
+        source = torch.cat([prompt, corpus.mixture(index)])
         gain = peak_gain(source)
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            wave=torch.cat([prompt, target]) * gain,
+        return SpeechItem.of(
+            utterance,
+            torch.cat([prompt, target]) * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={"mixture": utterance.source, "gain": gain},
-            pieces=(*pieces, Piece(index, 0, target.numel())),
+            pieces=(*pieces, Segment(index, 0, target.numel())),
         )
-
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length and the longest prompt's."""
-        return corpus.seconds(index) if self.prompts is None else self.prompts.seconds(corpus, index)
-
-    def varies(self, corpus: SpeechCorpus) -> bool:
-        """Tell whether there are prompts, which are drawn."""
-        return self.prompts is not None
-
-    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
-        """Return the utterance's length, and that of the prompt that such a generator draws."""
-        prompts = self.prompts
-        return corpus.seconds(index) if prompts is None else prompts.drawn_seconds(corpus, index, generator)

@@ -1,6 +1,9 @@
-"""Prompts of the wanted voice, for the tasks that are given one (TSE, VC).
+"""Prompts of the wanted voice that come with the data: those of TSE, VC and pairs, and of SE if asked for.
 
-Draws of utterances by who speaks and what is said, and crops that hold speech.
+A prompt is drawn in one of two places. Here for each item, before anything is mixed or corrupted, since such a prompt
+is clean beside a source that is not; the item's `prompt_length` states it. In the other tasks (TTS, L2S, pre-training,
+stage 2) a prompt is a random prefix of the tokens, which `models.masking.draw_masking` draws for each row without a
+`prompt_length`. How often a row loses its prompt, wherever it is from, is `models.masking.PromptRule.drop`.
 """
 
 from __future__ import annotations
@@ -14,25 +17,36 @@ from torch import Tensor
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.enrollment import parse_source
 from metis_lightning.data.media.speed import speed_prefix
-from metis_lightning.data.recipes.recipe import Piece, crop_start, draw_int, draw_uniform, whole_frames
+from metis_lightning.data.recipes.recipe import (
+    Recipe,
+    Segment,
+    check_range,
+    crop_start,
+    draw_int,
+    draw_uniform,
+    whole_frames,
+)
 from metis_lightning.errors import UserError
 from metis_lightning.types import HOP, Applied, Utterance
 
 Enrollment = Literal["prefix", "utterance"]
 
+# Draws before all utterances are looked through: enough unless nearly all of them are the target's speaker's.
+_TRIES = 100
 
-class Prompted(NamedTuple):
+
+class PromptAndTarget(NamedTuple):
     """A prompt of whole token frames and the target that follows it, both (S,), what they are made of, and the draw."""
 
     prompt: Tensor
     target: Tensor
-    pieces: tuple[Piece, ...]
-    chosen: Applied
+    pieces: tuple[Segment, ...]
+    applied: Applied
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Where the prompts of tasks come from that bring their own. How often they are dropped is in `PromptRule`.
+    """Where the prompts of an item come from.
 
     enrollment: "prefix" (the paper's, 2502.03128, section 4.2): a random prefix of the utterance is the prompt and only
         the rest the target. "utterance" (as the released code is used at inference): another utterance of the speaker
@@ -57,67 +71,50 @@ class Prompts:
         if self.enrollment not in ("prefix", "utterance"):
             raise ValueError(f"enrollment must be 'prefix' or 'utterance', got {self.enrollment!r}")
 
-    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> Prompted:
+    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> PromptAndTarget:
         """Return a prompt and the target of utterance `index`."""
         wave = corpus.wave(index)
-        whole = Piece(index, 0, wave.numel())
-        other = self.other(corpus, index, generator) if self.enrollment == "utterance" else None
+        whole = Segment(index, 0, wave.numel())
+        other = self.draw_other(corpus, index, generator) if self.enrollment == "utterance" else None
         if other is None:
-            split = split_prefix(wave, self.fraction, whole_frames(self.max_seconds), generator)
-            return Prompted(*split, (whole,), {"enrollment": "prefix"})
-        prompt, piece = other
-        return Prompted(prompt, wave, (piece, whole), {"enrollment": corpus.utterances[piece.index].id})
+            share = draw_uniform(*self.fraction, generator)
+            # The cut falls between two token frames, so that none is half prompt and half target.
+            cut = min(whole_frames(self.max_seconds), int(share * wave.numel()) // HOP * HOP)
+            return PromptAndTarget(wave[:cut], wave[cut:], (whole,), {"enrollment": "prefix"})
+        prompt, segment = other
+        return PromptAndTarget(prompt, wave, (segment, whole), {"enrollment": corpus.utterances[segment.index].id})
 
-    def other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Piece] | None:
+    def draw_other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Segment] | None:
         """Return a prompt (S,) of whole token frames from another utterance of the speaker, and where that is.
 
         None if there is none.
         """
-        drawn, most = draw_enrollment(corpus, index, generator), whole_frames(self.max_seconds)
-        if drawn is None:
+        enrollment, longest = draw_enrollment(corpus, index, generator), whole_frames(self.max_seconds)
+        if enrollment is None:
             return None
-        enrolled = corpus.wave(drawn)
-        start, samples = crop_start(enrolled, most, generator), min(most, enrolled.numel()) // HOP * HOP
-        return enrolled[start : start + samples], Piece(drawn, start, samples)
+        wave = corpus.wave(enrollment)
+        start, samples = crop_start(wave, longest, generator), min(longest, wave.numel()) // HOP * HOP
+        return wave[start : start + samples], Segment(enrollment, start, samples)
 
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length, and the longest prompt's where that is put before it."""
-        listed = corpus.seconds(index)
-        return listed if self.enrollment == "prefix" else listed + self.max_seconds
 
-    @property
-    def vary(self) -> bool:
-        """Whether what comes before an utterance is drawn."""
-        return self.enrollment == "utterance"
+class PromptedRecipe(Recipe):
+    """A recipe whose items start with a prompt of their own, or without any where `prompts` is None."""
 
-    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
-        """Return what `draw` makes with such a generator: the utterance, and the prompt if that is put before it."""
-        drawn = draw_enrollment(corpus, index, generator) if self.vary else None
-        prompt = 0.0 if drawn is None else min(self.max_seconds, corpus.seconds(drawn))
+    prompts: Prompts | None
+
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+        """Return the utterance's length and that of the prompt that is put before it: the longest, or the drawn one."""
+        if self.prompts is None or not self.varies(corpus):
+            return corpus.seconds(index)
+        if generator is None:
+            return corpus.seconds(index) + self.prompts.max_seconds
+        enrollment = draw_enrollment(corpus, index, generator)
+        prompt = 0.0 if enrollment is None else min(self.prompts.max_seconds, corpus.seconds(enrollment))
         return corpus.seconds(index) + prompt
 
-
-def split_prefix(
-    wave: Tensor, fraction: tuple[float, float], most: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Cut a (S,) wave in two at a token frame, the first part a random share of it and at most `most` samples."""
-    share = draw_uniform(*fraction, generator)
-    cut = min(most, int(share * wave.numel()) // HOP * HOP)
-    return wave[:cut], wave[cut:]
-
-
-def check_range(name: str, bounds: tuple[float, float]) -> None:
-    """Refuse a range that is reversed.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
-
-
-# Draws before all utterances are looked through: enough unless nearly all of them are the target's speaker's.
-_TRIES = 100
+    def varies(self, corpus: SpeechCorpus) -> bool:
+        """Tell whether the prompt is another utterance, which is drawn."""
+        return self.prompts is not None and self.prompts.enrollment == "utterance"
 
 
 def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
@@ -147,9 +144,10 @@ def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator
 def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:
     """Draw another recording of the speaker, with other words where there is one; None if this is the only one."""
     target, voice = corpus.utterances[index], corpus.by_speaker[corpus.utterances[index].speaker]
+    target_recording = recording_name(target)
 
     def differs(other: int) -> bool:
-        return other != index and recording(corpus.utterances[other]) != recording(target)
+        return other != index and recording_name(corpus.utterances[other]) != target_recording
 
     def says_other_words(other: int) -> bool:
         return differs(other) and not same_words(corpus.utterances[other].text, target.text)
@@ -157,11 +155,11 @@ def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator
     for _ in range(_TRIES if len(voice) > 1 else 0):
         if says_other_words(drawn := voice[draw_int(len(voice), generator)]):
             return drawn
-    choice = [i for i in voice if says_other_words(i)] or [i for i in voice if differs(i)]
-    return choice[draw_int(len(choice), generator)] if choice else None
+    candidates = [i for i in voice if says_other_words(i)] or [i for i in voice if differs(i)]
+    return candidates[draw_int(len(candidates), generator)] if candidates else None
 
 
-def recording(utterance: Utterance) -> str:
+def recording_name(utterance: Utterance) -> str:
     """Return the name of the recording of what is said.
 
     In LibriMix one LibriSpeech utterance is a source of several mixtures: other ids, and the same sound.

@@ -1,6 +1,6 @@
 """Recipes: how one utterance of a corpus becomes one training item.
 
-A task's data differ only in its recipe; the corpus, the batches and the DataModule stay the same.
+Tasks differ in their data by the recipe alone; the corpus, the batches and the DataModule stay the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.types import HOP, TOKEN_RATE, Applied
+from metis_lightning.types import HOP, TOKEN_RATE, Applied, Utterance
 
 if TYPE_CHECKING:
-    from metis_lightning.data.recipes.noises import Recordings
+    from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A stretch of a wave that comes from utterance `index`: where it starts there and how long it is, in samples."""
 
     index: int
@@ -37,7 +37,7 @@ class SpeechItem:
     """One row of a batch before padding; the fields are those of `SpeechBatch`.
 
     wave: (S,) float32 at 24 kHz, the prompt followed by the target.
-    source: (S,) or None, what is heard: the prompt followed by the corrupted target.
+    source: (S,) or None, the task's input: the prompt followed by the corrupted target.
     prompt_length: samples at the start of `wave` that are the prompt, or None if the task leaves that to the model.
     applied: what was done to the target to make `source`.
     script: the text that the model is given to speak, in `language`; empty if there is none.
@@ -56,39 +56,46 @@ class SpeechItem:
     language: str = ""
     script: str = ""
     features: Tensor | None = None
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Segment, ...] = ()
     ssl_tokens: Tensor | None = None
     acoustic_tokens: Tensor | None = None
 
+    @classmethod
+    def of(cls, utterance: Utterance, wave: Tensor, **fields: Any) -> SpeechItem:
+        """Return an item with the id, speaker, text and language of an utterance, unless `fields` has others."""
+        own = {"id": utterance.id, "speaker": utterance.speaker, "text": utterance.text, "language": utterance.language}
+        return cls(wave=wave, **(own | fields))
+
 
 class Recipe(ABC):
-    """Turns an utterance into an item, with all chance from the generator it is given."""
+    """Turns an utterance into an item, with all chance from the generator it is given.
+
+    Attributes:
+        needs_audio: whether an item needs the sound itself, for a source or features, where its tokens come from a
+            store.
+    """
 
     needs_audio: bool = True
-    """Whether the item needs the sound itself where its tokens are read from a store, for a source or features."""
 
     @abstractmethod
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the item made from utterance `index` of `corpus`."""
 
-    def recordings(self) -> Sequence[Recordings]:
-        """Return the folders that the recipe draws from beside the corpus, which are looked through before training."""
+    def recordings(self) -> Sequence[RecordingFolder]:
+        """Return the folders that the recipe draws from beside the corpus, which are checked before training."""
         return ()
 
-    @abstractmethod
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the most that the item can last, in seconds, without reading audio."""
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+        """Return what an item lasts, without reading audio: here, as long as its utterance.
+
+        Batches are planned by it. With the item's generator it draws what decides the length as `__call__` does, and
+        nothing before that; without one it returns the most that an item of this utterance can last.
+        """
+        return corpus.seconds(index)
 
     def varies(self, corpus: SpeechCorpus) -> bool:
-        """Tell whether an utterance's items differ in length from draw to draw; if not, all last `seconds`."""
+        """Tell whether an utterance's items differ in length from draw to draw."""
         return False
-
-    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
-        """Return what the item lasts that is made with such a generator, without reading audio.
-
-        Batches are planned by it. It draws what decides the length as `__call__` does, and nothing before that.
-        """
-        return self.seconds(corpus, index)
 
 
 class PlainRecipe(Recipe):
@@ -113,27 +120,27 @@ class PlainRecipe(Recipe):
         if max_seconds is not None and crop_seconds is not None:
             raise ValueError("give max_seconds or crop_seconds, not both")
         self.limit = max_seconds if crop_seconds is None else crop_seconds
-        self.fixed = crop_seconds is not None
+        self.is_fixed = crop_seconds is not None
         if self.limit is not None and whole_frames(self.limit) < HOP:
             raise ValueError(f"a crop of {self.limit} s is shorter than one token frame (0.02 s)")
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance or a crop of it."""
-        utterance, wave = corpus.utterances[index], corpus.wave(index)
+        wave = corpus.wave(index)
         samples = wave.numel() if self.limit is None else whole_frames(self.limit)
         start = crop_start(wave, samples, generator)
         wave = wave[start : start + samples]
-        pieces = (Piece(index, start, wave.numel()),)
-        if self.fixed:
+        pieces = (Segment(index, start, wave.numel()),)
+        if self.is_fixed:
             wave = pad(wave, (0, samples - wave.numel()))
-        return SpeechItem(id=utterance.id, speaker=utterance.speaker, text=utterance.text, wave=wave, pieces=pieces)
+        return SpeechItem.of(corpus.utterances[index], wave, pieces=pieces)
 
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
         """Return the crop's length, or the utterance's."""
         listed = corpus.seconds(index)
         if self.limit is None:
             return listed
-        return self.limit if self.fixed else min(listed, self.limit)
+        return self.limit if self.is_fixed else min(listed, self.limit)
 
 
 def whole_frames(seconds: float) -> int:
@@ -143,12 +150,6 @@ def whole_frames(seconds: float) -> int:
     24000
     """
     return round(seconds * TOKEN_RATE) * HOP
-
-
-def random_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-    """Return `samples` consecutive samples of a (S,) wave from a random place, or all of a shorter wave."""
-    start = crop_start(wave, samples, generator)
-    return wave[start : start + samples]
 
 
 def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
@@ -172,9 +173,26 @@ def draw_coin(chance: float, generator: torch.Generator) -> bool:
     return float(torch.rand((), generator=generator)) < chance
 
 
+def check_range(name: str, bounds: tuple[float, float]) -> None:
+    """Refuse a range that is reversed.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
+
+
 def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> torch.Generator:
     """Return the generator of all draws of an item: a hash of (seed, epoch, id)."""
     return derived_generator("item", seed, epoch, corpus.utterances[index].id)
+
+
+def derived_generator(*parts: int | str) -> torch.Generator:
+    """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    # 63 bits: torch takes signed seeds.
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarray | Callable[[int], np.ndarray]:
@@ -183,15 +201,9 @@ def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarr
     if not recipe.varies(corpus):
         return np.fromiter((recipe.seconds(corpus, index) for index in indices), dtype=np.float64)
 
-    def of_epoch(epoch: int) -> np.ndarray:
-        drawn = (recipe.drawn_seconds(corpus, i, item_generator(seed, epoch, corpus, i)) for i in indices)
-        return np.fromiter(drawn, dtype=np.float64)
+    def lengths_of_epoch(epoch: int) -> np.ndarray:
+        # The item's own generator: the plan and the item draw the same prompt.
+        lengths = (recipe.seconds(corpus, i, item_generator(seed, epoch, corpus, i)) for i in indices)
+        return np.fromiter(lengths, dtype=np.float64)
 
-    return of_epoch
-
-
-def derived_generator(*parts: int | str) -> torch.Generator:
-    """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
-    # 63 bits: torch takes signed seeds.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return lengths_of_epoch

@@ -11,17 +11,19 @@ from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.corruption import add_noise, band_limit, convolve_room
-from metis_lightning.data.media.mixing import is_silent, peak_gain
-from metis_lightning.data.recipes.noises import Noises, RecordedNoises, Recordings, SyntheticNoises
-from metis_lightning.data.recipes.prompts import Prompts, check_range
-from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem, draw_coin, draw_int, draw_uniform
-from metis_lightning.data.recipes.rooms import RecordedRooms, Rooms, SyntheticRooms
+from metis_lightning.data.media.mixing import fit_length, is_silent, peak_gain
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder, SyntheticNoises, SyntheticRooms
+from metis_lightning.data.recipes.prompts import PromptedRecipe, Prompts
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_range, draw_coin, draw_int, draw_uniform
 from metis_lightning.types import WAVE_RATE, Applied
 
 
 @dataclass(frozen=True)
 class Corruptions:
     """How often speech is corrupted and how much (Metis, 2502.03128, section 4.2), in the order of application.
+
+    The defaults are what SE is trained with; configs say only what differs. Ranges of noises and rooms that are made
+    instead of recorded are those of `SyntheticNoises` and `SyntheticRooms`.
 
     room_chance: of a room response.
     noise_chance, snr_range: of noise, its SNR uniform between these in dB, over the speech as the room leaves it,
@@ -48,7 +50,7 @@ class Corruptions:
             raise ValueError(f"cutoffs_hz must be frequencies above 0, got {self.cutoffs_hz}")
 
 
-class SeRecipe(Recipe):
+class SeRecipe(PromptedRecipe):
     """Clean speech as the target, and what is left of it as the source.
 
     SE has no prompt when it is used (released code and paper), so by default it has none here: `prompt_length` is 0.
@@ -66,9 +68,11 @@ class SeRecipe(Recipe):
 
         Args:
             corruptions: how often and how much.
-            noise_root: folder with wav or flac files of noise; None makes coloured noise and babble.
-            rir_root: folder with wav or flac files of room responses and nothing else (of OpenSLR 28 that is
-                `simulated_rirs`: its other folders hold noises too); None makes them.
+            noise_root: folder with wav or flac files of noise, such as WHAM! or DEMAND (the paper's); None makes
+                coloured noise and babble.
+            rir_root: folder with wav or flac files of room responses and nothing else, such as OpenSLR 26 and 28 (the
+                paper's; of the second `simulated_rirs`, its other folders hold noises too); of several microphones the
+                first is taken. None makes them.
             prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
                 the prompt, as in the other tasks.
             max_prompt_seconds: no prompt is longer.
@@ -77,38 +81,32 @@ class SeRecipe(Recipe):
             ValueError: if `prompt_fraction` is not a range within [0, 1).
         """
         self.corruptions = corruptions
-        self.noises: Noises = SyntheticNoises() if noise_root is None else RecordedNoises(noise_root)
-        self.rooms: Rooms = SyntheticRooms() if rir_root is None else RecordedRooms(rir_root)
+        self.noises = SyntheticNoises() if noise_root is None else RecordingFolder(noise_root)
+        self.rooms = SyntheticRooms() if rir_root is None else RecordingFolder(rir_root)
         self.prompts = None if prompt_fraction is None else Prompts("prefix", prompt_fraction, max_prompt_seconds)
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return clean speech as `wave`, and a clean prompt, if any, before corrupted speech as `source`."""
-        utterance, clean = corpus.utterances[index], corpus.wave(index)
+        clean = corpus.wave(index)
         prompt, target = clean[:0], clean
         if self.prompts is not None:
             prompt, target, *_ = self.prompts.draw(corpus, index, generator)
-        heard, applied = self._corrupt(corpus, index, target, generator)
-        source = torch.cat([prompt, heard])
+        corrupted, applied = self._corrupt(corpus, index, target, generator)
+        source = torch.cat([prompt, corrupted])
         gain = peak_gain(clean, source)
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            wave=clean * gain,
+        return SpeechItem.of(
+            corpus.utterances[index],
+            clean * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
             applied={**applied, "gain": gain},
-            pieces=(Piece(index, 0, clean.numel()),),
+            pieces=(Segment(index, 0, clean.numel()),),
         )
 
-    def recordings(self) -> Sequence[Recordings]:
+    def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders of noises and rooms, as far as the corruptions draw from them."""
         drawn = ((self.noises, self.corruptions.noise_chance), (self.rooms, self.corruptions.room_chance))
-        return [one.recordings for one, chance in drawn if chance and isinstance(one, RecordedNoises | RecordedRooms)]
-
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length."""
-        return corpus.seconds(index)
+        return [folder for folder, chance in drawn if chance and isinstance(folder, RecordingFolder)]
 
     def _corrupt(
         self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: torch.Generator
@@ -116,10 +114,11 @@ class SeRecipe(Recipe):
         """Return corrupted speech (S,) in time with the clean, and what was done."""
         chances, applied = self.corruptions, dict[str, float | str]()
         if draw_coin(chances.room_chance, generator):
-            response, room = self.rooms.draw(generator)
+            response, room = self._draw_room(generator)
             speech, applied = convolve_room(speech, response), {**applied, **room}
         if draw_coin(chances.noise_chance, generator):
-            noise, kind = self.noises.draw(corpus, index, speech.numel(), generator)
+            noise, kind = self._draw_noise(corpus, index, speech.numel(), generator)
+            # Drawn before the look at silence: what comes next draws the same either way.
             snr_db = draw_uniform(*chances.snr_range, generator)
             if not (is_silent(speech) or is_silent(noise)):
                 speech, applied = add_noise(speech, noise, snr_db), {**applied, **kind, "snr_db": snr_db}
@@ -127,3 +126,19 @@ class SeRecipe(Recipe):
             cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]
             speech, applied = band_limit(speech, cutoff_hz, WAVE_RATE), {**applied, "cutoff_hz": cutoff_hz}
         return speech, applied
+
+    def _draw_room(self, generator: torch.Generator) -> tuple[Tensor, Applied]:
+        """Return a room response (R,) and what it is."""
+        if isinstance(self.rooms, SyntheticRooms):
+            return self.rooms.draw(generator)
+        response, name = self.rooms.draw(generator)
+        return response, {"room": name}
+
+    def _draw_noise(
+        self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator
+    ) -> tuple[Tensor, Applied]:
+        """Return noise (S,) at any level, a recorded one repeated where it is short, and what it is."""
+        if isinstance(self.noises, SyntheticNoises):
+            return self.noises.draw(corpus, index, samples, generator)
+        wave, name = self.noises.draw(generator, samples)
+        return fit_length(wave, samples), {"noise": name}

@@ -8,12 +8,12 @@ from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr
-from metis_lightning.data.recipes.prompts import Enrollment, Prompts, check_range, draw_interferer, speech_crop
-from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, draw_uniform
+from metis_lightning.data.recipes.prompts import Enrollment, PromptedRecipe, Prompts, draw_interferer, speech_crop
+from metis_lightning.data.recipes.recipe import SpeechItem, check_range, draw_uniform
 from metis_lightning.types import Applied
 
 
-class TseRecipe(Recipe):
+class TseRecipe(PromptedRecipe):
     """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
 
     The paper adds another sample to the rest of the target "by plain waveform addition", both as loud as they are: that
@@ -46,38 +46,25 @@ class TseRecipe(Recipe):
             check_range("snr_range", snr_range)
         check_range("gain_db", gain_db)
         self.snr_range, self.gain_db = snr_range, gain_db
-        self.prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
+        self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and mixture as `source`."""
-        utterance = corpus.utterances[index]
-        prompt, target, pieces, chosen = self.prompts.draw(corpus, index, generator)
-        mixed, added = self._mix(corpus, index, target, generator)
-        wave = torch.cat([prompt * mixed.gain, mixed.target])
-        source = torch.cat([prompt * mixed.gain, mixed.mixture])
-        gain = self._level(wave, source, generator)
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            wave=wave * gain,
+        prompt, target, pieces, enrollment = self.prompts.draw(corpus, index, generator)
+        voices, interference = self._mix(corpus, index, target, generator)
+        wave = torch.cat([prompt * voices.gain, voices.target])
+        source = torch.cat([prompt * voices.gain, voices.mixture])
+        gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
+        loudest = max(float(wave.abs().max()), float(source.abs().max()))
+        gain = gain if gain * loudest <= PEAK else PEAK / loudest
+        return SpeechItem.of(
+            corpus.utterances[index],
+            wave * gain,
             source=source * gain,
             prompt_length=prompt.numel(),
-            applied={**chosen, **added, "gain": mixed.gain * gain},
+            applied={**enrollment, **interference, "gain": voices.gain * gain},
             pieces=pieces,
         )
-
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length, and the longest prompt's where that is put before it."""
-        return self.prompts.seconds(corpus, index)
-
-    def varies(self, corpus: SpeechCorpus) -> bool:
-        """Tell whether the prompt is another utterance, which is drawn."""
-        return self.prompts.vary
-
-    def drawn_seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> float:
-        """Return the utterance's length, and that of the prompt that such a generator draws."""
-        return self.prompts.drawn_seconds(corpus, index, generator)
 
     def _mix(
         self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
@@ -94,8 +81,3 @@ class TseRecipe(Recipe):
         if is_silent(target) or is_silent(other):
             return VoiceMix(target, target, torch.zeros_like(target), gain=1.0), {}
         return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
-
-    def _level(self, wave: Tensor, source: Tensor, generator: torch.Generator) -> float:
-        gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
-        loudest = max(float(wave.abs().max()), float(source.abs().max()))
-        return gain if gain * loudest <= PEAK else PEAK / loudest

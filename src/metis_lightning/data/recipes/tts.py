@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem
+from metis_lightning.data.recipes.recipe import Recipe, Segment, SpeechItem
 from metis_lightning.errors import UserError
 
 
@@ -28,16 +28,4 @@ class TtsRecipe(Recipe):
         if not utterance.text.strip():
             raise UserError(f"utterance {utterance.id!r} has no text, which TTS needs; leave it out of the manifest")
         wave = corpus.wave(index)
-        return SpeechItem(
-            id=utterance.id,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            wave=wave,
-            language=utterance.language,
-            script=utterance.text,
-            pieces=(Piece(index, 0, wave.numel()),),
-        )
-
-    def seconds(self, corpus: SpeechCorpus, index: int) -> float:
-        """Return the utterance's length."""
-        return corpus.seconds(index)
+        return SpeechItem.of(utterance, wave, script=utterance.text, pieces=(Segment(index, 0, wave.numel()),))

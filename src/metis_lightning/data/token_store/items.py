@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.recipe import Piece, Recipe, SpeechItem
+from metis_lightning.data.recipes.recipe import Recipe, Segment, SpeechItem
 from metis_lightning.data.token_store.store import ACOUSTIC, SSL, TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.types import HOP
@@ -63,10 +63,10 @@ class StoredTokens:
         cut = {kind: self._joined(corpus, item.pieces, store) for kind, store in self.stores.items()}
         return replace(item, ssl_tokens=cut.get(SSL), acoustic_tokens=cut.get(ACOUSTIC))
 
-    def _joined(self, corpus: SpeechCorpus, pieces: tuple[Piece, ...], store: TokenStore) -> Tensor:
+    def _joined(self, corpus: SpeechCorpus, pieces: tuple[Segment, ...], store: TokenStore) -> Tensor:
         return torch.cat([self._cut(corpus, piece, store) for piece in pieces])
 
-    def _cut(self, corpus: SpeechCorpus, piece: Piece, store: TokenStore) -> Tensor:
+    def _cut(self, corpus: SpeechCorpus, piece: Segment, store: TokenStore) -> Tensor:
         """Return the frames of a piece (T, …), one for each of its hops.
 
         The last hops of a recording have no SSL frame of their own: the window would reach past the end. Inside a wave

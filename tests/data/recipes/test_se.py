@@ -10,7 +10,7 @@ from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.corruption import synthetic_room
 from metis_lightning.data.media.mixing import rms
-from metis_lightning.data.recipes.noises import Recordings
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.errors import UserError
@@ -102,7 +102,7 @@ def test_of_a_long_recording_a_part_is_read(tmp_path, tone):
     write_wav(tmp_path / "elsewhere" / "long.wav", 0.9 * torch.rand(5_000, generator=derived_generator(0)), 24_000)
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "link").symlink_to(tmp_path / "elsewhere")
-    recordings = Recordings(tmp_path / "noise")
+    recordings = RecordingFolder(tmp_path / "noise")
     whole, name = recordings.draw(derived_generator(0))
     assert (whole.numel(), name) == (5_000, "link/long.wav")
     starts = set()

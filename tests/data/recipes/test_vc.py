@@ -10,17 +10,17 @@ import torch
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.mixing import rms
-from metis_lightning.data.recipes import timbre
+from metis_lightning.data.recipes import vc
 from metis_lightning.data.recipes.recipe import derived_generator
-from metis_lightning.data.recipes.timbre import (
+from metis_lightning.data.recipes.vc import (
     TimbreConverter,
+    VcRecipe,
     VoiceChange,
     WorldConverter,
     change_voice,
     move_pitch,
     warp_envelope,
 )
-from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
@@ -222,6 +222,6 @@ def test_a_converter_must_keep_the_length(voices):
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyworld", None)
-    monkeypatch.setattr(timbre, "_world", timbre._world.__wrapped__)
+    monkeypatch.setattr(vc, "_world", vc._world.__wrapped__)
     with pytest.raises(UserError, match=r"pip install 'metis-lightning\[vc\]'"):
         change_voice(voice(0.1), VoiceChange(1.1, 1.1))
