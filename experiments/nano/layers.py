@@ -21,12 +21,12 @@ from pathlib import Path
 import soundfile
 import soxr
 import torch
+from ctranslate2_weights import whisper_encoder
 from front_end import fetch
 from torch import Tensor
 
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import from_rows, in_rows
-from metis_lightning.weights.ctranslate2 import whisper_encoder
 
 STARTER = Path(__file__).resolve().parents[2] / "src/metis_lightning/assets/starter"
 LAYERS = range(2, 7)

@@ -97,7 +97,7 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(
     """The task has no entry; its corpus is named by a module, and says for what it is."""
     import shutil
 
-    from metis_lightning.weights.build import Extension
+    from metis_lightning.models.lora import Extension
     from tiny import write_task
 
     bundle = shutil.copytree(every_task, tmp_path / "own")

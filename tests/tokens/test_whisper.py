@@ -1,5 +1,6 @@
 """Whisper's encoder in plain PyTorch: equal to CTranslate2's, of any length, and rows of a batch as alone."""
 
+import importlib.util
 from importlib.resources import files
 from pathlib import Path
 
@@ -7,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.tokens.whisper import WhisperFeatures, sinusoids
 from metis_lightning.weights.build import load_features
 from metis_lightning.weights.bundle import Part, write_part
-from metis_lightning.weights.ctranslate2 import read_arrays, whisper_encoder
+
+SCRIPT = REPOSITORY / "experiments/nano/ctranslate2_weights.py"
+spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
+ctranslate2_weights = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ctranslate2_weights)
+read_arrays, whisper_encoder = ctranslate2_weights.read_arrays, ctranslate2_weights.whisper_encoder
 
 SIZES = {"num_layers": 2, "dim": 32, "num_heads": 4, "num_mels": 80}
 

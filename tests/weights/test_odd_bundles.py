@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from metis_lightning.errors import UserError
-from metis_lightning.weights.build import load_acoustic_codec, load_base, load_features, load_task
+from metis_lightning.weights.build import load_base, load_features, load_shared, load_task
 from metis_lightning.weights.bundle import ASSETS, INDEX, read_index, write_index
 
 
@@ -62,7 +62,7 @@ ABSURD: list[tuple[str, dict[str, Any], str]] = [
 
 def load(folder: Path, part: str) -> None:
     if part == "acoustic_codec":
-        load_acoustic_codec(folder)
+        load_shared(folder, "acoustic_codec")
     elif part == "ssl_features":
         load_features(folder)
     elif part == "stage1":

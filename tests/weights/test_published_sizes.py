@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
 from metis_lightning.weights.bundle import bundle_folder, read_index
-from metis_lightning.weights.needs import needed_tensors
+from metis_lightning.weights.published.inspect import needed_tensors
 from metis_lightning.weights.published.layout import SSL_LAYER
 from parity_vectors import FOLDER, part, read
 

@@ -1,29 +1,80 @@
-"""Low-rank adaptation of stage 1 with peft (LoRA, 2106.09685), in the layout of the published files."""
+"""Where a task's new layers go: LoRA into the maps of stage 1 (2106.09685, with peft), adapter and phones before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from metis_lightning.errors import UserError
+from metis_lightning.models.stage1 import PHONE_LAYERS, GatedAdapter, PlainAdapter, Stage1
+
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear maps that get LoRA: all of attention and feed-forward, in every layer, as published."""
+
 PUBLISHED_PREFIX = "model."
 
+# By these names a part says what was trained; a class path would let a bundle choose what is imported.
+ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": GatedAdapter, "plain": PlainAdapter}
 
-def add_lora(model: nn.Module, rank: int, alpha: int | None = None, dropout: float = 0.01) -> None:
-    """Wrap the linear maps of the backbone in place; alpha is 2 · rank unless given, as published.
+
+@dataclass(frozen=True)
+class Extension:
+    """What a task puts on stage 1.
+
+    adapter: a kind of `ADAPTERS` for frame-level conditions `cond_dim` wide; None if the task takes none.
+    lora_rank: rank r, with alpha 2r; 0 if all of stage 1 is trained.
+    phones: whether phones stand before the tokens.
+    """
+
+    adapter: str | None = "gated"
+    cond_dim: int = 0
+    lora_rank: int = 0
+    phones: bool = False
+
+
+def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
+    """Put a task's new layers on a base model in place, and return the names of the weights that are the task's.
+
+    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are, those
+    too that only phones reach where the base has them and the task takes none: see `without_gradient`.
+
+    Raises:
+        UserError: if there is no such kind of adapter.
+    """
+    new: list[str] = []
+    if extension.adapter is not None:
+        if extension.adapter not in ADAPTERS:
+            raise UserError(f"adapter {extension.adapter!r}: choose one of {', '.join(ADAPTERS)}")
+        model.cond_adapter = ADAPTERS[extension.adapter](extension.cond_dim, model.config.hidden_size)
+        new += ["cond_adapter."]
+    if extension.phones:
+        model.add_phones()
+        new += PHONE_LAYERS
+    if not extension.lora_rank:
+        return frozenset(name for name, _ in model.named_parameters())
+    add_lora(model, extension.lora_rank, dropout=lora_dropout)
+    return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(tuple(new)))
+
+
+def add_lora(model: nn.Module, rank: int, dropout: float = 0.01) -> None:
+    """Wrap the linear maps of the backbone in place; alpha is 2 · rank, as published.
 
     Load the base weights first: peft renames them. A model is wrapped once.
     """
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("this model already has LoRA weights")
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=dropout, target_modules=list(TARGETS), bias="none"
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=list(TARGETS), bias="none")
     inject_adapter_in_model(config, model)
+
+
+def without_gradient(names: Iterable[str], phones: bool) -> frozenset[str]:
+    """Return those of stage 1's weights that no batch of a task gives a gradient, which so are not to be trained."""
+    return frozenset(name for name in names if not phones and name.startswith(PHONE_LAYERS))
 
 
 def merge_lora(model: nn.Module) -> None:

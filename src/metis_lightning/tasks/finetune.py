@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.lora import lora_disabled
+from metis_lightning.models.lora import Extension, extend, lora_disabled, without_gradient
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
 from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
@@ -23,7 +23,7 @@ from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
-from metis_lightning.weights.build import Extension, extend, load_base, load_tokenizer, out_of_reach, plain_config
+from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -85,7 +85,7 @@ class FinetuneModule(TrainableModule):
         cond_dim = 0 if adapter is None else self.condition_dim
         self.extension = Extension(adapter, cond_dim, lora_rank, phones=text is not None)
         self._own = extend(self.model, self.extension, lora_dropout)
-        trained = self._own - out_of_reach(self._own, phones=text is not None)
+        trained = self._own - without_gradient(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         if isinstance(self.model.cond_adapter, GatedAdapter):

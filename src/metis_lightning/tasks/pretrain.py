@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from metis_lightning.models.lora import without_gradient
 from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
@@ -15,7 +16,7 @@ from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, mas
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_tokenizer, out_of_reach, plain_config
+from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -43,7 +44,7 @@ class PretrainModule(TrainableModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.model = Stage1(stage1)
-        for name in out_of_reach((name for name, _ in self.model.named_parameters()), phones=False):
+        for name in without_gradient((name for name, _ in self.model.named_parameters()), phones=False):
             self.model.get_parameter(name).requires_grad_(False)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
         self.prompt_rule = prompt_rule

@@ -1,4 +1,4 @@
-"""Which weights of a bundle or of a checkpoint answer a task."""
+"""The weights of a bundle or of a checkpoint that serve a task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.weights.build import apply_task, load_base, load_task, part_for
+from metis_lightning.weights.build import apply_task, load_base, load_task
 from metis_lightning.weights.bundle import bundle_folder, read_index
 from metis_lightning.weights.export import checkpoint_parts
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""Configurations by the names of their parts."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class TaskModel:
     """A fine-tuned stage 1.
 
     model: in evaluation mode.
-    tasks: what it answers.
+    tasks: what it serves.
     text: name of the front end that it was trained with, if it takes text.
     folder: the bundle with everything else.
     """
@@ -31,59 +34,71 @@ class TaskModel:
 
 
 def load_task_model(name: str, task: str, base: str) -> TaskModel:
-    """Return what answers a task.
+    """Return what serves a task.
 
     Args:
         name: a bundle, or a checkpoint file (`.ckpt`).
-        task: as it was trained, or one of those that the trained weights answer, as Omni's do.
+        task: as it was trained, or one of those that the trained weights serve, as Omni's do.
         base: the bundle that a checkpoint belongs to.
 
     Raises:
-        UserError: if there is no such bundle or file, or nothing in it answers the task.
+        UserError: if there is no such bundle or file, or nothing in it serves the task.
     """
     if name.endswith(".ckpt"):
-        folder, parts = bundle_folder(base), checkpoint_parts(Path(name))
-        found, config = _found({key: part.config for key, part in parts.items()}, task, f"checkpoint {name}")
+        folder, parts, what = bundle_folder(base), checkpoint_parts(name), f"checkpoint {name}"
+        part = _serving({key: value.config for key, value in parts.items()}, task, what)
+        config = parts[part].config
         model, digest = load_base(folder)
-        apply_task(model, parts[found], digest, what=f"checkpoint {name}")
+        apply_task(model, parts[part], digest, what)
     else:
-        folder = bundle_folder(name)
-        configs = _configs(name)
-        found, config = _found(configs, task, f"bundle {name!r}")
-        model = load_task(folder, found)
-    return TaskModel(model.eval(), (found, *config.get("answers", ())), config.get("text"), folder)
+        folder, configs = bundle_folder(name), _configs(name)
+        part = _serving(configs, task, f"bundle {name!r}")
+        config, model = configs[part], load_task(folder, part)
+    return TaskModel(model.eval(), (part, *config.get("answers", ())), config.get("text"), folder)
 
 
 def served_tasks(name: str) -> tuple[str, ...]:
-    """Return the tasks that a bundle or a checkpoint answers, without loading a model.
+    """Return the tasks that a bundle or a checkpoint serves, without loading a model.
 
     Raises:
         UserError: if there is no such bundle or file.
     """
-    tuned = _tuned(_configs(name))
-    return tuple(task for part, config in tuned.items() for task in (part, *config.get("answers", ())))
+    return _tasks(_configs(name))
 
 
-def _configs(name: str) -> dict[str, Mapping[str, Any]]:
-    """Return the configuration of each part of a bundle or a checkpoint."""
-    if name.endswith(".ckpt"):
-        return {key: part.config for key, part in checkpoint_parts(Path(name)).items()}
-    return {key: part["config"] for key, part in read_index(bundle_folder(name))["parts"].items()}
+def part_for(configs: Configs, task: str) -> str | None:
+    """Return the name of the part that serves a task: its own, or else one whose `answers` name it.
+
+    Args:
+        configs: of all parts of a bundle or a checkpoint.
+        task: name of a task.
+    """
+    others = (name for name, config in configs.items() if task in config.get("answers", ()))
+    return task if _is_task(configs.get(task, {})) else next(others, None)
 
 
-def _tuned(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return what was fine-tuned for a task: it belongs to a base. The others are base, stage 2 and front end."""
-    return {name: config for name, config in configs.items() if "base_sha256" in config}
-
-
-def _found(configs: Mapping[str, Mapping[str, Any]], task: str, what: str) -> tuple[str, Mapping[str, Any]]:
-    """Return the name and the configuration of the part that answers a task."""
-    tuned = _tuned(configs)
-    found = part_for(tuned, task)
-    if found is None:
-        answered = [name for part, config in tuned.items() for name in (part, *config.get("answers", ()))]
+def _serving(configs: Configs, task: str, what: str) -> str:
+    part = part_for(configs, task)
+    if part is None:
         raise UserError(
-            f"{what}: it has no weights for the task {task!r}, only for {', '.join(answered) or 'none'}; "
+            f"{what}: it has no weights for the task {task!r}, only for {', '.join(_tasks(configs)) or 'none'}; "
             "name one of these, or fine-tune for it and give the checkpoint"
         )
-    return found, tuned[found]
+    return part
+
+
+def _tasks(configs: Configs) -> tuple[str, ...]:
+    tuned = {name: config for name, config in configs.items() if _is_task(config)}
+    return tuple(task for name, config in tuned.items() for task in (name, *config.get("answers", ())))
+
+
+def _is_task(config: Mapping[str, Any]) -> bool:
+    # What was fine-tuned belongs to a base; the others are the base, stage 2 and the front end.
+    return "base_sha256" in config
+
+
+def _configs(name: str) -> Configs:
+    """Return the configurations of the parts of a bundle or a checkpoint."""
+    if name.endswith(".ckpt"):
+        return {key: part.config for key, part in checkpoint_parts(name).items()}
+    return {key: part["config"] for key, part in read_index(bundle_folder(name))["parts"].items()}

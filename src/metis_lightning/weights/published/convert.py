@@ -1,7 +1,4 @@
-"""Published files to a bundle: part by part, each under its final name when it is whole, resumable.
-
-The verb `import`: published weights to a bundle.
-"""
+"""Published files to a bundle: part by part, each under its final name when it is whole, resumable."""
 
 from __future__ import annotations
 
@@ -25,9 +22,9 @@ from metis_lightning.weights.bundle import (
     stored_dtype,
     write_part,
 )
-from metis_lightning.weights.published.inspect import Inspected, inspect
-from metis_lightning.weights.published.layout import PARTS, TASKS, Repository
-from metis_lightning.weights.published.locate import Located, Wanted, locate
+from metis_lightning.weights.published.inspect import FittingPart, inspect
+from metis_lightning.weights.published.layout import FINE_TUNED, PARTS
+from metis_lightning.weights.published.locate import ImportRequest, locate
 from metis_lightning.weights.published.options import ImportOptions
 
 LICENCES = "LICENSES.md"
@@ -41,17 +38,69 @@ DTYPES: Mapping[str, torch.dtype | None] = {
 """How weights can be stored; all are computed in float32."""
 
 
+def run_import(options: ImportOptions) -> None:
+    """Run `import` on its options.
+
+    Raises:
+        UserError: if files are missing or do not fit, naming all that is wrong; then nothing was written.
+    """
+    files, revisions = _pairs("--file", options.file), _pairs("--revision", options.revision)
+    request = ImportRequest(
+        options.source,
+        tuple(options.tasks or ()),
+        {part: [Path(path) for path in paths] for part, paths in files.items()},
+        {repository: commits[-1] for repository, commits in revisions.items()},
+    )
+    check_output(options.out, is_folder=True)
+    # Not in the bundle, which is renamed when it is whole.
+    with locked_beside(options.out):
+        located = locate(request)
+        names = {each.part.name for each in located}
+        if absent := [part.name for part in FINE_TUNED if not request.names and part.name not in names]:
+            print(f"not there, so left out: {', '.join(absent)}")
+        licences: Mapping[str, list[str]] = defaultdict(list)
+        for each in located:
+            licences[f"{each.part.repository.licence} ({each.part.repository.licence_url})"].append(each.part.name)
+        for licence, covered in licences.items():
+            print(f"licence of {', '.join(covered)}: {licence}")
+        sizes = {name: read_index(bundle_folder(name))["parts"] for name in ("paper", options.sizes)}
+        parts = inspect(located, {**sizes["paper"], **sizes[options.sizes]}, options.ignore)
+        for number, written in enumerate(write_bundle(parts, options.out, DTYPES[options.dtype]), start=1):
+            _print_part(f"[{number}/{len(parts)}]", written)
+    tasks = ", ".join(each.part.name for each in located if each.part.task is not None)
+    print(f"{options.out}: a bundle for {tasks or 'fine-tuning'}")
+
+
+def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of `NAME=VALUE`, by name, in their order."""
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for value in values:
+        name, sign, rest = value.partition("=")
+        if not (name and sign and rest):
+            raise UserError(f"{option} {value}: give NAME=VALUE")
+        pairs[name].append(rest)
+    return dict(pairs)
+
+
 @dataclass(frozen=True)
-class Written:
+class WrittenPart:
     """A part that is in the bundle, and whether it was there before."""
 
     name: str
     entry: Mapping[str, Any]
-    kept: bool
+    was_there: bool
 
 
-def write_bundle(parts: Sequence[Inspected], out: Path, dtype: torch.dtype | None = None) -> Iterator[Written]:
-    """Write parts into a bundle, one at a time; those that are there from the same files are kept.
+def _print_part(number: str, written: WrittenPart) -> None:
+    entry = written.entry
+    what = f"{written.name}: {entry['parameters'] / 1e6:.2f} M parameters, {entry['dtype']}"
+    print(f"{number} {what}{', was there' if written.was_there else ''}", flush=True)
+    if left_out := entry["source"].get("left_out"):
+        print(f"    left out: {len(left_out)} tensors, listed in bundle.yaml")
+
+
+def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | None = None) -> Iterator[WrittenPart]:
+    """Write parts into a bundle, one at a time; those that are there from the same files are left as they are.
 
     A new bundle grows beside its place, as `NAME.incomplete`, and is renamed when it is whole.
 
@@ -67,35 +116,34 @@ def write_bundle(parts: Sequence[Inspected], out: Path, dtype: torch.dtype | Non
     if folder != out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something else; name a new folder, or a bundle to add to")
     for part in parts:
-        yield _written(part, folder, dtype)
+        yield _write(part, folder, dtype)
     with atomic_path(folder / LICENCES) as temporary:
         temporary.write_text(licence_text(read_index(folder)), encoding="utf-8")
     if folder != out:
         folder.rename(out)
 
 
-def _written(part: Inspected, folder: Path, dtype: torch.dtype | None) -> Written:
+def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> WrittenPart:
     """Write a part, unless the folder has it of the same files."""
-    name = part.located.part.name
-    config = dict(part.config)
+    name, parts = part.located.part.name, read_index(folder)["parts"]
+    config, origin = dict(part.config), _origin(part)
     if part.located.part.task is not None:
         # What is fine-tuned in full stands alone.
-        config["base_sha256"] = read_index(folder)["parts"]["stage1"]["sha256"] if config["lora_rank"] else ""
+        config["base_sha256"] = parts["stage1"]["sha256"] if config["lora_rank"] else ""
     stored = dtype_names(value.to(stored_dtype(value, dtype)) for value in part.shapes.values())
-    expected = {"config": config, "dtype": stored, **_origin(part)}
-    entry = read_index(folder)["parts"].get(name, {})
-    path = folder / part_file(name)
-    same = all(entry.get(key) == value for key, value in expected.items())
-    if same and path.is_file() and sha256_of(path) == entry["sha256"]:
-        return Written(name, entry, kept=True)
+    expected = {"config": config, "dtype": stored, **origin}
+    entry, path = parts.get(name, {}), folder / part_file(name)
+    is_same = all(entry.get(key) == value for key, value in expected.items())
+    if is_same and path.is_file() and sha256_of(path) == entry["sha256"]:
+        return WrittenPart(name, entry, was_there=True)
     # What a killed run left of this part.
     for left in folder.glob(f".{path.stem}.*{path.suffix}"):
         left.unlink()
-    write_part(folder, name, Part(config, part.load(), origin=_origin(part)), dtype)
-    return Written(name, read_index(folder)["parts"][name], kept=False)
+    write_part(folder, name, Part(config, part.load(), origin=origin), dtype)
+    return WrittenPart(name, read_index(folder)["parts"][name], was_there=False)
 
 
-def _origin(part: Inspected) -> dict[str, Any]:
+def _origin(part: FittingPart) -> dict[str, Any]:
     """Return what the index says of a part's source: repository, commit, SHA-256 of each file, and the licence."""
     located = part.located
     repository = located.part.repository
@@ -126,89 +174,14 @@ def _checked_sha256(path: Path) -> str:
 
 def licence_text(index: Mapping[str, Any]) -> str:
     """Return the licences of a bundle's parts as Markdown."""
-    lines = [
-        "# Licences of these weights",
-        "",
-        "| part | from | licence |",
-        "|---|---|---|",
-    ]
+    lines = ["# Licences of these weights", "", "| part | from | licence |", "|---|---|---|"]
     for name, entry in index["parts"].items():
         if name not in PARTS or "source" not in entry:
             lines.append(f"| {name} | trained or exported by the owner of this bundle | theirs |")
             continue
         repository = PARTS[name].repository
-        lines.append(f"| {name} | {_link(repository)} | [{repository.licence}]({repository.licence_url}) |")
-    lines += [
-        "",
-        "`bundle.yaml` has the commit and the SHA-256 of each file. Who passes the weights on passes this on.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _link(repository: Repository) -> str:
-    if not repository.name:
-        return "[Amphion](https://github.com/open-mmlab/Amphion)"
-    return f"[{repository.name}](https://huggingface.co/{repository.name})"
-
-
-def run_import(options: ImportOptions) -> None:
-    """Run the verb on the options of the command line.
-
-    Raises:
-        UserError: if files are missing or do not fit, naming all that is wrong; then nothing was written.
-    """
-    check_output(options.out, is_folder=True)
-    # Not in the bundle, which is renamed when it is whole.
-    with locked_beside(options.out):
-        _import(options)
-
-
-def _import(options: ImportOptions) -> None:
-    wanted = Wanted(
-        options.source,
-        tuple(options.tasks or ()),
-        {part: [Path(path) for path in paths] for part, paths in _pairs("--file", options.file).items()},
-        {repository: commits[-1] for repository, commits in _pairs("--revision", options.revision).items()},
-    )
-    located = locate(wanted)
-    found = {part.part.name for part in located}
-    if absent := [part.name for part in TASKS if not wanted.names and part.name not in found]:
-        print(f"not there, so left out: {', '.join(absent)}")
-    for line in licence_lines(located):
-        print(line)
-    sizes = {name: read_index(bundle_folder(name))["parts"] for name in ("paper", options.sizes)}
-    parts = inspect(located, {**sizes["paper"], **sizes[options.sizes]}, options.ignore)
-    for number, written in enumerate(write_bundle(parts, options.out, DTYPES[options.dtype]), start=1):
-        print(f"[{number}/{len(parts)}] {_line(written)}", flush=True)
-        if left_out := written.entry["source"].get("left_out"):
-            print(f"    left out: {len(left_out)} tensors, listed in bundle.yaml")
-    print(f"{options.out}: a bundle for {_tasks(located)}")
-
-
-def licence_lines(located: Sequence[Located]) -> list[str]:
-    """Return a line for each licence of what is imported."""
-    licences: Mapping[str, list[str]] = defaultdict(list)
-    for found in located:
-        repository = found.part.repository
-        licences[f"{repository.licence} ({repository.licence_url})"].append(found.part.name)
-    return [f"licence of {', '.join(names)}: {licence}" for licence, names in licences.items()]
-
-
-def _line(written: Written) -> str:
-    what = f"{written.name}: {written.entry['parameters'] / 1e6:.2f} M parameters, {written.entry['dtype']}"
-    return f"{what}, was there" if written.kept else what
-
-
-def _tasks(located: Sequence[Located]) -> str:
-    return ", ".join(found.part.name for found in located if found.part.task is not None) or "fine-tuning"
-
-
-def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of `NAME=VALUE`, by name, in their order."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for value in values:
-        name, sign, rest = value.partition("=")
-        if not (name and sign and rest):
-            raise UserError(f"{option} {value}: give NAME=VALUE")
-        found[name].append(rest)
-    return dict(found)
+        link = f"[{repository.name}](https://huggingface.co/{repository.name})"
+        link = link if repository.name else "[Amphion](https://github.com/open-mmlab/Amphion)"
+        lines.append(f"| {name} | {link} | [{repository.licence}]({repository.licence_url}) |")
+    end = "`bundle.yaml` has the commit and the SHA-256 of each file. Who passes the weights on passes this on."
+    return "\n".join([*lines, "", end]) + "\n"

@@ -1,9 +1,7 @@
-"""Where the published weights lie, and what their tensors are called here: the tables that `import` follows.
+"""The published checkpoints: where they lie, what their tensors and sizes are called here. `import` follows this table.
 
 Amphion's repositories `amphion/metis` and `amphion/MaskGCT` on the model hub, and Meta's w2v-BERT 2.0. A file's tensors
 keep their names but for a prefix; one file is computed on (the statistics hold a variance, the front end a deviation).
-
-Configurations as the published checkpoints' files name them, to ours.
 """
 
 from __future__ import annotations
@@ -20,7 +18,15 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodecConfig
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES
+from metis_lightning.tokens.semantic_codec import SemanticCodecConfig
 from metis_lightning.tokens.visual.lips import LIP_DIM
+from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
+from metis_lightning.weights.build import config_from, plain_config
+
+SSL_LAYER = 17
+"""Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out."""
+
+Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,6 @@ W2V_BERT = Repository("facebook/w2v-bert-2.0", "MIT", "https://opensource.org/li
 AMPHION = Repository("", "MIT, as Amphion's source", "https://opensource.org/license/mit")
 
 REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
-
-
-SSL_LAYER = 17
-"""Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,77 @@ class PublishedFile:
 class TaskLayout:
     """What a fine-tuned stage 1 adds to the base.
 
-    adapter: a kind of `weights.build.ADAPTERS`; None if there is none.
+    adapter: a kind of `models.lora.ADAPTERS`; None if there is none.
     cond_dim: width of what it takes; 0 for that of the SSL features.
     text: name of the text front end.
-    answers: tasks beside its own.
+    covers: tasks beside its own.
     """
 
     adapter: str | None = None
     cond_dim: int = 0
     text: str | None = None
-    answers: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+
+
+def semantic_config(published: Mapping[str, Any]) -> Config:
+    """Return the sizes of a semantic codec's configuration."""
+    return plain_config(config_from(SemanticCodecConfig, published))
+
+
+def stage1_config(published: Mapping[str, Any]) -> Config:
+    """Return the sizes of a `t2s`/`metis` configuration."""
+    sizes = Stage1Config(
+        hidden_size=published["hidden_size"],
+        num_layers=published["num_layers"],
+        num_heads=published["num_heads"],
+        codebook_size=published["cond_codebook_size"],
+        use_phone_cond=published["use_phone_cond"],
+    )
+    return plain_config(sizes)
+
+
+def s2a_config(published: Mapping[str, Any]) -> Config:
+    """Return the sizes of an `s2a` configuration."""
+    sizes = SemanticToAcousticConfig(
+        num_quantizers=published["num_quantizer"],
+        hidden_size=published["hidden_size"],
+        num_layers=published["num_layers"],
+        num_heads=published["num_heads"],
+        codebook_size=published["codebook_size"],
+        semantic_codebook_size=published["cond_codebook_size"],
+        first_layer=0 if published["predict_layer_1"] else 1,
+    )
+    return plain_config(sizes)
+
+
+def acoustic_config(published: Mapping[str, Any]) -> Config:
+    """Return the sizes of an acoustic codec's `encoder` and `decoder` configuration."""
+    encoder, decoder = published["encoder"], published["decoder"]
+    same = (
+        "num_quantizers codebook_size codebook_dim quantizer_dropout "
+        "vocos_dim vocos_intermediate_dim vocos_num_layers n_fft hop_size"
+    )
+    sizes = AcousticCodecConfig(
+        d_model=encoder["d_model"],
+        up_ratios=tuple(encoder["up_ratios"]),
+        latent_dim=encoder["out_channels"],
+        **{name: decoder[name] for name in same.split()},
+    )
+    return plain_config(sizes)
+
+
+def encoder_config(published: Mapping[str, Any]) -> Config:
+    """Return the settings of the first layers of w2v-BERT."""
+    kept = {key: published[key] for key in ENCODER_SETTINGS if key in published}
+    return {**kept, "hidden_size": published["hidden_size"], "num_hidden_layers": SSL_LAYER}
 
 
 @dataclass(frozen=True)
 class PublishedPart:
     """A part of a bundle, and the files that it comes from.
 
+    config: from the published configuration to ours; None if no file states it.
+    config_file: name of the JSON file beside the weights that is the configuration; None if their metadata are.
     task: None for what all tasks share, and for the base.
     whole: for a task that comes as a LoRA, the file that is taken where that is not there.
     """
@@ -98,6 +155,8 @@ class PublishedPart:
     name: str
     repository: Repository
     files: tuple[PublishedFile, ...]
+    config: Callable[[Mapping[str, Any]], Config] | None = None
+    config_file: str | None = None
     task: TaskLayout | None = None
     whole: PublishedFile | None = None
 
@@ -111,94 +170,46 @@ def _whole(task: str) -> PublishedFile:
     return PublishedFile(f"metis_{task}/metis_{task}.safetensors")
 
 
+_ENCODER = PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\.")
+_STATISTICS = PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt})
+_SEMANTIC_CODEC = PublishedFile("semantic_codec/model.safetensors")
+_ACOUSTIC_CODEC = (
+    PublishedFile("acoustic_codec/model.safetensors", added="encoder."),
+    PublishedFile("acoustic_codec/model_1.safetensors", added="decoder."),
+)
+_S2A_FIRST, _S2A_FULL = (PublishedFile(f"s2a_model/s2a_model_{name}/model.safetensors") for name in ("1layer", "full"))
+
 SHARED = (
-    PublishedPart(
-        "w2v_bert",
-        W2V_BERT,
-        (PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\."),),
-    ),
-    PublishedPart(
-        "ssl_features",
-        AMPHION,
-        (PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt}),),
-    ),
-    PublishedPart("semantic_codec", MASKGCT, (PublishedFile("semantic_codec/model.safetensors"),)),
-    PublishedPart(
-        "acoustic_codec",
-        MASKGCT,
-        (
-            PublishedFile("acoustic_codec/model.safetensors", added="encoder."),
-            PublishedFile("acoustic_codec/model_1.safetensors", added="decoder."),
-        ),
-    ),
-    PublishedPart("s2a_1layer", MASKGCT, (PublishedFile("s2a_model/s2a_model_1layer/model.safetensors"),)),
-    PublishedPart("s2a_full", MASKGCT, (PublishedFile("s2a_model/s2a_model_full/model.safetensors"),)),
+    PublishedPart("w2v_bert", W2V_BERT, (_ENCODER,), encoder_config, config_file="config.json"),
+    PublishedPart("ssl_features", AMPHION, (_STATISTICS,)),
+    PublishedPart("semantic_codec", MASKGCT, (_SEMANTIC_CODEC,), semantic_config),
+    PublishedPart("acoustic_codec", MASKGCT, _ACOUSTIC_CODEC, acoustic_config),
+    PublishedPart("s2a_1layer", MASKGCT, (_S2A_FIRST,), s2a_config),
+    PublishedPart("s2a_full", MASKGCT, (_S2A_FULL,), s2a_config),
 )
 """What every task needs; the encoder before the statistics, which are as wide as it."""
 
-BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),))
+BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),), stage1_config)
 
-HEARD = TaskLayout(adapter="gated")
+_TEXT = TaskLayout(text=MASKGCT_PHONES)
+_SOURCE = TaskLayout("gated")
+_OMNI = TaskLayout("gated", text=MASKGCT_PHONES, covers=("tts", "vc", "tse", "se"))
 
-TASKS = (
-    PublishedPart("tts", MASKGCT, (PublishedFile("t2s_model/model.safetensors"),), TaskLayout(text=MASKGCT_PHONES)),
-    PublishedPart("vc", METIS, (_whole("vc"),), HEARD),
-    PublishedPart("tse", METIS, _lora("tse"), HEARD, _whole("tse")),
-    PublishedPart("se", METIS, _lora("se"), HEARD, _whole("se")),
-    PublishedPart("l2s", METIS, (_whole("l2s"),), TaskLayout(adapter="plain", cond_dim=LIP_DIM)),
+FINE_TUNED = (
     PublishedPart(
-        "omni",
-        METIS,
-        (_whole("omni"),),
-        TaskLayout(adapter="gated", text=MASKGCT_PHONES, answers=("tts", "vc", "tse", "se")),
+        "tts", MASKGCT, (PublishedFile("t2s_model/model.safetensors"),), task=TaskLayout(text=MASKGCT_PHONES)
     ),
+    PublishedPart("vc", METIS, (_whole("vc"),), task=_SOURCE),
+    PublishedPart("tse", METIS, _lora("tse"), task=_SOURCE, whole=_whole("tse")),
+    PublishedPart("se", METIS, _lora("se"), task=_SOURCE, whole=_whole("se")),
+    PublishedPart("l2s", METIS, (_whole("l2s"),), task=TaskLayout("plain", LIP_DIM)),
+    PublishedPart("omni", METIS, (_whole("omni"),), task=_OMNI),
 )
 
-LIP_ENCODER = PublishedPart("lip_encoder", METIS, (PublishedFile("metis_l2s/vis_model.pth"),))
+LIP_ENCODER = PublishedPart(
+    "lip_encoder", METIS, (PublishedFile("metis_l2s/vis_model.pth"),), dict, config_file="vis_model.json"
+)
 """The visual speech recogniser whose features L2S takes: carried along as it is, since lip features are extracted by
 other programs and no model of this project has its names."""
 
-PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *TASKS, LIP_ENCODER)}
-
-
-def stage1_config(published: Mapping[str, Any]) -> Stage1Config:
-    """Return the sizes of a `t2s`/`metis` configuration."""
-    return Stage1Config(
-        hidden_size=published["hidden_size"],
-        num_layers=published["num_layers"],
-        num_heads=published["num_heads"],
-        codebook_size=published["cond_codebook_size"],
-        use_phone_cond=published["use_phone_cond"],
-    )
-
-
-def s2a_config(published: Mapping[str, Any]) -> SemanticToAcousticConfig:
-    """Return the sizes of an `s2a` configuration."""
-    return SemanticToAcousticConfig(
-        num_quantizers=published["num_quantizer"],
-        hidden_size=published["hidden_size"],
-        num_layers=published["num_layers"],
-        num_heads=published["num_heads"],
-        codebook_size=published["codebook_size"],
-        semantic_codebook_size=published["cond_codebook_size"],
-        first_layer=0 if published["predict_layer_1"] else 1,
-    )
-
-
-def acoustic_config(published: Mapping[str, Any]) -> AcousticCodecConfig:
-    """Return the sizes of an acoustic codec's `encoder` and `decoder` configuration."""
-    encoder, decoder = published["encoder"], published["decoder"]
-    return AcousticCodecConfig(
-        d_model=encoder["d_model"],
-        up_ratios=tuple(encoder["up_ratios"]),
-        latent_dim=encoder["out_channels"],
-        num_quantizers=decoder["num_quantizers"],
-        codebook_size=decoder["codebook_size"],
-        codebook_dim=decoder["codebook_dim"],
-        quantizer_dropout=decoder["quantizer_dropout"],
-        vocos_dim=decoder["vocos_dim"],
-        vocos_intermediate_dim=decoder["vocos_intermediate_dim"],
-        vocos_num_layers=decoder["vocos_num_layers"],
-        n_fft=decoder["n_fft"],
-        hop_size=decoder["hop_size"],
-    )
+PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *FINE_TUNED, LIP_ENCODER)}
