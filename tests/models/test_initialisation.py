@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from metis_lightning.models.backbone import AdaptiveRMSNorm
+from metis_lightning.models.lora import Extension, extend
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
-from metis_lightning.models.lora import Extension, extend
 
 CONFIG = Stage1Config(hidden_size=64, num_layers=2, num_heads=2, codebook_size=128)
 
