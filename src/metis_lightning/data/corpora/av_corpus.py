@@ -1,20 +1,30 @@
-"""How every corpus of talking faces is listed: video, sound and text of a clip, each sound, and fitting together.
+"""Lists corpora of talking faces: what LRS3, LRS2, their preparations and custom videos share.
 
-What the texts of LRS2, LRS3 and their preparations say.
+Each is a subclass of `TalkingFaceScan` that gives clips; this file looks whether a clip's files are sound and fit
+together, makes its row, and crops its mouth.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metis_lightning.data.manifest.records import check_id
-from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.data.manifest.scan import (
+    CorpusScan,
+    Fault,
+    Row,
+    Shard,
+    manifest_row,
+    numbered_shards,
+    shard_items,
+)
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, VideoFault, VideoInfo, inspect_audio, inspect_video
 from metis_lightning.data.media.locations import relative_path
@@ -25,10 +35,12 @@ from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text
 from metis_lightning.types import VIDEO_RATE
 
+_SHARD_CLIPS = 250
+
 
 @dataclass(frozen=True)
 class AvClip:
-    """What a corpus says of one clip; paths are relative to its root.
+    """One clip by its corpus's lists; paths are relative to the root.
 
     video: the face or the mouth; None if `lips` stands for it.
     audio: a file of the sound; None takes the video's own.
@@ -82,8 +94,8 @@ class TalkingFaceScan(CorpusScan):
                 continue
             try:
                 yield self._row(clip)
-            except AudioFault as odd:
-                yield Fault(clip.where, odd.kind, odd.detail)
+            except AudioFault as fault:
+                yield Fault(clip.where, fault.kind, fault.detail)
             except NoFaceError as error:
                 yield Fault(clip.where, "no face", str(error))
 
@@ -93,35 +105,36 @@ class TalkingFaceScan(CorpusScan):
 
     def _row(self, clip: AvClip) -> Row:
         for path in filter(None, (clip.video, clip.audio, clip.lips)):
-            _require(path, clip.where)
+            try:
+                relative_path(path, clip.where)
+            except UserError as error:
+                raise AudioFault("wrong field", str(error)) from error
         if clip.text == "":
             raise AudioFault("empty text")
         video = None if clip.video is None else inspect_video(self._path(clip.video), self.decode)
         location, sound = self._sound(clip, video)
         _check_counts(clip, video, sound)
-        row = {
-            "id": clip.id,
-            "path": location,
-            "speaker": clip.speaker,
-            "text": clip.text or "",
-            "language": clip.language,
-            "seconds": round(sound.seconds, 4),
-            "sample_rate": sound.sample_rate,
-            "channels": sound.channels,
-            "split": clip.split,
-            "source": clip.source,
-        }
+        row = manifest_row(
+            clip.id,
+            location,
+            sound,
+            speaker=clip.speaker,
+            text=clip.text or "",
+            language=clip.language,
+            split=clip.split,
+            source=clip.source,
+        )
         if video is not None:
             _check_pair(video.frames, sound.seconds)
             row |= {"video": clip.video, "frame_rate": round(video.frame_rate, 3), "frames": video.frames}
             self._crop(clip, video)
         if clip.lips is not None:
             row["lips"] = clip.lips
-            _check_pair(_features(self._path(clip.lips)), sound.seconds)
+            _check_pair(_count_features(self._path(clip.lips)), sound.seconds)
         return row
 
     def _sound(self, clip: AvClip, video: VideoInfo | None) -> tuple[object, AudioInfo]:
-        """Return the sound as a manifest has it, and what it is."""
+        """Return the location of the sound as a manifest has it, and what it is."""
         if clip.audio is not None:
             path = self._path(clip.audio)
             if not path.is_file():
@@ -148,25 +161,35 @@ class TalkingFaceScan(CorpusScan):
         return Path(self.root) / name
 
 
-class PreparedScan(TalkingFaceScan):
-    """Lists a preparation that brings lists of its own along, by which it is known."""
+class ListedFaceScan(TalkingFaceScan):
+    """Lists the clips of a corpus that has lists: they are read into entries, 250 of which are a piece."""
 
-    @staticmethod
     @abstractmethod
-    def is_at(root: Path) -> bool:
-        """Tell whether a folder is laid out so."""
+    def entries(self) -> Sequence[Any]:
+        """Return the entries of the corpus's lists, in the order of the manifest."""
 
+    @abstractmethod
+    def files(self, entry: Any) -> Sequence[Path]:  # noqa: ANN401  each corpus has entries of its own
+        """Return the files that decide an entry's row; those that are not there do not matter."""
 
-def _require(path: str, where: str) -> None:
-    """Refuse a path that leaves the root."""
-    try:
-        relative_path(path, where)
-    except UserError as error:
-        raise AudioFault("wrong field", str(error)) from error
+    @abstractmethod
+    def clip(self, entry: Any) -> AvClip | Fault:  # noqa: ANN401
+        """Return the clip of an entry."""
+
+    def shards(self) -> Sequence[Shard]:
+        """Return pieces of 250 clips."""
+        return numbered_shards(self._entries, _SHARD_CLIPS, self.files)
+
+    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
+        """Yield the clips of a piece."""
+        yield from map(self.clip, shard_items(shard, self._entries, _SHARD_CLIPS))
+
+    @cached_property
+    def _entries(self) -> Sequence[Any]:
+        return self.entries()
 
 
 def _inspect_track(path: Path) -> AudioInfo:
-    """Inspect the sound of a video."""
     try:
         wave, rate = VideoSound(str(path)).frames()
     except UserError as error:
@@ -180,8 +203,7 @@ def _inspect_track(path: Path) -> AudioInfo:
     return AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
 
-def _features(path: Path) -> int:
-    """Return the number of frames of a feature file."""
+def _count_features(path: Path) -> int:
     if not path.is_file():
         raise AudioFault("missing pair", f"no {path.name}")
     try:
@@ -199,8 +221,8 @@ def _check_pair(frames: int, seconds: float) -> None:
 
 def _check_counts(clip: AvClip, video: VideoInfo | None, sound: AudioInfo) -> None:
     samples = round(sound.seconds * sound.sample_rate)
-    found = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
-    for name, listed, counted in found:
+    pairs = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
+    for name, listed, counted in pairs:
         if listed is not None and counted is not None and listed != counted:
             raise VideoFault("wrong length", f"{counted} {name}, listed with {listed}")
 
@@ -214,12 +236,10 @@ def read_words(path: Path, where: str) -> str | Fault:
 
 
 def words_of(text: str) -> str:
-    r"""Return the words of a text's first line, after `Text:` if it starts so, without braces.
+    r"""Return the words of an LRS text's first line, after `Text:` if it starts so, without braces.
 
     >>> words_of("Text:  SO {LG} WHAT IS IT\nConf:  4\n")
     'SO LG WHAT IS IT'
-    >>> words_of("SO WHAT")
-    'SO WHAT'
     """
     words = text.removeprefix("\ufeff").split("\n")[0].removeprefix("Text:")
     return clean_text(words.replace("{", " ").replace("}", " "))

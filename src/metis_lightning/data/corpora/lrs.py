@@ -1,7 +1,10 @@
-"""LRS3 (1809.00496) as its authors gave it out, and the choice between it and its two usual preparations.
+"""Lists LRS3 (1809.00496) and LRS2 as their authors gave them out, and chooses between these and their preparations.
 
-Raw: `{pretrain,trainval,test}/<youtube id>/<n>.{mp4,txt}`. A text's first line is `Text:  WORDS IN CAPITALS`; what may
+LRS3: `{pretrain,trainval,test}/<youtube id>/<n>.{mp4,txt}`. A text's first line is `Text:  WORDS IN CAPITALS`; what may
 follow (`Conf:`, `Ref:`, boxes of the face, times of the words) is not needed here.
+
+LRS2: `mvlrs_v1/{main,pretrain}/<number>/<n>.{mp4,txt}`, and the lists `train.txt`, `val.txt`, `test.txt` and
+`pretrain.txt` beside or in that folder, a clip a line, `<number>/<n>`, perhaps with a tag after it.
 """
 
 from __future__ import annotations
@@ -11,19 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
-from metis_lightning.data.corpora.av_corpus import AvClip, PreparedScan, TalkingFaceScan, read_words
+from metis_lightning.data.corpora.av_corpus import AvClip, ListedFaceScan, TalkingFaceScan, read_words
 from metis_lightning.data.corpora.av_hubert import AvHubertScan
-from metis_lightning.data.manifest.scan import Fault, Shard, chunks
+from metis_lightning.data.manifest.scan import Fault, Shard
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.storage import files_stamp, visible_in
+from metis_lightning.data.media.storage import files_stamp, require_folder, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
-SPLITS = {"pretrain": "train", "trainval": "train", "test": "test"}
-"""Folders of the raw corpus, and the split of their clips."""
+_LRS3_SPLITS = {"pretrain": "train", "trainval": "train", "test": "test"}
 
-PREPARED: dict[str, type[PreparedScan]] = {"avhubert": AvHubertScan, "autoavsr": AutoAvsrScan}
-"""Layouts that have lists."""
+# The folder of a list's clips, and their split.
+_LRS2_LISTS = {
+    "pretrain": ("pretrain", "train"),
+    "train": ("main", "train"),
+    "val": ("main", "dev"),
+    "test": ("main", "test"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,49 +41,58 @@ class Lrs3Scan(TalkingFaceScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each folder of clips."""
-        folders = [path for split in SPLITS for path in visible_in(Path(self.root) / split) if path.is_dir()]
-        return [
-            Shard(path.relative_to(self.root).as_posix(), files_stamp(*files))
-            for path in folders
-            if (files := visible_in(path))
-        ]
+        folders = [path for split in _LRS3_SPLITS for path in visible_in(Path(self.root) / split) if path.is_dir()]
+        listed = [(path.relative_to(self.root).as_posix(), visible_in(path)) for path in folders]
+        return [Shard(name, files_stamp(*files)) for name, files in listed if files]
 
     def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
-        """Yield the clips of a folder."""
-        split, speaker = shard.name.split("/")
-        yield from raw_clips(Path(self.root) / shard.name, f"{split}_{speaker}", SPLITS[split], f"LRS3 {split}")
+        """Yield the clips of a folder, each a pair of mp4 and txt."""
+        folder = Path(self.root) / shard.name
+        subset, speaker = shard.name.split("/")
+        for stem in sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}}):
+            name = f"{subset}_{speaker}_{stem}"
+            yield _raw_clip(self.root, folder / stem, name, _LRS3_SPLITS[subset], f"LRS3 {subset}")
 
 
-def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:
-    """Return the scan of LRS3, raw or prepared.
+@dataclass(frozen=True)
+class Lrs2Scan(ListedFaceScan):
+    """Lists raw LRS2; a speaker is one of its numbered folders. `root` is `mvlrs_v1` or the folder above."""
 
-    Args:
-        root: folder of the corpus.
-        decode: see `TalkingFaceScan`.
-        mouths: see `TalkingFaceScan`.
-        layout: `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations.
+    layout = "mvlrs_v1/main/<number>/<n>.mp4, and train.txt, val.txt, test.txt or pretrain.txt beside mvlrs_v1"
 
-    Raises:
-        UserError: if there is no such folder or layout.
-    """
-    if not Path(root).is_dir():
-        raise UserError(f"{root}: no such folder; --root is the folder of the corpus")
-    scans: dict[str, type[TalkingFaceScan]] = {"raw": Lrs3Scan, **PREPARED}
-    if layout == "auto":
-        layout = next((name for name, scan in PREPARED.items() if scan.is_at(Path(root))), "raw")
-    if layout not in scans:
-        raise UserError(f"layout {layout!r}: choose one of auto, {', '.join(scans)}")
-    return scans[layout](root, decode, mouths)
+    def entries(self) -> Sequence[tuple[str, str]]:
+        """Return the list and the line, `<number>/<n>`, of each clip."""
+        main, found = self._corpus(), []
+        for name in _LRS2_LISTS:
+            path = next((p for p in (main.parent / f"{name}.txt", main / f"{name}.txt") if p.is_file()), None)
+            lines = [] if path is None else read_lines(path)
+            found += [(name, posix_path(line.split()[0])) for line in lines if line.strip()]
+        return found
+
+    def files(self, entry: tuple[str, str]) -> Sequence[Path]:
+        """Return the video and the text of a clip."""
+        base = self._base(*entry)
+        return [Path(f"{base}.mp4"), Path(f"{base}.txt")]
+
+    def clip(self, entry: tuple[str, str]) -> AvClip | Fault:
+        """Return the clip of a line."""
+        name, line = entry
+        try:
+            relative_path(line, name)
+        except UserError as error:
+            return Fault(f"{name}.txt/{line}", "wrong field", str(error))
+        folder, split = _LRS2_LISTS[name]
+        return _raw_clip(self.root, self._base(name, line), f"{folder}_{line.replace('/', '_')}", split, f"LRS2 {name}")
+
+    def _base(self, name: str, line: str) -> Path:
+        return self._corpus() / _LRS2_LISTS[name][0] / line
+
+    def _corpus(self) -> Path:
+        inner = Path(self.root) / "mvlrs_v1"
+        return inner if inner.is_dir() else Path(self.root)
 
 
-def raw_clips(folder: Path, prefix: str, split: str, source: str) -> Iterator[AvClip | Fault]:
-    """Yield the pairs of mp4 and txt of a folder, whose name is the speaker's."""
-    stems = sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}})
-    for stem in stems:
-        yield raw_clip(folder / stem, f"{prefix}_{stem}", split, source)
-
-
-def raw_clip(base: Path, utterance_id: str, split: str, source: str) -> AvClip | Fault:
+def _raw_clip(root: str, base: Path, name: str, split: str, source: str) -> AvClip | Fault:
     """Return the clip of `base` with the endings .mp4 and .txt; a .wav beside them goes before its sound."""
     where = "/".join(base.parts[-3:])
     for suffix in (".mp4", ".txt"):
@@ -85,82 +101,31 @@ def raw_clip(base: Path, utterance_id: str, split: str, source: str) -> AvClip |
     text = read_words(Path(f"{base}.txt"), where)
     if isinstance(text, Fault):
         return text
-    audio = f"{where}.wav" if Path(f"{base}.wav").is_file() else None
-    return AvClip(where, utterance_id, base.parent.name, split, source, f"{where}.mp4", audio, text)
+    below_root = base.relative_to(root).as_posix()
+    audio = f"{below_root}.wav" if Path(f"{base}.wav").is_file() else None
+    return AvClip(where, name, base.parent.name, split, source, f"{below_root}.mp4", audio, text)
 
 
-LISTS = {
-    "pretrain": ("pretrain", "train"),
-    "train": ("main", "train"),
-    "val": ("main", "dev"),
-    "test": ("main", "test"),
-}
-"""Lists, the folder of their clips, and the clips' split."""
+def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:
+    """Return the scan of LRS3, raw or prepared; see `TalkingFaceScan`.
 
-_SHARD_CLIPS = 250
+    `layout` is `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations.
 
-
-@dataclass(frozen=True)
-class Lrs2Scan(TalkingFaceScan):
-    """Lists raw LRS2; a speaker is one of its numbered folders. `root` is `mvlrs_v1` or the folder above."""
-
-    layout = "mvlrs_v1/main/<number>/<n>.mp4, and train.txt, val.txt, test.txt or pretrain.txt beside mvlrs_v1"
-
-    def shards(self) -> Sequence[Shard]:
-        """Return pieces of 250 clips of each list."""
-        found = []
-        for name in LISTS:
-            for number, lines in enumerate(chunks(self._listed(name), _SHARD_CLIPS)):
-                bases = [self._folder(name) / line for line in lines]
-                files = [Path(f"{base}{suffix}") for base in bases for suffix in (".mp4", ".txt")]
-                found.append(Shard(f"{name}:{number}", files_stamp(*files)))
-        return found
-
-    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
-        """Yield the clips of a piece of a list."""
-        name, _, number = shard.name.partition(":")
-        start, folder = int(number) * _SHARD_CLIPS, self._folder(name)
-        for line in self._listed(name)[start : start + _SHARD_CLIPS]:
-            try:
-                relative_path(line, name)
-            except UserError as error:
-                yield Fault(f"{name}.txt/{line}", "wrong field", str(error))
-                continue
-            clip = raw_clip(folder / line, f"{LISTS[name][0]}_{line.replace('/', '_')}", LISTS[name][1], f"LRS2 {name}")
-            yield clip if isinstance(clip, Fault) else self._below_root(clip, folder)
-
-    def _below_root(self, clip: AvClip, folder: Path) -> AvClip:
-        """Return the clip with paths that start at the root, which may be above `mvlrs_v1`."""
-        above = folder.parent.relative_to(self.root)
-        return AvClip(**{**vars(clip), **{key: (above / path).as_posix() for key, path in _files(clip).items()}})
-
-    def _listed(self, name: str) -> list[str]:
-        """Return the clips of a list; none if there is no such list."""
-        main = self._corpus()
-        path = next((p for p in (main.parent / f"{name}.txt", main / f"{name}.txt") if p.is_file()), None)
-        if path is None:
-            return []
-        return [posix_path(line.split()[0]) for line in read_lines(path) if line.strip()]
-
-    def _folder(self, name: str) -> Path:
-        return self._corpus() / LISTS[name][0]
-
-    def _corpus(self) -> Path:
-        inner = Path(self.root) / "mvlrs_v1"
-        return inner if inner.is_dir() else Path(self.root)
+    Raises:
+        UserError: if there is no such folder or layout.
+    """
+    require_folder(root)
+    prepared: dict[str, type[AvHubertScan | AutoAvsrScan]] = {"avhubert": AvHubertScan, "autoavsr": AutoAvsrScan}
+    scans: dict[str, type[TalkingFaceScan]] = {"raw": Lrs3Scan, **prepared}
+    if layout == "auto":
+        layout = next((name for name, scan in prepared.items() if scan.is_at(Path(root))), "raw")
+    if layout not in scans:
+        raise UserError(f"layout {layout!r}: choose one of auto, {', '.join(scans)}")
+    return scans[layout](root, decode, mouths)
 
 
 def lrs2_scan(root: str, decode: bool = True, mouths: str | None = None) -> TalkingFaceScan:
-    """Return the scan of LRS2, raw or by Auto-AVSR's preparation.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    if not Path(root).is_dir():
-        raise UserError(f"{root}: no such folder; --root is the folder of the corpus")
+    """Return the scan of LRS2, raw or by Auto-AVSR's preparation; a UserError if there is no such folder."""
+    require_folder(root)
     scan = AutoAvsrScan if AutoAvsrScan.is_at(Path(root)) else Lrs2Scan
     return scan(root, decode, mouths)
-
-
-def _files(clip: AvClip) -> dict[str, str]:
-    return {key: path for key in ("video", "audio") if (path := getattr(clip, key)) is not None}
