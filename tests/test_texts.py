@@ -112,7 +112,7 @@ def test_every_reader_of_texts_cleans_them(tmp_path: Path, write_row) -> None:
     (tmp_path / "en" / "prompts" / "ü.wav").write_bytes(encoded(voice(1.0), "WAV"))
     decomposed = unicodedata.normalize("NFD", "prompts\\ü.wav")
     (tmp_path / "en" / "meta.lst").write_bytes(f"{BOM}a|{odd}|{decomposed}|{odd}\r\n".encode())
-    (line,) = seedtts._read(tmp_path / "en" / "meta.lst")
+    (line,) = seedtts._read_list(tmp_path / "en" / "meta.lst")
     assert (line.utterance, line.prompt_text, line.text) == ("a", plain, plain)
     assert line.prompt is not None and line.prompt.is_file()
 

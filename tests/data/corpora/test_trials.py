@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT, make_starter_trials
-from metis_lightning.data.corpora.trials import SNRS_DB, TrialPlan, make_trials, write_trials
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.trials import write_trials
 from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
 from metis_lightning.data.recipes.prompts import same_words
+from starter_trials import SNRS_DB, TrialPlan, make_starter_trials, make_trials
 
 TRIALS = STARTER_ROOT / "tse_trials.jsonl"
 

@@ -1,4 +1,4 @@
-"""EmiliaMix: two-voice mixtures from Emilia, by a rule, since the paper's 1,000 samples are not released.
+"""Reads EmiliaMix: two-voice mixtures from Emilia, by a rule, since the paper's 1,000 samples are not released.
 
 Targets are the `count` utterances of `min_seconds` or longer whose ids are the smallest by the SHA-256 of id and seed,
 one a speaker, of speakers who have another utterance to enroll them; interferers are the next utterances in that order,
@@ -8,18 +8,16 @@ length (Metis, 2502.03128, section 4.2: "another random sample", added).
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from metis_lightning.data.corpora.trials import write_trials
+from metis_lightning.data.corpora.trials import mixed_item, write_trials
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
-from metis_lightning.data.manifest.test_sets import TestSets
-from metis_lightning.data.media.mixing import mix_trial
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order
 from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial, Utterance
 
@@ -59,36 +57,18 @@ class EmiliaMixTests(TestSets):
             UserError: if a file is missing or wrong, or the manifest has too few speakers.
         """
         manifest = Path(str(root)) / "emilia.jsonl" if manifest is None else Path(manifest)
-        self._text = text
+        self._is_transcribed = text == "asr"
         listed = manifest.with_name(f"{TEST_SET}-{count}-{seed}.jsonl") if trials is None else Path(trials)
         utterances = open_manifest(manifest, str(root))
         if not listed.is_file():
             write_trials(listed, choose_trials(utterances, count, seed))
         super().__init__(read_trials(listed))
-        named = {name for trial in self._trials for name in (trial.target, trial.interferer, trial.enrollment)}
-        self._corpus = SpeechCorpus(utterances.where(utterances.is_named(named)), cache=False)
+        names = {name for trial in self._trials for name in (trial.target, trial.interferer, trial.enrollment)}
+        self._corpus = SpeechCorpus(utterances.where(utterances.is_named(names)), cache=False)
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio and make its mixture."""
-        target, interferer, enrollment = (
-            self._corpus.index_of(name) for name in (trial.target, trial.interferer, trial.enrollment)
-        )
-        mixed = mix_trial(trial, self._corpus.wave(target), self._corpus.wave(interferer))
-        utterance, prompt = self._corpus.utterances[target], self._corpus.utterances[enrollment]
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=utterance.speaker,
-            text=utterance.text or None,
-            language=utterance.language,
-            mixture=mixed.mixture,
-            target=mixed.target,
-            interferer=mixed.interferer,
-            enrollment=self._corpus.wave(enrollment),
-            prompt_text=prompt.text,
-            sources=(utterance.path, self._corpus.utterances[interferer].path, prompt.path),
-            is_transcribed=self._text == "asr",
-        )
+        return mixed_item(trial, self._corpus, is_transcribed=self._is_transcribed)
 
 
 def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds: float = 3.0) -> list[Trial]:
@@ -98,34 +78,32 @@ def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds
         UserError: if there are too few speakers with two utterances.
     """
 
-    def rank(utterance: Utterance) -> str:
-        return hashlib.sha256(f"{seed} {utterance.id}".encode()).hexdigest()
+    def order(utterance: Utterance) -> str:
+        return hash_order(seed, utterance.id)
 
     long_enough = utterances.where(utterances.seconds >= min_seconds)
-    candidates = heapq.nsmallest(_SPARE * count, long_enough, key=rank)
-    enrollments = _enrollments(utterances, candidates, seed)
+    candidates = heapq.nsmallest(_SPARE * count, long_enough, key=order)
+    enrollments = _choose_enrollments(utterances, candidates, seed)
     targets = list({u.speaker: u for u in reversed(candidates) if u.id in enrollments}.values())
-    targets = sorted(targets, key=rank)[:count]
+    targets = sorted(targets, key=order)[:count]
     if len(targets) < count or len({u.speaker for u in candidates}) < 2:
         raise UserError(
             f"{len(targets)} speakers have two utterances, {count} are wanted; give a larger manifest or "
             "--data-options count=N"
         )
     chosen = {utterance.id for utterance in targets}
-    others = [utterance for utterance in candidates if utterance.id not in chosen] or list(targets)
-    return [
-        Trial(
-            id=f"{TEST_SET}_{number:04d}",
-            test_set=TEST_SET,
-            target=target.id,
-            interferer=_interferer(target, number, [*others, *targets]).id,
-            enrollment=enrollments[target.id],
-        )
-        for number, target in enumerate(targets)
-    ]
+    others = [*([u for u in candidates if u.id not in chosen] or targets), *targets]
+    trials = []
+    for number, target in enumerate(targets):
+        # The first from this place on, in a circle, that another speaker says.
+        circle = (others[(number + step) % len(others)] for step in range(len(others)))
+        interferer = next(other for other in circle if other.speaker != target.speaker)
+        name = f"{TEST_SET}_{number:04d}"
+        trials.append(Trial(name, TEST_SET, target.id, interferer.id, enrollments[target.id]))
+    return trials
 
 
-def _enrollments(utterances: UtteranceTable, candidates: Sequence[Utterance], seed: int) -> dict[str, str]:
+def _choose_enrollments(utterances: UtteranceTable, candidates: Sequence[Utterance], seed: int) -> dict[str, str]:
     """Map each candidate to another utterance of its speaker, the smallest by the SHA-256 of both and the seed."""
     by_speaker: dict[str, list[str]] = {}
     for candidate in candidates:
@@ -134,12 +112,6 @@ def _enrollments(utterances: UtteranceTable, candidates: Sequence[Utterance], se
     for utterance in utterances.where(utterances.is_speaker(by_speaker)):
         for target in by_speaker.get(utterance.speaker, ()):
             if target != utterance.id:
-                ranked = hashlib.sha256(f"{seed} {target} {utterance.id}".encode()).hexdigest()
-                best[target] = min(best.get(target, (ranked, utterance.id)), (ranked, utterance.id))
+                ordered = (hash_order(seed, target, utterance.id), utterance.id)
+                best[target] = min(best.get(target, ordered), ordered)
     return {target: name for target, (_, name) in best.items()}
-
-
-def _interferer(target: Utterance, number: int, others: Sequence[Utterance]) -> Utterance:
-    """Return the first utterance from place `number` on, in a circle, that another speaker says."""
-    circle = (others[(number + step) % len(others)] for step in range(len(others)))
-    return next(other for other in circle if other.speaker != target.speaker)

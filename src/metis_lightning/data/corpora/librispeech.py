@@ -1,18 +1,19 @@
-"""LibriSpeech as published: `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<n>.flac` and `….trans.txt`."""
+"""Lists LibriSpeech as published, and tests TTS on it.
+
+`<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<n>.flac`, and beside them `<speaker>-<chapter>.trans.txt`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file
-from metis_lightning.data.manifest.test_sets import TestSets, read_signals, require_files
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file, manifest_row
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, read_signals, require_files
 from metis_lightning.data.media.audio import audio_seconds
-from metis_lightning.data.media.inspection import AudioInfo
-from metis_lightning.data.media.storage import files_stamp, is_hidden, visible_in
+from metis_lightning.data.media.storage import files_stamp, is_hidden, require_folder, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text, read_lines
 from metis_lightning.types import TestItem, Trial
@@ -37,11 +38,10 @@ class LibriSpeechScan(CorpusScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each speaker."""
-        if not Path(self.root).is_dir():
-            raise UserError(f"{self.root}: no such folder; --root is the folder of the corpus")
+        require_folder(self.root)
         lists = (path for path in Path(self.root).glob("*/*/*/*.trans.txt") if not is_hidden(path.name))
-        folders = sorted(path.parent.parent for path in lists)
-        chosen = [path for path in dict.fromkeys(folders) if not self.subsets or path.parent.name in self.subsets]
+        folders = dict.fromkeys(sorted(path.parent.parent for path in lists))
+        chosen = [path for path in folders if not self.subsets or path.parent.name in self.subsets]
         return [
             Shard(path.relative_to(self.root).as_posix(), files_stamp(*sorted(path.glob("*/*")))) for path in chosen
         ]
@@ -50,8 +50,8 @@ class LibriSpeechScan(CorpusScan):
         """Yield a speaker's utterances."""
         for chapter in visible_in(Path(self.root) / shard.name):
             texts = read_transcripts(chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt")
-            audio = {path.stem: path for path in visible_in(chapter) if path.suffix == ".flac"}
-            for utterance_id in sorted(texts.keys() | audio.keys()):
+            audio = {path.stem for path in visible_in(chapter) if path.suffix == ".flac"}
+            for utterance_id in sorted(texts.keys() | audio):
                 yield self._row(chapter, utterance_id, texts.get(utterance_id))
 
     def _row(self, chapter: Path, utterance_id: str, text: str | None) -> Row | Fault:
@@ -59,33 +59,18 @@ class LibriSpeechScan(CorpusScan):
         where = path.relative_to(self.root).as_posix()
         if text is None:
             return Fault(where, "missing pair", "audio without a line in .trans.txt")
-        found = inspect_file(path, where, self.decode)
-        return found if isinstance(found, Fault) else _row(where, utterance_id, text, found)
-
-
-def _row(where: str, utterance_id: str, text: str, found: AudioInfo) -> Row:
-    subset, speaker = where.split("/")[:2]
-    return {
-        "id": utterance_id,
-        "path": where,
-        "speaker": speaker,
-        "text": text,
-        "language": "en",
-        "seconds": round(found.seconds, 4),
-        "sample_rate": found.sample_rate,
-        "channels": found.channels,
-        "split": subset.split("-")[0],
-        "source": f"LibriSpeech {subset}",
-        "license": LICENSE,
-    }
+        info = inspect_file(path, where, self.decode)
+        if isinstance(info, Fault):
+            return info
+        subset, speaker = where.split("/")[:2]
+        split, source = subset.split("-")[0], f"LibriSpeech {subset}"
+        return manifest_row(
+            utterance_id, where, info, speaker=speaker, text=text, split=split, source=source, license=LICENSE
+        )
 
 
 def read_transcripts(path: Path) -> dict[str, str]:
-    """Map the utterances of a chapter to their texts, from lines `<id> <TEXT>`; empty if there is no such file.
-
-    Raises:
-        UserError: if the file is not UTF-8.
-    """
+    """Map the utterances of a chapter to their texts, from lines `<id> <TEXT>`; empty if there is no such file."""
     if not path.is_file():
         return {}
     lines = (line.partition(" ") for line in read_lines(path) if line.strip())
@@ -103,27 +88,19 @@ class Transcripts:
         return {}
 
     def text(self, utterance_id: str) -> str:
-        """Return what an utterance says.
-
-        Raises:
-            UserError: if its chapter, or it, is not there.
-        """
+        """Return what an utterance says; a UserError if its chapter, or it, is not there."""
         return self._chapter(utterance_id)[1][utterance_id]
 
     def seconds(self, utterance_id: str) -> float:
-        """Return how long an utterance's recording is, by its header.
-
-        Raises:
-            UserError: if it is not there.
-        """
+        """Return how long an utterance's recording is, by its header; a UserError if it is not there."""
         return audio_seconds(self._chapter(utterance_id)[0] / f"{utterance_id}.flac")
 
     def _chapter(self, utterance_id: str) -> tuple[Path, dict[str, str]]:
         """Return the folder of an utterance's chapter, and the chapter's texts."""
         chapter = utterance_id.rpartition("-")[0]
         if chapter not in self._chapters:
-            found = sorted(self.root.glob(f"*/{chapter.replace('-', '/')}/{chapter}.trans.txt"))
-            self._chapters[chapter] = (found[0].parent, read_transcripts(found[0])) if found else (self.root, {})
+            lists = sorted(self.root.glob(f"*/{chapter.replace('-', '/')}/{chapter}.trans.txt"))
+            self._chapters[chapter] = (lists[0].parent, read_transcripts(lists[0])) if lists else (self.root, {})
         if utterance_id not in self._chapters[chapter][1]:
             raise UserError(f"no transcript of {utterance_id} below {self.root}; download that subset of LibriSpeech")
         return self._chapters[chapter]
@@ -147,19 +124,15 @@ class LibriSpeechTests(TestSets):
             UserError: if there is no such subset.
         """
         scan = LibriSpeechScan(str(root), (subset,), decode=False)
-        self._rows: dict[str, Row] = {}
-        trials = []
+        self._root, self._rows, trials = Path(root), dict[str, Row](), list[Trial]()
         for shard in scan.shards():
             rows = [row for row in scan.scan(shard) if not isinstance(row, Fault)]
             self._rows |= {row["id"]: row for row in rows}
-            trials += [
-                Trial(target, f"librispeech-{subset}", target=target, enrollment=prompt)
-                for target, prompt in _choose(rows, per_speaker)
-            ]
-        self._root = Path(root)
-        used = [row for trial in trials for row in (trial.target, trial.enrollment)]
-        require_files([self._root / self._rows[name]["path"] for name in used], "LibriSpeech")
-        super().__init__(sorted(trials, key=lambda trial: _rank(trial.id)))
+            pairs = _choose_pairs(rows, per_speaker)
+            trials += [Trial(one, f"librispeech-{subset}", target=one, enrollment=prompt) for one, prompt in pairs]
+        names = [name for trial in trials for name in (trial.target, trial.enrollment)]
+        require_files([self._root / self._rows[name]["path"] for name in names], "LibriSpeech")
+        super().__init__(sorted(trials, key=lambda trial: hash_order(trial.id)))
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read the recording of the text and the prompt; the set has no `mixture`."""
@@ -175,13 +148,10 @@ class LibriSpeechTests(TestSets):
         )
 
 
-def _choose(rows: Sequence[Row], count: int) -> list[tuple[str, str]]:
+def _choose_pairs(rows: Sequence[Row], count: int) -> list[tuple[str, str]]:
     """Return the (target, prompt) ids of a speaker."""
-    targets = sorted((row["id"] for row in rows if 4 <= row["seconds"] <= 10), key=_rank)
+    targets = sorted((row["id"] for row in rows if 4 <= row["seconds"] <= 10), key=hash_order)
     prompts = [row["id"] for row in rows if 3 <= row["seconds"] <= 10]
-    pairs = ((target, [p for p in prompts if p != target]) for target in targets)
-    return [(target, min(others, key=lambda p: _rank(f"{target} {p}"))) for target, others in pairs if others][:count]
-
-
-def _rank(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    others = {target: [prompt for prompt in prompts if prompt != target] for target in targets}
+    chosen = {t: min(names, key=lambda name: hash_order(t, name)) for t, names in others.items() if names}
+    return list(chosen.items())[:count]

@@ -1,18 +1,17 @@
-"""Lip to speech on the test clips of a prepared corpus: LRS3, LRS2, or one's own."""
+"""Tests lip to speech on the test clips of a prepared corpus: LRS3, LRS2, or one's own."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.manifest.test_sets import TestSets, read_signals, require_files
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, read_signals, require_files, trial_item
 from metis_lightning.data.media.storage import visible_in
 from metis_lightning.data.recipes.l2s import LipRecipe
 from metis_lightning.errors import UserError
-from metis_lightning.types import TestItem, Trial, Utterance
+from metis_lightning.types import AudioLocation, TestItem, Trial, Utterance
 
 
 class LipTests(TestSets):
@@ -52,35 +51,25 @@ class LipTests(TestSets):
         manifest = Path(root) / "lrs3.jsonl" if manifest is None else Path(manifest)
         tested = open_manifest(manifest, str(root)).in_split("test")
         self._corpus, self._lips = SpeechCorpus(tested, cache=False), LipRecipe(features)
-        self._prompts = {} if prompts is None else _recordings(Path(prompts))
+        self._prompts: Mapping[str, AudioLocation] = {} if prompts is None else _recordings(Path(prompts))
+        utterances = self._corpus.utterances
         if features is not None:
-            _require_features(Path(features), self._corpus.utterances)
-        name = f"{manifest.stem}-test"
-        pairs = ((u.id, self._prompt(u, seed, shortest_prompt)) for u in self._corpus.utterances)
-        trials = [Trial(target, name, target=target, enrollment=prompt) for target, prompt in pairs if prompt]
-        super().__init__(sorted(trials, key=lambda trial: _rank(seed, trial.id)))
+            stored = [Path(features) / f"{utterance.id}.safetensors" for utterance in utterances]
+            require_files([path if path.is_file() else path.with_suffix(".npy") for path in stored], "lip features")
+        prompted = {u.id: self._prompt(u, seed, shortest_prompt) for u in utterances}
+        test_set = f"{manifest.stem}-test"
+        trials = [Trial(name, test_set, target=name, enrollment=prompt) for name, prompt in prompted.items() if prompt]
+        super().__init__(sorted(trials, key=lambda trial: hash_order(seed, trial.id)))
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read lips, prompt, and what was said; the set has no `mixture`."""
-        index = self._corpus.index_of(trial.target)
-        utterance = self._corpus.utterances[index]
-        own = trial.enrollment not in self._prompts
-        prompt = (
-            self._corpus.utterances[self._corpus.index_of(trial.enrollment)].path
-            if own
-            else self._prompts[trial.enrollment]
-        )
-        signals = read_signals(target=utterance.path, enrollment=prompt)
-        signals["sources"] = (*signals["sources"], self._lips.file(self._corpus, index))
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=utterance.speaker,
-            text=utterance.text or None,
-            language=utterance.language,
-            features=self._lips.features(self._corpus, index),
-            **signals,
-        )
+        corpus, index = self._corpus, self._corpus.index_of(trial.target)
+        prompt = self._prompts.get(trial.enrollment)
+        if prompt is None:
+            prompt = corpus.utterances[corpus.index_of(trial.enrollment)].path
+        signals = read_signals(target=corpus.utterances[index].path, enrollment=prompt)
+        signals["sources"] += (self._lips.file(corpus, index),)
+        return trial_item(trial, corpus.utterances[index], features=self._lips.features(corpus, index), **signals)
 
     def _prompt(self, utterance: Utterance, seed: int, shortest: float) -> str:
         """Return the id of a clip's prompt; empty if there is none."""
@@ -88,25 +77,14 @@ class LipTests(TestSets):
         if not names:
             others = (self._corpus.utterances[n] for n in self._corpus.by_speaker[utterance.speaker])
             names = [other.id for other in others if other.id != utterance.id and other.seconds >= shortest]
-        return min(names, key=lambda name: _rank(seed, f"{utterance.id} {name}"), default="")
+        return min(names, key=lambda name: hash_order(seed, utterance.id, name), default="")
 
 
-def _recordings(folder: Path) -> dict[str, Path]:
+def _recordings(folder: Path) -> Mapping[str, AudioLocation]:
     """Map names to the recordings of a folder; of Seed-TTS's `en`, those of `prompt-wavs`."""
     inner = folder / "prompt-wavs"
     source = inner if inner.is_dir() else folder
-    found = {path.stem: path for path in visible_in(source) if path.suffix in {".wav", ".flac"}}
-    if not found:
+    paths = {path.stem: path for path in visible_in(source) if path.suffix in {".wav", ".flac"}}
+    if not paths:
         raise UserError(f"{source}: no wav or flac file; give seedtts_testset/en or a folder of prompts")
-    return found
-
-
-def _require_features(folder: Path, utterances: Sequence[Utterance]) -> None:
-    bases = [folder / utterance.id for utterance in utterances]
-    require_files(
-        [p if (p := Path(f"{base}.safetensors")).is_file() else Path(f"{base}.npy") for base in bases], "lip features"
-    )
-
-
-def _rank(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
+    return paths

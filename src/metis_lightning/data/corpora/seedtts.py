@@ -1,4 +1,4 @@
-"""Seed-TTS-eval (github.com/BytedanceSpeech/seed-tts-eval): its lists for zero-shot TTS and for voice conversion.
+"""Reads Seed-TTS-eval (github.com/BytedanceSpeech/seed-tts-eval): its lists for zero-shot TTS and voice conversion.
 
 `{en,zh}/meta.lst`, `zh/hardcase.lst`, `{en,zh}/non_para_reconstruct_meta.lst`; fields are separated by `|` and paths
 are relative to the list: `utt|prompt text|prompt wav|text[|source wav]`, `utt|text|prompt wav` or `utt|text`.
@@ -27,16 +27,16 @@ _LISTS = {
 
 
 @dataclass(frozen=True)
-class _Line:
+class _SeedTtsLine:
     """A list's line: what is said, the prompt and what it says, and the recording to convert."""
 
     utterance: str
     text: str
+    language: str
     prompt: Path | None = None
     prompt_text: str = ""
     source: Path | None = None
     recording: Path | None = None
-    language: str = "en"
 
 
 class SeedTtsTests(TestSets):
@@ -52,11 +52,11 @@ class SeedTtsTests(TestSets):
         Raises:
             UserError: naming file and line, if a line is not of the format, or files of a list are missing.
         """
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _SeedTtsLine] = {}
         trials = []
         for test_set, name in _LISTS.items():
             path = Path(root) / name
-            lines = list(_read(path)) if path.is_file() else []
+            lines = list(_read_list(path)) if path.is_file() else []
             files = [file for line in lines for file in (line.prompt, line.source) if file is not None]
             require_files(files, f"Seed-TTS-eval {name}")
             for line in lines:
@@ -88,32 +88,24 @@ class SeedTtsTests(TestSets):
         return [utterance, f"{trial.test_set}/{utterance}"]
 
 
-def _read(path: Path) -> Iterator[_Line]:
+def _read_list(path: Path) -> Iterator[_SeedTtsLine]:
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             yield _parse([clean_text(field) for field in line.split("|")], path, f"{path}:{number}")
 
 
-def _parse(fields: list[str], path: Path, where: str) -> _Line:
+def _parse(fields: list[str], path: Path, where: str) -> _SeedTtsLine:
     if not 2 <= len(fields) <= 5:
         raise UserError(f"{where}: expected 2 to 5 fields between `|`, found {len(fields)}")
     utterance, language = fields[0].removesuffix(".wav"), path.parent.name
     check_id(utterance, "utterance", where)
-    if len(fields) < 4:
-        prompt = _file(path, fields[2], where) if len(fields) == 3 else None
-        return _Line(utterance, fields[1], prompt, language=language)
-    source = _file(path, fields[4], where) if len(fields) == 5 else None
-    recording = path.parent / "wavs" / f"{utterance}.wav"
-    return _Line(
-        utterance=utterance,
-        text=fields[3],
-        prompt=_file(path, fields[2], where),
-        prompt_text=fields[1],
-        source=source,
-        recording=recording if source is None and recording.is_file() else None,
-        language=language,
+    # The prompt is the third field, the recording to convert the fifth.
+    prompt, source = (
+        on_disk(path.parent / relative_path(posix_path(fields[place]), where)) if len(fields) > place else None
+        for place in (2, 4)
     )
-
-
-def _file(path: Path, value: str, where: str) -> Path:
-    return on_disk(path.parent / relative_path(posix_path(value), where))
+    if len(fields) < 4:
+        return _SeedTtsLine(utterance, fields[1], language, prompt)
+    recording = path.parent / "wavs" / f"{utterance}.wav"
+    has_recording = source is None and recording.is_file()
+    return _SeedTtsLine(utterance, fields[3], language, prompt, fields[1], source, recording if has_recording else None)

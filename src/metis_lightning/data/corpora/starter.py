@@ -1,26 +1,24 @@
-"""The starter corpus, which the package carries: real and synthetic speech, and fixed test lists.
+"""Reads the starter corpus, which the package carries: real and synthetic speech, and fixed test lists.
 
-The starter corpus's test lists for SE, VC, TTS and L2S, made by a rule from those for target speaker extraction.
-
-Each trial for TSE gives one trial of every other task, on the same target, so that tasks can be compared and a list
-needs no file of its own. What is drawn is drawn from a seed that is a hash of the trial's id.
+The list for target speaker extraction is a file. Each of its trials gives one trial of every other task, on the same
+target, so that tasks can be compared; what is drawn for it is drawn from a seed that is a hash of the trial's id.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from metis_lightning.data.batches.module import SpeechDataModule
-from metis_lightning.data.corpora.trials import MIN_ENROLLMENT_SECONDS, TrialPlan, make_trials
+from metis_lightning.data.corpora.trials import mixed_item
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
-from metis_lightning.data.manifest.test_sets import TestSets
-from metis_lightning.data.media.mixing import mix_trial
+from metis_lightning.data.manifest.records import read_manifest, read_trials
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, trial_item
 from metis_lightning.data.recipes.l2s import EnvelopeRecipe
 from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.data.recipes.recipe import derived_generator
@@ -31,12 +29,10 @@ from metis_lightning.types import TestItem, Trial, Utterance
 STARTER_ROOT = Path(__file__).resolve().parents[2] / "assets" / "starter"
 """Where the embedded starter corpus lies."""
 
-_MANIFEST, _TRIALS = "starter.jsonl", "tse_trials.jsonl"
+MIN_ENROLLMENT_SECONDS = 2.5
+"""Enrollments are at least this long where the speaker has one."""
 
-# Most human targets are English, whose words the recognisers know.
-_HUMAN = "allison june allison carlo allison ivrvoice allison allison"
-_UNSEEN = "af-bella am-michael bf-emma bm-george if-sara hm-omega"
-_PLANS = (TrialPlan("test-human", tuple(_HUMAN.split())), TrialPlan("test-unseen", tuple(_UNSEEN.split())))
+_MANIFEST, _TRIALS = "starter.jsonl", "tse_trials.jsonl"
 
 
 class StarterDataModule(SpeechDataModule):
@@ -67,42 +63,8 @@ class StarterTests(TestSets):
         super().__init__(read_trials(root / _TRIALS))
 
     def load_item(self, trial: Trial) -> TestItem:
-        """Read a trial's audio and make its mixture.
-
-        Raises:
-            UserError: if an utterance is not in the corpus or its audio cannot be read.
-        """
-        corpus = self.corpus
-        target, interferer, enrollment = (
-            corpus.index_of(utterance_id) for utterance_id in (trial.target, trial.interferer, trial.enrollment)
-        )
-        mixed = mix_trial(trial, corpus.wave(target), corpus.wave(interferer))
-        utterance = corpus.utterances[target]
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=utterance.speaker,
-            text=utterance.text,
-            language=utterance.language,
-            mixture=mixed.mixture,
-            target=mixed.target,
-            interferer=mixed.interferer,
-            enrollment=corpus.wave(enrollment),
-            prompt_text=corpus.utterances[enrollment].text,
-            sources=tuple(corpus.utterances[index].path for index in (target, interferer, enrollment)),
-        )
-
-
-def starter_test_sets() -> tuple[str, ...]:
-    """Return the names of the embedded corpus's test sets."""
-    return tuple(plan.test_set for plan in _PLANS)
-
-
-def make_starter_trials() -> list[Trial]:
-    """Make the content of the committed test list anew."""
-    manifest = STARTER_ROOT / _MANIFEST
-    utterances, sex = read_manifest(manifest), read_speaker_sex(manifest)
-    return [trial for plan in _PLANS for trial in make_trials(utterances, sex, plan)]
+        """Read a trial's audio and make its mixture."""
+        return mixed_item(trial, self.corpus)
 
 
 class StarterTaskTests(TestSets):
@@ -111,15 +73,11 @@ class StarterTaskTests(TestSets):
     task: str
 
     def __init__(self, root: Path | None = None) -> None:
-        """Read the manifest and the lists for TSE; `root` defaults to the embedded corpus.
-
-        Raises:
-            UserError: if either file is missing or wrong.
-        """
+        """Read the manifest and the lists for TSE; see `StarterTests`."""
         starter = StarterTests(root)
         self._corpus = starter.corpus
         trials = [trial for test_set in starter.test_sets() for trial in starter.load_trials(test_set)]
-        super().__init__(self.trial(self._renamed(trial)) for trial in trials)
+        super().__init__(self.trial(self._of_task(trial)) for trial in trials)
 
     @abstractmethod
     def trial(self, trial: Trial) -> Trial:
@@ -131,29 +89,24 @@ class StarterTaskTests(TestSets):
         Raises:
             UserError: if an utterance is not in the corpus or its audio cannot be read.
         """
-        corpus = self._corpus
-        target = corpus.index_of(trial.target)
-        spoken = corpus.utterances[target]
-        item = TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=spoken.speaker,
-            text=spoken.text,
-            language=spoken.language,
-            target=corpus.wave(target),
-            sources=(spoken.path,),
-        )
+        target = self._utterance(trial.target)
+        item = trial_item(trial, target, target=self._wave(target), sources=(target.path,))
         if not trial.enrollment:
             return item
-        prompt = corpus.index_of(trial.enrollment)
-        said = corpus.utterances[prompt]
-        sources = (*item.sources, said.path)
-        return replace(item, enrollment=corpus.wave(prompt), prompt_text=said.text, sources=sources)
+        prompt = self._utterance(trial.enrollment)
+        sources = (*item.sources, prompt.path)
+        return replace(item, enrollment=self._wave(prompt), prompt_text=prompt.text, sources=sources)
 
-    def _renamed(self, trial: Trial) -> Trial:
+    def _of_task(self, trial: Trial) -> Trial:
         test_set = f"{trial.test_set}-{self.task}"
         name = f"{test_set}{trial.id.removeprefix(trial.test_set)}"
         return replace(trial, id=name, test_set=test_set, task=self.task, snr_db=None)
+
+    def _utterance(self, name: str) -> Utterance:
+        return self._corpus.utterances[self._corpus.index_of(name)]
+
+    def _wave(self, utterance: Utterance) -> Tensor:
+        return self._corpus.wave(self._corpus.index_of(utterance.id))
 
 
 class StarterSeTests(StarterTaskTests):
@@ -167,8 +120,7 @@ class StarterSeTests(StarterTaskTests):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Corrupt the target; babble is of other voices of the same split."""
-        utterance = self._corpus.utterances[self._corpus.index_of(trial.target)]
-        corpus = self._splits[utterance.split]
+        corpus = self._splits[self._utterance(trial.target).split]
         recipe = SeRecipe(Corruptions(noise_chance=1.0))
         made = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
         if made.source is None:
@@ -193,21 +145,18 @@ class StarterVcTests(StarterTaskTests):
         Raises:
             UserError: if that voice says nothing but the source's words.
         """
-        corpus = self._corpus
-        source = corpus.utterances[corpus.index_of(trial.target)]
-        speaker = corpus.utterances[corpus.index_of(trial.interferer)].speaker
-        voice = [corpus.utterances[index] for index in corpus.by_speaker[speaker]]
+        source, speaker = self._utterance(trial.target), self._utterance(trial.interferer).speaker
+        voice = [self._corpus.utterances[index] for index in self._corpus.by_speaker[speaker]]
         others = [u for u in voice if u.split == source.split and not same_words(u.text, source.text)]
-        long_enough = [u for u in others if u.seconds >= MIN_ENROLLMENT_SECONDS]
         if not others:
             raise UserError(f"{trial.id}: {speaker} says nothing but the words of {source.id}; there is no prompt")
-        prompt = min(long_enough or others, key=lambda u: _rank(trial.id, u.id))
+        long_enough = [u for u in others if u.seconds >= MIN_ENROLLMENT_SECONDS]
+        prompt = min(long_enough or others, key=lambda u: hash_order("prompt", trial.id, u.id, separator="\0"))
         return replace(trial, interferer="", enrollment=prompt.id)
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read source and prompt; the speaker is the wanted one."""
-        item = super().load_item(trial)
-        wanted = self._corpus.utterances[self._corpus.index_of(trial.enrollment)].speaker
+        item, wanted = super().load_item(trial), self._utterance(trial.enrollment).speaker
         return replace(item, speaker=wanted, mixture=item.target, target=None)
 
 
@@ -234,7 +183,3 @@ class StarterL2sTests(StarterTaskTests):
         """Read target and prompt, and make the stand-in."""
         lips = EnvelopeRecipe().features(self._corpus, self._corpus.index_of(trial.target))
         return replace(super().load_item(trial), features=lips)
-
-
-def _rank(*parts: str) -> str:
-    return hashlib.sha256("\0".join(("prompt", *parts)).encode()).hexdigest()

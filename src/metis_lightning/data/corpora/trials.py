@@ -1,130 +1,44 @@
-"""Fixed test lists for target speaker extraction, made by a rule instead of by hand.
-
-Every choice is the smallest of a set by SHA-256, so that the list depends on no library's random numbers.
-"""
+"""Reads and writes trials of target speaker extraction whose mixtures are made of a corpus's utterances."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from metis_lightning.data.recipes.prompts import same_words
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.test_sets import trial_item
+from metis_lightning.data.media.mixing import mix_trial
 from metis_lightning.files import atomic_path
-from metis_lightning.types import Trial, Utterance
-
-SNRS_DB = (-5.0, -2.5, 0.0, 2.5, 5.0)
-"""SNRs of the test mixtures in dB, equally often."""
-
-MIN_ENROLLMENT_SECONDS = 2.5
-"""Enrollments are at least this long where the speaker has one."""
+from metis_lightning.types import TestItem, Trial
 
 
-@dataclass(frozen=True)
-class TrialPlan:
-    """What a test set should hold.
-
-    test_set: its name, which is also the split that all utterances come from.
-    speakers: target speakers in the order of the list, repeated until it is full. A length that shares no factor with
-        the five SNRs lets every speaker meet every SNR equally often.
-    count: number of trials.
-    """
-
-    test_set: str
-    speakers: tuple[str, ...]
-    count: int = 60
-
-
-def make_trials(utterances: Sequence[Utterance], sex: Mapping[str, str], plan: TrialPlan) -> list[Trial]:
-    """Make the list of a test set; the same arguments give the same list.
-
-    SNRs rotate, so that each occurs equally often and the first few trials have all. A speaker's interferers are in
-    turn of the same and of the other sex. Interferer and enrollment never say the target's words. The interferer is
-    at least as long as the target where that voice has such an utterance.
-
-    Args:
-        utterances: the corpus; those of other splits are ignored.
-        sex: of each speaker, as any label.
-        plan: what to make.
+def mixed_item(trial: Trial, corpus: SpeechCorpus, **fields: Any) -> TestItem:  # noqa: ANN401
+    """Read a trial's utterances and make its mixture; `fields` are further ones of the item.
 
     Raises:
-        ValueError: if a planned speaker is missing, has one utterance only, stands alone in the split, or meets a voice
-            that says nothing but the target's words.
+        UserError: if an utterance is not in the corpus or its audio cannot be read.
     """
-    voices = _by_speaker(utterances, plan.test_set)
-    if missing := set(plan.speakers) - set(voices):
-        raise ValueError(f"no utterance in split {plan.test_set!r} of speakers {sorted(missing)}")
-    used = dict.fromkeys(plan.speakers, 0)
-    trials = []
-    for number in range(plan.count):
-        speaker = plan.speakers[number % len(plan.speakers)]
-        turn, used[speaker] = used[speaker], used[speaker] + 1
-        trial_id = f"{plan.test_set}_{number:03d}"
-        target = _targets(voices[speaker], plan.test_set)[turn % len(voices[speaker])]
-        interferer = _interferer(trial_id, target, voices[_other_voice(speaker, turn, voices, sex)])
-        trials.append(
-            Trial(
-                id=trial_id,
-                test_set=plan.test_set,
-                target=target.id,
-                interferer=interferer.id,
-                enrollment=_enrollment(trial_id, target, voices[speaker]).id,
-                snr_db=SNRS_DB[number % len(SNRS_DB)],
-            )
-        )
-    return trials
+    names = (trial.target, trial.interferer, trial.enrollment)
+    target, interferer, enrollment = (corpus.index_of(name) for name in names)
+    mixed = mix_trial(trial, corpus.wave(target), corpus.wave(interferer))
+    return trial_item(
+        trial,
+        corpus.utterances[target],
+        mixture=mixed.mixture,
+        target=mixed.target,
+        interferer=mixed.interferer,
+        enrollment=corpus.wave(enrollment),
+        prompt_text=corpus.utterances[enrollment].text,
+        sources=tuple(corpus.utterances[index].path for index in (target, interferer, enrollment)),
+        **fields,
+    )
 
 
-def write_trials(path: Path, trials: Sequence[Trial]) -> None:
+def write_trials(path: Path, trials: Iterable[Trial]) -> None:
     """Write a test list that `read_trials` reads, complete or not at all."""
     rows = ({key: value for key, value in asdict(t).items() if value not in ("", None)} for t in trials)
     with atomic_path(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _by_speaker(utterances: Sequence[Utterance], split: str) -> dict[str, list[Utterance]]:
-    voices: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        if utterance.split == split:
-            voices.setdefault(utterance.speaker, []).append(utterance)
-    return voices
-
-
-def _targets(voice: list[Utterance], salt: str) -> list[Utterance]:
-    """Order a voice's utterances as targets: any order, but the long before the short, which carry few words."""
-    return sorted(voice, key=lambda u: (u.seconds < MIN_ENROLLMENT_SECONDS, _hash(salt, "target", u.id)))
-
-
-def _other_voice(speaker: str, turn: int, voices: Mapping[str, object], sex: Mapping[str, str]) -> str:
-    """Return the interfering speaker of a speaker's trial number `turn`: same sex, other sex, same, ..."""
-    others = sorted(voice for voice in voices if voice != speaker)
-    same = [voice for voice in others if sex[voice] == sex[speaker]]
-    different = [voice for voice in others if sex[voice] != sex[speaker]]
-    pool = (same, different)[turn % 2] or others
-    if not pool:
-        raise ValueError(f"no other speaker than {speaker!r} in this split")
-    return pool[turn // 2 % len(pool)]
-
-
-def _interferer(salt: str, target: Utterance, voice: list[Utterance]) -> Utterance:
-    other_words = [u for u in voice if not same_words(u.text, target.text)]
-    long_enough = [u for u in other_words if u.seconds >= target.seconds]
-    if long_enough:
-        return min(long_enough, key=lambda u: _hash(salt, "interferer", u.id))
-    if not other_words:
-        raise ValueError(f"speaker {voice[0].speaker!r} says nothing but the words of {target.id!r}")
-    return max(other_words, key=lambda u: (u.seconds, u.id))
-
-
-def _enrollment(salt: str, target: Utterance, voice: list[Utterance]) -> Utterance:
-    others = [u for u in voice if u.id != target.id and not same_words(u.text, target.text)]
-    if not others:
-        raise ValueError(f"speaker {target.speaker!r} has no utterance but {target.id!r} to enrol with")
-    long_enough = [u for u in others if u.seconds >= MIN_ENROLLMENT_SECONDS]
-    return min(long_enough or others, key=lambda u: _hash(salt, "enrollment", u.id))
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,15 +1,17 @@
-"""VCTK as published: 0.92 (`wav48_silence_trimmed/p225/p225_001_mic1.flac`) or 0.80 (`wav48/p225/p225_001.wav`)."""
+"""Lists VCTK as published, and tests voice conversion on it.
+
+0.92 has `wav48_silence_trimmed/p225/p225_001_mic1.flac`, 0.80 `wav48/p225/p225_001.wav`; both `txt/p225/p225_001.txt`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file
-from metis_lightning.data.manifest.test_sets import TestSets, read_signals
-from metis_lightning.data.media.storage import files_stamp, is_hidden
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file, manifest_row
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, read_signals
+from metis_lightning.data.media.storage import files_stamp, is_hidden, require_folder
 from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text
@@ -33,38 +35,31 @@ class VctkScan(CorpusScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each speaker."""
-        folders = sorted({path.parent for path in _audio(Path(self.root))})
-        return [
-            Shard(folder.name, files_stamp(*sorted(folder.iterdir()), *sorted(self._texts(folder.name).glob("*"))))
-            for folder in folders
-        ]
+        folders = sorted({path.parent for path in _recordings(Path(self.root))})
+        texts = Path(self.root) / "txt"
+        files = [[*sorted(path.iterdir()), *sorted((texts / path.name).glob("*"))] for path in folders]
+        return [Shard(path.name, files_stamp(*of_speaker)) for path, of_speaker in zip(folders, files, strict=True)]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield a speaker's utterances; a recording without text (one speaker of 0.92 has none) is listed without."""
-        for path in _audio(Path(self.root), shard.name):
+        for path in _recordings(Path(self.root), shard.name):
             where = path.relative_to(self.root).as_posix()
-            found = inspect_file(path, where, self.decode)
-            if isinstance(found, Fault):
-                yield found
+            info = inspect_file(path, where, self.decode)
+            if isinstance(info, Fault):
+                yield info
                 continue
-            utterance_id = path.stem.removesuffix("_mic1")
-            text = self._texts(shard.name) / f"{utterance_id}.txt"
-            yield {
-                "id": utterance_id,
-                "path": where,
-                "speaker": shard.name,
-                "text": _words(text) if text.is_file() else "",
-                "language": "en",
-                "seconds": round(found.seconds, 4),
-                "sample_rate": found.sample_rate,
-                "channels": found.channels,
-                "split": "train",
-                "source": "VCTK",
-                "license": "CC-BY-4.0",
-            }
-
-    def _texts(self, speaker: str) -> Path:
-        return Path(self.root) / "txt" / speaker
+            name = path.stem.removesuffix("_mic1")
+            text = _text_file(Path(self.root), name)
+            yield manifest_row(
+                name,
+                where,
+                info,
+                speaker=shard.name,
+                text=_read_text(text) if text.is_file() else "",
+                split="train",
+                source="VCTK",
+                license="CC-BY-4.0",
+            )
 
 
 class VctkTests(TestSets):
@@ -84,9 +79,9 @@ class VctkTests(TestSets):
             UserError: if there are no `count` recordings with a text, or there is no prompt for one.
         """
         self._root = Path(root)
-        files = {path.stem.removesuffix("_mic1"): path for path in _audio(self._root)}
-        self._files = {name: path for name, path in files.items() if self._text_file(name).is_file()}
-        sources = sorted(self._files, key=lambda name: _rank(seed, name))[:count]
+        files = {path.stem.removesuffix("_mic1"): path for path in _recordings(self._root)}
+        self._files = {name: path for name, path in files.items() if _text_file(self._root, name).is_file()}
+        sources = sorted(self._files, key=lambda name: hash_order(seed, name))[:count]
         if len(sources) < count:
             raise UserError(f"{root}: {len(sources)} recordings with texts, {count} are wanted; is VCTK complete?")
         super().__init__(self._trial(source, seed, same_speaker) for source in sources)
@@ -107,43 +102,35 @@ class VctkTests(TestSets):
         voices = [
             name for name in self._files if name != source and (_speaker(name) == _speaker(source)) == same_speaker
         ]
-        ranked = sorted(voices, key=lambda name: _rank(seed, f"{source} {name}"))
         # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
-        said = self._text(source)
-        prompt = next((name for name in ranked if not same_words(self._text(name), said)), None)
+        words = self._text(source)
+        ordered = sorted(voices, key=lambda name: hash_order(seed, source, name))
+        prompt = next((name for name in ordered if not same_words(self._text(name), words)), None)
         if prompt is None:
             raise UserError(f"{self._root}: no prompt for {source} that says other words; is VCTK complete?")
         return Trial(f"{source}_by_{prompt}", "vctk", target=source, enrollment=prompt)
 
-    def _text_file(self, name: str) -> Path:
-        return self._root / "txt" / _speaker(name) / f"{name}.txt"
-
     def _text(self, name: str) -> str:
-        return _words(self._text_file(name))
+        return _read_text(_text_file(self._root, name))
 
 
-def _audio(root: Path, speaker: str = "*") -> list[Path]:
-    """Return the recordings of the first layout that is there.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; --root is the folder of VCTK")
+def _recordings(root: Path, speaker: str = "*") -> list[Path]:
+    """Return the recordings of the first layout that is there."""
+    require_folder(root, "VCTK")
     for folder, suffix in _LAYOUTS:
-        if found := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):
-            return found
+        if paths := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):
+            return paths
     return []
 
 
-def _words(path: Path) -> str:
-    """Return what a text file says; some of 0.80 hold bytes that are no UTF-8."""
+def _text_file(root: Path, name: str) -> Path:
+    return root / "txt" / _speaker(name) / f"{name}.txt"
+
+
+def _read_text(path: Path) -> str:
+    # Some texts of 0.80 hold bytes that are no UTF-8.
     return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
 
 
 def _speaker(name: str) -> str:
     return name.split("_")[0]
-
-
-def _rank(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
