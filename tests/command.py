@@ -8,7 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PRELOADED = ["metis_lightning.trainer.main", "metis_lightning.evaluate.run.main", "metis_lightning.tasks.omni"]
+PRELOADED = [
+    "metis_lightning.trainer.main",
+    "metis_lightning.evaluate.run.main",
+    "metis_lightning.tasks.text_conditioned",
+]
 
 
 def run_command(words: Sequence[str], folder: Path, said: Path) -> int:

@@ -37,6 +37,8 @@ RENAMED: Mapping[str, str] = {
     "tasks.schedule.WarmupCosine": "tasks.optimization.WarmupCosine",
     "tasks.schedule.WarmupInverseSqrt": "tasks.optimization.WarmupInverseSqrt",
     "tasks.se.SeModule": "tasks.source_conditioned.SeModule",
+    "tasks.omni.OmniModule": "tasks.text_conditioned.OmniModule",
+    "tasks.tts.TtsModule": "tasks.text_conditioned.TtsModule",
     "tasks.tse.TseModule": "tasks.source_conditioned.TseModule",
     "tasks.vc.VcModule": "tasks.source_conditioned.VcModule",
     "tokens.auto_avsr.AutoAvsrFeatures": "tokens.visual.auto_avsr.AutoAvsrFeatures",

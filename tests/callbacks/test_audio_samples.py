@@ -30,10 +30,9 @@ from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.l2s import L2sModule
-from metis_lightning.tasks.omni import OmniModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
-from metis_lightning.tasks.tts import TtsModule
+from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.bundle import read_index, write_index
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch, trainer

@@ -15,7 +15,6 @@ from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.run_files import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.task_table import TASKS
-from metis_lightning.tasks.omni import OmniModule
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., EvaluateOptions]
@@ -78,10 +77,6 @@ def test_evaluate_tables_and_compare(
 def _task_of(test_set: str) -> str:
     last = test_set.rpartition("-")[2]
     return last if last in TASKS else "tse"
-
-
-def test_omni_covers_what_its_weights_answer() -> None:
-    assert set(TASKS["omni"].covers) == set(OmniModule.answers)
 
 
 def test_the_embedded_bundle_runs_by_default_where_it_does_the_task(make_options: MakeOptions) -> None:

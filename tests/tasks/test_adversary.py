@@ -18,7 +18,7 @@ from metis_lightning.callbacks.gradients import GradientNorm
 from metis_lightning.errors import UserError
 from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
-from metis_lightning.tasks.adversary import (
+from metis_lightning.tasks.codec_losses import (
     AdversarialConfig,
     Adversary,
     adversarial_loss,

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
-from metis_lightning.tasks.adversary import AdversarialConfig
 from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
+from metis_lightning.tasks.codec_losses import AdversarialConfig
 from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer

@@ -14,9 +14,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, PromptRule
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.l2s import L2sModule
-from metis_lightning.tasks.omni import OmniModule
 from metis_lightning.tasks.optimization import WarmupCosine
-from metis_lightning.tasks.tts import TtsModule
+from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
 from metis_lightning.tokens.visual.lips import double_rate
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise
@@ -183,11 +182,11 @@ def test_omni_hears_what_there_is(tiny_bundle: Path) -> None:
     module, data = make("omni", tiny_bundle), batch()
     features, _ = module.tokenizer.ssl_features(data.source, data.lengths)
     assert torch.equal(module.condition(data), features)
-    assert module.heard(data).tolist() == [False, True, True]
-    assert module.heard(replace(data, has_source=None)) is None
+    assert module.has_source(data).tolist() == [False, True, True]
+    assert module.has_source(replace(data, has_source=None)) is None
     deaf = replace(data, source=None, has_source=None)
     assert module.condition(deaf).shape == features.shape
-    assert module.heard(deaf).tolist() == [False] * 3
+    assert module.has_source(deaf).tolist() == [False] * 3
     wordless = module.phones(replace(data, scripts=("", "", "")))
     assert wordless.tolist() == [[-1], [-1], [-1]]
 
@@ -201,7 +200,7 @@ def test_to_a_row_that_hears_nothing_no_condition_is_added(tiny_bundle: Path) ->
     torch.nn.init.normal_(model.cond_adapter.out_linear.bias)
     tokens = torch.randint(32, condition.shape[:2], generator=torch.Generator().manual_seed(0))
     mask = tokens % 2 == 0
-    embedded = model.embed(tokens, mask, condition, module.heard(data))
+    embedded = model.embed(tokens, mask, condition, module.has_source(data))
     plain = model.embed(tokens, mask)
     assert torch.equal(embedded[0], plain[0])
     torch.testing.assert_close(embedded[1:], model.embed(tokens, mask, condition)[1:])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metis_lightning.tasks.acoustic_codec import RESIDUAL_DEVIATION, init_from_data
-from metis_lightning.tasks.spectral_loss import FLOOR, LatentMel, MelDistances, loudness
+from metis_lightning.tasks.codec_losses import FLOOR, LatentMel, MelDistances, loudness
 from metis_lightning.tokens.acoustic_codec import AcousticEncoder, ResidualUnit
 from metis_lightning.tokens.quantize import WeightNormConv1d
 from tiny import ACOUSTIC

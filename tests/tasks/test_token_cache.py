@@ -10,8 +10,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.masked_tokens import frame_mask
-from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.targets import TokenCache
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule, TokenCache
 from metis_lightning.weights.build import load_tokenizer
 from one_batch import speech_batch
 from pretended_gpu import CPU, GPU, PretendedGPU, send
@@ -67,7 +66,7 @@ def test_what_is_kept_follows_the_device_and_the_tokens_do_not(
     with PretendedGPU():
         send(module.tokenizer, device)
         ssl, acoustic, frames = (value.cpu() for value in module.cache.tokens(padded.to(device)))
-    assert bool(module.cache._known) == kept
+    assert bool(module.cache._rows) == kept
     assert torch.equal(frames, expected[2])
     for row, count in enumerate(frames.tolist()):
         assert torch.equal(ssl[row, :count], expected[0][row, :count])

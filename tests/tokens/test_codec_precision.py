@@ -11,9 +11,14 @@ from torch import Tensor
 
 from metis_lightning.models.discriminators import DiscriminatorOutput
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
-from metis_lightning.tasks.adversary import adversarial_loss, discriminator_loss, feature_distance
+from metis_lightning.tasks.codec_losses import (
+    LatentMel,
+    MelDistances,
+    adversarial_loss,
+    discriminator_loss,
+    feature_distance,
+)
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
-from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.quantize import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
 from metis_lightning.tokens.semantic_codec import SemanticCodec

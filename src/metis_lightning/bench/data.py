@@ -16,7 +16,6 @@ from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.targets import read_stored
 from metis_lightning.trainer.main import build_from_config
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 
@@ -31,8 +30,7 @@ def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
     datamodule = cli.datamodule
     if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):
         raise UserError("bench data: give a config of a module and a corpus of this package with -c")
-    tokenizer, device = getattr(cli.model, "tokenizer", None), cli.trainer.strategy.root_device
-    read_stored(datamodule, tokenizer, cli.model.token_kinds, device)
+    cli.model.read_stored_tokens(datamodule, cli.trainer.strategy.root_device)
     print(*report(measure(datamodule, options.seconds), datamodule), sep="\n")
 
 

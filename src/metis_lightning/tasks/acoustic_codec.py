@@ -1,6 +1,4 @@
-"""First values of weight-normalised convolutions, from data.
-
-Training of the acoustic codec on fixed-length crops.
+"""Training of the acoustic codec on fixed-length crops.
 
 Reconstruction, codebook, commitment and, where wanted, adversarial and feature-matching terms of MaskGCT (2409.00750,
 section 3.2.4). For short runs there are two helps of our own: gains of the encoder from data, and a linear map that
@@ -20,11 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.adversary import AdversarialConfig, Adversary
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
+from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, MelDistances
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups
-from metis_lightning.tasks.spectral_loss import LatentMel, MelDistances
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
 from metis_lightning.tokens.quantize import WeightNormConv1d
 from metis_lightning.types import SpeechBatch
@@ -126,19 +123,14 @@ class AcousticCodecModule(QuantizerModule):
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
         self.distances = MelDistances()
-        self.weights = {
-            "mel": mel_weight,
-            "loudness": loudness_weight,
-            "codebook": codebook_weight,
-            "commitment": commitment_weight,
-            "latent_mel": latent_mel_weight,
-        }
+        self.weights = {"mel": mel_weight, "loudness": loudness_weight, "latent_mel": latent_mel_weight}
+        self.weights |= {"codebook": codebook_weight, "commitment": commitment_weight}
         if self.adversary is not None:
             self.weights |= self.adversary.weights
 
     def on_fit_start(self) -> None:
         """Set the encoder's gains, unless a checkpoint brought them."""
-        # Lightning asks for copies of the weights from before each step, which nobody needs.
+        # Lightning asks for copies of the weights from before each step, which nothing here needs.
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
         datamodule = getattr(self.trainer, "datamodule", None)
         if self.init_from_data and datamodule is not None:
@@ -173,7 +165,7 @@ class AcousticCodecModule(QuantizerModule):
         other = self.adversary.config
         codec, discriminators = (parameter_groups(self, parameters) for parameters in self.trained())
         optimizers = [self._optimizer(codec), other.optimizer(discriminators)]
-        self._follow(optimizers[0])
+        self.move_codes_after(optimizers[0])
         return optimizers, [self._lr_scheduler(optimizers[0]), other.lr_scheduler(optimizers[1])]
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
@@ -181,7 +173,7 @@ class AcousticCodecModule(QuantizerModule):
         if self.adversary is None:
             return super().training_step(batch, batch_idx)
         scalars = self.losses(batch)
-        self._log_all("train", scalars, batch)
+        self.log_scalars("train", scalars, batch)
         self.adversary.update(self, scalars["loss"], scalars.get("discriminator"))
         return scalars["loss"]
 

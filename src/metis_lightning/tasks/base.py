@@ -1,4 +1,4 @@
-"""What every trainable module shares: the injected optimizer and schedule, and how losses are logged."""
+"""The base of every trainable module: injected optimizer and schedule, seeded steps, checkpoints, and logging."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
+from metis_lightning.models.masking import Masking
 from metis_lightning.state_dicts import difference
-from metis_lightning.tasks.masked_tokens import MaskRatioCurve
+from metis_lightning.tasks.masked_tokens import MaskRatioCurve, masked_scores
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
-from metis_lightning.tasks.targets import read_stored
+from metis_lightning.tokens.fingerprint import fingerprints
 from metis_lightning.types import SpeechBatch
 
 FRONT_END = "tokenizer."
@@ -73,17 +75,28 @@ class TrainableModule(lightning.LightningModule):
         return {name for name in self.state_dict() if not name.startswith(FRONT_END)}
 
     def setup(self, stage: str) -> None:
-        """Tell DDP of weights that rest, and have a data module with a token store read what this tokenizer makes."""
+        """Tell DDP of unused weights, and have a data module with a token store read what this tokenizer makes."""
         if isinstance(strategy := self.trainer.strategy, DDPStrategy):
             # Buffers are constants, or counts of a process's own: the first one's are not to replace the others'.
             strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
-            # DDP would wait for the gradients of weights that rest.
+            # DDP would wait for the gradients of weights that have no part in a step.
             if self.has_unused_parameters:
                 strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         # The module is moved to its device later.
-        device = self.trainer.strategy.root_device
+        self.read_stored_tokens(getattr(self.trainer, "datamodule", None), self.trainer.strategy.root_device)
+
+    def read_stored_tokens(self, datamodule: object, device: torch.device) -> None:
+        """Have a data module that names a token store read from it what this tokenizer makes on a device.
+
+        Raises:
+            UserError: if this module trains on no tokens, or the store lacks some.
+        """
+        if not isinstance(datamodule, SpeechDataModule) or datamodule.tokens is None:
+            return
         tokenizer = getattr(self, "tokenizer", None)
-        read_stored(getattr(self.trainer, "datamodule", None), tokenizer, self.token_kinds, device)
+        if not self.token_kinds or tokenizer is None:
+            raise UserError("this module trains on audio, not on tokens: leave data.tokens out")
+        datamodule.use_tokens(fingerprints(tokenizer, self.token_kinds, device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the module's own weights, which of them make which part of a bundle, and the seed of all draws."""
@@ -121,10 +134,10 @@ class TrainableModule(lightning.LightningModule):
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`."""
         scalars = self.losses(batch)
-        self._log_all("train", scalars, batch)
-        return scalars["loss"] * self._weight(scalars.get("masked_tokens"), batch_idx)
+        self.log_scalars("train", scalars, batch)
+        return scalars["loss"] * self._loss_weight(scalars.get("masked_tokens"), batch_idx)
 
-    def _weight(self, tokens: Tensor | None, batch_idx: int) -> Tensor | float:
+    def _loss_weight(self, tokens: Tensor | None, batch_idx: int) -> Tensor | float:
         """Return the factor of a batch's loss with which an update follows the mean over all its masked tokens.
 
         DDP averages gradients over processes and Lightning over the batches of an update, however many tokens each of
@@ -133,8 +146,12 @@ class TrainableModule(lightning.LightningModule):
         """
         if tokens is None:
             return 1.0
-        alone = self.trainer.world_size == 1
-        per_process = tokens if alone else self._mean_of_processes(tokens)
+        per_process = tokens
+        if self.trainer.world_size > 1:
+            # Lightning's own reduction puts a barrier before it, at which every process waits for its GPU to run dry.
+            total = tokens.clone()
+            torch.distributed.all_reduce(total)
+            per_process = total / self.trainer.world_size
         batches = self.trainer.accumulate_grad_batches
         if batch_idx % batches == 0:
             self._tokens = 0
@@ -144,19 +161,16 @@ class TrainableModule(lightning.LightningModule):
                 gradient.mul_(before / self._tokens)
         return batches * tokens / self._tokens
 
-    def _mean_of_processes(self, value: Tensor) -> Tensor:
-        """Return the mean of a number of each process.
-
-        Lightning's own reduction puts a barrier before it, at which every process waits for its GPU to run dry.
-        """
-        total = value.clone()
-        torch.distributed.all_reduce(total)
-        return total / self.trainer.world_size
+    def score_masked(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> dict[str, Tensor]:
+        """Return `loss`, `acc` and `masked_tokens` of a batch, and count it for the curve of a validation."""
+        if not self.training:
+            self.by_mask_ratio.update(logits_MV, targets_M, masking)
+        return {**masked_scores(logits_MV, targets_M), "masked_tokens": masking.mask.sum().float()}
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Log a batch's scalars under `val/`, with the same draws at every validation."""
         generator = torch.Generator(device=self.device).manual_seed(batch_idx)
-        self._log_all("val", self.losses(batch, generator), batch)
+        self.log_scalars("val", self.losses(batch, generator), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Start the curve by mask ratio anew."""
@@ -183,14 +197,17 @@ class TrainableModule(lightning.LightningModule):
         """Return how many things a batch's scalars are means over, by which batches weigh in a validation's mean."""
         return int(scalars.get("masked_tokens", len(batch.ids)))
 
-    def _log_all(self, stage: str, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> None:
-        shown = {name: value for name, value in scalars.items() if stage == "train" or name != "masked_tokens"}
+    def log_scalars(self, stage: str, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> None:
+        """Log a batch's scalars under `train/` each step, or under `val/` as means over the validation."""
+        is_train = stage == "train"
+        shown = {name: value for name, value in scalars.items() if is_train or name != "masked_tokens"}
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in shown.items()},
-            batch_size=len(batch.ids) if stage == "train" else self.averaged_over(scalars, batch),
-            on_step=stage == "train",
-            on_epoch=stage != "train",
-            sync_dist=stage != "train",
+            # Counted in training it would wait for the device, and change nothing.
+            batch_size=len(batch.ids) if is_train else self.averaged_over(scalars, batch),
+            on_step=is_train,
+            on_epoch=not is_train,
+            sync_dist=not is_train,
         )
-        if stage == "train":
+        if is_train:
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])

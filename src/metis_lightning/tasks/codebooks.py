@@ -122,10 +122,10 @@ class QuantizerModule(TrainableModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Have the codes moved after updates: once each, however many batches it is of, and before checkpoints."""
         configured = super().configure_optimizers()
-        self._follow(cast(Mapping[str, Optimizer], configured)["optimizer"])
+        self.move_codes_after(cast(Mapping[str, Optimizer], configured)["optimizer"])
         return configured
 
-    def _follow(self, optimizer: Optimizer) -> None:
+    def move_codes_after(self, optimizer: Optimizer) -> None:
         """Have the codes moved after the updates of the optimizer that has the codebooks."""
         if (restarts := self.restarts) is not None:
             optimizer.register_step_post_hook(lambda opt, *_: restarts.after_update(opt, self.global_step))

@@ -17,10 +17,10 @@ from metis_lightning.models.lora import Extension, extend, lora_disabled, withou
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
 from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
+from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores
+from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
-from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
@@ -50,12 +50,6 @@ class FinetuneModule(TrainableModule):
 
     task: str
     """Name of the task, and of its part in a bundle."""
-
-    answers: tuple[str, ...] = ()
-    """Other tasks that the trained weights answer."""
-
-    sees_prompt: bool = True
-    """Whether the condition covers the prompt; if not, it is zero there."""
 
     token_kinds = ("ssl",)
 
@@ -100,7 +94,7 @@ class FinetuneModule(TrainableModule):
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
         return None
 
-    def heard(self, batch: SpeechBatch) -> Tensor | None:
+    def has_source(self, batch: SpeechBatch) -> Tensor | None:
         """Return the rows (B,) that the condition belongs to; None if it belongs to all."""
         return None
 
@@ -117,7 +111,7 @@ class FinetuneModule(TrainableModule):
         """Return what inference would be asked for, to say the target of a batch of one row.
 
         A prompt that the row leaves to chance is the longest that the prompt rule draws; one that is too short for the
-        front end is heard as a part of the target.
+        front end is taken as a part of the target.
         """
         end = int(item.lengths)
         given = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
@@ -147,8 +141,8 @@ class FinetuneModule(TrainableModule):
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:
             config["text"] = self.text.name
-        if self.answers:
-            config["answers"] = list(self.answers)
+        if covers := task_named(self.task).covers:
+            config["answers"] = list(covers)
         return {self.task: PartOfBundle(config, "")}
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
@@ -160,12 +154,9 @@ class FinetuneModule(TrainableModule):
         # First, since a GPU is waited for: after the forward pass it would run dry.
         targets = masking.masked(tokens)
         condition, phones = self._conditions(batch, masking)
-        logits = self._logits(tokens, masking, valid, condition, phones, self.heard(batch))
-        scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
-        if self.training:
-            return scores
-        self.by_mask_ratio.update(logits, targets, masking)
-        if not self.extension.lora_rank:
+        logits = self._logits(tokens, masking, valid, condition, phones, self.has_source(batch))
+        scores = self.score_masked(logits, targets, masking)
+        if self.training or not self.extension.lora_rank:
             return scores
         with lora_disabled(self.model):
             base = masked_scores(self._logits(tokens, masking, valid), targets)
@@ -176,7 +167,8 @@ class FinetuneModule(TrainableModule):
         condition, phones = self.condition(batch), self.phones(batch)
         if condition is not None:
             condition = condition[:, : masking.mask.shape[1]]
-            if not self.sees_prompt:
+            # As in sampling: a prompt has sound, but no features beside it.
+            if task_named(self.task).condition == "features":
                 condition = condition.masked_fill(masking.prompt[..., None], 0)
         if phones is not None and self.prompt_rule.drop_phones:
             phones = phones.masked_fill(~masking.prompt.any(dim=1, keepdim=True), PADDING)
@@ -189,10 +181,10 @@ class FinetuneModule(TrainableModule):
         valid: Tensor,
         condition: Tensor | None = None,
         phones: Tensor | None = None,
-        heard: Tensor | None = None,
+        has_source: Tensor | None = None,
     ) -> Tensor:
         """Return logits (M, V) of the masked positions; only they pass through the head."""
-        x = self.model.embed(tokens, masking.mask, condition, heard)
+        x = self.model.embed(tokens, masking.mask, condition, has_source)
         hidden = self.model.hidden(x, masking.t, valid, phones)
         return self.model.to_logit(masking.masked(hidden))
 

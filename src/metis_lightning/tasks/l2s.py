@@ -32,7 +32,6 @@ class L2sModule(FinetuneModule):
     """
 
     task = "l2s"
-    sees_prompt = False
 
     def __init__(
         self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | None = None, **kwargs: Any
@@ -57,21 +56,24 @@ class L2sModule(FinetuneModule):
             raise UserError(
                 "L2S needs lip features: give the data module the recipe metis_lightning.data.recipes.l2s.LipRecipe"
             )
-        features = self._encoded(batch.features, batch.feature_lengths) if self._encoder else batch.features
+        features = batch.features
+        if self._encoder:
+            lengths = batch.feature_lengths
+            if lengths is None:
+                lengths = torch.full((len(features),), features.shape[1], device=features.device)
+            features = self._encoded(features, lengths)
         if features.shape[-1] != self._lip_dim:
             raise UserError(f"lip features are {features.shape[-1]} wide, lip_dim is {self._lip_dim}")
         frames = self.tokenizer.num_frames(batch.lengths)
         return fit_frames(double_rate(features, batch.feature_lengths), int(frames.max()))
 
-    def _encoded(self, pictures: Tensor, lengths: Tensor | None) -> Tensor:
+    def _encoded(self, pictures: Tensor, lengths: Tensor) -> Tensor:
         """Return features (B, F, C) of mouth pictures (B, F, 88 * 88)."""
         if pictures.shape[-1] != CROP**2:
             raise UserError(
                 f"the visual encoder takes mouth pictures, {CROP**2} values a frame, not {pictures.shape[-1]}: "
                 "use the recipe metis_lightning.data.recipes.l2s.MouthRecipe, or leave model.encoder out"
             )
-        if lengths is None:
-            lengths = torch.full((len(pictures),), pictures.shape[1], device=pictures.device)
         with frozen(pictures):
             return self._encoder[0].to(pictures.device)(pictures.float().unflatten(-1, (CROP, CROP)), lengths)
 

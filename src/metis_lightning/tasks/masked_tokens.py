@@ -1,4 +1,4 @@
-"""Cross-entropy on masked tokens, and what is logged beside it.
+"""Masked tokens: the targets of a batch, their cross-entropy, and the curve that validation logs of it.
 
 Shape letters: B batch, T frames, M masked positions of a batch, V codebook size.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from metis_lightning.models.masking import Masking, mask_ratio
+from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.types import SpeechBatch
 
 BINS = 5
 """Of the mask ratio, equally wide."""
@@ -67,27 +69,9 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=frames.device) < frames[:, None]
 
 
-class UnigramBaseline(nn.Module):
-    """How often each token occurs in training: the predictor that a masked model has to beat.
-
-    The counts are a part of the checkpoint; of several processes each counts its share of the batches.
-    """
-
-    counts: Tensor
-
-    def __init__(self, codebook_size: int) -> None:
-        super().__init__()
-        # One a token: a token never seen still has a chance.
-        self.register_buffer("counts", torch.ones(codebook_size, dtype=torch.int64))
-
-    @torch.no_grad()
-    def observe(self, tokens: Tensor, valid: Tensor) -> None:
-        """Count training tokens (B, T) where valid (B, T) is True."""
-        # Whole batches are added, as a large float32 swallows ones; `bincount` would wait for a GPU.
-        batch = torch.zeros_like(self.counts).index_add_(0, tokens.flatten(), valid.flatten().to(self.counts.dtype))
-        self.counts += batch
-
-    def scores(self, targets_M: Tensor) -> Mapping[str, Tensor]:
-        """Return `loss` and `acc` of predicting every masked token by frequency alone."""
-        logits = (self.counts.float() / self.counts.sum()).log()
-        return masked_scores(logits.expand(len(targets_M), -1), targets_M)
+def ssl_targets(tokenizer: SpeechTokenizer, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+    """Return the SSL tokens (B, T) of a batch, read from a store or made of its waves, and frame counts (B,)."""
+    if batch.ssl_tokens is None:
+        return tokenizer.ssl_tokens(batch.wave, batch.lengths)
+    frames = tokenizer.num_frames(batch.lengths)
+    return batch.ssl_tokens[:, : int(frames.max())], frames

@@ -1,4 +1,7 @@
-"""Pre-training of stage 1: masked SSL tokens without any condition (Metis, 2502.03128, section 3.2)."""
+"""Pre-training of stage 1: masked SSL tokens without any condition (Metis, 2502.03128, section 3.2).
+
+Shape letters: B batch, T frames, M masked positions of a batch.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ from collections.abc import Mapping
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from metis_lightning.models.lora import without_gradient
 from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.masked_tokens import UnigramBaseline, frame_mask, masked_scores
+from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
-from metis_lightning.tasks.targets import ssl_targets
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -64,9 +66,34 @@ class PretrainModule(TrainableModule):
         hidden = self.model(tokens, masking.mask, masking.t, valid)
         # Only masked positions pass through the head: it is the widest map of a small model.
         logits = self.model.to_logit(masking.masked(hidden))
-        scores = {**masked_scores(logits, targets), "masked_tokens": masking.mask.sum().float()}
+        scores = self.score_masked(logits, targets, masking)
         if self.training:
             self.unigram.observe(tokens, valid)
             return scores
-        self.by_mask_ratio.update(logits, targets, masking)
         return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}
+
+
+class UnigramBaseline(nn.Module):
+    """How often each token occurs in training: the predictor that a masked model has to beat.
+
+    The counts are a part of the checkpoint; of several processes each counts its share of the batches.
+    """
+
+    counts: Tensor
+
+    def __init__(self, codebook_size: int) -> None:
+        super().__init__()
+        # One a token: a token never seen still has a chance.
+        self.register_buffer("counts", torch.ones(codebook_size, dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, tokens: Tensor, valid: Tensor) -> None:
+        """Count training tokens (B, T) where valid (B, T) is True."""
+        # Whole batches are added, as a large float32 swallows ones; `bincount` would wait for a GPU.
+        batch = torch.zeros_like(self.counts).index_add_(0, tokens.flatten(), valid.flatten().to(self.counts.dtype))
+        self.counts += batch
+
+    def scores(self, targets_M: Tensor) -> Mapping[str, Tensor]:
+        """Return `loss` and `acc` of predicting every masked token by frequency alone."""
+        logits = (self.counts.float() / self.counts.sum()).log()
+        return masked_scores(logits.expand(len(targets_M), -1), targets_M)

@@ -1,12 +1,6 @@
-"""Fine-tuning for the tasks whose condition is what is heard: TSE, SE, VC (Metis, 2502.03128, section 3.5).
+"""Fine-tuning for the tasks whose condition is a source: TSE, SE, VC (Metis, 2502.03128, section 3.5).
 
 Shape letters: B batch, T frames, C condition width.
-
-Fine-tuning for target speaker extraction.
-
-Fine-tuning for speech enhancement.
-
-Fine-tuning for voice conversion.
 """
 
 from __future__ import annotations
@@ -25,13 +19,14 @@ class SourceConditionedModule(FinetuneModule):
     """The recipe that makes this task's sources, for the message of who forgets it."""
 
     def condition(self, batch: SpeechBatch) -> Tensor:
-        """Return the features (B, T, C) of what is heard.
+        """Return the features (B, T, C) of prompt and source.
 
         Raises:
             UserError: if the batch has no source.
         """
         if batch.source is None:
             raise UserError(f"{type(self).__name__} needs sources: give the data module the recipe {self.recipe}")
+        # Recipes put the prompt before the source, so that one pass of the front end is of both.
         return self.tokenizer.ssl_features(batch.source, batch.lengths)[0]
 
 

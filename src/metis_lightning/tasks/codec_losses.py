@@ -1,18 +1,20 @@
-"""The adversarial part of codec training: discriminators, what they ask of the codec, and their own loss.
+"""Losses of codec training: spectral distances, and the adversarial part with its discriminators.
 
-Least squares, as in HiFi-GAN (2010.05646, section 2.4) and the released code of DAC and of Amphion's codec losses; the
-paper of DAC says hinge, MaskGCT's does not say. All terms are means over the discriminators, so that the weights do not
-depend on how many there are.
+The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the released code of DAC and of
+Amphion's codec losses; the paper of DAC says hinge, MaskGCT's does not say. All terms are means over the
+discriminators, so that the weights do not depend on how many there are.
+
+Shape letters: B batch, S samples, D latent width, T latent frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torchaudio
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -22,6 +24,74 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput, Discriminators
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
+from metis_lightning.tokens.precision import full_precision
+
+FLOOR = 1e-5
+LOUDNESS_EXPONENT = 0.3
+"""Stevens' law, roughly: loudness grows with this power of the pressure."""
+
+
+class MelDistances(nn.Module):
+    """Mean absolute distances of mel spectrograms over several window lengths, on two scales.
+
+    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes
+    to the power 0.3; the harmonics' peaks, which are what is heard, count more.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 24_000,
+        window_lengths: Sequence[int] = (256, 512, 1024, 2048),
+        num_mels: Sequence[int] = (20, 40, 80, 128),
+    ) -> None:
+        super().__init__()
+        self.mels = nn.ModuleList(
+            mel_spectrogram(sample_rate, window, window // 4, bins)
+            for window, bins in zip(window_lengths, num_mels, strict=True)
+        )
+
+    def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the scalars `mel` and `loudness` of two waveforms (B, S)."""
+        with full_precision(predicted):
+            predicted, target = predicted.float(), target.float()
+            pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
+            return {
+                "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
+                "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
+            }
+
+
+class LatentMel(nn.Module):
+    """A linear map from codec latents to mel frames on the loudness scale, and its mean absolute error.
+
+    Args:
+        latent_dim: width D of the latents.
+        hop_size: samples a latent; two mel frames are read off each.
+    """
+
+    def __init__(self, latent_dim: int, hop_size: int, sample_rate: int = 24_000, num_mels: int = 100) -> None:
+        super().__init__()
+        self.mel = mel_spectrogram(sample_rate, 2 * hop_size, hop_size // 2, num_mels)
+        self.read = nn.Conv1d(latent_dim, 2 * num_mels, 1)
+
+    def forward(self, latents: Tensor, wave: Tensor) -> Tensor:
+        """Return the scalar error of latents (B, D, T) against wave (B, S)."""
+        with full_precision(wave):
+            target = loudness(self.mel(wave.float())[..., : 2 * latents.shape[-1]].clamp(min=FLOOR))
+            read = self.read(latents.float())
+            return F.l1_loss(read, target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
+
+
+def mel_spectrogram(sample_rate: int, window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:
+    """Return a transform to mel magnitudes (Slaney's scale and norm)."""
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate, n_fft=window, hop_length=hop, n_mels=num_mels, power=1.0, norm="slaney", mel_scale="slaney"
+    )
+
+
+def loudness(magnitude: Tensor) -> Tensor:
+    """Return positive magnitudes to the power 0.3."""
+    return magnitude.pow(LOUDNESS_EXPONENT)
 
 
 @dataclass(frozen=True)
@@ -67,8 +137,10 @@ class Adversary(nn.Module):
         """
         of_real = self.discriminators(real)
         of_copy = self.discriminators(fake.detach())
-        with frozen(self.discriminators):
-            of_fake = self.discriminators(fake)
+        # Gradients pass through without reaching the discriminators' parameters.
+        self.discriminators.requires_grad_(False)
+        of_fake = self.discriminators(fake)
+        self.discriminators.requires_grad_(True)
         return {
             "adversarial": adversarial_loss(of_fake),
             "feature": feature_distance(of_fake, of_real),
@@ -76,7 +148,7 @@ class Adversary(nn.Module):
         }
 
     def update(self, module: LightningModule, codec_loss: Tensor, discriminator_loss: Tensor | None) -> None:
-        """Take one step of a codec's module, and of the discriminators unless they rest.
+        """Take one step of a codec's module, and of the discriminators unless they wait.
 
         The module has two optimizers, its codec's and the discriminators', each with a schedule; it limits gradients
         itself before either takes its step.
@@ -94,19 +166,9 @@ class Adversary(nn.Module):
             scheduler.step()
 
 
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module without reaching its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
-
-
 def adversarial_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return how far reconstructions are from being taken for real: 0 when all logits are 1."""
-    return torch.stack([(1 - judged.logits.float()).square().mean() for judged in fake]).mean()
+    return torch.stack([(1 - output.logits.float()).square().mean() for output in fake]).mean()
 
 
 def discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
@@ -118,11 +180,8 @@ def discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[Discr
 
 def feature_distance(fake: Sequence[DiscriminatorOutput], real: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return the mean absolute distance of hidden layers, summed over the layers of a discriminator."""
-    return torch.stack(
-        [
-            torch.stack(
-                [F.l1_loss(a.float(), b.detach().float()) for a, b in zip(f.features, r.features, strict=True)]
-            ).sum()
-            for f, r in zip(fake, real, strict=True)
-        ]
-    ).mean()
+    distances = []
+    for f, r in zip(fake, real, strict=True):
+        layers = zip(f.features, r.features, strict=True)
+        distances.append(torch.stack([F.l1_loss(a.float(), b.detach().float()) for a, b in layers]).sum())
+    return torch.stack(distances).mean()
