@@ -13,7 +13,7 @@ import torch
 
 from every_task import LIP_DIM, Run, write_voice
 from metis_lightning.data.media.audio import read_audio, stream_audio
-from metis_lightning.generate import runner as making
+from metis_lightning.generate import writer
 from metis_lightning.generate.index import INDEX
 from metis_lightning.generate.long_audio import batches
 from metis_lightning.pipeline import Metis, Request
@@ -124,19 +124,17 @@ def test_a_folder_keeps_its_order_of_folders(generate: Run, folder: Path) -> Non
 def test_what_is_done_is_not_made_again(generate: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         write_voice(folder / f"in/{number}.wav", 1.0, seed=number)
-    answered: list[str] = []
-    answer = making.answer
+    requested: list[str] = []
+    request = writer.read_request
     monkeypatch.setattr(
-        making,
-        "answer",
-        lambda metis, rows, how: (answered.extend(r.job.id for r in rows), answer(metis, rows, how))[1],
+        writer, "read_request", lambda metis, job, lips: (requested.append(job.id), request(metis, job, lips))[1]
     )
 
     def made(*args: str) -> list[str]:
-        answered.clear()
+        requested.clear()
         status, _ = generate("--task", "tse", "--source", "in", *VOICE, "--out", "made", *args)
         assert status == 0
-        return sorted(answered)
+        return sorted(requested)
 
     assert made() == ["0", "1", "2"]
     assert made() == []
@@ -159,15 +157,15 @@ def test_what_is_done_is_not_made_again(generate: Run, folder: Path, monkeypatch
 def test_an_interrupted_list_goes_on(generate: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         write_voice(folder / f"in/{number}.wav", 1.0 + number / 10, seed=number)
-    answer, calls = making.answer, []
+    original, calls = Metis.generate, []
 
-    def stopping(*args: object) -> object:
+    def stopping(*args: object, **options: object) -> object:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return answer(*args)
+        return original(*args, **options)
 
-    monkeypatch.setattr(making, "answer", stopping)
+    monkeypatch.setattr(Metis, "generate", stopping)
     args = ("--task", "se", "--source", "in", "--out", "made", "--batch-seconds", "1")
     assert generate(*args)[0] == 130
     assert sorted(path.name for path in (folder / "made").iterdir()) == ["0.wav", "1.wav", INDEX]

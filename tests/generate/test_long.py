@@ -12,29 +12,31 @@ import soundfile
 import torch
 
 from every_task import Run, voice, write_voice
-from metis_lightning.generate import runner as making
-from metis_lightning.generate.inputs import Row
 from metis_lightning.generate.jobs import Job
-from metis_lightning.generate.runner import Maker, chunk_seed
-from metis_lightning.pipeline import Metis
+from metis_lightning.generate.writer import SpeechWriter, chunk_seed
+from metis_lightning.pipeline import Metis, Request, Speech
 
 RATE = 24_000
 
 
+Batches = list[list[tuple[Request, int]]]
+
+
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Row]]:
-    """What the model was asked since; it answers with the source itself."""
-    batches: list[list[Row]] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> Batches:
+    """The requests and seeds of the batches since; the source itself is the result."""
+    batches: Batches = []
 
-    def answer(metis: Metis, rows: list[Row], options: object) -> list[torch.Tensor]:
-        batches.append(list(rows))
-        return [row.source.clone() for row in rows if row.source is not None]
+    def generate(metis: Metis, requests: list[Request], seeds: list[int], **options: object) -> list[Speech]:
+        batches.append(list(zip(requests, seeds, strict=True)))
+        tokens = torch.zeros(0, dtype=torch.long)
+        return [Speech(request.source.clone(), RATE, tokens, tokens) for request in requests]
 
-    monkeypatch.setattr(making, "answer", answer)
+    monkeypatch.setattr(Metis, "generate", generate)
     return batches
 
 
-def test_a_long_source_comes_back_as_it_was(generate: Run, folder: Path, asked: list[list[Row]]) -> None:
+def test_a_long_source_comes_back_as_it_was(generate: Run, folder: Path, asked: Batches) -> None:
     """With a model that changes nothing, chunks and joints change nothing either."""
     source = write_voice(folder / "long.wav", 97.3)
     assert generate("--task", "tse", "--source", "long.wav", "--prompt", "me.wav", "--out", "out.wav")[0] == 0
@@ -42,21 +44,21 @@ def test_a_long_source_comes_back_as_it_was(generate: Run, folder: Path, asked: 
     assert (len(after), rate) == (len(before), RATE)
     assert np.abs(after - before).max() < 2e-4
     # Prompt and chunk fill the 30 s of training: 27 s follow one another by 25, and 60 s hold two of them.
-    assert [[len(row.source) / RATE for row in batch] for batch in asked] == [[27, 27], [27, pytest.approx(22.3)]]
-    assert [row.seed for batch in asked for row in batch] == [chunk_seed(0, number) for number in range(4)]
-    assert all(len(row.prompt) == RATE for batch in asked for row in batch)
+    assert [[len(row.source) / RATE for row, _ in batch] for batch in asked] == [[27, 27], [27, pytest.approx(22.3)]]
+    assert [seed for batch in asked for _, seed in batch] == [chunk_seed(0, number) for number in range(4)]
+    assert all(len(row.prompt) == RATE for batch in asked for row, _ in batch)
 
 
-def test_chunks_are_as_long_as_asked(generate: Run, folder: Path, asked: list[list[Row]]) -> None:
+def test_chunks_are_as_long_as_asked(generate: Run, folder: Path, asked: Batches) -> None:
     write_voice(folder / "long.wav", 40.0, rate=16_000, channels=2)
     args = ("--task", "se", "--source", "long.wav", "--chunk-seconds", "10", "--batch-seconds", "10", "--out", "o.wav")
     assert generate(*args)[0] == 0
-    lengths = [len(row.source) / RATE for batch in asked for row in batch]
+    lengths = [len(row.source) / RATE for batch in asked for row, _ in batch]
     assert lengths == [8, 8, 8, 8, 8, 10]
     assert soundfile.info(folder / "o.wav").frames == 40 * RATE
 
 
-def test_silence_stays_silent(generate: Run, folder: Path, asked: list[list[Row]]) -> None:
+def test_silence_stays_silent(generate: Run, folder: Path, asked: Batches) -> None:
     """A generative model would make sounds of it."""
     wave = np.concatenate([voice(15), np.zeros(40 * RATE), voice(15)])
     soundfile.write(folder / "long.wav", wave, RATE)
@@ -66,7 +68,7 @@ def test_silence_stays_silent(generate: Run, folder: Path, asked: list[list[Row]
 
 
 @pytest.mark.parametrize("kind", ["silent", "not finite"])
-def test_what_is_found_late_leaves_no_file(generate: Run, folder: Path, asked: list[list[Row]], kind: str) -> None:
+def test_what_is_found_late_leaves_no_file(generate: Run, folder: Path, asked: Batches, kind: str) -> None:
     wave = np.zeros(80 * RATE, dtype=np.float32) if kind == "silent" else voice(80).astype(np.float32)
     wave[-1] = 0 if kind == "silent" else np.nan
     soundfile.write(folder / "long.wav", wave, RATE, subtype="FLOAT")
@@ -80,18 +82,18 @@ def test_what_is_found_late_leaves_no_file(generate: Run, folder: Path, asked: l
 def test_the_model_joins_without_clicks(every_task: Path, folder: Path) -> None:
     """The tiny bundle's random models make noise that differs from chunk to chunk, the hardest to join."""
     write_voice(folder / "long.wav", 60.0)
-    maker = Maker(
+    writer = SpeechWriter(
         Metis.from_pretrained(str(every_task), "se"), {"num_steps": 2, "stage2_steps": (2, 1, 1)}, chunk_seconds=10.0
     )
     job = Job("se", "long", folder / "out.wav", {"source": "long.wav"})
-    wave = torch.cat(list(maker.stream(job))).numpy()
+    wave = torch.cat(list(writer.stream(job))).numpy()
     assert len(wave) == 60 * RATE
     jumps = np.abs(np.diff(wave))
     overlaps = [slice(start * RATE, (start + 2) * RATE) for start in range(6, 54, 6)]
     inside = np.concatenate([jumps[part.stop : part.start + 6 * RATE] for part in overlaps])
     windows = inside[: len(inside) // 960 * 960].reshape(-1, 960).max(axis=1)
     assert max(jumps[part].max() for part in overlaps) <= windows.max() * 1.05
-    twice = torch.cat(list(maker.stream(job))).numpy()
+    twice = torch.cat(list(writer.stream(job))).numpy()
     assert np.array_equal(wave, twice)
 
 

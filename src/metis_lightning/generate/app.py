@@ -17,9 +17,9 @@ from metis_lightning.errors import UserError
 from metis_lightning.generate.inputs import check_texts
 from metis_lightning.generate.jobs import Job, check_job
 from metis_lightning.generate.options import AppOptions
-from metis_lightning.generate.runner import Maker
 from metis_lightning.generate.weights import lip_reader, load_metis
-from metis_lightning.pipeline import Options
+from metis_lightning.generate.writer import SpeechWriter
+from metis_lightning.pipeline import Metis, Options
 from metis_lightning.task_table import TASKS, Task
 from metis_lightning.tokens.phonemes import LANGUAGES
 from metis_lightning.weights.task_weights import served_tasks
@@ -48,7 +48,8 @@ class Studio:
         """What answers a task; of several, the first that was named."""
         if not self.models.keys() & TABS.keys():
             raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
-        self._makers: dict[str, Maker] = {}
+        self._loaded: dict[str, Metis] = {}
+        self._lips = lip_reader(options)
 
     def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
         """Return the sample rate and 16-bit samples (S,) of a result.
@@ -66,9 +67,11 @@ class Studio:
             job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].labels)
             try:
                 check_job(job)
-                loaded = self._maker(task)
-                check_texts(job, loaded.metis.text)
-                Maker(loaded.metis, options, lips=loaded.lips).make_one(job)
+                metis = self._metis(task)
+                check_texts(job, metis.text)
+                for written in SpeechWriter(metis, options, lips=self._lips).write([job]):
+                    if written.error is not None:
+                        raise written.error
             except UserError as error:
                 raise UserError(self._without_paths(str(error), inputs)) from error
             samples, rate = soundfile.read(job.out, dtype="int16")
@@ -81,13 +84,12 @@ class Studio:
                 message = message.replace(path, Path(path).name)
         return _FOLDERS.sub("", message)
 
-    def _maker(self, task: str) -> Maker:
-        if task not in self._makers:
+    def _metis(self, task: str) -> Metis:
+        if task not in self._loaded:
             metis = load_metis(self.models[task], task, self.options)
-            made = Maker(metis, lips=lip_reader(self.options))
-            # Weights that answer several tasks are loaded once.
-            self._makers |= {name: made for name in metis.stage1 if self.models.get(name) == self.models[task]}
-        return self._makers[task]
+            # Weights that serve several tasks are loaded once.
+            self._loaded |= {name: metis for name in metis.stage1 if self.models.get(name) == self.models[task]}
+        return self._loaded[task]
 
 
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")

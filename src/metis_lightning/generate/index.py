@@ -1,4 +1,4 @@
-"""What a folder of results already has: a run that is repeated makes only what is missing or changed."""
+"""The index of a folder of results: a run that is repeated makes only what is missing or changed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from metis_lightning.generate.jobs import PATHS, Job
 INDEX = "generated.jsonl"
 
 
-class Done:
-    """The index of a folder: a line for each result with what it was made of. The last line of an id counts.
+class GenerationIndex:
+    """A line for each result of a folder with what it was made of. The last line of an id counts.
 
     Args:
         folder: of the results; made when the first is noted.
@@ -30,9 +30,16 @@ class Done:
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
         self.path, self.run = folder / INDEX, run
         self._lines: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
-                self._take(line)
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n") if self.path.is_file() else []
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                # A crash cut it off: its result counts as not there.
+                continue
+            if not isinstance(line, dict) or not {"id", "fingerprint", "sha256"} <= line.keys():
+                raise UserError(f"{self.path}: not an index of generated files; name another folder, or move it away")
+            self._lines[str(line["id"])] = line
 
     def has(self, job: Job) -> bool:
         """Tell whether a job's result is there, unchanged, and of the same inputs and settings."""
@@ -51,40 +58,24 @@ class Done:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
             # A line that was cut off by a crash must not swallow this one.
-            if file.tell() and not _ends_a_line(self.path):
-                file.write(b"\n")
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
             file.write(json.dumps(line).encode() + b"\n")
 
     def fingerprint(self, job: Job) -> str:
         """Return a hash of everything that decides a job's result: texts, contents of files, seed, and the run."""
-        inputs = {name: _content(Path(value)) if name in PATHS else value for name, value in job.inputs.items()}
+        inputs = dict(job.inputs)
+        for name in PATHS:
+            if (path := job.path(name)) is not None:
+                status = path.stat()
+                inputs[name] = _content(path, status.st_size, status.st_mtime_ns)
         described = json.dumps([self.run, job.task, job.seed, inputs], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
-    def _take(self, text: str) -> None:
-        """Remember a line; one that a crash cut off counts as not there."""
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(line, dict) or not {"id", "fingerprint", "sha256"} <= line.keys():
-            raise UserError(f"{self.path}: not an index of generated files; name another folder, or move it away")
-        self._lines[str(line["id"])] = line
 
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"
-
-
-def _content(path: Path) -> str:
-    """Return the hash of a file's content."""
-    status = path.stat()
-    return _hashed(path, status.st_size, status.st_mtime_ns)
-
-
-# A prompt often goes for every line of a list.
+# A prompt often goes for every line of a list; size and time tell when it was changed.
 @lru_cache(256)
-def _hashed(path: Path, size: int, changed: int) -> str:
+def _content(path: Path, size: int, changed: int) -> str:
     return sha256_of(path)

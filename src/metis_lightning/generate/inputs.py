@@ -1,8 +1,4 @@
-"""Whether a text can be read: its language is known, and its letters are those that the language is written in.
-
-Lip features of a video file, by the visual encoder that the weights for lip to speech were trained with.
-
-Inputs of a job, read and checked: prompts, sources, lip features, and texts.
+"""Reads and checks the inputs of a job: prompts, sources, lip features of videos, and texts.
 
 Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width.
 """
@@ -17,16 +13,25 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metis_lightning.data.media.audio import audio_seconds, decoded_length, read_audio
+from metis_lightning.data.media.audio import audio_seconds, read_audio
 from metis_lightning.data.media.decoding import SILENT_PEAK
 from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
-from metis_lightning.pipeline import SHORTEST
+from metis_lightning.pipeline import SHORTEST, Metis, Request
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.lip_features import lip_features
 from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
+
+LONGEST = 30.0
+"""Seconds of the longest speech that the models were trained on (Emilia's utterances last 3 to 30 s), prompt and all.
+
+A prompt may be so long. What is longer as a source is worked on in chunks.
+"""
+
+LONGEST_RESULT = 60.0
+"""Seconds of the longest result that is not made in chunks: speech of a text or of lips."""
 
 _LATIN = ("LATIN",)
 _CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO")
@@ -44,33 +49,6 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 
 # Letters that belong to one script; modifiers, such as the Hawaiian okina, belong to any.
 _SCRIPTED = ("Lu", "Ll", "Lt", "Lo")
-
-
-def check_text(what: str, text: str, language: str, known: Sequence[str]) -> None:
-    """Check that a text is one of its language.
-
-    Args:
-        what: how messages call the text.
-        text: to be checked.
-        language: that it is said to be in.
-        known: the languages that the weights' front end reads.
-
-    Raises:
-        UserError: if the language is not known, a letter is of another script, or there is nothing to speak.
-    """
-    if language not in known:
-        raise UserError(f"{what}: the language {language!r} is not one of these weights'; they read {', '.join(known)}")
-    # Compatibility forms, such as full-width letters, are read as what they stand for.
-    letters = [sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign)[0] in "LN"]
-    if not letters:
-        raise UserError(f"{what}: nothing can be spoken of {text[:40]!r}; give words")
-    for sign in letters:
-        script = unicodedata.name(sign, "UNKNOWN").split()[0]
-        if unicodedata.category(sign) in _SCRIPTED and script not in SCRIPTS[language]:
-            raise UserError(
-                f"{what}: the letter {sign!r} ({script.capitalize()}) is not one that {language!r} is written in; name "
-                f"the text's language, one of {', '.join(known)}, or write it in {SCRIPTS[language][0].capitalize()}"
-            )
 
 
 @dataclass(frozen=True)
@@ -98,78 +76,42 @@ class LipReader:
             )
         return AutoAvsrFeatures(self.weights)
 
-    def read(self, video: Path) -> Tensor:
-        """Return the lip features (F, C) of a video, 25 a second.
 
-        Raises:
-            UserError: if the video is unreadable or shows no face, or what that takes is not there.
-        """
-        return lip_features(video, self.encoder, self.device)
-
-
-LONGEST = 30.0
-"""Seconds of the longest speech that the models were trained on (Emilia's utterances last 3 to 30 s), prompt and all.
-
-A prompt may be so long. What is longer as a source is worked on in chunks.
-"""
-
-LONGEST_RESULT = 60.0
-"""Seconds of the longest result that is not made in chunks: speech of a text or of lips."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A job with its inputs read, or one chunk of it.
-
-    prompt, source: (S,) at 24 kHz or None; features: (F, C) or None.
-    """
-
-    job: Job
-    seed: int
-    prompt: Tensor | None = None
-    source: Tensor | None = None
-    features: Tensor | None = None
-
-
-def read_row(job: Job, lips: LipReader) -> Row:
-    """Read a job's inputs.
+def read_request(metis: Metis, job: Job, lips: LipReader) -> Request:
+    """Read a job's inputs, and return what the pipeline is asked for.
 
     Raises:
         UserError: if one is unreadable, silent, or of a wrong length.
     """
-    source = job.path("source")
-    return Row(
-        job,
-        job.seed,
-        prompt=read_prompt_of(job),
-        source=None if source is None else checked_sound("source", source, read_audio(source, WAVE_RATE)),
-        features=_features(job, lips),
-    )
+    prompt, source, features = read_prompt(job), None, None
+    if (path := job.path("source")) is not None:
+        source = _audible("source", path, read_audio(path, WAVE_RATE))
+    if (path := job.path("features")) is not None:
+        features = read_feature_file(path)
+    elif (path := job.path("video")) is not None:
+        features = lip_features(path, lips.encoder, lips.device)
+    return request_of(metis, job, prompt, source, features)
 
 
-def read_prompt_of(job: Job) -> Tensor | None:
-    """Return a job's prompt (S,); None if it has none."""
-    path = job.path("prompt")
-    return None if path is None else read_prompt(path)
+def request_of(
+    metis: Metis, job: Job, prompt: Tensor | None, source: Tensor | None, features: Tensor | None = None
+) -> Request:
+    """Return the request of a job or, with a part of its source, of a chunk."""
+    text, prompt_text = job.text("text"), job.text("prompt_text")
+    languages = language_of(job), prompt_language_of(job)
+    return metis.request(job.task, prompt, source, features, text, prompt_text, *languages, job.seconds)
 
 
-def length_remarks(job: Job) -> list[str]:
-    """Return how headers of a job's sounds and what they hold differ: the result is of what they hold.
-
-    Raises:
-        UserError: if one is unreadable.
-    """
-    paths = (job.path(name) for name in ("source", "prompt"))
-    return [remark for path in paths if path is not None and (remark := decoded_length(path)[1])]
-
-
-def read_prompt(path: Path) -> Tensor:
-    """Read the sample of the wanted voice, (S,).
+def read_prompt(job: Job) -> Tensor | None:
+    """Read the sample of the wanted voice, (S,); None if a job has none.
 
     Raises:
         UserError: if it is unreadable, silent, or of a wrong length.
     """
-    # Counted first: what is far too long need not be kept.
+    path = job.path("prompt")
+    if path is None:
+        return None
+    # Counted first: a file that is far too long need not be kept.
     _check_prompt_seconds(path, audio_seconds(path))
     return _prompt(path, path.stat().st_mtime_ns)
 
@@ -177,7 +119,7 @@ def read_prompt(path: Path) -> Tensor:
 # One prompt often goes for every line of a list.
 @lru_cache(4)
 def _prompt(path: Path, changed: int) -> Tensor:
-    wave = checked_sound("prompt", path, read_audio(path, WAVE_RATE))
+    wave = _audible("prompt", path, read_audio(path, WAVE_RATE))
     _check_prompt_seconds(path, len(wave) / WAVE_RATE)
     return wave
 
@@ -191,23 +133,20 @@ def _check_prompt_seconds(path: Path, seconds: float) -> None:
         )
 
 
-def checked_sound(name: str, path: Path, wave: Tensor) -> Tensor:
-    """Return a wave (S,) that is long enough and not silent.
-
-    Raises:
-        UserError: if it is not.
-    """
-    least = SHORTEST * HOP / WAVE_RATE
+def _audible(name: str, path: Path, wave: Tensor) -> Tensor:
+    """Return a wave (S,) that is long enough and not silent; raise a `UserError` of any other."""
     if len(wave) < SHORTEST * HOP:
         seconds, better = len(wave) / WAVE_RATE, "; 3 to 10 s are better" if name == "prompt" else ""
-        raise UserError(f"the {name} {path} lasts {seconds:.2f} s; give at least {least:.1f} s{better}")
+        raise UserError(
+            f"the {name} {path} lasts {seconds:.2f} s; give at least {SHORTEST * HOP / WAVE_RATE:.1f} s{better}"
+        )
     if is_silent(wave):
-        raise silent(name, path)
+        raise silence_error(name, path)
     return wave
 
 
-def silent(name: str, path: Path) -> UserError:
-    """Return what is raised for silence."""
+def silence_error(name: str, path: Path) -> UserError:
+    """Return the error of a silent input."""
     return UserError(f"the {name} {path} is silent; check the recording, or give another file")
 
 
@@ -221,20 +160,44 @@ def is_silent(wave: Tensor) -> bool:
     return bool((wave - wave.mean()).abs().max() <= SILENT_PEAK) if len(wave) else True
 
 
-def check_texts(job: Job, text: TextFrontEnd | None) -> None:
-    """Check a job's texts against what the weights read.
+def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
+    """Check a job's texts against the front end of the weights.
 
     Raises:
         UserError: if they take no text, or a text or its language is not one that they read.
     """
     if "text" not in job.inputs:
         return
-    if text is None:
+    if front_end is None:
         raise UserError(f"{job.where}these weights take no text; give some that were trained for TTS or Omni")
     for name, language in (("text", language_of(job)), ("prompt_text", prompt_language_of(job))):
         if name in job.inputs:
-            called = job.labels.get(name) or f"--{name.replace('_', '-')}"
-            check_text(f"{job.where}{called}", job.text(name), language, text.languages())
+            label = job.labels.get(name) or f"--{name.replace('_', '-')}"
+            check_text(f"{job.where}{label}", job.text(name), language, front_end.languages())
+
+
+def check_text(label: str, text: str, language: str, languages: Sequence[str]) -> None:
+    """Check that a text, which messages call `label`, is in its language, one of those that the weights read.
+
+    Raises:
+        UserError: if the language is not known, a letter is of another script, or there is nothing to speak.
+    """
+    if language not in languages:
+        raise UserError(
+            f"{label}: the language {language!r} is not one of these weights'; they read {', '.join(languages)}"
+        )
+    # Compatibility forms, such as full-width letters, are read as what they stand for.
+    letters = [sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign)[0] in "LN"]
+    if not letters:
+        raise UserError(f"{label}: nothing can be spoken of {text[:40]!r}; give words")
+    for sign in letters:
+        script = unicodedata.name(sign, "UNKNOWN").split()[0]
+        if unicodedata.category(sign) in _SCRIPTED and script not in SCRIPTS[language]:
+            right = SCRIPTS[language][0].capitalize()
+            raise UserError(
+                f"{label}: the letter {sign!r} ({script.capitalize()}) is not one that {language!r} is written in; "
+                f"name the text's language, one of {', '.join(languages)}, or write it in {right}"
+            )
 
 
 def language_of(job: Job) -> str:
@@ -253,27 +216,17 @@ def result_seconds(job: Job) -> float:
     Raises:
         UserError: if a file is unreadable, or the result would be too long.
     """
-    source, features = job.path("source"), job.path("features")
+    source, features, prompt = job.path("source"), job.path("features"), job.path("prompt")
     if source is not None:
         return audio_seconds(source)
-    if job.seconds is not None:
-        seconds = job.seconds
-    elif features is not None:
+    seconds = job.seconds or 0.0
+    if job.seconds is None and features is not None:
         seconds = len(read_feature_file(features)) / VIDEO_RATE
-    elif "prompt_text" in job.inputs and (prompt := job.path("prompt")) is not None:
+    elif job.seconds is None and "prompt_text" in job.inputs and prompt is not None:
         seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
-    else:
-        return 0.0
     if seconds > LONGEST_RESULT:
         raise UserError(
             f"{job.where}the result would last {seconds:.1f} s; the longest is {LONGEST_RESULT:g} s: cut the input "
             "into sentences, and give them one by one or as a list"
         )
     return seconds
-
-
-def _features(job: Job, lips: LipReader) -> Tensor | None:
-    path, video = job.path("features"), job.path("video")
-    if path is not None:
-        return read_feature_file(path)
-    return None if video is None else lips.read(video)

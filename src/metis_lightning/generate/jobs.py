@@ -1,22 +1,28 @@
-"""What is asked for: one result each, out of the options, a list or a folder, checked before anything is loaded."""
+"""Parses what `generate` is to make, a job for each result: of the options, of a list, or of a folder.
+
+A list is csv with a header, or jsonl: an id and named inputs in each line. All is checked before anything is loaded.
+"""
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from metis_lightning.data.manifest.records import check_id
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
-from metis_lightning.generate.lists import read_list
 from metis_lightning.generate.options import GenerateOptions
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.task_table import task_named
-from metis_lightning.texts import clean_text, is_unicode, on_disk
+from metis_lightning.texts import clean_text, is_unicode, on_disk, read_lines
 
 PATHS = ("source", "prompt", "video", "features")
 TEXTS = ("text", "prompt_text", "language", "prompt_language")
@@ -31,7 +37,7 @@ FOLDER_SUFFIXES: Mapping[str, set[str]] = {"source": _AUDIO, "video": _VIDEO, "f
 
 @dataclass(frozen=True)
 class Job:
-    """One result that is asked for.
+    """A result that is to be made.
 
     task: of `task_table.TASKS`, or one of your own.
     out: the file that is to be written.
@@ -48,7 +54,7 @@ class Job:
     where: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def called(self, name: str) -> str:
+    def label(self, name: str) -> str:
         """Return what the user knows an input by."""
         return self.labels.get(name) or f"{name.replace('_', ' ')} (--{name.replace('_', '-')})"
 
@@ -67,26 +73,22 @@ class Job:
 
 
 def jobs_of(options: GenerateOptions) -> list[Job]:
-    """Return what the options ask for, in order.
+    """Return the jobs of the options, in order.
 
     Raises:
         UserError: if an input is missing, is not one of the task's, or is no file; if an output would overwrite an
             input or another output.
     """
-    given = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
+    inputs = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
     folder = folder_input(options)
     if options.list is not None and folder is not None:
         raise UserError(f"--list and a folder as --{folder}: give one of the two")
     if options.list is not None:
-        jobs = _of_list(options.list, given, options)
+        jobs = _jobs_of_list(options.list, inputs, options)
     elif folder is not None:
-        jobs = _of_folder(folder, given, options)
+        jobs = _jobs_of_folder(folder, inputs, options)
     else:
-        asked = Job(task_of(options.task, given), "", options.out, given, options.seed)
-        # First of all: a folder of inputs that is not there looks like a single input.
-        check_job(asked)
-        out = _single_out(given, options.out)
-        jobs = [replace(asked, id=_stem(given, out), out=out)]
+        jobs = [_single_job(inputs, options)]
     for job in jobs:
         check_job(job)
     _check_outputs(jobs)
@@ -95,12 +97,12 @@ def jobs_of(options: GenerateOptions) -> list[Job]:
 
 def folder_input(options: GenerateOptions) -> str | None:
     """Return the name of the input that is a folder; None if each is a file."""
-    given = ((name, getattr(options, name)) for name in FOLDER_SUFFIXES)
-    return next((name for name, path in given if path is not None and os.path.isdir(path)), None)
+    paths = ((name, getattr(options, name)) for name in FOLDER_SUFFIXES)
+    return next((name for name, path in paths if path is not None and os.path.isdir(path)), None)
 
 
 def task_of(task: str, inputs: Mapping[str, str]) -> str:
-    """Return the task; of Omni's, which one the inputs are for. Voice conversion cannot be told from extraction."""
+    """Return the task; of Omni's, the one that the inputs are for. Voice conversion cannot be told from extraction."""
     if not task_named(task).covers:
         return task
     if "source" not in inputs:
@@ -115,63 +117,70 @@ def check_job(job: Job) -> None:
         UserError: if not.
     """
     task = task_named(job.task)
-    if strange := sorted(set(job.inputs) - task.inputs):
-        known = ", ".join(sorted(task.inputs))
-        raise UserError(f"{job.where}the task {task.name} takes no {' and no '.join(strange)}; it takes {known}")
-    for names in task.needs:
-        if not any(name in job.inputs for name in names):
-            raise UserError(f"{job.where}the task {task.name} needs a {' or '.join(map(job.called, names))}")
+    if unknown := sorted(set(job.inputs) - task.inputs):
+        names = ", ".join(sorted(task.inputs))
+        raise UserError(f"{job.where}the task {task.name} takes no {' and no '.join(unknown)}; it takes {names}")
+    for alternatives in task.needs:
+        if not any(name in job.inputs for name in alternatives):
+            raise UserError(f"{job.where}the task {task.name} needs a {' or '.join(map(job.label, alternatives))}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
-        raise UserError(f"{job.where}texts of prompt and result go together: the {job.called(missing)} is missing")
+        raise UserError(f"{job.where}texts of prompt and result go together: the {job.label(missing)} is missing")
+    _check_values(job)
+
+
+def _check_values(job: Job) -> None:
     for name in TEXTS:
         if not is_unicode(job.inputs.get(name, "")):
             raise UserError(
-                f"{job.where}the {job.called(name)} is not UTF-8; write it anew, or in a list saved as UTF-8"
+                f"{job.where}the {job.label(name)} is not UTF-8; write it anew, or in a list saved as UTF-8"
             )
     for name in PATHS:
         path = job.path(name)
         if path is not None and not is_regular(path):
-            raise UserError(f"{job.where}{path}: no such file; check the path of the {job.called(name)}")
-    _check_seconds(job)
-
-
-def _check_seconds(job: Job) -> None:
-    text = job.inputs.get("seconds")
+            raise UserError(f"{job.where}{path}: no such file; check the path of the {job.label(name)}")
     try:
-        seconds = 1.0 if text is None else float(text)
+        seconds = job.seconds
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UserError(f"{job.where}seconds {text!r}: give a number above 0")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UserError(f"{job.where}seconds {job.inputs['seconds']!r}: give a number above 0")
 
 
-def _of_list(path: Path, given: Mapping[str, str], options: GenerateOptions) -> list[Job]:
+def _single_job(inputs: Mapping[str, str], options: GenerateOptions) -> Job:
+    """Return the job of a single result; in a folder it is called as its source."""
+    job, out = Job(task_of(options.task, inputs), "", options.out, inputs, options.seed), options.out
+    # First of all: a folder of inputs that is not there looks like a single input.
+    check_job(job)
+    if out.is_dir():
+        stem = Path(next((inputs[name] for name in FOLDER_SUFFIXES if name in inputs), "speech")).stem
+        return replace(job, id=stem, out=out / f"{stem}.wav")
+    if out.suffix.lower() not in OUTPUT_FORMATS:
+        raise UserError(f"--out {out}: end it with {' or '.join(OUTPUT_FORMATS)}, or name a folder that is there")
+    return replace(job, id=out.stem)
+
+
+def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each line; what a line leaves empty is taken from the options."""
-    folder = _folder(options.out)
+    folder = _output_folder(options.out)
     jobs = []
     for where, line in read_list(path, COLUMNS):
         inputs = {name: value for name, value in line.items() if name in INPUTS}
         for name in PATHS:
             if name in inputs:
                 inputs[name] = str(on_disk(path.parent / inputs[name]))
-        out = folder / f"{line['id']}.wav"
-        inputs = {**given, **inputs}
-        seed = _seed(line, options.seed, where)
-        jobs.append(Job(task_of(options.task, inputs), line["id"], out, inputs, seed, f"{where}: "))
+        inputs = {**defaults, **inputs}
+        seed = line.get("seed", str(options.seed))
+        if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
+            raise UserError(f"{where}: seed {seed!r}: give a whole number from 0 on")
+        out, task = folder / f"{line['id']}.wav", task_of(options.task, inputs)
+        jobs.append(Job(task, line["id"], out, inputs, int(seed), f"{where}: "))
     return jobs
 
 
-def _seed(line: Mapping[str, str], default: int, where: str) -> int:
-    text = line.get("seed", str(default))
-    if not (text.isascii() and text.isdigit() and int(text) < 2**63):
-        raise UserError(f"{where}: seed {text!r}: give a whole number from 0 on")
-    return int(text)
-
-
-def _of_folder(name: str, given: Mapping[str, str], options: GenerateOptions) -> list[Job]:
+def _jobs_of_folder(name: str, inputs: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each file of a folder and of those in it; results lie as their inputs do."""
-    root, folder = Path(given[name]), _folder(options.out)
+    root, folder = Path(inputs[name]), _output_folder(options.out)
     suffixes = FOLDER_SUFFIXES[name]
     below = [path.relative_to(root) for path in files_below(root)]
     shown = [path for path in below if path.suffix.lower() in suffixes]
@@ -182,36 +191,22 @@ def _of_folder(name: str, given: Mapping[str, str], options: GenerateOptions) ->
         raise UserError(f"{root}: no file that ends with {', '.join(sorted(suffixes))}; check the path of --{name}")
     if left := skipped_note(root, below, suffixes):
         print(f"metis-lightning: {left}", file=sys.stderr)
+    task = task_of(options.task, inputs)
     return [
         Job(
-            task_of(options.task, {**given, name: ""}),
+            task,
             path.with_suffix("").as_posix(),
             folder / path.with_suffix(".wav"),
-            {**given, name: str(root / path)},
+            {**inputs, name: str(root / path)},
             options.seed,
         )
         for path in shown
     ]
 
 
-def _folder(out: Path) -> Path:
+def _output_folder(out: Path) -> Path:
     if out.suffix.lower() in OUTPUT_FORMATS or out.is_file():
         raise UserError(f"--out {out}: a list or a folder has many results; give a folder")
-    return out
-
-
-def _stem(given: Mapping[str, str], out: Path) -> str:
-    """Return what a single result is called."""
-    named = next((given[name] for name in FOLDER_SUFFIXES if name in given), "speech")
-    return Path(named).stem if out.is_dir() else out.stem
-
-
-def _single_out(given: Mapping[str, str], out: Path) -> Path:
-    """Return the file of a single result; in a folder it is called as its source."""
-    if out.is_dir():
-        return out / f"{_stem(given, out)}.wav"
-    if out.suffix.lower() not in OUTPUT_FORMATS:
-        raise UserError(f"--out {out}: end it with {' or '.join(OUTPUT_FORMATS)}, or name a folder that is there")
     return out
 
 
@@ -231,3 +226,68 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
         if other is not job:
             same = " and ".join(", ".join(one.inputs.values()) for one in (other, job))
             raise UserError(f"{job.where}{same} would be written to one file, {job.out}; rename one of them")
+
+
+def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Return ("file:line", values by column) of each line; empty values are left out.
+
+    Raises:
+        UserError: naming file and line, if it is not UTF-8 of a known format, a column is unknown, a value is no text
+            or number, or an id is missing, harmful as a file name, or there twice.
+    """
+    if not is_regular(path):
+        raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise UserError(f"{path}: a list ends with .csv or .jsonl")
+    seen: dict[str, str] = {}
+    lines = []
+    for where, row in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
+        line = _checked_row(row, columns, where)
+        if line["id"].casefold() in seen:
+            raise UserError(f"{where}: id {line['id']!r} occurs already at {seen[line['id'].casefold()]}")
+        seen[line["id"].casefold()] = where
+        lines.append((where, line))
+    if not lines:
+        raise UserError(f"{path}: the list is empty; give a line for each result")
+    return lines
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
+    # Spreadsheets start their files with a byte-order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                yield f"{path}:{reader.line_num}", row
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 ({error}); save the list as UTF-8") from error
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = load_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}; each line must be one JSON object") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        yield f"{path}:{number}", row
+
+
+def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dict[str, str]:
+    """Return the values of a row that are given, as text."""
+    if None in row:
+        raise UserError(f"{where}: more values than columns; quote what has a comma")
+    if unknown := sorted(set(row) - set(columns)):
+        raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
+    values = {name: value for name, value in row.items() if value not in (None, "")}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or "\0" in str(value):
+            raise UserError(f"{where}: {name} must be a text or a number, found {value!r}")
+    line = {name: str(value).strip() for name, value in values.items()}
+    check_id(line.get("id", ""), "id", where)
+    return line

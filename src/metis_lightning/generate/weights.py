@@ -1,4 +1,4 @@
-"""The pipeline that the options name, and what is noted of it."""
+"""Loads the pipeline that the options name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from metis_lightning.weights.bundle import INDEX, bundle_folder
 
 
 def chosen_device(options: WeightsOptions) -> str:
-    """Return where models run: as asked, else on a GPU where there is one.
+    """Return where models run: as the option says, else on a GPU where there is one.
 
     Raises:
-        UserError: if a GPU is asked for and there is none.
+        UserError: if a GPU is named and there is none.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")
@@ -30,7 +30,7 @@ def chosen_device(options: WeightsOptions) -> str:
 
 
 def chosen_precision(options: WeightsOptions) -> Precision:
-    """Return what both stages compute in: as asked, else what is usual on the device."""
+    """Return what both stages compute in: as the option says, else what is usual on the device."""
     precision: Precision | None = options.precision
     return precision or usual_precision(chosen_device(options))
 
@@ -66,10 +66,7 @@ def lip_reader(options: WeightsOptions) -> LipReader:
 
 def identity(name: str, options: WeightsOptions) -> dict[str, Any]:
     """Return hashes that change with the weights: a bundle's index holds those of its files."""
-    files = [Path(name), _index(options.base)] if name.endswith(".ckpt") else [_index(name)]
+    bundle = bundle_folder(options.base if name.endswith(".ckpt") else name) / INDEX
+    files = [Path(name), bundle] if name.endswith(".ckpt") else [bundle]
     files += [path for path in (options.phone_vocabulary, options.visual_encoder) if path is not None]
     return {"weights": [sha256_of(path) for path in files]}
-
-
-def _index(name: str) -> Path:
-    return bundle_folder(name) / INDEX
