@@ -17,7 +17,7 @@ from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.denoisers import Stage1Request, stage1_branches
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import Utf8Bytes
-from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import HOP
 from pretended_gpu import PretendedGPU, is_there, send
 from tiny import STAGE1, WIDTH

@@ -33,7 +33,7 @@ from metis_lightning.sampling.two_stages import TwoStages
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
-from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
 from metis_lightning.weights.build import load_stage2, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder

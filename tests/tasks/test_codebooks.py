@@ -15,7 +15,7 @@ from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
 from metis_lightning.tasks.codec_losses import AdversarialConfig
 from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
-from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import Quantized, ResidualVectorQuantizer
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, trainer
 from tiny import ACOUSTIC, SEMANTIC
 

@@ -16,7 +16,7 @@ from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
-from metis_lightning.tokens.visual.lips import double_rate
+from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise
 from pretended_gpu import GPU, PretendedGPU, is_there, send

@@ -10,7 +10,7 @@ import torch
 from metis_lightning.tasks.acoustic_codec import RESIDUAL_DEVIATION, init_from_data
 from metis_lightning.tasks.codec_losses import FLOOR, LatentMel, MelDistances, loudness
 from metis_lightning.tokens.acoustic_codec import AcousticEncoder, ResidualUnit
-from metis_lightning.tokens.quantize import WeightNormConv1d
+from metis_lightning.tokens.codec_layers import WeightNormConv1d
 from tiny import ACOUSTIC
 
 

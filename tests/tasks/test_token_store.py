@@ -27,7 +27,7 @@ from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.tasks.text_conditioned import TtsModule
-from metis_lightning.tokens.fingerprint import fingerprints
+from metis_lightning.tokens.tokenizer import fingerprints
 from metis_lightning.trainer.token_extraction import extract
 from metis_lightning.weights.build import load_tokenizer
 from tiny import STAGE1, stage2_config

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from documented import REPOSITORY
-from metis_lightning.tokens.fingerprint import fingerprints
-from metis_lightning.tokens.tokenizer import frozen
+from metis_lightning.tokens.tokenizer import fingerprints, frozen_arithmetic
 from metis_lightning.trainer.main import MetisCLI
 from metis_lightning.weights.build import load_tokenizer
 from pretended_gpu import CPU, GPU, PretendedGPU
@@ -38,13 +37,13 @@ def test_convolutions_on_a_gpu_are_as_exact_as_its_products(allowed: str, used: 
     assert before[0] == "tf32"  # torch's default
     with PretendedGPU():
         like = torch.zeros(1, device=GPU)
-        with frozen(like):
+        with frozen_arithmetic(like):
             assert of_convolutions()[0] == used
-            with frozen(like):
+            with frozen_arithmetic(like):
                 assert of_convolutions()[0] == used
             assert of_convolutions()[0] == used
     assert of_convolutions() == before
-    with pytest.raises(KeyError), PretendedGPU(), frozen(like):
+    with pytest.raises(KeyError), PretendedGPU(), frozen_arithmetic(like):
         raise KeyError
     assert of_convolutions() == before
 
@@ -53,7 +52,7 @@ def test_convolutions_on_a_gpu_are_as_exact_as_its_products(allowed: str, used: 
 def test_a_cpu_computes_in_float32_whatever_a_gpu_may(allowed: str) -> None:
     torch.set_float32_matmul_precision(allowed)
     before = of_convolutions()
-    with frozen(torch.zeros(1)):
+    with frozen_arithmetic(torch.zeros(1)):
         assert of_convolutions()[1:] == ("ieee", "ieee")
     assert of_convolutions() == before
 

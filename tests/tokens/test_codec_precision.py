@@ -20,7 +20,7 @@ from metis_lightning.tasks.codec_losses import (
 )
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
-from metis_lightning.tokens.quantize import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 from one_batch import changing_batch
 from tiny import ACOUSTIC, SEMANTIC

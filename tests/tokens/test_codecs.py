@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, InverseSTFT
-from metis_lightning.tokens.quantize import ResidualVectorQuantizer, WeightNormConv1d
+from metis_lightning.tokens.codec_layers import ResidualVectorQuantizer, WeightNormConv1d
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 from tiny import ACOUSTIC, SEMANTIC
 
@@ -66,7 +66,7 @@ def test_semantic_tokens_and_reconstruction() -> None:
     features = torch.randn(2, 9, 160)
     tokens, _ = codec.quantize(features)
     assert tokens.shape == (2, 9)
-    torch.testing.assert_close(codec.reconstruct(tokens), codec(features)[0])
+    torch.testing.assert_close(codec.decoder(codec.quantizer.decode(tokens[None])), codec(features)[0])
 
 
 def test_inverse_stft_inverts_torchs() -> None:

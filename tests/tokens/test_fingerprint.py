@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metis_lightning.tokens.fingerprint import fingerprints
+from metis_lightning.tokens.tokenizer import fingerprints
 from metis_lightning.weights.build import load_tokenizer
 
 KINDS = ("features", "ssl", "acoustic")

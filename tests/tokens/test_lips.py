@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from metis_lightning.tokens.visual.lips import double_rate, fit_frames
+from metis_lightning.tokens.visual.encoder import double_rate, fit_frames
 
 
 def features(frames: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import unicodedata
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def test_known_words_become_known_phones_and_come_back(
     espeak: EspeakPhones, text: str, language: str, signs: str
 ) -> None:
     ids = espeak((text, language))
-    assert espeak.readable(ids) == signs
+    sign_of = {identifier: sign for sign, identifier in phonemes.sign_ids().items()}
+    assert unicodedata.normalize("NFC", "".join(sign_of[identifier] for identifier in ids[1:])) == signs
     assert ids[0] == 1 + phonemes.LANGUAGES.index(language)
     assert phonemes.UNKNOWN not in ids
     assert max(ids) < PHONE_VOCABULARY
@@ -48,7 +50,7 @@ def test_other_languages_have_signs_for_everything(espeak: EspeakPhones) -> None
 
 
 def test_the_whole_table_lies_within_the_published_embedding() -> None:
-    ids = phonemes._sign_table().values()
+    ids = phonemes.sign_ids().values()
     assert min(ids) > len(phonemes.LANGUAGES)
     assert max(ids) < PHONE_VOCABULARY
     assert len(set(ids)) == len(ids)
@@ -58,7 +60,8 @@ def test_the_whole_table_lies_within_the_published_embedding() -> None:
 def test_bytes_round_trip_in_every_script(text: str) -> None:
     front_end = Utf8Bytes()
     ids = front_end((text, "zh"))
-    assert front_end.readable(ids) == text
+    first = min(phonemes.sign_ids().values())
+    assert bytes(identifier - first for identifier in ids[1:]).decode() == text
     assert max(ids) < PHONE_VOCABULARY
 
 

@@ -285,9 +285,9 @@ def test_every_difference_is_named(encoder: AutoAvsrEncoder, tmp_path: Path) -> 
     with pytest.raises(UserError) as caught:
         load_auto_avsr(tmp_path / "w.pth", SMALL)
     message = str(caught.value)
-    assert "1 missing: after_norm.bias" in message
-    assert "1 unexpected: encoders.2.norm_ff.weight" in message
-    assert "1 wrong shape: encoders.1.self_attn.pos_bias_u is (4, 4), not (2, 8)" in message
+    assert "they lack 'after_norm.bias'" in message
+    assert "unexpected 'encoders.2.norm_ff.weight'" in message
+    assert "'encoders.1.self_attn.pos_bias_u' has shape (4, 4), the model needs (2, 8)" in message
     assert "\n" not in message
 
 

@@ -29,7 +29,7 @@ from metis_lightning.sampling.settings import Sampling
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
-from metis_lightning.tokens.visual.lips import LIP_DIM
+from metis_lightning.tokens.visual.encoder import LIP_DIM
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures
 from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import INDEX, read_index

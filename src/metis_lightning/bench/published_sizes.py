@@ -13,7 +13,7 @@ from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
-from metis_lightning.tokens.w2v_bert import W2vBertFeatures
+from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.weights.build import config_from
 from metis_lightning.weights.bundle import bundle_folder, read_index
 
@@ -37,7 +37,9 @@ def random_metis(
     config = {name: part["config"] for name, part in read_index(bundle_folder("paper"))["parts"].items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        features = W2vBertFeatures.random()
+        features = W2vBertFeatures()
+        encoder = build_encoder({"num_hidden_layers": features.layer})
+        features.load = lambda: encoder
         semantic = SemanticCodec(config_from(SemanticCodecConfig, config["semantic_codec"]))
         acoustic = AcousticCodec(config_from(AcousticCodecConfig, config["acoustic_codec"]))
         stage1 = Stage1(config_from(Stage1Config, config["stage1"]))

@@ -205,11 +205,10 @@ class LipOptions(PrepareOptions):
         if self.features is None or self.encoder is None:
             return
         from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
-        from metis_lightning.tokens.visual.lip_features import FeatureOptions, LipCorpus, write_lip_features
+        from metis_lightning.tokens.visual.lip_features import LipFeatureOptions, write_lip_features
 
-        corpus = LipCorpus(self.out, self.root, self.mouths)
-        how = FeatureOptions(self.features, self.device, self.job)
-        count = write_lip_features(corpus, AutoAvsrFeatures(self.encoder), how)
+        wanted = LipFeatureOptions(self.out, self.root, self.features, self.mouths, self.device, self.job)
+        count = write_lip_features(AutoAvsrFeatures(self.encoder), wanted)
         print(f"lip features: {count:,} written to {self.features}")
 
 

@@ -173,7 +173,7 @@ def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
     for name, language in (("text", language_of(job)), ("prompt_text", prompt_language_of(job))):
         if name in job.inputs:
             label = job.labels.get(name) or f"--{name.replace('_', '-')}"
-            check_text(f"{job.where}{label}", job.text(name), language, front_end.languages())
+            check_text(f"{job.where}{label}", job.text(name), language, front_end.languages)
 
 
 def check_text(label: str, text: str, language: str, languages: Sequence[str]) -> None:

@@ -13,8 +13,7 @@ from metis_lightning.generate.inputs import LipReader
 from metis_lightning.generate.options import WeightsOptions
 from metis_lightning.models.inference import Precision, usual_precision
 from metis_lightning.pipeline import Metis
-from metis_lightning.tokens.phonemes import MASKGCT_PHONES
-from metis_lightning.tokens.published_phones import PublishedPhones
+from metis_lightning.tokens.phonemes import MASKGCT_PHONES, MaskgctPhones
 from metis_lightning.weights.bundle import INDEX, bundle_folder
 
 
@@ -56,7 +55,7 @@ def set_vocabulary(metis: Metis, path: Path) -> None:
     if metis.text is None or metis.text.name != MASKGCT_PHONES:
         learnt = "no text" if metis.text is None else f"the front end {metis.text.name!r}"
         raise UserError(f"--phone-vocabulary {path} is for the released weights; these learnt {learnt}: leave it out")
-    metis.text = PublishedPhones.read(path)
+    metis.text = MaskgctPhones.read(path)
 
 
 def lip_reader(options: WeightsOptions) -> LipReader:

@@ -23,7 +23,7 @@ from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, p
 from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, MelDistances
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
-from metis_lightning.tokens.quantize import WeightNormConv1d
+from metis_lightning.tokens.codec_layers import WeightNormConv1d
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_weights, plain_config
 from metis_lightning.weights.export import bundle_or_checkpoint_part

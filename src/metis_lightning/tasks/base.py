@@ -20,7 +20,7 @@ from metis_lightning.models.masking import Masking
 from metis_lightning.state_dicts import difference
 from metis_lightning.tasks.masked_tokens import MaskRatioCurve, masked_scores
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
-from metis_lightning.tokens.fingerprint import fingerprints
+from metis_lightning.tokens.tokenizer import fingerprints
 from metis_lightning.types import SpeechBatch
 
 FRONT_END = "tokenizer."

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import Quantized, ResidualVectorQuantizer
 
 
 def perplexity(codes: Tensor, codebook_size: int) -> Tensor:

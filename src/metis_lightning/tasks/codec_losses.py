@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput, Discriminators
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
-from metis_lightning.tokens.precision import full_precision
+from metis_lightning.tokens.codec_layers import full_precision
 
 FLOOR = 1e-5
 LOUDNESS_EXPONENT = 0.3

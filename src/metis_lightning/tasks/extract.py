@@ -17,8 +17,7 @@ from torch import Tensor
 from metis_lightning.data.batches.extraction import MissingTokens, RecordingBatch
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.token_store.store import ACOUSTIC, SSL, ShardWriter, TokenStore
-from metis_lightning.tokens.fingerprint import fingerprints
-from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.types import HOP
 
 Predicted = Mapping[str, Sequence[Tensor]]

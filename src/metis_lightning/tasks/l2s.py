@@ -15,9 +15,8 @@ from metis_lightning.data.recipes.l2s import CROP
 from metis_lightning.errors import UserError
 from metis_lightning.sampling.request import Request
 from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.tokens.tokenizer import frozen
-from metis_lightning.tokens.visual.encoder import VisualEncoder
-from metis_lightning.tokens.visual.lips import LIP_DIM, double_rate, fit_frames
+from metis_lightning.tokens.tokenizer import frozen_arithmetic
+from metis_lightning.tokens.visual.encoder import LIP_DIM, VisualEncoder, double_rate, fit_frames
 from metis_lightning.types import HOP, SpeechBatch
 
 
@@ -74,7 +73,7 @@ class L2sModule(FinetuneModule):
                 f"the visual encoder takes mouth pictures, {CROP**2} values a frame, not {pictures.shape[-1]}: "
                 "use the recipe metis_lightning.data.recipes.l2s.MouthRecipe, or leave model.encoder out"
             )
-        with frozen(pictures):
+        with frozen_arithmetic(pictures):
             return self._encoder[0].to(pictures.device)(pictures.float().unflatten(-1, (CROP, CROP)), lengths)
 
     def request(self, item: SpeechBatch) -> Request:

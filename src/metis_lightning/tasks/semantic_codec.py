@@ -14,7 +14,7 @@ from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, p
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
-from metis_lightning.tokens.tokenizer import frozen, resampled_length
+from metis_lightning.tokens.tokenizer import frozen_arithmetic, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import FEATURES, load_features, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -77,7 +77,7 @@ class SemanticCodecModule(QuantizerModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum, its terms over valid frames, and the codebook's perplexity."""
-        with frozen(batch.wave):
+        with frozen_arithmetic(batch.wave):
             lengths = resampled_length(batch.lengths, self.features.sample_rate)
             features, _ = self.features(self.resample(batch.wave), lengths)
         reconstructed, quantized = self.codec(features)

@@ -8,15 +8,21 @@ Parameter names are those of the published checkpoints (`encoder.*` and `decoder
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metis_lightning.tokens.convnext import ConvNeXtBackbone, keep
-from metis_lightning.tokens.precision import full_precision
-from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer, WeightNormConv1d
+from metis_lightning.tokens.codec_layers import (
+    ConvNeXtBackbone,
+    Quantized,
+    ResidualVectorQuantizer,
+    WeightNormConv1d,
+    full_precision,
+    zero_padding,
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,9 @@ class AcousticCodecConfig:
     hop_size: int = 480
 
     def __post_init__(self) -> None:
-        if math.prod(self.up_ratios) != self.hop_size:
-            raise ValueError(
-                f"up_ratios {self.up_ratios} multiply to {math.prod(self.up_ratios)}, not hop_size {self.hop_size}"
-            )
+        hop = math.prod(self.up_ratios)
+        if hop != self.hop_size:
+            raise ValueError(f"up_ratios {self.up_ratios} multiply to {hop}, not hop_size {self.hop_size}")
 
 
 class Snake(nn.Module):
@@ -52,11 +57,12 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, S) to (B, C, S)."""
+        # Written so that α = 0 gives x, not NaN.
         return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
 
 
 class ResidualUnit(nn.Module):
-    """Two weight-normalised convolutions, the first dilated, on a residual path."""
+    """Two convolutions, the first dilated, on a residual path."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -87,8 +93,8 @@ class EncoderBlock(nn.Module):
         """Map (B, C, S) to (B, 2C, S / stride); `lengths` (B,) as in `AcousticEncoder`."""
         *units, activation, down = self.block
         for unit in units:
-            x = unit(keep(x, lengths))
-        return down(activation(keep(x, lengths)))
+            x = unit(zero_padding(x, lengths))
+        return down(activation(zero_padding(x, lengths)))
 
 
 class AcousticEncoder(nn.Module):
@@ -108,16 +114,16 @@ class AcousticEncoder(nn.Module):
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop.
 
-        With `lengths` (B,), multiples of the hop too, the first latents of each row are what the row gives alone,
-        whatever follows in it. Mixed precision does not reach it: tokens must not depend on that.
+        With `lengths` (B,), multiples of the hop too, the first latents of each row are what the row gives alone.
         """
         first, *blocks, activation, last = self.block
+        # Mixed precision stays outside: tokens must not depend on it.
         with full_precision(wave):
-            x = first(keep(wave, lengths))
+            x = first(zero_padding(wave, lengths))
             for block, ratio in zip(blocks, self.ratios, strict=True):
                 x = block(x, lengths)
                 lengths = None if lengths is None else lengths // ratio
-            return last(activation(keep(x, lengths)))
+            return last(activation(zero_padding(x, lengths)))
 
 
 class InverseSTFT(nn.Module):
@@ -133,6 +139,7 @@ class InverseSTFT(nn.Module):
     def forward(self, spectrum: Tensor) -> Tensor:
         """Map a complex spectrum (B, n_fft/2 + 1, T) to a waveform (B, S)."""
         frames = torch.fft.irfft(spectrum, self.n_fft, dim=1, norm="backward") * self.window[:, None]
+        # Windows overlap to this, which at the ends is not constant.
         envelope = self.window.square()[None, :, None].expand(1, -1, frames.shape[-1])
         return self._overlap_add(frames) / self._overlap_add(envelope)
 
@@ -154,27 +161,13 @@ class ISTFTHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to a waveform (B, S)."""
         log_magnitude, phase = self.out(x).transpose(1, 2).float().chunk(2, dim=1)
+        # The limit, which Vocos has too, keeps an untrained head from overflowing.
         magnitude = torch.exp(log_magnitude).clamp(max=100.0)
         return self.istft(torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase)))
 
 
-class Vocos(nn.Module):
-    """Latents to waveform."""
-
-    def __init__(self, config: AcousticCodecConfig) -> None:
-        super().__init__()
-        self.backbone = ConvNeXtBackbone(
-            config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
-        )
-        self.head = ISTFTHead(config.vocos_dim, config.n_fft, config.hop_size)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map latents (B, D, T) to a waveform (B, S)."""
-        return self.head(self.backbone(latents))
-
-
 class AcousticDecoder(nn.Module):
-    """Residual quantizer and vocoder."""
+    """Residual quantizer, and Vocos from latents (B, D, T) to a waveform (B, S)."""
 
     def __init__(self, config: AcousticCodecConfig) -> None:
         super().__init__()
@@ -185,7 +178,11 @@ class AcousticDecoder(nn.Module):
             config.codebook_dim,
             config.quantizer_dropout,
         )
-        self.model = Vocos(config)
+        backbone = ConvNeXtBackbone(
+            config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
+        )
+        head = ISTFTHead(config.vocos_dim, config.n_fft, config.hop_size)
+        self.model = nn.Sequential(OrderedDict(backbone=backbone, head=head))
 
 
 class AcousticCodec(nn.Module):
@@ -205,8 +202,8 @@ class AcousticCodec(nn.Module):
     def encode(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return acoustic tokens (B, T, Q) of wave (B, S); the end is zero-padded to a whole frame.
 
-        With `lengths` (B,), samples of each row, a row's tokens are those that it has alone, and have no meaning
-        after its last frame. Wave must be zero after a row's end.
+        With `lengths` (B,), samples of each row, after which wave must be zero, a row's tokens are those that it has
+        alone, and have no meaning after its last frame.
         """
         hop = self.config.hop_size
         whole = None if lengths is None else -(-lengths // hop) * hop

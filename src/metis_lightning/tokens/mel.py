@@ -1,7 +1,7 @@
-"""Power mel spectrogram in librosa's conventions, in plain torch.
+"""Mel scales and filters in the conventions of librosa (Slaney) and of Kaldi (HTK), and a power mel spectrogram.
 
-Whisper and two published metric models were trained on librosa's features. librosa itself compiles for half a minute in
-a fresh environment, and torchaudio's filters have no bank for the odd FFT size that DNSMOS uses.
+Whisper and two published metric models were trained on librosa's features, w2v-BERT on Kaldi's. librosa itself compiles
+for half a minute in a fresh environment, and torchaudio's filters have no bank for the odd FFT size that DNSMOS uses.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 _LINEAR_STEP = 200.0 / 3.0  # Hz a mel, below the corner
-_CORNER = 1000.0  # Hz, where the scale turns logarithmic
+_CORNER = 1000.0  # Hz, where Slaney's scale turns logarithmic
 _LOG_STEP = math.log(6.4) / 27.0  # log Hz a mel, above the corner
 
 
-def hz_to_mel(hertz: float) -> float:
+def hz_to_slaney_mel(hertz: float) -> float:
     """Return the mel value of a frequency on Slaney's scale (Auditory Toolbox, 1998).
 
-    >>> round(hz_to_mel(1000.0), 6)
+    >>> round(hz_to_slaney_mel(1000.0), 6)
     15.0
     """
     if hertz < _CORNER:
@@ -27,7 +27,7 @@ def hz_to_mel(hertz: float) -> float:
     return _CORNER / _LINEAR_STEP + math.log(hertz / _CORNER) / _LOG_STEP
 
 
-def mel_to_hz(mels: Tensor) -> Tensor:
+def slaney_mel_to_hz(mels: Tensor) -> Tensor:
     """Return the frequencies in Hz of mel values on Slaney's scale; any shape."""
     corner = _CORNER / _LINEAR_STEP
     return torch.where(mels < corner, mels * _LINEAR_STEP, _CORNER * torch.exp(_LOG_STEP * (mels - corner)))
@@ -38,14 +38,28 @@ def slaney_filters(sample_rate: int, n_fft: int, n_mels: int, highest: float | N
 
     They reach from 0 Hz to `highest`, or half the sample rate if None; filters above half the sample rate are empty.
     """
-    top = hz_to_mel(sample_rate / 2 if highest is None else highest)
-    points = torch.linspace(0.0, top, n_mels + 2, dtype=torch.float64)
-    edges = mel_to_hz(points)[:, None]
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[None] * sample_rate / n_fft
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = torch.minimum(rising, falling).clamp_min(0.0)
-    return (triangles * 2.0 / (edges[2:] - edges[:-2])).float()
+    top = hz_to_slaney_mel(sample_rate / 2 if highest is None else highest)
+    edges = slaney_mel_to_hz(torch.linspace(0.0, top, n_mels + 2, dtype=torch.float64))
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+    return (_triangles(bins, edges) * 2.0 / (edges[2:] - edges[:-2])[:, None]).float()
+
+
+def kaldi_filters(sample_rate: int, n_fft: int, n_mels: int, lowest: float) -> Tensor:
+    """Return Kaldi's triangular filters, linear in HTK's mel, as (n_mels, n_fft // 2 + 1) float32."""
+    ends = torch.tensor([lowest, sample_rate / 2], dtype=torch.float64)
+    # HTK's scale.
+    low, high = 1127.0 * torch.log1p(ends / 700.0)
+    bins = 1127.0 * torch.log1p(torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64) / 700.0)
+    bank = _triangles(bins, torch.linspace(float(low), float(high), n_mels + 2, dtype=torch.float64))
+    # Kaldi leaves out the bin at the Nyquist frequency.
+    bank[:, -1] = 0
+    return bank.float()
+
+
+def _triangles(bins: Tensor, edges: Tensor) -> Tensor:
+    """Return filters (M, F) that rise from edge m to 1 at edge m + 1 and fall to edge m + 2, of M + 2 edges."""
+    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    return torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0.0)
 
 
 class PowerMel(nn.Module):
@@ -64,12 +78,6 @@ class PowerMel(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """Map (S,) samples to (frames, n_mels); 1 + S // hop_length frames if `n_fft` is even."""
         spectrum = torch.stft(
-            wave,
-            self.n_fft,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
+            wave, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
         )
         return (self.filters @ spectrum.abs().square()).T

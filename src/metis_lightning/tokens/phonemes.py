@@ -1,25 +1,26 @@
-"""Text front ends: from text to the ids that stand before the tokens, and back to something readable.
+"""Text front ends: from text to the ids that stand before the tokens.
 
 Every front end's ids stay below 1024, the rows of the published phone embedding. Its name goes into what is trained
-with it and is compared at loading: the same id means another sound to another front end.
-
-The released models number their phones by the vocabulary of their own G2P (`MaskgctPhones`); the others' numbering is
-ours, so a run that starts from the released TTS or Omni weights has to learn the phone embedding anew.
+with it and is compared at loading: the same id means another sound to another front end. The numbering is ours but in
+`MaskgctPhones`, so a run from the released TTS or Omni weights by another front end learns the phone embedding anew.
 Shape letters: B batch, P phones.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.texts import clean_text
 
 PADDING = -1
@@ -33,75 +34,101 @@ _CACHED_TEXTS = 65_536
 
 
 class TextFrontEnd(ABC):
-    """Turns text into ids: a language tag, then the text's symbols. The results of recent texts are kept."""
+    """Turns text into ids: a language tag, then the text's symbols. The results of recent texts are cached.
+
+    Attributes:
+        name: under which a trained part records its front end.
+        languages: those of `LANGUAGES` that can be read.
+    """
 
     name: str
-    """Under which a trained part records its front end."""
+    languages: Sequence[str]
 
     def __init__(self) -> None:
-        self._cached = lru_cache(_CACHED_TEXTS)(self._tagged)
+        self._cached = lru_cache(_CACHED_TEXTS)(self._ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, without the cache."""
+        # A cache cannot be pickled, and workers have little use for it.
         return {key: value for key, value in self.__dict__.items() if key != "_cached"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._cached = lru_cache(_CACHED_TEXTS)(self._tagged)
+        self._cached = lru_cache(_CACHED_TEXTS)(self._ids)
 
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs that are spoken one after another, such as prompt and target.
-
-        Neighbours of one language are joined first, so that they look like the one utterance of training.
 
         Raises:
             UserError: if a language is not one of this front end's.
         """
         joined: list[tuple[str, str]] = []
         for text, language in parts:
+            # Neighbours of one language look like the one utterance of training.
             if joined and joined[-1][1] == language:
                 text = f"{joined.pop()[0]} {text}"
             joined.append((text, language))
         return [identifier for text, language in joined for identifier in self._cached(text, language)]
 
-    def _tagged(self, text: str, language: str) -> tuple[int, ...]:
-        if language not in self.languages():
+    def _ids(self, text: str, language: str) -> tuple[int, ...]:
+        if language not in self.languages:
             raise UserError(
-                f"text in the language {language!r}: the front end {self.name!r} knows {', '.join(self.languages())}"
+                f"text in the language {language!r}: the front end {self.name!r} knows {', '.join(self.languages)}"
             )
         # Full-width letters and ligatures are read as what they stand for, decomposed ones as one.
         plain = unicodedata.normalize("NFKC", clean_text(text))
         return (1 + LANGUAGES.index(language), *self.symbols(" ".join(plain.split()), language))
 
     @abstractmethod
-    def languages(self) -> Sequence[str]:
-        """Return the languages of `LANGUAGES` that can be read."""
-
-    @abstractmethod
     def symbols(self, text: str, language: str) -> list[int]:
         """Return the ids of a text without its tag."""
-
-    @abstractmethod
-    def readable(self, ids: Sequence[int]) -> str:
-        """Return what ids stand for, without tags."""
 
 
 class Utf8Bytes(TextFrontEnd):
     """The bytes of the text in lower case: no phones, but every script, and nothing to install."""
 
     name = "utf8"
-
-    def languages(self) -> Sequence[str]:
-        """Return all languages."""
-        return LANGUAGES
+    languages = LANGUAGES
 
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each byte."""
         return [_FIRST_SYMBOL + byte for byte in text.lower().encode()]
 
-    def readable(self, ids: Sequence[int]) -> str:
-        """Return the text in lower case."""
-        return bytes(i - _FIRST_SYMBOL for i in ids if i >= _FIRST_SYMBOL).decode(errors="replace")
+
+_VOICES = {"en": "en-us", "zh": "cmn", "de": "de", "fr": "fr-fr", "ko": "ko", "it": "it", "ru": "ru"}
+
+
+@lru_cache(1)
+def espeak_backend() -> type[Any]:
+    """Return phonemizer's eSpeak backend, set to the library that espeakng-loader carries."""
+    try:
+        import espeakng_loader
+        from phonemizer.backend import EspeakBackend
+        from phonemizer.backend.espeak.wrapper import EspeakWrapper
+    except ImportError as error:
+        raise UserError(
+            f"the text front end 'espeak' needs the extra 'text': pip install 'metis-lightning[text]' ({error})"
+        ) from error
+    EspeakWrapper.set_library(espeakng_loader.get_library_path())
+    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    return EspeakBackend
+
+
+# A backend takes 0.6 s to make and is never freed, so they are shared.
+@lru_cache(None)
+def _voice(language: str, **settings: Any) -> Any:  # noqa: ANN401  phonemizer has no types
+    return espeak_backend()(_VOICES[language], preserve_punctuation=True, language_switch="remove-flags", **settings)
+
+
+# Unicode blocks that hold all of the phonetic alphabet: ASCII, Latin with diacritics, IPA letters, modifiers, combining
+# marks and Greek, phonetic extensions, punctuation. Their size leaves the ids below 1024.
+_BLOCKS = ((0x20, 0x7F), (0xA0, 0x180), (0x250, 0x400), (0x1D00, 0x1D80), (0x2010, 0x2060))
+
+
+@lru_cache(1)
+def sign_ids() -> dict[str, int]:
+    """Return the ids of the phonetic signs."""
+    signs = (chr(code) for start, stop in _BLOCKS for code in range(start, stop))
+    return {sign: _FIRST_SYMBOL + index for index, sign in enumerate(signs)}
 
 
 class EspeakPhones(TextFrontEnd):
@@ -115,56 +142,114 @@ class EspeakPhones(TextFrontEnd):
     """
 
     name = "espeak"
+    languages = tuple(_VOICES)
 
     def __init__(self) -> None:
         super().__init__()
         espeak_backend()
 
-    def languages(self) -> Sequence[str]:
-        """Return the languages that eSpeak reads."""
-        return tuple(_VOICES)
-
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each sign of the transcription; signs outside the alphabet become `UNKNOWN`."""
+        voice = _voice(language, with_stress=True)
         # The backend leaves empty lines out.
-        spoken = "".join(_voice(_VOICES[language]).phonemize([text], strip=True))
-        table = _sign_table()
+        spoken = "".join(voice.phonemize([text], strip=True))
+        table = sign_ids()
         return [table.get(sign, UNKNOWN) for sign in unicodedata.normalize("NFD", spoken)]
-
-    def readable(self, ids: Sequence[int]) -> str:
-        """Return the transcription."""
-        signs = {identifier: sign for sign, identifier in _sign_table().items()}
-        text = "".join(signs.get(i, "\N{REPLACEMENT CHARACTER}") for i in ids if i == UNKNOWN or i >= _FIRST_SYMBOL)
-        return unicodedata.normalize("NFC", text)
 
 
 MASKGCT_PHONES = "maskgct"
 """The name, in imported weights, of the phones of MaskGCT's G2P."""
 
+_PHONE, _WORD = "|", "_"
+_MARKS = ",.?!;:'…"
+_LARGEST_ID = 1022  # 1024 rows, of which the last is for padding
+
+# What the released G2P makes of eSpeak's American English: neighbours that are one phone of the vocabulary, and phones
+# that it does not have.
+_ENGLISH_PAIRS = ("t|ɹ", "d|ɹ", "t|s", "d|z", "ɪ|ɹ", "oː|ɹ")
+_ENGLISH_PHONES = {"ɐ": "ɚ", "ᵻ": "ɪ", "əl": "l", "x": "k", "ɬ": "l", "ʔ": "t", "n̩": "n"}
+
 
 class MaskgctPhones(TextFrontEnd):
-    """The phones of the released TTS and Omni weights, whose texts this project does not read.
+    """Phones as the released TTS and Omni weights number them: by the vocabulary of MaskGCT's G2P, without tags.
 
-    They are numbered by the vocabulary of MaskGCT's G2P, a set of readers by language. A `Request` takes the ids that
-    it gives; all that needs no text works without.
+    That G2P reads English, German and French by eSpeak, as is done here (though it first spells numbers and
+    abbreviations out in English), and Chinese, Japanese and Korean by readers of its own, which are not. Ids that it
+    returns can be given as `Request.phones`, which works without a vocabulary and without the extra `text`.
+
+    Args:
+        vocabulary: phone to id, which takes the extra `text`; None if it is not at hand, and then no text can be read.
     """
 
     name = MASKGCT_PHONES
 
-    def languages(self) -> Sequence[str]:
-        """Return the six languages of the released models."""
-        return LANGUAGES[:6]
+    def __init__(self, vocabulary: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.languages = LANGUAGES[:6] if vocabulary is None else ("en", "de", "fr")
+        if vocabulary is not None:
+            espeak_backend()
+
+    @classmethod
+    def read(cls, path: Path) -> MaskgctPhones:
+        """Read the vocabulary file, `vocab.json`: `{"vocab": {phone: id}}` with 363 phones of six languages.
+
+        Raises:
+            UserError: if it is missing or another kind of file.
+        """
+        try:
+            vocabulary = load_json(path.read_bytes())["vocab"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{path}: not a phone vocabulary, {{"vocab": {{phone: id}}}} ({error!r})') from error
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+        # By type, since True is an int.
+        if not ids or not all(type(value) is int and 0 <= value <= _LARGEST_ID for value in ids):
+            raise UserError(f"{path}: 'vocab' must give each phone a whole number from 0 to {_LARGEST_ID}")
+        return cls(vocabulary)
+
+    def __call__(self, *parts: tuple[str, str]) -> list[int]:
+        """Return the ids of (text, language) pairs, each read by itself as in the released script."""
+        return [identifier for text, language in parts for identifier in self._cached(text, language)]
+
+    def _ids(self, text: str, language: str) -> tuple[int, ...]:
+        if self.vocabulary is None:
+            raise UserError(
+                f"the text {text!r}: these weights number phones by the vocabulary of MaskGCT's G2P, which is not part "
+                "of this project; give its vocab.json as --phone-vocabulary, or the ids of that G2P in Request.phones"
+            )
+        if language not in self.languages:
+            raise UserError(
+                f"text in the language {language!r}: by a phone vocabulary {', '.join(self.languages)} can be read; "
+                "others need the G2P of MaskGCT itself, whose ids Request.phones takes"
+            )
+        return tuple(self.symbols(text, language))
 
     def symbols(self, text: str, language: str) -> list[int]:
-        """Raise a `UserError`: only MaskGCT's own G2P reads text as these weights learnt it."""
-        raise UserError(
-            f"the text {text!r}: these weights number phones by the vocabulary of MaskGCT's G2P, which is not part of "
-            "this project; give its vocab.json with --phone-vocabulary, or the ids that it returns in Request.phones"
-        )
+        """Return the ids of a text's phones; those that the vocabulary lacks are left out, as in the released code."""
+        from phonemizer.separator import Separator
 
-    def readable(self, ids: Sequence[int]) -> str:
-        """Return the numbers."""
-        return " ".join(map(str, ids))
+        # The marks that the vocabulary has are set close, others go.
+        text = re.sub(rf"[^\w\s{re.escape(_MARKS)}]", "", text.replace("...", "…").replace("’", "'"))
+        text = re.sub(rf"\s*([{re.escape(_MARKS)}])\s*", r"\1", text).strip()
+        voice = _voice(language, punctuation_marks=_MARKS)
+        separator = Separator(phone=_PHONE, word=f"{_PHONE}{_WORD}{_PHONE}")
+        spoken = "".join(voice.phonemize([text], separator=separator, strip=True))
+        # A mark is a phone of its own.
+        spaced = re.sub(f"([{re.escape(_MARKS)}])", rf"{_PHONE}\1{_PHONE}", spoken)
+        phones = [phone for phone in spaced.split(_PHONE) if phone.strip()]
+        vocabulary = self.vocabulary or {}
+        return [vocabulary[p] for p in (_american(phones) if language == "en" else phones) if p in vocabulary]
+
+
+def _american(phones: Sequence[str]) -> list[str]:
+    """Return English phones as the vocabulary has them; a text that ends with a word ends with its boundary."""
+    merged: list[str] = []
+    for phone in (_ENGLISH_PHONES.get(phone, phone) for phone in phones):
+        if merged and f"{merged[-1]}{_PHONE}{phone}" in _ENGLISH_PAIRS:
+            merged[-1] += phone
+        else:
+            merged.append(phone)
+    return merged + [_WORD] if merged and merged[-1] not in _MARKS else merged
 
 
 def text_front_end(name: str) -> TextFrontEnd:
@@ -181,9 +266,9 @@ def text_front_end(name: str) -> TextFrontEnd:
 
 
 def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:
-    """Return how long a text takes at a prompt's speaking rate: the ratio of the texts' bytes in UTF-8.
+    """Return how long a text takes at a prompt's speaking rate, the ratio of the texts' bytes in UTF-8 as released.
 
-    The released script's rule, which counts the prompt in frames and rounds down. The prompt's text must not be empty.
+    The released script counts the prompt in frames and rounds down. The prompt's text must not be empty.
 
     >>> spoken_seconds("twice as long", "length", 3.0)
     6.5
@@ -204,43 +289,3 @@ def stack_phones(rows: Sequence[Sequence[int]], device: torch.device | str = "cp
     if longest == 0:
         return None
     return torch.tensor([[PADDING] * (longest - len(row)) + list(row) for row in rows], device=device)
-
-
-_VOICES = {"en": "en-us", "zh": "cmn", "de": "de", "fr": "fr-fr", "ko": "ko", "it": "it", "ru": "ru"}
-
-# Unicode blocks that hold all of the phonetic alphabet: ASCII, Latin with diacritics, IPA letters, modifiers, combining
-# marks and Greek, phonetic extensions, punctuation. Their size leaves the ids below 1024.
-_BLOCKS = ((0x20, 0x7F), (0xA0, 0x180), (0x250, 0x400), (0x1D00, 0x1D80), (0x2010, 0x2060))
-
-
-@lru_cache(1)
-def _sign_table() -> dict[str, int]:
-    """Return sign to id."""
-    signs = (chr(code) for start, stop in _BLOCKS for code in range(start, stop))
-    return {sign: _FIRST_SYMBOL + index for index, sign in enumerate(signs)}
-
-
-@lru_cache(1)
-def espeak_backend() -> type[Any]:
-    """Return phonemizer's eSpeak backend, set to the library that espeakng-loader carries.
-
-    Raises:
-        UserError: if the extra `text` is not installed.
-    """
-    try:
-        import espeakng_loader
-        from phonemizer.backend import EspeakBackend
-        from phonemizer.backend.espeak.wrapper import EspeakWrapper
-    except ImportError as error:
-        raise UserError(
-            f"the text front end 'espeak' needs the extra 'text': pip install 'metis-lightning[text]' ({error})"
-        ) from error
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    return EspeakBackend
-
-
-# A backend takes 0.6 s to make and is never freed, so one a voice is kept.
-@lru_cache(None)
-def _voice(code: str) -> Any:  # noqa: ANN401  phonemizer has no types
-    return espeak_backend()(code, preserve_punctuation=True, with_stress=True, language_switch="remove-flags")

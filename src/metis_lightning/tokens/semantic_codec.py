@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from metis_lightning.tokens.convnext import ConvNeXtBackbone
-from metis_lightning.tokens.precision import full_precision
-from metis_lightning.tokens.quantize import Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import ConvNeXtBackbone, Quantized, ResidualVectorQuantizer, full_precision
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,21 @@ class SemanticCodec(nn.Module):
     def __init__(self, config: SemanticCodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _stack(config)
-        self.decoder = _stack(config)
+        self.encoder, self.decoder = (
+            nn.Sequential(
+                ConvNeXtBackbone(
+                    config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
+                ),
+                nn.Linear(config.vocos_dim, config.hidden_size),
+            )
+            for _ in range(2)
+        )
         self.quantizer = ResidualVectorQuantizer(config.hidden_size, 1, config.codebook_size, config.codebook_dim)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Quantized]:
-        """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did.
-
-        Under mixed precision the decoder follows it; what makes the tokens does not.
-        """
+        """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did."""
         quantized = self._quantized(features)
+        # The decoder follows mixed precision; what makes the tokens does not.
         return self.decoder(quantized.latents), quantized
 
     def quantize(self, features: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -52,18 +55,7 @@ class SemanticCodec(nn.Module):
         quantized = self._quantized(features, frames)
         return quantized.codes[0], quantized.latents.transpose(1, 2)
 
-    def reconstruct(self, tokens: Tensor) -> Tensor:
-        """Return features (B, T, C) of tokens (B, T)."""
-        return self.decoder(self.quantizer.decode(tokens[None]))
-
     def _quantized(self, features: Tensor, frames: Tensor | None = None) -> Quantized:
         backbone, projection = self.encoder
         with full_precision(features):
             return self.quantizer(projection(backbone(features.transpose(1, 2), frames)).transpose(1, 2))
-
-
-def _stack(config: SemanticCodecConfig) -> nn.Sequential:
-    return nn.Sequential(
-        ConvNeXtBackbone(config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers),
-        nn.Linear(config.vocos_dim, config.hidden_size),
-    )

@@ -1,22 +1,29 @@
-"""From a batch of waveforms to features and tokens: the one place where rates and frame counts are reconciled.
+"""From a batch of waveforms to features and tokens, and the fingerprints of everything that these follow from.
 
-Shape letters: B batch, S samples, T frames at 50 Hz, C feature width, Q quantizers.
+The one place where rates and frame counts are reconciled. Shape letters: B batch, S samples, T frames at 50 Hz,
+C feature width, Q quantizers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import torchaudio
 from torch import Tensor, nn
 
 from metis_lightning.tokens.acoustic_codec import AcousticCodec
-from metis_lightning.tokens.precision import full_precision, settled_products
+from metis_lightning.tokens.codec_layers import full_precision
 from metis_lightning.tokens.semantic_codec import SemanticCodec
 from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.types import WAVE_RATE
+
+ALGORITHM = 1
+"""Counted up when a release makes other tokens with the same weights."""
 
 
 class SpeechTokenizer(nn.Module):
@@ -42,7 +49,7 @@ class SpeechTokenizer(nn.Module):
 
     def ssl_features(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised features (B, T, C) and frame counts (B,) of wave (B, S) at 24 kHz."""
-        with frozen(wave):
+        with frozen_arithmetic(wave):
             return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
 
     def ssl_tokens(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,18 +57,18 @@ class SpeechTokenizer(nn.Module):
 
         A row's tokens are those that it has alone, whatever it is padded with, but for ties within float rounding.
         """
-        with frozen(wave):
+        with frozen_arithmetic(wave):
             features, frames = self.ssl_features(wave, lengths)
             return self.semantic_codec.quantize(features, frames)[0], frames
 
     def acoustic_tokens(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return acoustic tokens (B, T, Q) of wave (B, S) at 24 kHz, zero after `lengths` (B,) samples of each row."""
-        with frozen(wave):
+        with frozen_arithmetic(wave):
             return self._codec().encode(wave, lengths)
 
     def wave(self, acoustic_tokens: Tensor) -> Tensor:
         """Return a waveform (B, T · 480) at 24 kHz of acoustic tokens (B, T, Q)."""
-        with frozen(acoustic_tokens):
+        with frozen_arithmetic(acoustic_tokens):
             return self._codec().decode(acoustic_tokens)
 
     def _codec(self) -> AcousticCodec:
@@ -70,16 +77,101 @@ class SpeechTokenizer(nn.Module):
         return self.acoustic_codec
 
 
-@contextmanager
-def frozen(like: Tensor) -> Iterator[None]:
-    """Within the block there are no gradients and no mixed precision, on which tokens must not depend.
-
-    Products are of `precision.arithmetic`, which is a part of the tokens' fingerprints.
-    """
-    with torch.no_grad(), full_precision(like), settled_products(like):
-        yield
-
-
 def resampled_length(lengths: Tensor, sample_rate: int) -> Tensor:
     """Return ceil(lengths · sample_rate / 24000), as torchaudio's resampler gives."""
     return -(-lengths * sample_rate // WAVE_RATE)
+
+
+@contextmanager
+def frozen_arithmetic(like: Tensor) -> Iterator[None]:
+    """Within the block there are no gradients and no mixed precision, on which tokens must not depend.
+
+    All products of float32 on a tensor's device follow `product_precision`. Convolutions on a GPU would round to TF32
+    by torch's default, which gives up to 2 tokens of a hundred others than a CPU, and products of matrices on some CPUs
+    where the user allows it for a GPU.
+    """
+    backends: Any = torch.backends
+    is_gpu = like.device.type == "cuda"
+    kinds = [backends.cudnn.conv] if is_gpu else [backends.mkldnn.matmul, backends.mkldnn.conv]
+    chosen = "tf32" if product_precision(like.device) == "tf32" else "ieee"
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = chosen
+        with torch.no_grad(), full_precision(like):
+            yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value
+
+
+def product_precision(device: torch.device) -> str:
+    """Return what frozen front ends compute in: `float32`, or `tf32` on a GPU where the user allows it.
+
+    `torch.set_float32_matmul_precision("high")` does, for products of matrices and for convolutions alike. On a CPU it
+    changes nothing here.
+    """
+    products: Any = torch.backends.cuda.matmul
+    return "tf32" if device.type == "cuda" and products.fp32_precision == "tf32" else "float32"
+
+
+def fingerprints(
+    tokenizer: SpeechTokenizer, kinds: Iterable[str], device: torch.device | None = None
+) -> dict[str, str]:
+    """Return the SHA-256 of everything that each kind of array follows from: settings, weights and this code's version.
+
+    The acoustic codec's decoder is left out, which tokens do not depend on: training it on keeps them valid. So is the
+    device, as long as it computes in float32; what a GPU computes in TF32 has fingerprints of its own.
+
+    Args:
+        tokenizer: whose encoders' weights are hashed; w2v-BERT is loaded for it if it was not yet.
+        kinds: among `ssl`, `acoustic` and `features`.
+        device: where it makes them; where it is now if None.
+
+    Raises:
+        ValueError: if a kind is none of them, or the tokenizer has no codec for it.
+        UserError: if w2v-BERT is needed and not there.
+    """
+    functions = {"features": _features_digest, "ssl": _ssl_digest, "acoustic": _acoustic_digest}
+    if unknown := set(kinds) - functions.keys():
+        raise ValueError(f"unknown kinds of tokens: {', '.join(sorted(unknown))}")
+    digests = {kind: functions[kind](tokenizer) for kind in kinds}
+    precision = product_precision(device or next(tokenizer.parameters()).device)
+    if precision == "float32":
+        return digests
+    return {kind: hashlib.sha256(f"{precision}|{digest}".encode()).hexdigest() for kind, digest in digests.items()}
+
+
+def _features_digest(tokenizer: SpeechTokenizer) -> str:
+    front_end = tokenizer.features
+    # Not its configuration: where an encoder was found says nothing that its weights do not.
+    settings = {"class": type(front_end).__name__, "dim": front_end.dim, "wave_rate": WAVE_RATE}
+    return _digest("features", settings, {**front_end.state_dict(), **front_end.encoder_weights()})
+
+
+def _ssl_digest(tokenizer: SpeechTokenizer) -> str:
+    codec = tokenizer.semantic_codec
+    settings = {"features": _features_digest(tokenizer), **asdict(codec.config)}
+    return _digest("ssl", settings, codec.state_dict(), ("encoder.", "quantizer."))
+
+
+def _acoustic_digest(tokenizer: SpeechTokenizer) -> str:
+    codec = tokenizer.acoustic_codec
+    if codec is None:
+        raise ValueError("acoustic tokens need a tokenizer with an acoustic codec")
+    # The decoder's sizes begin with "vocos_"; dropout works in training alone.
+    decoders = ("vocos_", "n_fft", "quantizer_drop")
+    settings = {name: value for name, value in asdict(codec.config).items() if not name.startswith(decoders)}
+    return _digest("acoustic", settings, codec.state_dict(), ("encoder.", "decoder.quantizer."))
+
+
+def _digest(
+    kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor], prefixes: tuple[str, ...] = ("",)
+) -> str:
+    digest = hashlib.sha256(f"{kind}|{ALGORITHM}|{sorted(settings.items())!r}".encode())
+    for name in sorted(name for name in weights if name.startswith(prefixes)):
+        value = weights[name].detach().cpu().contiguous()
+        # With name, type and shape: values alone would let two tensors trade places.
+        digest.update(f"|{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ Shape letters: B batch, S samples at 16 kHz, T frames at 50 Hz, C feature width.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
-from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures, stacked
+from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures, stack_frames
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2BertModel
@@ -35,11 +36,9 @@ class W2vBertFeatures(SSLFeatures):
     """
 
     def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:
-        super().__init__()
-        self.source, self.layer, self.dim = encoder, layer, dim
+        super().__init__(dim)
+        self.source, self.layer = encoder, layer
         self.load: Callable[[], Wav2Vec2BertModel] = partial(load_encoder, encoder, layer)
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
         # In lists, so that neither becomes a part of the weights.
         self._filterbank = [FilterbankFeatures()]
         self._encoder: list[Wav2Vec2BertModel] = []
@@ -49,57 +48,31 @@ class W2vBertFeatures(SSLFeatures):
         return {"encoder": self.source, "layer": self.layer, "dim": self.dim}
 
     def encoder_weights(self) -> Mapping[str, Tensor]:
-        """Return the encoder's weights; it is not kept where it was not in use before."""
+        """Return the encoder's weights; it does not stay in memory where it was not in use before."""
         encoder = self._encoder[0] if self._encoder else self.load()
         return {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
-
-    @classmethod
-    def random(cls) -> W2vBertFeatures:
-        """Return the published sizes with random weights, to measure what they take.
-
-        Raises:
-            UserError: if transformers is not installed.
-        """
-        try:
-            from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
-        except ImportError as error:
-            raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
-        features = cls()
-        config = Wav2Vec2BertConfig(num_hidden_layers=features.layer)
-        features._encoder.append(Wav2Vec2BertModel(config).eval().requires_grad_(False))
-        return features
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return the number of whole stacked filter-bank frames."""
         return self._filterbank[0].num_frames(num_samples)
 
-    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised features (B, T, C) and their frame counts."""
-        return (self.unnormalised(wave, lengths) - self.mean) / self.std, self.num_frames(lengths)
-
     @torch.no_grad()
     def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the encoder's hidden states (B, T, C); frames of padding hold no meaning."""
+        if not self._encoder:
+            self._encoder.append(self.load().eval().requires_grad_(False))
         lengths = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
-        frames = stacked(self._normalised_mel(wave, lengths))
-        valid = torch.arange(frames.shape[1], device=wave.device) < self.num_frames(lengths)[:, None]
-        encoder = self._loaded()
-        nn.Module.to(encoder, wave.device)
-        return encoder(input_features=frames, attention_mask=valid.long()).last_hidden_state
-
-    def _normalised_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
-        """Return log-mel frames (B, 2T, 80), each bin with mean 0 and deviation 1 over its utterance."""
         mel = self._filterbank[0].to(wave.device).log_mel(wave)
+        # Each bin gets mean 0 and deviation 1 over its utterance, whose odd frame at the end counts, too.
         counts = ((lengths - 400).div(160, rounding_mode="floor") + 1).clamp(min=2)[:, None, None]
         valid = torch.arange(mel.shape[1], device=wave.device)[:, None] < counts
         mean = (mel * valid).sum(dim=1, keepdim=True) / counts
         variance = ((mel - mean).square() * valid).sum(dim=1, keepdim=True) / (counts - 1)
-        return (mel - mean) / (variance + 1e-7).sqrt() * valid
-
-    def _loaded(self) -> Wav2Vec2BertModel:
-        if not self._encoder:
-            self._encoder.append(self.load().eval().requires_grad_(False))
-        return self._encoder[0]
+        frames = stack_frames((mel - mean) / (variance + 1e-7).sqrt() * valid)
+        attended = torch.arange(frames.shape[1], device=wave.device) < self.num_frames(lengths)[:, None]
+        # By the base class: transformers' own `to` is declared without its type.
+        nn.Module.to(self._encoder[0], wave.device)
+        return self._encoder[0](input_features=frames, attention_mask=attended.long()).last_hidden_state
 
 
 def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
@@ -108,10 +81,9 @@ def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
     Raises:
         UserError: if transformers is not installed, or there is no such encoder.
     """
-    _transformers()
-    from transformers import Wav2Vec2BertModel
+    transformers = _import_transformers()
 
-    class FirstLayers(Wav2Vec2BertModel):
+    class FirstLayers(transformers.Wav2Vec2BertModel):  # type: ignore[name-defined]
         # The layers above are left out on purpose: no report of their weights.
         _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\."]
 
@@ -129,24 +101,23 @@ ENCODER_SETTINGS = (
     "left_max_position_embeddings", "right_max_position_embeddings", "conv_depthwise_kernel_size", "mask_time_prob",
     "mask_feature_prob",
 )  # fmt: skip
-"""What of an encoder's configuration builds it. Other settings of a stranger's file are not passed on: some of
-transformers' name code to be fetched."""
+"""The part of an encoder's configuration that builds it. Others of a file are not passed on: some of transformers' name
+code to be fetched."""
 
 
 def build_encoder(config: Mapping[str, Any]) -> Wav2Vec2BertModel:
-    """Return an encoder, its weights as they are initialised, by the settings of transformers that it is told of.
+    """Return a freshly initialised encoder by the settings of transformers among `ENCODER_SETTINGS`.
 
     Raises:
         UserError: if transformers is not installed.
     """
-    transformers = _transformers()
+    transformers = _import_transformers()
     settings = {key: value for key, value in config.items() if key in ENCODER_SETTINGS}
     return transformers.Wav2Vec2BertModel(transformers.Wav2Vec2BertConfig(**settings))
 
 
-def _transformers() -> Any:  # noqa: ANN401  a module
+def _import_transformers() -> Any:  # noqa: ANN401  a module
     try:
-        import transformers
+        return importlib.import_module("transformers")
     except ImportError as error:
         raise UserError("w2v-BERT features need transformers: pip install 'metis-lightning[ssl]'") from error
-    return transformers

@@ -41,13 +41,11 @@ class WhisperFeatures(SSLFeatures):
     positions: Tensor
 
     def __init__(self, num_layers: int = 4, dim: int = 512, num_heads: int = 8, num_mels: int = 80) -> None:
-        super().__init__()
-        self.dim, self.num_layers, self.num_heads, self.num_mels = dim, num_layers, num_heads, num_mels
+        super().__init__(dim)
+        self.num_layers, self.num_heads, self.num_mels = num_layers, num_heads, num_mels
         self.conv1 = nn.Conv1d(num_mels, dim, 3, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(EncoderLayer(dim, num_heads) for _ in range(num_layers))
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
         # Rebuilt at construction, so not a part of the weights.
         self.register_buffer("mel_bank", slaney_filters(self.sample_rate, N_FFT, num_mels), persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
@@ -55,20 +53,11 @@ class WhisperFeatures(SSLFeatures):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "num_layers": self.num_layers,
-            "dim": self.dim,
-            "num_heads": self.num_heads,
-            "num_mels": self.num_mels,
-        }
+        return {name: getattr(self, name) for name in ("num_layers", "dim", "num_heads", "num_mels")}
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return one frame for every 320 samples begun with at least half."""
         return (num_samples // MEL_HOP + 1) // 2
-
-    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised features (B, T, C) and their frame counts."""
-        return (self.unnormalised(wave, lengths) - self.mean) / self.std, self.num_frames(lengths)
 
     def unnormalised(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, C) of wave (B, S); frames after `lengths` hold no meaning."""
@@ -78,9 +67,9 @@ class WhisperFeatures(SSLFeatures):
     def log_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4.
 
-        By the largest value a row's level is taken out but for the quietest parts. As in the released code the
-        beginning is mirrored, and what comes after the end is silence, of which one half window is heard.
+        By the largest value a row's level is taken out but for the quietest parts.
         """
+        # As in the released code the beginning is mirrored, and silence follows the end, half a window of it in sight.
         inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
         padded = F.pad(F.pad((wave * inside)[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0], (0, N_FFT // 2))
         spectrum = torch.stft(padded, N_FFT, MEL_HOP, window=self.window, center=False, return_complex=True)
@@ -97,18 +86,14 @@ class WhisperFeatures(SSLFeatures):
         hidden = F.gelu(self.conv1(log_mel)) * inside[:, None]
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         valid = torch.arange(hidden.shape[1], device=hidden.device) < ((mel_frames + 1) // 2)[:, None]
-        hidden = hidden + self._positions(hidden.shape[1])
+        count = hidden.shape[1]
+        in_table = count <= RELEASED_FRAMES
+        hidden = hidden + (self.positions[:count] if in_table else sinusoids(count, self.dim).to(self.positions))
         # A row without a frame has nothing to attend to: let it look at everything, what comes out has no meaning.
         mask = (valid | ~valid.any(dim=1, keepdim=True))[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return hidden
-
-    def _positions(self, num_frames: int) -> Tensor:
-        """Return the positions (T, C), from the table as far as it reaches."""
-        if num_frames <= RELEASED_FRAMES:
-            return self.positions[:num_frames]
-        return sinusoids(num_frames, self.dim).to(self.positions)
 
 
 class EncoderLayer(nn.Module):

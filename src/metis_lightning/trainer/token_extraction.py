@@ -17,8 +17,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, locked
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.extract import Extraction, TokenExtractor, TokenWriter
-from metis_lightning.tokens.fingerprint import fingerprints
-from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.trainer.main import build_from_config
 from metis_lightning.trainer.options import PrepareTokensOptions
 

@@ -40,17 +40,14 @@ class RelativeAttention(nn.Module):
             distances: (2F - 1, C), `relative_positions(F, C)`.
             valid: (B, F) bool, frames that are not padding; at least one a row.
         """
-        q, k, v = (self._heads(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        r = self._heads(self.linear_pos(distances)[None])
+        projected = (self.linear_q(x), self.linear_k(x), self.linear_v(x), self.linear_pos(distances)[None])
+        q, k, v, r = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in projected)
         by_distance = (q + self.pos_bias_v[:, None]) @ r.transpose(-2, -1)
+        # The scores by distance go in as the mask, which is added to those by content.
         bias = shift(by_distance) / math.sqrt(q.shape[-1])
         bias = bias.masked_fill(~valid[:, None, None], -torch.inf)
         mixed = nn.functional.scaled_dot_product_attention(q + self.pos_bias_u[:, None], k, v, attn_mask=bias)
         return self.linear_out(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """Return (B, A, F, D)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 def relative_positions(count: int, dim: int, like: Tensor) -> Tensor:
@@ -102,7 +99,8 @@ class ConvolutionModule(nn.Module):
         self.pointwise_cov2 = nn.Conv1d(dim, dim, 1)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Map (B, F, C) to the same; padding is silent, so that it does not reach into its neighbours."""
+        """Map (B, F, C) to the same."""
+        # Padding is zeros, so that it does not reach into its neighbours.
         x = nn.functional.glu(self.pointwise_cov1(x.transpose(1, 2)), dim=1) * valid[:, None]
         x = nn.functional.silu(self.norm(self.depthwise_conv(x)))
         return self.pointwise_cov2(x).transpose(1, 2)

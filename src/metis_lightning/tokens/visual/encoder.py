@@ -1,11 +1,7 @@
-"""A 3-D convolution and a ResNet-18 over mouth pictures, as in Auto-AVSR (2303.14307) and before it 2102.06657.
+"""From pictures of a mouth to lip features, and on to the token rate: the encoders' interface, and Auto-AVSR's.
 
-Names of weights are the published ones. Shape letters: B batch, F frames at 25 Hz, N pictures, C channels, H height,
-W width.
-
-From pictures of a mouth to lip features, 25 a second: the interface, and Auto-AVSR's encoder.
-
-Shape letters: B batch, F frames at 25 Hz, C feature width.
+That is a 3-D convolution and a ResNet-18 (2303.14307, before it 2102.06657), then conformer blocks. Names of weights
+are the published ones. Shape letters: B batch, F frames at 25 Hz, N pictures, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,12 +17,37 @@ from torch import Tensor, nn
 
 from metis_lightning.data.recipes.l2s import CROP, encoder_input
 from metis_lightning.tokens.visual.conformer import EPS, ConformerBlock, relative_positions
-from metis_lightning.tokens.visual.lips import LIP_DIM
+
+LIP_DIM = 768
+"""Width of the features of the visual speech recogniser that the paper uses."""
 
 # Frames on each side that the 3-D convolution sees.
 _REACH = 2
 # Pictures at a time in inference: 88 x 88 pixels in 64 channels are half a megabyte a picture.
 _CHUNK = 200
+
+
+class VisualEncoder(nn.Module, ABC):
+    """Lip features of mouth pictures: grey, 88 x 88, normalised (`data.recipes.l2s.encoder_input`).
+
+    Attributes:
+        dim: width of the features.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
+        """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
+
+    @torch.no_grad()
+    def features(self, mouths: np.ndarray, device: str = "cpu") -> Tensor:
+        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8.
+
+        The encoder must be on `device`, or go there by itself.
+        """
+        pictures = encoder_input(mouths)[None].to(device)
+        return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
 
 
 class BasicBlock(nn.Module):
@@ -53,20 +75,15 @@ class ResNet18(nn.Module):
 
     def __init__(self, dims: tuple[int, int, int, int] = (64, 128, 256, 512)) -> None:
         super().__init__()
-        self.layer1 = self._stage(dims[0], dims[0], 1)
-        self.layer2 = self._stage(dims[0], dims[1], 2)
-        self.layer3 = self._stage(dims[1], dims[2], 2)
-        self.layer4 = self._stage(dims[2], dims[3], 2)
+        for number, (dim_in, dim) in enumerate(pairwise((dims[0], *dims)), start=1):
+            blocks = BasicBlock(dim_in, dim, stride=1 if number == 1 else 2), BasicBlock(dim, dim, stride=1)
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C')."""
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.children():
             x = stage(x)
         return x.mean(dim=(2, 3))
-
-    @staticmethod
-    def _stage(dim_in: int, dim: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(BasicBlock(dim_in, dim, stride), BasicBlock(dim, dim, 1))
 
 
 class VisualFrontend(nn.Module):
@@ -83,46 +100,17 @@ class VisualFrontend(nn.Module):
         self.trunk = ResNet18(dims)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Map (B, F, H, W) to (B, F, C).
-
-        Without gradients long videos go through in pieces, which overlap by what the convolution sees.
-        """
+        """Map (B, F, H, W) to (B, F, C)."""
         count = pictures.shape[1]
-        if torch.is_grad_enabled() or count <= _CHUNK:
-            return self._encoded(pictures)
+        # Without gradients long videos go through in pieces, which overlap by what the convolution sees.
+        length = count if torch.is_grad_enabled() else _CHUNK
         pieces = []
-        for start in range(0, count, _CHUNK):
+        for start in range(0, count, length):
             first = max(0, start - _REACH)
-            piece = self._encoded(pictures[:, first : start + _CHUNK + _REACH])
-            pieces.append(piece[:, start - first : start - first + _CHUNK])
+            x = self.frontend3D(pictures[:, None, first : start + length + _REACH]).transpose(1, 2)
+            x = self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            pieces.append(x[:, start - first : start - first + length])
         return torch.cat(pieces, dim=1)
-
-    def _encoded(self, pictures: Tensor) -> Tensor:
-        x = self.frontend3D(pictures[:, None]).transpose(1, 2)
-        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-class VisualEncoder(nn.Module, ABC):
-    """Lip features of mouth pictures: grey, 88 x 88, normalised (`data.mouth_pictures.encoder_input`).
-
-    Attributes:
-        dim: width of the features.
-    """
-
-    dim: int
-
-    @abstractmethod
-    def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
-        """Return features (B, F, C) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
-
-    @torch.no_grad()
-    def features(self, mouths: np.ndarray, device: str = "cpu") -> Tensor:
-        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8.
-
-        The encoder must be on `device`, or go there by itself.
-        """
-        pictures = encoder_input(mouths)[None].to(device)
-        return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
 
 
 @dataclass(frozen=True)
@@ -144,9 +132,9 @@ class VisualSizes:
 class AutoAvsrEncoder(VisualEncoder):
     """The encoder of Auto-AVSR's visual speech recogniser (2303.14307): 3-D convolution, ResNet-18, conformer.
 
-    Its features are what Metis's lip to speech hears with (2502.03128, section 3.5). Dropout is left out: it is used
+    Its features are the condition of Metis's lip to speech (2502.03128, section 3.5). Dropout is left out: it is used
     frozen. Unlike the published one it keeps padding from reaching into its neighbours, so a row of a batch equals the
-    same video alone. Weights: `tokens.auto_avsr.load_auto_avsr`.
+    same video alone. Weights: `auto_avsr.load_auto_avsr`.
     """
 
     def __init__(self, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen
@@ -172,3 +160,28 @@ class AutoAvsrEncoder(VisualEncoder):
         for block in self.encoders:
             x = block(x, distances, valid)
         return self.after_norm(x).masked_fill(~valid[..., None], 0)
+
+
+def double_rate(features: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Return features (B, 2F, C) at twice the rate, interpolated linearly (as `align_corners=False`).
+
+    Each row is interpolated within its own `lengths` (B,), so that its padding does not show in its last frame.
+
+    >>> double_rate(torch.tensor([[[0.0], [4.0]]])).flatten()
+    tensor([0., 1., 3., 4.])
+    """
+    batch, count, dim = features.shape
+    lengths = torch.full((batch,), count, device=features.device) if lengths is None else lengths
+    last = (lengths - 1).clamp(min=0)[:, None]
+    position = (torch.arange(2 * count, device=features.device) + 0.5) / 2 - 0.5
+    position = torch.minimum(position.clamp(min=0), last)
+    low = position.floor().long()
+    high = torch.minimum(low + 1, last)
+    before, after = (features.gather(1, index[..., None].expand(-1, -1, dim)) for index in (low, high))
+    weight = (position - low)[..., None]
+    return before * (1 - weight) + after * weight
+
+
+def fit_frames(features: Tensor, length: int) -> Tensor:
+    """Return features (B, `length`, C), cut or followed by zeros: video and audio differ by a frame or two."""
+    return nn.functional.pad(features[:, :length], (0, 0, 0, max(0, length - features.shape[1])))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +23,6 @@ from metis_lightning.progress import Progress
 from metis_lightning.safe_parsing import load_json
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.encoder import VisualEncoder
-from metis_lightning.types import Utterance
 
 
 def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
@@ -32,7 +30,7 @@ def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu")
 
     Args:
         video: shows a talking face, or in 96 x 96 pixels the mouth alone.
-        encoder: such as `tokens.auto_avsr.AutoAvsrFeatures`.
+        encoder: such as `AutoAvsrFeatures`.
         device: where it runs.
 
     Raises:
@@ -42,38 +40,33 @@ def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu")
     if first is None:
         raise UserError(f"{video}: the video holds no pictures; replace it")
     if first.shape[:2] == (MOUTH_SIZE, MOUTH_SIZE):
-        return encoder.features(read_mouths(Path(video)), device)
-    return encoder.features(np.stack(list(crop_mouths(Path(video)))), device)
-
-
-class LipCorpus(NamedTuple):
-    """The utterances whose lips are wanted.
-
-    manifest: of `prepare`.
-    root: folder that it was prepared with.
-    mouths: folder of `ID.mp4`; None takes the manifest's videos, which then show mouths.
-    """
-
-    manifest: Path
-    root: str
-    mouths: Path | None = None
+        mouths = read_mouths(Path(video))
+    else:
+        mouths = np.stack(list(crop_mouths(Path(video))))
+    return encoder.features(mouths, device)
 
 
 @dataclass(frozen=True)
-class FeatureOptions:
-    """Where features go and how they are made.
+class LipFeatureOptions:
+    """The utterances whose lip features are wanted, and where they go.
 
+    manifest: of `prepare`.
+    root: folder that it was prepared with.
     out: folder of `ID.npy`, (F, C) float32 each.
+    mouths: folder of `ID.mp4`; None takes the manifest's videos, which then show mouths.
     device: where the encoder runs.
     shard: this job and the number of jobs that share the work, counted from 0.
     """
 
+    manifest: Path
+    root: str
     out: Path
+    mouths: Path | None = None
     device: str = "cpu"
     shard: tuple[int, int] = (0, 1)
 
 
-def write_lip_features(corpus: LipCorpus, encoder: AutoAvsrFeatures, options: FeatureOptions) -> int:
+def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) -> int:
     """Write the lip features of a manifest's utterances that are not there yet; return how many this call wrote.
 
     `features.json` in the folder notes the SHA-256 of the encoder's weights: a folder never mixes two encoders.
@@ -83,34 +76,33 @@ def write_lip_features(corpus: LipCorpus, encoder: AutoAvsrFeatures, options: Fe
     """
     _claim(options.out, encoder)
     number, jobs = options.shard
-    listed = open_manifest(corpus.manifest, corpus.root)[number::jobs]
-    todo = [utterance for utterance in listed if not _path(options.out, utterance).is_file()]
-    with Progress("lip features", "videos", len(todo)) as progress:
-        for utterance in todo:
-            mouths = read_mouths(mouth_video(SpeechCorpus([utterance], cache=False), 0, corpus.mouths))
+    listed = open_manifest(options.manifest, options.root)[number::jobs]
+    missing = [(path, item) for item in listed if not (path := options.out / f"{item.id}.npy").is_file()]
+    with Progress("lip features", "videos", len(missing)) as progress:
+        for path, utterance in missing:
+            mouths = read_mouths(mouth_video(SpeechCorpus([utterance], cache=False), 0, options.mouths))
             features = encoder.features(mouths, options.device)
-            with atomic_path(_path(options.out, utterance)) as temporary:
+            with atomic_path(path) as temporary:
                 np.save(temporary, features.numpy(), allow_pickle=False)
             progress.step()
-    return len(todo)
-
-
-def _path(folder: Path, utterance: Utterance) -> Path:
-    return folder / f"{utterance.id}.npy"
+    return len(missing)
 
 
 def _claim(folder: Path, encoder: AutoAvsrFeatures) -> None:
     """Note in a folder whose features it holds, or check that they are this encoder's."""
-    encoder.loaded()
-    note, own = folder / "features.json", {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
-    own = json.loads(json.dumps(own))
+    # Wrong weights must not claim a folder.
+    encoder.load()
+    note = folder / "features.json"
+    encoder_of = {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
+    text = json.dumps(encoder_of, indent=2) + "\n"
     if not note.is_file():
         with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         return
     try:
-        there = load_json(note.read_bytes())
+        noted = load_json(note.read_bytes())
     except ValueError as error:
         raise UserError(f"{note}: not a note of `prepare` ({error}); remove the folder") from error
-    if there != own:
+    # Through JSON, which knows lists and no tuples.
+    if noted != json.loads(text):
         raise UserError(f"{folder}: holds features of another encoder (see {note.name}); give another folder")

@@ -19,7 +19,7 @@ from metis_lightning.models.stage1 import Stage1Config
 from metis_lightning.tokens.acoustic_codec import AcousticCodecConfig
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES
 from metis_lightning.tokens.semantic_codec import SemanticCodecConfig
-from metis_lightning.tokens.visual.lips import LIP_DIM
+from metis_lightning.tokens.visual.encoder import LIP_DIM
 from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
 from metis_lightning.weights.build import config_from, plain_config
 

@@ -1,11 +1,12 @@
-"""Factorised vector quantisation, alone and as a residual stack.
+"""Layers of both codecs: the ConvNeXt backbone of Vocos (2306.00814), and factorised vector quantisation.
 
-Shape letters: B batch, T frames, D latent width, K codebook width, V codebook size, Q quantizers.
+Shape letters: B batch, T frames, C channels, D latent width, K codebook width, V codebook size, Q quantizers.
 Parameter names are those of the published checkpoints.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,24 +14,68 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metis_lightning.tokens.precision import full_precision
 
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast on a tensor's device.
 
-@dataclass(frozen=True)
-class Quantized:
-    """What a quantizer returns.
-
-    latents: (B, D, T), the quantised latents with straight-through gradients.
-    codes: (Q, B, T) int64.
-    encodings: (Q, B, K, T), what each quantizer looked up, without gradient.
-    codebook_loss, commitment_loss: mean squared distances, unweighted: (B,) of one quantizer, a scalar of a stack.
+    What chooses codes runs in it: in bfloat16 up to a quarter of the codes of a residual stack are others, so that
+    training would optimise, and count the use of, codes that inference does not choose.
     """
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
-    latents: Tensor
-    codes: Tensor
-    encodings: Tensor
-    codebook_loss: Tensor
-    commitment_loss: Tensor
+
+def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return x (B, C, T) with zeros after the first `lengths` (B,) positions of each row; x itself without lengths.
+
+    Convolutions pad with zeros, so a row that is so treated before each of them gives what it would give alone.
+    """
+    if lengths is None:
+        return x
+    return x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None, None])
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution, then a pointwise MLP scaled by `gamma`, on a residual path."""
+
+    def __init__(self, dim: int, intermediate_dim: int, layer_scale: float) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv1d(dim, dim, kernel_size=7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, intermediate_dim)
+        self.pwconv2 = nn.Linear(intermediate_dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T) to (B, C, T)."""
+        h = self.norm(self.dwconv(x).transpose(1, 2))
+        h = self.gamma * self.pwconv2(F.gelu(self.pwconv1(h)))
+        return x + h.transpose(1, 2)
+
+
+class ConvNeXtBackbone(nn.Module):
+    """Input convolution, a stack of ConvNeXt blocks, and a final layer norm."""
+
+    def __init__(self, in_channels: int, dim: int, intermediate_dim: int, num_layers: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv1d(in_channels, dim, kernel_size=7, padding=3)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.convnext = nn.ModuleList(ConvNeXtBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers))
+        self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(cast(Tensor, module.bias))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, C_in, T) to (B, T, C): the output is channels-last.
+
+        With `lengths` (B,) the first frames of each row are what the row gives alone; what follows has no meaning.
+        """
+        h = self.norm(self.embed(zero_padding(x, lengths)).transpose(1, 2)).transpose(1, 2)
+        for block in self.convnext:
+            h = block(zero_padding(h, lengths))
+        return self.final_layer_norm(h.transpose(1, 2))
 
 
 class WeightNormConv1d(nn.Module):
@@ -48,6 +93,7 @@ class WeightNormConv1d(nn.Module):
     ) -> None:
         super().__init__()
         conv = nn.Conv1d(in_channels, out_channels, kernel_size)
+        # The names of torch's older weight_norm, which the checkpoints have; its successor stores others.
         self.weight_v = nn.Parameter(conv.weight.detach().clone())
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -57,6 +103,23 @@ class WeightNormConv1d(nn.Module):
         """Convolve x (B, C, T)."""
         weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
         return F.conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The output of a quantizer.
+
+    latents: (B, D, T), the quantised latents with straight-through gradients.
+    codes: (Q, B, T) int64.
+    encodings: (Q, B, K, T), what each quantizer looked up, without gradient.
+    codebook_loss, commitment_loss: mean squared distances, unweighted: (B,) of one quantizer, a scalar of a stack.
+    """
+
+    latents: Tensor
+    codes: Tensor
+    encodings: Tensor
+    codebook_loss: Tensor
+    commitment_loss: Tensor
 
 
 class FactorizedVectorQuantizer(nn.Module):
@@ -85,6 +148,7 @@ class FactorizedVectorQuantizer(nn.Module):
             projected = self.in_project(latents.to(self.codebook.weight.dtype))
             codes = self.nearest(projected)
             chosen = self.codebook(codes).transpose(1, 2)
+            # Straight through: the choice has no gradient, so the latents take that of what was chosen.
             quantised = self.out_project(projected + (chosen - projected).detach())
         return Quantized(
             latents=quantised,
@@ -112,11 +176,6 @@ class ResidualVectorQuantizer(nn.Module):
         """The quantizers in order."""
         return [cast(FactorizedVectorQuantizer, quantizer) for quantizer in self.quantizers]
 
-    @property
-    def num_quantizers(self) -> int:
-        """Number of codebooks Q."""
-        return len(self.quantizers)
-
     def forward(self, latents: Tensor) -> Quantized:
         """Quantise latents (B, D, T), in the precision of the weights.
 
@@ -125,21 +184,20 @@ class ResidualVectorQuantizer(nn.Module):
         sums over stages (the released quantizer returns one a stage, which trainers of this kind, as DAC's, add up).
         """
         residual = latents.to(self.stages[0].codebook.weight.dtype)
-        stages_B = self._draw_stages(latents)
+        used_QB = self._draw_stages(latents)
         total = torch.zeros_like(residual)
         parts = []
-        for index, quantizer in enumerate(self.stages):
+        for quantizer, used_B in zip(self.stages, used_QB, strict=True):
             part = quantizer(residual)
             parts.append(part)
-            total = total + part.latents * (index < stages_B)[:, None, None]
+            total = total + part.latents * used_B[:, None, None]
             residual = residual - part.latents
-        used_QB = torch.arange(len(parts), device=latents.device)[:, None] < stages_B
         return Quantized(
             latents=total,
             codes=torch.cat([part.codes for part in parts]),
             encodings=torch.cat([part.encodings for part in parts]),
-            codebook_loss=_over_stages([part.codebook_loss for part in parts], used_QB),
-            commitment_loss=_over_stages([part.commitment_loss for part in parts], used_QB),
+            codebook_loss=(torch.stack([part.codebook_loss for part in parts]) * used_QB).mean(dim=1).sum(),
+            commitment_loss=(torch.stack([part.commitment_loss for part in parts]) * used_QB).mean(dim=1).sum(),
         )
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -148,16 +206,13 @@ class ResidualVectorQuantizer(nn.Module):
         return torch.stack(parts).sum(dim=0)
 
     def _draw_stages(self, latents: Tensor) -> Tensor:
-        """Draw the number of stages in use for each row, (B,)."""
-        batch = latents.shape[0]
-        stages = torch.full((batch,), self.num_quantizers, device=latents.device)
-        if not self.training or self.quantizer_dropout == 0:
-            return stages
-        drawn = torch.randint(1, self.num_quantizers + 1, (batch,), device=latents.device)
-        dropped = torch.arange(batch, device=latents.device) < int(batch * self.quantizer_dropout)
-        return torch.where(dropped, drawn, stages)
-
-
-def _over_stages(losses: list[Tensor], used_QB: Tensor) -> Tensor:
-    """Return the scalar loss of a stack whose stages lose (B,) each: the mean over rows, summed over stages."""
-    return (torch.stack(losses) * used_QB).mean(dim=1).sum()
+        """Draw which stages each row uses, (Q, B) bool."""
+        count, batch, device = len(self.quantizers), latents.shape[0], latents.device
+        stages = torch.full((batch,), count, device=device)
+        if self.training and self.quantizer_dropout > 0:
+            drawn = torch.randint(1, count + 1, (batch,), device=device)
+            # The first rows, whatever they are: batches are shuffled.
+            stages = torch.where(
+                torch.arange(batch, device=device) < int(batch * self.quantizer_dropout), drawn, stages
+            )
+        return torch.arange(count, device=device)[:, None] < stages
