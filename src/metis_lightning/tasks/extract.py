@@ -72,7 +72,7 @@ class TokenExtractor(LightningModule):
         return {
             kind: self._arrays(kind, batch)
             for kind, store in self.stores.items()
-            if not all(map(store.knows, batch.recordings))
+            if any(store.find(key.name, key.stamp) is None for key in batch.keys)
         }
 
     def _arrays(self, kind: str, batch: RecordingBatch) -> list[Tensor]:
@@ -121,9 +121,9 @@ class TokenWriter(Callback):
         """Collect the arrays of a batch."""
         stores = _extractor(pl_module).stores
         for kind, arrays in outputs.items():
-            for recording, values in zip(batch.recordings, arrays, strict=True):
-                if not stores[kind].knows(recording):
-                    self._writers[kind].add(recording, values)
+            for key, values in zip(batch.keys, arrays, strict=True):
+                if stores[kind].find(key.name, key.stamp) is None:
+                    self._writers[kind].add(key, values)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last shards."""

@@ -3,7 +3,8 @@ import warnings
 import pytest
 import torch
 
-from metis_lightning.data.batches.sampler import SecondsBatchSampler, collate
+from metis_lightning.data.batches.collate import collate
+from metis_lightning.data.batches.sampler import SecondsBatchSampler
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import PlainRecipe, SpeechItem
 from metis_lightning.errors import UserError

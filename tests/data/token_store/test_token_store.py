@@ -13,12 +13,11 @@ import torch
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.token_store.store import (
-    Recording,
+    AudioKey,
     ShardWriter,
     TokenStore,
     audio_hash,
     stamp_of,
-    store_folder,
 )
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
@@ -33,14 +32,14 @@ def utterance(folder: Path, name: str, level: float = 0.2) -> Utterance:
     return Utterance(name, path, "s", "t", "en", 0.1, 24_000, "train")
 
 
-def recording(corpus: SpeechCorpus, index: int) -> Recording:
+def recording(corpus: SpeechCorpus, index: int) -> AudioKey:
     heard, samples = corpus.utterances[index], corpus.samples(index)
-    return Recording(digest64(heard.id), stamp_of(heard), audio_hash(samples), len(samples))
+    return AudioKey(digest64(heard.id), stamp_of(heard), audio_hash(samples), len(samples))
 
 
 def store(root: Path, corpus: SpeechCorpus, start: int = 0, size: int = 2, fingerprint: str = PRINT) -> None:
     """Store for utterance i the tokens i·100, i·100 + 1, …, i + 3 of them."""
-    writer = ShardWriter(store_folder(root, "ssl", fingerprint), "ssl", fingerprint, size)
+    writer = ShardWriter(TokenStore(root, "ssl", fingerprint).folder, "ssl", fingerprint, size)
     for index in range(len(corpus)):
         writer.add(recording(corpus, index), torch.arange(index + 3, dtype=torch.int16) + start + 100 * index)
     writer.flush()
@@ -78,7 +77,7 @@ def test_another_tokenizer_finds_nothing_and_cannot_be_slipped_in(tmp_path: Path
     assert len(other) == 0
     with pytest.raises(UserError, match="lacks 5 of 5 utterances"):
         other.check(corpus.utterances.names())
-    store_folder(tmp_path, "ssl", PRINT).rename(store_folder(tmp_path, "ssl", OTHER))
+    TokenStore(tmp_path, "ssl", PRINT).folder.rename(TokenStore(tmp_path, "ssl", OTHER).folder)
     with pytest.raises(UserError, match="holds .*; remove it and prepare again"):
         TokenStore(tmp_path, "ssl", OTHER)
 
@@ -146,7 +145,7 @@ def test_half_a_shard_never_carries_a_final_name(
 
 
 def test_vectors_are_stored_too(tmp_path: Path, corpus: SpeechCorpus) -> None:
-    writer = ShardWriter(store_folder(tmp_path, "features", PRINT), "features", PRINT, 10)
+    writer = ShardWriter(TokenStore(tmp_path, "features", PRINT).folder, "features", PRINT, 10)
     values = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 3))).half()
     writer.add(recording(corpus, 0), values)
     writer.flush()

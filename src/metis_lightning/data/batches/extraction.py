@@ -1,4 +1,4 @@
-"""What a token store still lacks of a corpus: audio in batches of similar length, shared by the processes.
+"""Audio whose tokens a store lacks, in batches of similar length that the processes share.
 
 Shape letters: B batch, S samples at 24 kHz.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from metis_lightning.data.batches.sampler import process_rank, process_world_size
+from metis_lightning.data.batches.sampler import fill_batches, process_rank_and_count
 from metis_lightning.data.manifest.corpus import SpeechCorpus, as_wave
-from metis_lightning.data.token_store.store import Recording, TokenStore, audio_hash, stamp_of
+from metis_lightning.data.token_store.store import AudioKey, TokenStore, audio_hash, stamp_of
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 
@@ -24,35 +24,34 @@ from metis_lightning.files import digest64
 class RecordingBatch:
     """Whole recordings: wave (B, S) float32 at 24 kHz, zeros after `lengths` (B,) samples, and which they are."""
 
-    recordings: tuple[Recording, ...]
+    keys: tuple[AudioKey, ...]
     wave: Tensor
     lengths: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RecordingBatch:
         """Return the same batch with its tensors on `device`."""
-        return RecordingBatch(
-            self.recordings,
-            self.wave.to(device, non_blocking=non_blocking),
-            self.lengths.to(device, non_blocking=non_blocking),
-        )
+        wave, lengths = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.wave, self.lengths))
+        return RecordingBatch(self.keys, wave, lengths)
 
 
-class _Recordings(Dataset[tuple[Recording, Tensor]]):
+class _KeyedAudio(Dataset[tuple[AudioKey, Tensor]]):
+    """The recordings of several corpora, each read with its key, by (number of the corpus, index)."""
+
     def __init__(self, corpora: Sequence[SpeechCorpus]) -> None:
         self.corpora = corpora
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Recording, Tensor]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[AudioKey, Tensor]:
         corpus, index = self.corpora[place[0]], place[1]
         utterance = corpus.utterances[index]
         samples = corpus.samples(index)
-        stamp = stamp_of(utterance)
-        return Recording(digest64(utterance.id), stamp, audio_hash(samples), len(samples)), as_wave(samples)
+        key = AudioKey(digest64(utterance.id), stamp_of(utterance), audio_hash(samples), len(samples))
+        return key, as_wave(samples)
 
-
-def _collate(items: Sequence[tuple[Recording, Tensor]]) -> RecordingBatch:
-    waves = [wave for _, wave in items]
-    lengths = torch.tensor([len(wave) for wave in waves])
-    return RecordingBatch(tuple(recording for recording, _ in items), pad_sequence(waves, batch_first=True), lengths)
+    @staticmethod
+    def collate(items: Sequence[tuple[AudioKey, Tensor]]) -> RecordingBatch:
+        keys, waves = zip(*items, strict=True)
+        lengths = torch.tensor([len(wave) for wave in waves])
+        return RecordingBatch(keys, pad_sequence(list(waves), batch_first=True), lengths)
 
 
 class MissingTokens:
@@ -71,44 +70,33 @@ class MissingTokens:
         """
         # Each recording is read once: nothing is gained by keeping it.
         self.corpora = tuple(SpeechCorpus(corpus.utterances, cache=False) for corpus in corpora)
-        self.stores, self.num_workers = tuple(stores), num_workers
-        self.batch_seconds = batch_seconds
-        if not sum(map(len, corpora)):
+        self.num_workers = num_workers
+        places = [(number, index) for number, corpus in enumerate(corpora) for index in range(len(corpus))]
+        if not places:
             raise UserError("no utterances to make tokens of; check the data root, the splits and max_seconds")
-        self._batches = [left for batch in self._share() if (left := [place for place in batch if self._lacks(place)])]
+        seconds = [corpora[number].seconds(index) for number, index in places]
+        order = sorted(range(len(places)), key=seconds.__getitem__)
+        batches = [[places[order[i]] for i in b] for b in fill_batches((seconds[i] for i in order), batch_seconds)]
+        rank, processes = process_rank_and_count()
+
+        def is_missing(place: tuple[int, int]) -> bool:
+            utterance = self.corpora[place[0]].utterances[place[1]]
+            return not all(store.holds(utterance) for store in stores)
+
+        missing = ([place for place in batch if is_missing(place)] for batch in batches[rank::processes])
+        self._batches = [batch for batch in missing if batch]
 
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self._batches)
 
-    @property
-    def recordings(self) -> int:
-        """Number of recordings in them."""
-        return sum(map(len, self._batches))
-
     def __iter__(self) -> Iterator[RecordingBatch]:
         """Read the batches."""
         loader = DataLoader(
-            _Recordings(self.corpora),
+            _KeyedAudio(self.corpora),
             batch_sampler=self._batches,
-            collate_fn=_collate,
+            collate_fn=_KeyedAudio.collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
         yield from loader
-
-    def _share(self) -> list[list[tuple[int, int]]]:
-        """Return this process's batches of (corpus, index), as if nothing was stored."""
-        places = [(number, index) for number, corpus in enumerate(self.corpora) for index in range(len(corpus))]
-        seconds = [self.corpora[number].seconds(index) for number, index in places]
-        batches: list[list[tuple[int, int]]] = []
-        for item in sorted(range(len(places)), key=seconds.__getitem__):
-            # In ascending order the newest item is the longest of its batch.
-            if not batches or seconds[item] * (len(batches[-1]) + 1) > self.batch_seconds:
-                batches.append([])
-            batches[-1].append(places[item])
-        return batches[process_rank() :: process_world_size()]
-
-    def _lacks(self, place: tuple[int, int]) -> bool:
-        utterance = self.corpora[place[0]].utterances[place[1]]
-        return not all(store.holds(utterance) for store in self.stores)

@@ -1,7 +1,4 @@
-"""The DataModule that every corpus shares: a corpus's own file says where its utterances are and nothing else.
-
-The DataModule of every corpus that has a manifest: those that `prepare` lists, and a user's own.
-"""
+"""The DataModules: of any corpus, whose own file says where its utterances are, and of a manifest."""
 
 from __future__ import annotations
 
@@ -15,13 +12,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
+from metis_lightning.data.batches.collate import collate
+from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
 from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, item_generator, planned_lengths
-from metis_lightning.data.token_store.items import StoredTokens, corpus_for
+from metis_lightning.data.token_store.items import LengthOnlyCorpus, StoredTokens
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
@@ -34,7 +32,9 @@ class RecipeDataset(Dataset[SpeechItem]):
 
     def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stored: StoredTokens | None = None) -> None:
         """Join a corpus and a recipe; items get their tokens from `stored`, if there is any."""
-        self.corpus, self.recipe, self.seed, self.stored = corpus_for(recipe, corpus, stored), recipe, seed, stored
+        # Audio is not read where tokens are all that the recipe takes of it.
+        self.corpus = corpus if stored is None or recipe.needs_audio else LengthOnlyCorpus(corpus, stored)
+        self.recipe, self.seed, self.stored = recipe, seed, stored
 
     def __len__(self) -> int:
         """Return the number of items in an epoch."""
@@ -82,9 +82,9 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             seed: of the order of batches and of every item's draws.
             max_seconds: longer utterances are left out.
             cache: keep decoded audio in memory (2 bytes a sample).
-            speeds: training hears each utterance at each of these speeds, other speeds as other speakers
-                (`data.speed`); validation hears none but 1.
-            hours: training hears at most this much of the corpus, before `speeds` (`data.hours`); None is all of it.
+            speeds: training has each utterance at each of these speeds, other speeds as other speakers
+                (`data.media.speed`); validation has none but 1.
+            hours: of the corpus in training at most, before `speeds` (`within_hours`); None is all of it.
             tokens: folder that `prepare tokens` wrote: tokens are read from it, and audio only where a recipe needs
                 the sound itself. None: the module makes them of the audio, batch by batch.
         """
@@ -101,10 +101,10 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def utterances(self) -> Sequence[Utterance]:
-        """Return all utterances of the corpus, of every split; of a large one as `data.table.open_manifest` does."""
+        """Return all utterances of the corpus, of every split; of a large one as `open_manifest` does."""
 
     def prepare_data(self) -> None:
-        """Look through the folders of noises and rooms, once a machine and before anything is trained."""
+        """Check the folders of noises and rooms, once a machine and before anything is trained."""
         folders = [folder for recipe in (self.recipe, self.val_recipe) for folder in recipe.recordings()]
         for folder in {folder.root: folder for folder in folders}.values():
             folder.check()
@@ -113,19 +113,20 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         """Read the manifest, once."""
         if self._corpora:
             return
-        listed = UtteranceTable.of(self.utterances())
-        train, val = listed.in_split(self.train_split), listed.in_split(self.val_split)
+        table = UtteranceTable.of(self.utterances())
+        train, val = table.in_split(self.train_split), table.in_split(self.val_split)
         if self.hours is not None:
+            # What is too long must not count as hours.
             train = within_hours(self._short_enough(self.train_split, train), self.hours)
         for split, recorded, speeds in ((self.train_split, train, self.speeds), (self.val_split, val, (1.0,))):
-            heard = self._short_enough(split, recorded.at_speeds(speeds))
-            self._corpora[split] = SpeechCorpus(heard, cache=self.cache)
+            utterances = self._short_enough(split, recorded.at_speeds(speeds))
+            self._corpora[split] = SpeechCorpus(utterances, cache=self.cache)
 
     def _short_enough(self, split: str, utterances: UtteranceTable) -> UtteranceTable:
         """Return the utterances within `max_seconds`, and say what that leaves out."""
         fits = utterances.seconds <= self.max_seconds
         if not fits.all():
-            total, left = (float(lasts.sum()) / 3600 for lasts in (utterances.seconds, utterances.seconds[~fits]))
+            total, left = (float(seconds.sum()) / 3600 for seconds in (utterances.seconds, utterances.seconds[~fits]))
             rank_zero_info(
                 f"{split}: {(~fits).sum():,} of {len(fits):,} utterances, {left:.3g} of {total:.3g} hours, left out: "
                 f"longer than data.max_seconds, {self.max_seconds:g} s"
@@ -133,7 +134,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         return utterances.where(fits)
 
     def corpora(self) -> Mapping[str, SpeechCorpus]:
-        """Return what is heard in training and in validation, by split."""
+        """Return the corpora of training and of validation, by split."""
         self.setup()
         return self._corpora
 
@@ -182,7 +183,11 @@ class SpeechDataModule(L.LightningDataModule, ABC):
                 "release or number of processes): utterances of this epoch may be heard twice or not at all"
             )
         sampler.resume(self._resume["epoch"], self._resume["batches"])
-        rank_zero_info(_described(sampler))
+        unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
+        rank_zero_info(
+            f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "
+            f"{sampler.padding():.1%} of them padding (without length buckets {unbucketed:.1%})"
+        )
         return self._loader(self.train_split, self.recipe, sampler)
 
     def seconds_of_a_batch(self) -> float:
@@ -210,19 +215,10 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         )
 
 
-def _described(sampler: SecondsBatchSampler) -> str:
-    """Return a line on the batches of an epoch: what padding costs in the first, and would without buckets."""
-    unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
-    return (
-        f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "
-        f"{sampler.padding():.1%} of them padding (without length buckets {unbucketed:.1%})"
-    )
-
-
 class PreparedDataModule(SpeechDataModule):
-    """Training and validation batches of a manifest, or of what a selection keeps of it.
+    """Training and validation batches of a manifest, or of a selection of it.
 
-    Little more than the durations is kept in memory; lines are read when their utterances are heard.
+    Little more than the durations is kept in memory; lines are read when their utterances are.
     """
 
     def __init__(
@@ -238,10 +234,10 @@ class PreparedDataModule(SpeechDataModule):
 
         Args:
             recipe: makes a training item from an utterance.
-            manifest: as `python -m metis_lightning prepare` writes it, or in that format (`data.manifest.parse_row`);
-                it must be named.
+            manifest: as `python -m metis_lightning prepare` writes it, or in that format
+                (`data.manifest.records.parse_row`); it must be named.
             root: folder or URL that its paths are relative to; None is the manifest's folder.
-            selection: what is kept.
+            selection: of its utterances.
             leave_out: a test list made of the same corpus, such as EmiliaMix's, whose utterances are not trained on.
             kwargs: see `SpeechDataModule`.
         """
@@ -250,21 +246,20 @@ class PreparedDataModule(SpeechDataModule):
         self.leave_out = leave_out
 
     def utterances(self) -> UtteranceTable:
-        """Return what is kept, with speakers held out for validation if the corpus has no split for it.
+        """Return the selection, with speakers held out for validation if the corpus has no split for it.
 
         Raises:
-            UserError: if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is kept.
+            UserError: if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is left.
         """
         if self.manifest is None:
             raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")
-        listed = open_manifest(Path(self.manifest), self.corpus_root)
+        table = open_manifest(Path(self.manifest), self.corpus_root)
         if self.leave_out is not None:
-            listed = listed.where(~listed.is_named(_named(self.leave_out)))
-        kept = select(listed, self.selection)
-        if not len(kept):
+            trials = read_trials(self.leave_out)
+            table = table.where(
+                ~table.is_named({name for t in trials for name in (t.target, t.interferer, t.enrollment)})
+            )
+        selected = select(table, self.selection)
+        if not len(selected):
             raise UserError(f"{self.manifest}: nothing is left by {self.selection}; loosen it")
-        return hold_out(kept, self.val_split, self.selection.dev_hours)
-
-
-def _named(path: Path) -> frozenset[str]:
-    return frozenset(name for t in read_trials(path) for name in (t.target, t.interferer, t.enrollment))
+        return hold_out(selected, self.val_split, self.selection.dev_hours)

@@ -1,100 +1,69 @@
-"""Batches by total seconds: which items meet, on which process, and how they are padded."""
+"""Batches by total seconds: which items meet, in which order, and on which process."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.distributed
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
-from metis_lightning.data.batches.buckets import LOOSE, TIGHT, Buckets, brought_to, divisible_count, permutation
-from metis_lightning.data.recipes.recipe import SpeechItem, derived_generator
+from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
-from metis_lightning.types import SpeechBatch
 
 ItemKey = tuple[int, int]
 """(epoch, index). The epoch travels with the index because workers hold a copy of the dataset from before it."""
 
-# Items from which the padding without buckets is told.
+# Lengths within 8% share a bucket, so that padding costs 4% or so; where that makes less than two batches, as in small
+# corpora, lengths within a factor of 1.2 do, so that the neighbours of an item still vary.
+_TIGHT, _LOOSE = 1.08, 1.2
+
+# Items that are enough to estimate the padding without buckets, and the spread of the number of batches.
 _ENOUGH = 200_000
 
 
-def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
-    """Pad items with zeros at the end and stack them.
+class Buckets:
+    """Items grouped with others of similar length, and cut into batches.
 
-    Items with and without a source or a prompt may meet: see `has_source` and `prompt_lengths` of `SpeechBatch`.
+    Args:
+        lengths: of the items, in seconds.
+        batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
 
-    Raises:
-        ValueError: if some items have features and others have none, or a source differs in length.
+    Attributes:
+        count: how many batches there are.
     """
-    lengths = [item.wave.numel() for item in items]
-    if any(i.source is not None and i.source.shape != i.wave.shape for i in items):
-        raise ValueError("a source must have the shape of its wave")
-    features = _all_or_none([item.features for item in items], "features")
-    sources = _sources(items)
-    return SpeechBatch(
-        ids=tuple(item.id for item in items),
-        speakers=tuple(item.speaker for item in items),
-        texts=tuple(item.text for item in items),
-        wave=_waves(items),
-        lengths=torch.tensor(lengths, dtype=torch.int64),
-        source=sources,
-        prompt_lengths=_prompt_lengths(items),
-        applied=() if sources is None else tuple(item.applied for item in items),
-        languages=tuple(item.language for item in items),
-        scripts=tuple(item.script for item in items),
-        has_source=_has_source(items),
-        features=None if features is None else _stack(features),
-        feature_lengths=None if features is None else torch.tensor([len(frames) for frames in features]),
-        ssl_tokens=_stored([item.ssl_tokens for item in items]),
-        acoustic_tokens=_stored([item.acoustic_tokens for item in items]),
-    )
+
+    def __init__(self, lengths: np.ndarray, batch_seconds: float) -> None:
+        self.lengths, self.batch_seconds = lengths, batch_seconds
+        # By length, then by place in the corpus.
+        order = np.argsort(lengths, kind="stable")
+        ascending = lengths[order]
+        self._buckets: list[tuple[np.ndarray, int]] = []
+        start = 0
+        while start < len(order):
+            shortest = float(ascending[start])
+            tight, loose = np.searchsorted(ascending, [shortest * _TIGHT, shortest * _LOOSE], side="right").tolist()
+            stop = max(tight, min(start + 2 * _fitting(batch_seconds, shortest), loose))
+            most = _fitting(batch_seconds, float(ascending[stop - 1]))
+            self._buckets.append((order[start:stop], -(-(stop - start) // most)))
+            start = stop
+        self.count = sum(count for _, count in self._buckets)
+
+    def batches(self, generator: torch.Generator | None) -> list[np.ndarray]:
+        """Return the batches of each bucket, of equal size or one less; with a generator, of items in random order."""
+        batches = []
+        for bucket, count in self._buckets:
+            items = bucket if generator is None else bucket[torch.randperm(len(bucket), generator=generator).numpy()]
+            edges = [len(items) * i // count for i in range(count + 1)]
+            batches += [items[first:last] for first, last in zip(edges, edges[1:], strict=False)]
+        return batches
 
 
-def _waves(items: Sequence[SpeechItem]) -> Tensor:
-    """Return the waves, zeros after their ends; (B, 0) where tokens stand for them and no sound was read."""
-    stand_ins = (item.ssl_tokens is not None and item.wave.stride() == (0,) for item in items)
-    return torch.empty(len(items), 0) if all(stand_ins) else _stack([item.wave for item in items])
-
-
-def _stack(rows: Sequence[Tensor]) -> Tensor:
-    return pad_sequence(list(rows), batch_first=True)
-
-
-def _stored(tokens: Sequence[Tensor | None]) -> Tensor | None:
-    """Return tokens as int64 (B, T) or (B, T, Q), padded with zeros; None without."""
-    present = _all_or_none(tokens, "tokens")
-    return None if present is None else _stack(present).long()
-
-
-def _sources(items: Sequence[SpeechItem]) -> Tensor | None:
-    if all(item.source is None for item in items):
-        return None
-    return _stack([torch.zeros_like(i.wave) if i.source is None else i.source for i in items])
-
-
-def _has_source(items: Sequence[SpeechItem]) -> Tensor | None:
-    """Return which items have a source; None where all have one, or none has."""
-    present = torch.tensor([item.source is not None for item in items])
-    return None if present.all() or not present.any() else present
-
-
-def _prompt_lengths(items: Sequence[SpeechItem]) -> Tensor | None:
-    if all(item.prompt_length is None for item in items):
-        return None
-    return torch.tensor([-1 if i.prompt_length is None else i.prompt_length for i in items], dtype=torch.int64)
-
-
-def _all_or_none(frames: Sequence[Tensor | None], what: str) -> list[Tensor] | None:
-    present = [tensor for tensor in frames if tensor is not None]
-    if present and len(present) != len(frames):
-        raise ValueError(f"{len(present)} of {len(frames)} items of a batch have {what}; all or none must")
-    return present or None
+def _fitting(batch_seconds: float, longest: float) -> int:
+    # A rounding error must not cost a batch of ten items of a tenth its last one.
+    return max(1, int(batch_seconds / longest + 1e-6))
 
 
 class SecondsBatchSampler(Sampler[list[ItemKey]]):
@@ -124,14 +93,18 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         Raises:
             UserError: if there is no item.
         """
-        self._drawn = lengths if callable(lengths) else None
+        self._draw_lengths = lengths if callable(lengths) else None
         self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths, dtype=np.float64)
         if not len(self.lengths):
             raise UserError("no utterances to make batches from; check the data root, the split and max_seconds")
         self.batch_seconds, self.shuffle, self.seed = batch_seconds, shuffle, seed
-        self.epoch, self._begun, self._done = 0, 0, 0
+        self.epoch, self._first_epoch, self._done = 0, 0, 0
         self._planned = (0, Buckets(self.lengths, batch_seconds))
-        counts = [self._planned[1].count, *(Buckets(other, batch_seconds).count for other in self._other_epochs())]
+        counts = [self._planned[1].count]
+        if self._draw_lengths is not None and shuffle:
+            # Of a large corpus few epochs are looked at: their counts vary less.
+            epochs = range(1, min(8, 2 + _ENOUGH // len(self.lengths)))
+            counts += [Buckets(self._draw_lengths(epoch), batch_seconds).count for epoch in epochs]
         # As many as any of these epochs has, and their range more: no other epoch is likely to need as many.
         self._most = 2 * max(counts) - min(counts)
 
@@ -142,25 +115,26 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws; not one before `resume`'s, and only with `shuffle`."""
-        self.epoch = max(epoch, self._begun) if self.shuffle else 0
+        self.epoch = max(epoch, self._first_epoch) if self.shuffle else 0
 
     def resume(self, epoch: int, batches: int) -> None:
         """Go on in `epoch` after its first `batches` batches on this process; `len` stays that of a whole epoch.
 
         The batches that are done are not drawn, only left out: this takes as long as the start of any epoch.
         """
-        self._begun, self._done = epoch, batches
+        self._first_epoch, self._done = epoch, batches
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Return the number of batches on this process."""
-        return self._count() // process_world_size()
+        return self._count() // process_rank_and_count()[1]
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
         """Yield this process's batches as (epoch, index) pairs."""
         epoch = self.epoch
-        done = self._done if self.shuffle and epoch == self._begun else 0
-        for batch in self._epoch_batches()[process_rank() :: process_world_size()][done:]:
+        done = self._done if self.shuffle and epoch == self._first_epoch else 0
+        rank, processes = process_rank_and_count()
+        for batch in self._epoch_batches()[rank::processes][done:]:
             yield [(epoch, index) for index in batch.tolist()]
 
     def padding(self) -> float:
@@ -175,58 +149,74 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the batches follow from, the number of processes included."""
-        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{process_world_size()}|{TIGHT}|{LOOSE}"
+        processes = process_rank_and_count()[1]
+        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{processes}|{_TIGHT}|{_LOOSE}"
         return hashlib.sha256(self.lengths.tobytes() + settings.encode()).hexdigest()[:16]
-
-    def _other_epochs(self) -> Iterator[np.ndarray]:
-        """Yield the lengths of some further epochs, if they differ; of few for a large corpus, which varies less."""
-        if self._drawn is not None and self.shuffle:
-            epochs = min(8, 2 + _ENOUGH // len(self.lengths))
-            yield from (self._drawn(epoch) for epoch in range(1, epochs))
 
     def _buckets(self) -> Buckets:
         """Return the buckets of this epoch."""
-        if self._drawn is not None and self._planned[0] != self.epoch:
-            self._planned = (self.epoch, Buckets(self._drawn(self.epoch), self.batch_seconds))
+        if self._draw_lengths is not None and self._planned[0] != self.epoch:
+            self._planned = (self.epoch, Buckets(self._draw_lengths(self.epoch), self.batch_seconds))
         return self._planned[1]
 
     def _count(self) -> int:
-        """Return the number of batches of all processes, in every epoch."""
-        return divisible_count(self._most, len(self.lengths), process_world_size())
+        """Return the number of batches of all processes, in every epoch: a multiple of the number of processes."""
+        items, processes = len(self.lengths), process_rank_and_count()[1]
+        if items < processes:
+            raise UserError(f"{items} utterances cannot be shared by {processes} processes; use fewer devices")
+        rounded_up = -(-self._most // processes) * processes
+        return rounded_up if rounded_up <= items else min(self._most, items) // processes * processes
 
     def _epoch_batches(self) -> list[np.ndarray]:
-        """Return the batches of all processes, in order, their count a multiple of the number of processes."""
+        """Return the batches of all processes, in order."""
         generator = derived_generator("batches", self.seed, self.epoch)
         buckets, count = self._buckets(), self._count()
-        while self._drawn is not None and buckets.count > count < len(self.lengths):
+        while self._draw_lengths is not None and buckets.count > count < len(self.lengths):
             # An epoch that drew more than was to be expected has batches that are longer by as much, all of them.
             buckets = Buckets(buckets.lengths, 1.01 * buckets.batch_seconds)
-        batches = brought_to(count, buckets.batches(generator if self.shuffle else None), buckets.lengths)
-        return [batches[i] for i in permutation(len(batches), generator)] if self.shuffle else batches
+        batches = buckets.batches(generator if self.shuffle else None)
+        while len(batches) < count:
+            largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+            half = len(batches[largest]) // 2
+            batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
+        while len(batches) > count:
+            batches.sort(key=lambda batch: len(batch) * float(buckets.lengths[batch].max()))
+            batches[:2] = [np.concatenate(batches[:2])]
+        if not self.shuffle:
+            return batches
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def fill_batches(lengths: Iterable[float], batch_seconds: float) -> Iterator[list[int]]:
+    """Yield the numbers of successive items as batches: the longest times their count stays within `batch_seconds`.
+
+    A longer item is alone. Sorted lengths make little padding.
+
+    >>> list(fill_batches([1.0, 2.0, 4.0], 5.0))
+    [[0, 1], [2]]
+    """
+    batch, longest = list[int](), 0.0
+    for number, length in enumerate(lengths):
+        if batch and max(longest, length) * (len(batch) + 1) > batch_seconds:
+            yield batch
+            batch, longest = [], 0.0
+        batch.append(number)
+        longest = max(longest, length)
+    if batch:
+        yield batch
 
 
 def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds: float, seed: int = 0) -> float:
     """Return the share of padding if batches of the same seconds were filled in random order: what buckets save."""
-    order = permutation(len(lengths), derived_generator("unbucketed", seed))[:_ENOUGH]
-    drawn = np.asarray(lengths, dtype=np.float64)[order]
-    padded, longest, count = 0.0, 0.0, 0
-    for length in drawn.tolist():
-        if count and max(longest, length) * (count + 1) > batch_seconds:
-            padded, longest, count = padded + longest * count, 0.0, 0
-        longest, count = max(longest, length), count + 1
-    return float(1 - drawn.sum() / (padded + longest * count))
+    order = torch.randperm(len(lengths), generator=derived_generator("unbucketed", seed)).numpy()[:_ENOUGH]
+    sample = np.asarray(lengths, dtype=np.float64)[order]
+    padded = sum(len(batch) * sample[batch].max() for batch in fill_batches(sample.tolist(), batch_seconds))
+    return float(1 - sample.sum() / padded)
 
 
-def process_rank() -> int:
-    """Return this process's rank among those that train together, 0 if it is alone."""
-    return torch.distributed.get_rank() if _distributed() else 0
-
-
-def process_world_size() -> int:
-    """Return how many processes train together."""
-    return torch.distributed.get_world_size() if _distributed() else 1
-
-
-def _distributed() -> bool:
-    # Asked at each use: the process group exists only after Lightning has started, later than this sampler.
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def process_rank_and_count() -> tuple[int, int]:
+    """Return this process's rank among those that work together, and their number; (0, 1) if it is alone."""
+    # Asked at each use: the process group exists only after Lightning has started, later than a sampler.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,4 +1,4 @@
-"""Training items from a token store: what an item's wave is made of says which tokens it has.
+"""Training items from a token store: their tokens are cut and joined as their wave is.
 
 Shape letters: T token frames (50 a second), Q quantizers.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.recipe import Recipe, Segment, SpeechItem
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem
 from metis_lightning.data.token_store.store import ACOUSTIC, SSL, TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.types import HOP
@@ -60,24 +61,26 @@ class StoredTokens:
                 f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "
                 "tokens fit it; leave data.tokens out to train on audio"
             )
-        cut = {kind: self._joined(corpus, item.pieces, store) for kind, store in self.stores.items()}
-        return replace(item, ssl_tokens=cut.get(SSL), acoustic_tokens=cut.get(ACOUSTIC))
+        tokens = {}
+        for kind, store in self.stores.items():
+            recorded = [store.read(corpus.utterances[p.index], partial(corpus.samples, p.index)) for p in item.pieces]
+            parts = [_cut(values, piece) for values, piece in zip(recorded, item.pieces, strict=True)]
+            # Stored in fewer bits than an embedding takes.
+            tokens[kind] = torch.cat(parts).long()
+        return replace(item, ssl_tokens=tokens.get(SSL), acoustic_tokens=tokens.get(ACOUSTIC))
 
-    def _joined(self, corpus: SpeechCorpus, pieces: tuple[Segment, ...], store: TokenStore) -> Tensor:
-        return torch.cat([self._cut(corpus, piece, store) for piece in pieces])
 
-    def _cut(self, corpus: SpeechCorpus, piece: Segment, store: TokenStore) -> Tensor:
-        """Return the frames of a piece (T, …), one for each of its hops.
+def _cut(values: Tensor, piece: Segment) -> Tensor:
+    """Return the frames of a piece (T, …) of a recording's, one for each of its hops.
 
-        The last hops of a recording have no SSL frame of their own: the window would reach past the end. Inside a wave
-        that goes on, after a prompt, they repeat the frame before.
-        """
-        values = store.read(corpus.utterances[piece.index], lambda: corpus.samples(piece.index))
-        start, count = round(piece.start / HOP), piece.samples // HOP
-        found = values[start : start + count]
-        if not len(found):
-            found = values[-1:] if len(values) else values.new_zeros((1, *values.shape[1:]))
-        return torch.cat([found, found[-1:].expand(max(0, count - len(found)), *found.shape[1:])])[:count]
+    The last hops of a recording have no SSL frame of their own: the window would reach past the end. Inside a wave
+    that goes on, after a prompt, they repeat the frame before.
+    """
+    start, count = round(piece.start / HOP), piece.samples // HOP
+    frames = values[start : start + count]
+    if not len(frames):
+        frames = values[-1:] if len(values) else values.new_zeros((1, *values.shape[1:]))
+    return torch.cat([frames, frames[-1:].expand(max(0, count - len(frames)), *frames.shape[1:])])[:count]
 
 
 class LengthOnlyCorpus(SpeechCorpus):
@@ -91,8 +94,3 @@ class LengthOnlyCorpus(SpeechCorpus):
     def wave(self, index: int) -> Tensor:
         """Return silence (S,) of the utterance's length, which takes no memory; audio is not read."""
         return torch.zeros(1).expand(self._stored.num_samples(self, index))
-
-
-def corpus_for(recipe: Recipe, corpus: SpeechCorpus, stored: StoredTokens | None) -> SpeechCorpus:
-    """Return the corpus that a recipe is given: one that reads no audio where tokens are all that it takes of it."""
-    return corpus if stored is None or recipe.needs_audio else LengthOnlyCorpus(corpus, stored)

@@ -1,6 +1,10 @@
-"""Files of the token store: arrays of many recordings in one safetensors file, with what tells whose they are.
+"""The token store: SSL tokens, acoustic tokens and SSL features of a corpus, computed once and read in training.
 
-A shard holds one kind of array (SSL tokens, acoustic tokens or SSL features) of one tokenizer:
+    ROOT/ssl-3f0c…/5b1e….safetensors      one folder for each kind and fingerprint of what makes it
+
+So tokens of a changed tokenizer lie in another folder, and each array is found by the audio that it was made of: its
+utterance's id and stamp (size and time of change of the file), or, where the stamp is another, the hash of the audio.
+A shard is one file, written whole under the hash of its content, with the arrays of many recordings:
 
     values   (sum of T, …)   the arrays one after another
     offsets  (N + 1,) int64  where each of them begins and ends
@@ -9,21 +13,14 @@ A shard holds one kind of array (SSL tokens, acoustic tokens or SSL features) of
     audio    (N, 32) uint8   SHA-256 of the audio itself, see `audio_hash`
     samples  (N,) int64      samples of the audio at 24 kHz
 
-and in its header the kind and the tokenizer's fingerprint. It is written whole, under the hash of its content.
-
-The token store: SSL tokens, acoustic tokens and SSL features of a corpus, computed once and read in training.
-
-    ROOT/ssl-3f0c…/5b1e….safetensors      one folder for each kind and fingerprint of what makes it
-
-So tokens of a changed tokenizer lie in another folder, and each array is found by the audio that it was made of: its
-utterance's id and stamp (size and time of change of the file), or, where the stamp is another, the hash of the audio.
+and in its header the kind and the tokenizer's fingerprint.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,29 +36,29 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
 from metis_lightning.types import Utterance
 
-FORMAT = "1"
-SUFFIX = ".safetensors"
+SSL, ACOUSTIC, FEATURES = KINDS = ("ssl", "acoustic", "features")
+
+_FORMAT = "1"
+_SUFFIX = ".safetensors"
+
+# Shards that are open at a time in a process; each is mapped into memory, not read.
+_MOST_OPEN = 128
+
+# One array in memory: where it lies (shard, first frame, frames, row) and whose it is.
+_ROW = np.dtype(
+    [(column, "i8") for column in ("name", "stamp", "samples", "start")]
+    + [(column, "i4") for column in ("frames", "shard", "row")]
+)
 
 
 @dataclass(frozen=True)
-class Recording:
-    """Which audio an array belongs to: the columns of a shard."""
+class AudioKey:
+    """Which audio an array belongs to; the fields are columns of a shard."""
 
     name: int
     stamp: int
     audio: bytes
     samples: int
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """What a shard holds, without its values; the columns are those of the module's text."""
-
-    offsets: Tensor
-    names: Tensor
-    stamps: Tensor
-    audio: Tensor
-    samples: Tensor
 
 
 def stamp_of(utterance: Utterance) -> int:
@@ -88,12 +85,12 @@ class ShardWriter:
     def __init__(self, folder: Path, kind: str, fingerprint: str, size: int) -> None:
         """Name the folder of the shards, what they hold and which tokenizer made it."""
         self.folder, self.size = folder, size
-        self._header = {"format": FORMAT, "kind": kind, "fingerprint": fingerprint}
-        self._rows: list[tuple[Recording, Tensor]] = []
+        self._header = _header(kind, fingerprint)
+        self._rows: list[tuple[AudioKey, Tensor]] = []
 
-    def add(self, recording: Recording, values: Tensor) -> None:
+    def add(self, key: AudioKey, values: Tensor) -> None:
         """Take the array (T, …) of a recording; it is on disk after `size` of them, or `flush`."""
-        self._rows.append((recording, values.cpu().contiguous()))
+        self._rows.append((key, values.cpu().contiguous()))
         if len(self._rows) >= self.size:
             self.flush()
 
@@ -101,80 +98,45 @@ class ShardWriter:
         """Write what was collected, if anything."""
         if not self._rows:
             return
-        content = save(_tensors(self._rows), self._header)
-        with atomic_path(self.folder / f"{hashlib.sha256(content).hexdigest()[:16]}{SUFFIX}") as temporary:
+        keys, values = zip(*self._rows, strict=True)
+        columns = {
+            "values": torch.cat(values),
+            "offsets": torch.tensor([0, *map(len, values)]).cumsum(0),
+            "names": torch.tensor([key.name for key in keys]),
+            "stamps": torch.tensor([key.stamp for key in keys]),
+            "audio": torch.tensor([list(key.audio) for key in keys], dtype=torch.uint8),
+            "samples": torch.tensor([key.samples for key in keys]),
+        }
+        content = save(columns, self._header)
+        with atomic_path(self.folder / f"{hashlib.sha256(content).hexdigest()[:16]}{_SUFFIX}") as temporary:
             temporary.write_bytes(content)
         self._rows = []
 
 
-def _tensors(rows: Sequence[tuple[Recording, Tensor]]) -> dict[str, Tensor]:
-    recordings, values = [recording for recording, _ in rows], [values for _, values in rows]
-    lengths = torch.tensor([0, *map(len, values)])
-    return {
-        "values": torch.cat(values),
-        "offsets": lengths.cumsum(0),
-        "names": torch.tensor([recording.name for recording in recordings]),
-        "stamps": torch.tensor([recording.stamp for recording in recordings]),
-        "audio": torch.tensor([list(recording.audio) for recording in recordings], dtype=torch.uint8),
-        "samples": torch.tensor([recording.samples for recording in recordings]),
-    }
-
-
-def read_index(path: Path, kind: str, fingerprint: str) -> ShardIndex:
-    """Return what a shard holds.
-
-    Raises:
-        UserError: if the file is no shard, or holds another kind or another tokenizer's.
-    """
-    try:
-        with safe_open(path, "pt") as shard:
-            header = shard.metadata() or {}
-            columns = {name: shard.get_tensor(name) for name in ("offsets", "names", "stamps", "audio", "samples")}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a shard of a token store ({error}); remove it and prepare again") from error
-    expected = {"format": FORMAT, "kind": kind, "fingerprint": fingerprint}
-    if header != expected:
-        raise UserError(f"{path}: holds {header}, this folder is for {expected}; remove it and prepare again")
-    return ShardIndex(**columns)
-
-
-SSL, ACOUSTIC, FEATURES = KINDS = ("ssl", "acoustic", "features")
-
-# Shards that are open at a time in a process; each is mapped into memory, not read.
-_OPEN = 128
-
-_WIDE, _NARROW = ("name", "stamp", "samples", "start"), ("frames", "shard", "row")
-_ROW = np.dtype([(column, "i8") for column in _WIDE] + [(column, "i4") for column in _NARROW])
-
-
-def store_folder(root: Path, kind: str, fingerprint: str) -> Path:
-    """Return where the arrays of a kind lie that the tokenizer of a fingerprint makes."""
-    return Path(root) / f"{kind}-{fingerprint[:16]}"
+def _header(kind: str, fingerprint: str) -> dict[str, str]:
+    return {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint}
 
 
 class TokenStore:
-    """The arrays of one kind and one tokenizer. In memory are 44 bytes a recording; values are read from disk."""
+    """The arrays of one kind and one tokenizer. In memory are 44 bytes a recording; values are read from disk.
+
+    A folder that is not there is an empty store.
+    """
 
     def __init__(self, root: Path, kind: str, fingerprint: str) -> None:
-        """Read the index of every shard; a folder that is not there is an empty store.
+        """Read the index of every shard.
 
         Raises:
             UserError: if a file is damaged or was made by another tokenizer.
         """
-        self.folder = store_folder(root, kind, fingerprint)
-        self.shards = sorted(self.folder.glob(f"[!.]*{SUFFIX}"))
+        self.folder = Path(root) / f"{kind}-{fingerprint[:16]}"
+        self.shards = sorted(self.folder.glob(f"[!.]*{_SUFFIX}"))
         parts = [np.empty(0, dtype=_ROW)]
-        for number, path in enumerate(self.shards):
-            index = read_index(path, kind, fingerprint)
-            part = np.empty(len(index.names), dtype=_ROW)
-            part["name"], part["stamp"], part["samples"] = index.names, index.stamps, index.samples
-            part["start"], part["frames"] = index.offsets[:-1], index.offsets.diff()
-            part["shard"], part["row"] = number, np.arange(len(part))
-            parts.append(part)
+        parts += [_read_rows(path, number, _header(kind, fingerprint)) for number, path in enumerate(self.shards)]
         rows = np.concatenate(parts)
         self._rows = rows[np.argsort(rows["name"], kind="stable")]
         self._names = np.ascontiguousarray(self._rows["name"])
-        self._recognised: dict[str, int] = {}
+        self._rows_by_audio: dict[str, int] = {}
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __len__(self) -> int:
@@ -188,14 +150,13 @@ class TokenStore:
     def holds(self, utterance: Utterance) -> bool:
         """Tell whether there is an array of an utterance's audio as its file is now, by its stamp alone."""
         try:
-            stamp = stamp_of(utterance)
+            return self.find(digest64(utterance.id), stamp_of(utterance)) is not None
         except FileNotFoundError:
             return False
-        return self._row_of(digest64(utterance.id), stamp) is not None
 
-    def knows(self, recording: Recording) -> bool:
-        """Tell whether there is an array of a recording."""
-        return self._row_of(recording.name, recording.stamp) is not None
+    def find(self, name: int, stamp: int) -> int | None:
+        """Return the row of an array by the hash of its utterance's id and its stamp; None if there is none."""
+        return next((row for row in self._rows_named(name) if self._rows["stamp"][row] == stamp), None)
 
     def check(self, names: np.ndarray) -> None:
         """Refuse a corpus of which some utterances were never prepared, given the hashes of their ids (N,).
@@ -204,17 +165,17 @@ class TokenStore:
             UserError: with how many.
         """
         places = np.searchsorted(self._names, names)
-        known = places < len(self._names)
-        known[known] = self._names[places[known]] == names[known]
-        if not known.all():
+        is_stored = places < len(self._names)
+        is_stored[is_stored] = self._names[places[is_stored]] == names[is_stored]
+        if not is_stored.all():
             raise UserError(
-                f"{self.folder}: it lacks {(~known).sum()} of {len(names)} utterances; run `prepare tokens` with this "
-                "config, whose tokenizer is the one that this folder is named after"
+                f"{self.folder}: it lacks {(~is_stored).sum()} of {len(names)} utterances; run `prepare tokens` with "
+                "this config, whose tokenizer is the one that this folder is named after"
             )
 
     def samples(self, utterance: Utterance, audio: Callable[[], Tensor]) -> int:
         """Return how many samples at 24 kHz an utterance has, as `read` finds it."""
-        return int(self._rows["samples"][self._find(utterance, audio)])
+        return int(self._rows["samples"][self._row(utterance, audio)])
 
     def read(self, utterance: Utterance, audio: Callable[[], Tensor]) -> Tensor:
         """Return the array (T, …) of an utterance.
@@ -226,50 +187,61 @@ class TokenStore:
         Raises:
             UserError: if there is none of this audio.
         """
-        found = self._rows[self._find(utterance, audio)]
-        start, shard = int(found["start"]), self._shard(int(found["shard"]))
-        return shard.get_slice("values")[start : start + int(found["frames"])]
+        row = self._rows[self._row(utterance, audio)]
+        start, shard = int(row["start"]), self._shard(int(row["shard"]))
+        return shard.get_slice("values")[start : start + int(row["frames"])]
 
-    def _find(self, utterance: Utterance, audio: Callable[[], Tensor]) -> int:
+    def _row(self, utterance: Utterance, audio: Callable[[], Tensor]) -> int:
         name = digest64(utterance.id)
-        candidates = self._candidates(name)
+        candidates = self._rows_named(name)
         try:
-            row = self._row_of(name, stamp_of(utterance))
+            row = self.find(name, stamp_of(utterance))
         except FileNotFoundError:
             # Tokens without their audio, as on a machine that only trains: nothing there contradicts them.
             if len(candidates) == 1:
                 return candidates[0]
-            raise self._lacks(utterance, f"{len(candidates)} arrays of this id, and no audio to tell which") from None
-        if row is not None:
-            return row
-        if utterance.id not in self._recognised:
-            self._recognised[utterance.id] = self._by_audio(utterance, candidates, audio)
-        return self._recognised[utterance.id]
-
-    def _by_audio(self, utterance: Utterance, candidates: range, audio: Callable[[], Tensor]) -> int:
-        wanted = audio_hash(audio()) if candidates else b""
-        for row in candidates:
-            if self._audio_hash(self._rows[row]) == wanted:
+            reason = f"{len(candidates)} arrays of this id, and no audio to tell which"
+        else:
+            row = self._rows_by_audio.get(utterance.id) if row is None else row
+            if row is None and candidates:
+                # A copied or touched file has another stamp; whether its sound is the same only its hash can tell.
+                expected = audio_hash(audio())
+                row = next((row for row in candidates if self._audio_hash(row) == expected), None)
+                if row is not None:
+                    self._rows_by_audio[utterance.id] = row
+            if row is not None:
                 return row
-        raise self._lacks(utterance, "its audio has changed" if candidates else "it was never prepared")
+            reason = "its audio has changed" if candidates else "it was never prepared"
+        raise UserError(f"{self.folder}: no tokens of utterance {utterance.id!r}: {reason}; run `prepare tokens` again")
 
-    def _audio_hash(self, found: np.void) -> bytes:
-        row = int(found["row"])
-        return bytes(self._shard(int(found["shard"])).get_slice("audio")[row : row + 1].numpy().tobytes())
+    def _audio_hash(self, row: int) -> bytes:
+        number, shard = int(self._rows["row"][row]), self._shard(int(self._rows["shard"][row]))
+        return bytes(shard.get_slice("audio")[number : number + 1].numpy().tobytes())
 
-    def _candidates(self, name: int) -> range:
+    def _rows_named(self, name: int) -> range:
         return range(int(np.searchsorted(self._names, name)), int(np.searchsorted(self._names, name, side="right")))
-
-    def _row_of(self, name: int, stamp: int) -> int | None:
-        return next((row for row in self._candidates(name) if self._rows["stamp"][row] == stamp), None)
-
-    def _lacks(self, utterance: Utterance, why: str) -> UserError:
-        return UserError(f"{self.folder}: no tokens of utterance {utterance.id!r}: {why}; run `prepare tokens` again")
 
     def _shard(self, number: int) -> Any:  # noqa: ANN401  safetensors has no type for it
         if number not in self._open:
             self._open[number] = safe_open(self.shards[number], "pt")
-            if len(self._open) > _OPEN:
+            if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
+
+
+def _read_rows(path: Path, number: int, expected: dict[str, str]) -> np.ndarray:
+    """Return the rows (N,) of a shard, the one of a number, whose header must be as expected."""
+    try:
+        with safe_open(path, "pt") as shard:
+            header = shard.metadata() or {}
+            columns = {name: shard.get_tensor(name) for name in ("offsets", "names", "stamps", "samples")}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a shard of a token store ({error}); remove it and prepare again") from error
+    if header != expected:
+        raise UserError(f"{path}: holds {header}, this folder is for {expected}; remove it and prepare again")
+    rows = np.empty(len(columns["names"]), dtype=_ROW)
+    rows["name"], rows["stamp"], rows["samples"] = columns["names"], columns["stamps"], columns["samples"]
+    rows["start"], rows["frames"] = columns["offsets"][:-1], columns["offsets"].diff()
+    rows["shard"], rows["row"] = number, np.arange(len(rows))
+    return rows
