@@ -12,12 +12,11 @@ from pathlib import Path
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS
-from metis_lightning.evaluate.results.report import margin_gain
+from metis_lightning.evaluate.results.report import margin_column, margin_gain
 from metis_lightning.evaluate.results.runs import Result, read_results
-from metis_lightning.evaluate.tables.benchmarks import Ours
-from metis_lightning.evaluate.tables.formats import cell_text, grid
-from metis_lightning.evaluate.tables.layout import Cell, Notes
-from metis_lightning.evaluate.tables.result_sections import our_groups, our_sections
+from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
+from metis_lightning.evaluate.tables.layout import Cell, Notes, grid, markdown_cell
+from metis_lightning.evaluate.tables.result_sections import group_results, result_sections
 
 PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
 COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
@@ -48,13 +47,14 @@ def numbers_of(run: Path) -> str:
     if not (run / "summary.json").is_file():
         raise UserError(f"{run}: no finished run; `make numbers` makes it")
     results = read_results(run)
-    ours = Ours(results[0].task, first=CONTROLS, baseline="input")
-    sections = our_sections(our_groups(results, ours, "input"), Notes())
-    names = [cell_text(cell) for cell in sections[0].column_names]
+    ours = ResultsSpec(results[0].task, first=CONTROLS, baseline="input")
+    sections = result_sections(group_results(results, ours, "input"), Notes())
+    names = [markdown_cell(cell) for cell in sections[0].column_names]
     chosen = [index for wanted in COLUMNS for index, name in enumerate(names) if name.startswith(wanted)]
+    test_sets = sorted({result.test_set for result in results})
     rows = [
         [test_set, line.labels[0].text, line.labels[2].text, *(_cell(line.cells[index]) for index in chosen)]
-        for test_set, section in zip(_test_sets(results), sections, strict=True)
+        for test_set, section in zip(test_sets, sections, strict=True)
         for line in section.lines
     ]
     table = grid(["test set", "system", "n", *(names[index] for index in chosen)], rows, 2)
@@ -63,21 +63,20 @@ def numbers_of(run: Path) -> str:
 
 def _cell(cell: Cell) -> str:
     """Return a cell without references to notes, which stand under the full table."""
-    return re.sub(r"\[\^\d+\]", "", cell_text(cell))
-
-
-def _test_sets(results: list[Result]) -> list[str]:
-    return sorted({result.test_set for result in results})
+    return re.sub(r"\[\^\d+\]", "", markdown_cell(cell))
 
 
 def _gains(results: list[Result]) -> list[str]:
     """Return how far each system is from the mixture, on each test set."""
-    systems = sorted({result.system for result in results} - set(CONTROLS))
-    return [
-        margin_gain([row for result in results if result.test_set == test_set for row in result.rows], system)
-        for test_set in _test_sets(results)
-        for system in systems
-    ]
+    column = margin_column(summary.column for result in results for summary in result.metrics.values())
+    if column is None:
+        return []
+    lines = []
+    for test_set in sorted({result.test_set for result in results}):
+        rows = [row for result in results if result.test_set == test_set for row in result.rows]
+        systems = sorted({row.system for row in rows} - set(CONTROLS))
+        lines += [margin_gain(rows, system, column) for system in systems]
+    return lines
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.run.processes import in_processes
+from metis_lightning.evaluate.run.launch import run_in_processes
 from orphans import descendants, wait_for_end
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
@@ -43,7 +43,7 @@ class BlockingScan(CorpusScan):
 
 
 PARENTS = {
-    "ranks of evaluate": "from metis_lightning.evaluate.run.processes import in_processes; in_processes(block, 2)",
+    "ranks of evaluate": "from metis_lightning.evaluate.run.launch import run_in_processes; run_in_processes(block, 2)",
     "scanning processes": "from metis_lightning.data.manifest.build import BuildOptions, build_manifest; "
     "build_manifest(BlockingScan(), BuildOptions(Path('m.jsonl'), workers=2))",
     "scoring processes": "from metis_lightning.metrics.pool import ScoringPool, SuiteOptions; "
@@ -113,7 +113,7 @@ def fail_or_block(rank: int) -> None:
 @pytest.mark.timeout(120)
 def test_the_first_error_of_a_rank_is_raised_at_once() -> None:
     with pytest.raises(UserError, match="the second is wrong"):
-        in_processes(fail_or_block, 2)
+        run_in_processes(fail_or_block, 2)
 
 
 def divide(rank: int) -> None:
@@ -123,8 +123,8 @@ def divide(rank: int) -> None:
 @pytest.mark.timeout(120)
 def test_a_bug_of_a_rank_comes_with_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        in_processes(divide, 2)
-    assert "in process 1" in caught.value.__notes__[0] and "in divide" in caught.value.__notes__[0]
+        run_in_processes(divide, 2)
+    assert caught.value.__notes__ == ["in process 1"] and "in divide" in str(caught.value.__cause__)
 
 
 def die(rank: int) -> None:
@@ -136,4 +136,4 @@ def die(rank: int) -> None:
 @pytest.mark.timeout(120)
 def test_a_rank_that_was_killed_is_one_line() -> None:
     with pytest.raises(UserError, match="one of the processes was killed .*what was scored is kept"):
-        in_processes(die, 2)
+        run_in_processes(die, 2)

@@ -14,15 +14,14 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import ResultRow, read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from orphans import descendants, wait_for_end
 from quick_pool import QuickPool
 
-Outcome = tuple[list[dict[str, Any]], dict[str, bytes], set[str]]
+Outcome = tuple[list[ResultRow], dict[str, bytes], set[str]]
 
 
 def _context() -> ForkServerContext:
@@ -62,7 +61,7 @@ def kill(options: EvaluateOptions, after: float) -> None:
 
 def outcome(folder: Path) -> Outcome:
     """Return what a run left: rows without what a clock says of them, the audio, and the names beside."""
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in read_rows(folder)]
+    rows = [replace(row, seconds=None) for row in read_rows(folder)]
     waves = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
     return rows, waves, {path.name for path in folder.iterdir()}
 

@@ -15,11 +15,11 @@ from metis_lightning.data.corpora.emilia import EmiliaScan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import Output
 from metis_lightning.evaluate.run.plan import make_plan
-from metis_lightning.evaluate.run.rows import utterance_of
+from metis_lightning.evaluate.run.shard import scoring_item
 from metis_lightning.pipeline import Metis
 from quick_pool import QuickPool
 
@@ -62,7 +62,7 @@ def test_speech_from_text_is_as_long_as_asked(length: str, make_options: MakeOpt
         "--system", "target", str(every_task),
     )  # fmt: skip
     run_evaluate(options, QuickPool)
-    recorded, spoken = (row["n_samples"] for row in read_rows(options.out))
+    recorded, spoken = (row.n_samples for row in read_rows(options.out))
     # Speech is made in frames of 20 ms.
     assert (abs(recorded - spoken) <= 480) == (length == "reference")
     settings = json.loads((options.out / "protocol.json").read_text())["systems"]["every"]["settings"]
@@ -89,8 +89,8 @@ def test_emiliamix_hands_the_target_over_for_its_text(text: str, make_options: M
     plan = make_plan(options, "cpu")
     job = next(plan.jobs_of(plan.systems[0]))
     item = job.item()
-    scored = utterance_of("tse", job, item, Output(item.mixture))
+    scored = scoring_item("tse", job, item, Output(item.mixture))
     assert (scored.text_recording is not None) == (text == "asr")
     if text == "asr":
         assert torch.equal(torch.as_tensor(scored.text_recording), item.target)
-    assert plan.protocol({})["test_sets"]["emiliamix"]["text"] == text
+    assert plan.protocol({}).content["test_sets"]["emiliamix"]["text"] == text

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.compare.clips import hear
+from metis_lightning.evaluate.compare.clips import read_clips
 from metis_lightning.evaluate.compare.main import run_compare
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import folder_names
@@ -106,7 +106,7 @@ def test_the_worst_come_first_and_limit_keeps_them(results: Path) -> None:
 
 def test_a_page_does_not_grow_beyond_its_room(results: Path) -> None:
     comparison = read_comparison(results, "tse", SYSTEMS)
-    heard = [hear(u, SYSTEMS, lambda path: read_audio(path, 24_000)) for u in comparison.utterances]
+    heard = [read_clips(u, SYSTEMS, lambda path: read_audio(path, 24_000)) for u in comparison.utterances]
 
     def filled(room: int) -> tuple[int, str]:
         page = ComparePage(comparison, "NISQA", "nano", total=4, max_bytes=room)
@@ -125,7 +125,7 @@ def test_a_page_does_not_grow_beyond_its_room(results: Path) -> None:
 
 def test_a_long_recording_is_cut(results: Path) -> None:
     comparison = read_comparison(results, "tse", SYSTEMS)
-    heard = hear(comparison.utterances[0], SYSTEMS, lambda _: torch.zeros(24_000 * 31))
+    heard = read_clips(comparison.utterances[0], SYSTEMS, lambda _: torch.zeros(24_000 * 31))
     clip = heard.clips["nano"]
     assert (len(clip.wave), clip.is_cut, clip.mel.shape) == (24_000 * 30, True, (80, 3001))
 

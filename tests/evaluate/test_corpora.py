@@ -11,7 +11,7 @@ from fake_corpora import dns, librimix, librimix_storage
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.test_sets import find_test_sets
 from quick_pool import QuickPool
@@ -26,13 +26,13 @@ def test_the_dns_challenge_is_enhanced(make_options: MakeOptions, tmp_path: Path
     run_evaluate(run, QuickPool)
     rows = read_rows(run.out)
     sets = ("no_reverb", "with_reverb", "real_recordings", "blind_noreverb", "blind_reverb", "blind_realrec")
-    assert {row["test_set"] for row in rows} == set(sets)
+    assert {row.test_set for row in rows} == set(sets)
     # Recordings have no clean side, so that the control `target` does not exist there and nothing else failed for it.
-    assert {row["test_set"] for row in rows if row["system"] == "target"} == set(sets[:2])
-    (perfect,) = {row["metrics"]["MSE"] for row in rows if row["system"] == "target"}
+    assert {row.test_set for row in rows if row.system == "target"} == set(sets[:2])
+    (perfect,) = {row.metrics["MSE"] for row in rows if row.system == "target"}
     assert perfect == 0
-    noisy = [row for row in rows if row["system"] == "input" and row["test_set"] in sets[:2]]
-    assert all(row["metrics"]["MSE"] > 0 for row in noisy)
+    noisy = [row for row in rows if row.system == "input" and row.test_set in sets[:2]]
+    assert all(row.metrics["MSE"] > 0 for row in noisy)
 
 
 def test_librimix_by_its_manifest(make_options: MakeOptions, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_librimix_by_its_manifest(make_options: MakeOptions, tmp_path: Path) -> 
     run_evaluate(run, QuickPool)
     rows = read_rows(run.out)
     assert len(rows) == 16
-    assert {row["test_set"] for row in rows} == {"librimix-test"}
+    assert {row.test_set for row in rows} == {"librimix-test"}
 
 
 def test_wrong_data_options_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from metis_lightning.cli.command import CommandParser
 from metis_lightning.cli.main import COMMANDS, main
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.run import main as evaluation
-from metis_lightning.evaluate.run.processes import device_of
+from metis_lightning.evaluate.run.launch import device_of
 from metis_lightning.evaluate.run.systems import Items, SystemOptions, make_systems
 from metis_lightning.generate.weights import load_metis
 from metis_lightning.models.inference import Precision

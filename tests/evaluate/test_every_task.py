@@ -12,7 +12,7 @@ from documented import REPOSITORY
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.task_table import TASKS
 from quick_pool import QuickPool
@@ -52,10 +52,10 @@ def test_evaluate_tables_and_compare(
         for test_set in test_sets
         for system in [*(controls if controls is not None else CHAINS[_task_of(test_set)][1]), "ours"]
     }
-    assert {(row["test_set"], row["system"]) for row in rows} == expected
-    assert all(row["task"] == task and row["failed"] == [] for row in rows)
+    assert {(row.test_set, row.system) for row in rows} == expected
+    assert all(row.task == task and row.failed == [] for row in rows)
     # Where an answer has its own timing, Omni's metrics have nothing to compare it with sample by sample.
-    compared = {_task_of(row["test_set"]) for row in rows if row["metrics"]["MSE"] is not None}
+    compared = {_task_of(row.test_set) for row in rows if row.metrics["MSE"] is not None}
     assert compared == ({"tse", "se"} if task == "omni" else set() if task == "vc" else {task})
     said = capsys.readouterr().out
     assert ("input: not on" in said) == (task in ("tts", "l2s", "omni"))
@@ -102,7 +102,7 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(
     options = make_options("--task", "unhum", "--data", "odd_corpus", "--system", str(bundle))
     run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
-    assert [(row["id"], row["system"], row["failed"]) for row in rows] == [
+    assert [(row.id, row.system, row.failed) for row in rows] == [
         ("hum_0", name, []) for name in ("input", "target", "resynthesis", "own")
     ]
     with pytest.raises(UserError, match="--data odd_corpus.NeedsRoot: give --root"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch
 from documented import REPOSITORY
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import ErrorCounts, read_rows
 from metis_lightning.evaluate.results.runs import read_results
 from metis_lightning.evaluate.results.significance import compare_rows
+from metis_lightning.evaluate.results.summary import column_by_name
 from metis_lightning.evaluate.run import test_sets
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables.main import write_tables
@@ -138,7 +139,7 @@ def test_who_fails_on_the_worst_six_comes_out_worse(
 ) -> None:
     folder = evaluated(tmp_path, make_options, monkeypatch, kind)
     rows = read_rows(folder)
-    a, b = ([row for row in rows if row["system"] == system] for system in "AB")
+    a, b = ([row for row in rows if row.system == system] for system in "AB")
     summary = {group["system"]: group["metrics"] for group in json.loads((folder / "summary.json").read_text())}
     words = {system: metrics["WER_fake"] for system, metrics in summary.items()}
     # Of 600 words A misses 54 + 36; B misses 54 + 60.
@@ -151,19 +152,17 @@ def test_who_fails_on_the_worst_six_comes_out_worse(
     assert (words["B"]["measured_n"], words["B"]["share_above_50"]) == (54, 0.1)
     assert summary["B"]["CER_fake"]["corpus"] > summary["A"]["CER_fake"]["corpus"]
 
-    compared = compare_rows(b, a, "WER_fake")
-    assert (compared["n"], compared["mean"]) == (60, pytest.approx(24 / 600))
+    compared = compare_rows(b, a, column_by_name("WER_fake"))
+    assert (compared.n, compared.mean) == (60, pytest.approx(24 / 600))
     # Six speakers of twelve have one of the six each.
-    assert (compared["p"], compared["p_utterances"]) == (pytest.approx(2 / 2**6), pytest.approx(2 / 2**6, abs=0.01))
-    worst = next(row for row in b if row["id"] == "item_59")
-    assert worst["metrics"]["WER_fake"] == 1.0
-    assert worst["error"]["WER_fake"]
+    assert (compared.p, compared.p_utterances) == (pytest.approx(2 / 2**6), pytest.approx(2 / 2**6, abs=0.01))
+    worst = next(row for row in b if row.id == "item_59")
+    assert worst.metrics["WER_fake"] == 1.0
+    assert worst.error["WER_fake"]
     if kind != "loops":
-        assert {key: worst["wer"][key] for key in ("edits", "words", "substitutions", "deletions", "insertions")} == {
-            "edits": 10, "words": 10, "substitutions": 0, "deletions": 10, "insertions": 0
-        }  # fmt: skip
-        assert worst["failed"] == ["SI_SDR", "WER_fake", "CER_fake"]
-        assert (worst["metrics"]["SI_SDR"], worst["hypothesis"]) == (None, None)
+        assert replace(worst.wer, compared=None) == ErrorCounts(10, 10, substitutions=0, deletions=10, insertions=0)
+        assert worst.failed == ["SI_SDR", "WER_fake", "CER_fake"]
+        assert (worst.metrics["SI_SDR"], worst.hypothesis) == (None, None)
 
 
 def test_scores_without_a_worst_value_are_compared_on_what_all_have(
@@ -203,7 +202,7 @@ def test_what_is_infinite_or_limited_is_said(
     options = make_options("--task", "se", "--system", "input", "target", "--limit", "8")
     run_evaluate(options, HearingPool)
     rows = read_rows(options.out)
-    assert {row["metrics"]["SI_SDR"] for row in rows} == {None} and not any(row["failed"] for row in rows)
+    assert {row.metrics["SI_SDR"] for row in rows} == {None} and not any(row.failed for row in rows)
     text = (options.out / "summary.json").read_text() + (options.out / "utterances.jsonl").read_text()
     assert "Infinity" not in text and "NaN" not in text
     assert [result.count_text for result in read_results(options.out)] == ["8 of 60", "8 of 60"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from metis_lightning.evaluate.results.intervals import few_notes, half_widths, mean_interval, too_few
+from metis_lightning.evaluate.results.intervals import Estimate, few_notes, half_widths, mean_interval, too_few
 
 CLUSTERS = (5, 6, 8, 13, 20, 40)
 REPETITIONS = 6_000
@@ -35,6 +35,10 @@ def coverage(count: int, sizes: str, spread: str, within: float = 1.0) -> float:
     return float(np.mean(np.abs(ratio) <= half_widths(sums, utterances)))
 
 
+def estimate(speakers: int) -> Estimate:
+    return Estimate(mean=0.5, ci95_low=0.0, ci95_high=1.0, n_clusters=speakers, clusters="speakers")
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 def test_at_least_93_percent_hold_the_truth_from_five_speakers_on(sizes: str) -> None:
     found = {count: coverage(count, sizes, "normal") for count in CLUSTERS}
@@ -52,9 +56,9 @@ def test_of_skewed_speakers_fewer_are_held_as_the_note_says() -> None:
     lowest = {spread: min(coverage(count, "equal", spread) for count in CLUSTERS[:4]) for spread in SPREADS}
     assert lowest["normal"] > 0.93 > lowest["exponential"] > 0.89 > lowest["lognormal"] > 0.82
     assert coverage(40, "equal", "exponential") > 0.92
-    [note] = few_notes([{"ci95_low": 0.0, "n_clusters": 6, "clusters": "speakers"}])
+    [note] = few_notes([estimate(6)])
     assert "fewer than 20 speakers" in note and "84 to 92%" in note
-    assert few_notes([{"ci95_low": 0.0, "n_clusters": 20, "clusters": "speakers"}]) == []
+    assert few_notes([estimate(20)]) == []
 
 
 def test_with_clusters_of_one_size_it_is_the_t_interval() -> None:

@@ -15,10 +15,12 @@ import torch
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import Results, key_of, read_rows, row_file
-from metis_lightning.evaluate.run import processes, systems
+from metis_lightning.evaluate.results.protocol import Protocol
+from metis_lightning.evaluate.results.rows import ResultRow, RowKey, append_row, read_rows
+from metis_lightning.evaluate.results.runs import RunFolder
+from metis_lightning.evaluate.run import launch, systems
+from metis_lightning.evaluate.run.launch import Launch
 from metis_lightning.evaluate.run.main import run_evaluate
-from metis_lightning.evaluate.run.processes import Launch
 from metis_lightning.types import TestItem, Trial
 from quick_pool import NO_ASR, Interrupted, QuickPool
 
@@ -27,27 +29,27 @@ MakeOptions = Callable[..., EvaluateOptions]
 UNSEEN = ("--task", "tse", "--test-sets", "test-unseen", "--limit", "2")
 
 
-def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+def without_time(rows: list[ResultRow]) -> list[ResultRow]:
+    return [replace(row, seconds=None) for row in rows]
 
 
 def test_every_system_and_trial_has_one_row_and_one_wav(make_options: MakeOptions, every_task: Path) -> None:
     options = make_options(*UNSEEN, "--system", str(every_task))
     run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
-    keys = [key_of(row) for row in rows]
+    keys = [row.key for row in rows]
     assert len(keys) == len(set(keys)) == 4 * 2
-    assert {row["system"] for row in rows} == {"input", "target", "resynthesis", "every"}
-    by_system = {row["system"]: row for row in rows}
-    assert by_system["target"]["metrics"]["MSE"] == 0
-    assert by_system["input"]["metrics"]["MSE"] > 0
-    assert by_system["target"]["error"] == {"WER_none": NO_ASR}
-    assert {row["seed"] for row in rows if row["system"] != "every"} == {None}
-    assert (by_system["every"]["seed"], by_system["every"]["steps"], by_system["target"]["steps"]) == (0, 58, None)
+    assert {row.system for row in rows} == {"input", "target", "resynthesis", "every"}
+    by_system = {row.system: row for row in rows}
+    assert by_system["target"].metrics["MSE"] == 0
+    assert by_system["input"].metrics["MSE"] > 0
+    assert by_system["target"].error == {"WER_none": NO_ASR}
+    assert {row.seed for row in rows if row.system != "every"} == {None}
+    assert (by_system["every"].seed, by_system["every"].steps, by_system["target"].steps) == (0, 58, None)
     for row in rows:
-        info = soundfile.info(options.out / "wavs" / row["system"] / f"{row['id']}.wav")
-        assert (info.frames, info.samplerate) == (row["n_samples"], 24_000)
-        assert (row["sample_rate"], row["channels"], row["failed"]) == (24_000, 1, [])
+        info = soundfile.info(options.out / "wavs" / row.system / f"{row.id}.wav")
+        assert (info.frames, info.samplerate) == (row.n_samples, 24_000)
+        assert (row.sample_rate, row.channels, row.failed) == (24_000, 1, [])
     summary = json.loads((options.out / "summary.json").read_text())
     assert {(group["test_set"], group["system"]) for group in summary} == {key[:2] for key in keys}
     for group in summary:
@@ -64,10 +66,10 @@ def test_seeds_are_rows_of_their_own_and_the_summary_has_their_spread(
     options = make_options(*UNSEEN, "--system", "input", str(every_task), "--seeds", "3", "4", "5")
     run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
-    assert [(row["system"], row["seed"]) for row in rows[::2]] == [("input", None)] + [("every", k) for k in (3, 4, 5)]
+    assert [(row.system, row.seed) for row in rows[::2]] == [("input", None)] + [("every", k) for k in (3, 4, 5)]
     summary = {group["system"]: group for group in json.loads((options.out / "summary.json").read_text())}
     level = summary["every"]["metrics"]["LEVEL"]
-    means = torch.tensor([[r["metrics"]["LEVEL"] for r in rows if r["seed"] == k] for k in (3, 4, 5)]).mean(dim=1)
+    means = torch.tensor([[r.metrics["LEVEL"] for r in rows if r.seed == k] for k in (3, 4, 5)]).mean(dim=1)
     assert (level["n"], level["n_seeds"], level["seed_sd"]) == (2, 3, pytest.approx(float(means.std()), rel=1e-5))
     assert level["seed_sd"] > 0
     assert "seed_sd" not in summary["input"]["metrics"]["LEVEL"]
@@ -98,7 +100,7 @@ def test_what_was_scored_before_ctrl_c_is_kept(make_options: MakeOptions) -> Non
     options = make_options(*UNSEEN, "--system", "target", "input")
     with pytest.raises(KeyboardInterrupt):
         run_evaluate(options, Interrupted)
-    assert [row["system"] for row in read_rows(options.out)] == ["target", "target"]
+    assert [row.system for row in read_rows(options.out)] == ["target", "target"]
     assert not (options.out / "summary.json").exists()
     run_evaluate(options, QuickPool)
     assert len(read_rows(options.out)) == 4
@@ -177,7 +179,7 @@ def test_a_bug_in_a_model_is_not_a_failed_row(
     def broken(self: object, *_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(systems.Metis, "extract", broken)
+    monkeypatch.setattr(systems.Metis, "generate", broken)
     with pytest.raises(ZeroDivisionError) as caught:
         run_evaluate(make_options(*UNSEEN, "--no-controls", "--system", str(every_task)), QuickPool)
     assert caught.value.__notes__ == ["while generating test-unseen_000"]
@@ -213,11 +215,11 @@ def test_a_model_that_refuses_an_item_gives_a_failed_row(
     with pytest.raises(UserError, match="every on odd: 1 of 2 without LEVEL .*prompt lasts.*more than.* 0.1"):
         run_evaluate(options, QuickPool)
     good, bad = read_rows(options.out)
-    assert good["failed"] == []
-    assert bad["error"]["LEVEL"].startswith("not generated: the prompt lasts 0.02")
-    assert set(bad["metrics"].values()) == {None}
-    assert bad["failed"] == ["LEVEL", "MSE"], "no words are asked for, so none were missed"
-    assert (bad["n_samples"], bad["hypothesis"]) == (0, None)
+    assert good.failed == []
+    assert bad.error["LEVEL"].startswith("not generated: the prompt lasts 0.02")
+    assert set(bad.metrics.values()) == {None}
+    assert bad.failed == ["LEVEL", "MSE"], "no words are asked for, so none were missed"
+    assert (bad.n_samples, bad.hypothesis) == (0, None)
     summary = json.loads((options.out / "summary.json").read_text())
     assert summary[0]["metrics"]["LEVEL"]["n_failed"] == 1
     run_evaluate(
@@ -245,19 +247,19 @@ def test_a_row_too_many_is_an_error(place: str, make_options: MakeOptions) -> No
     run_evaluate(options, QuickPool)
     row = read_rows(options.out)[0]
     with (options.out / place).open("a") as file:
-        file.write(json.dumps({**row, "n_samples": 7}) + "\n")
+        file.write(json.dumps({**row.to_json(), "n_samples": 7}) + "\n")
     with pytest.raises(UserError, match="two rows for test-unseen_000 of input on test-unseen"):
         run_evaluate(options, QuickPool)
-    (options.out / place).write_text(json.dumps({**row, "id": "test-unseen_059"}) + "\n")
+    (options.out / place).write_text(json.dumps({**row.to_json(), "id": "test-unseen_059"}) + "\n")
     with pytest.raises(UserError, match="test-unseen_059 .*not of this run"):
         run_evaluate(options, QuickPool)
 
 
 def test_a_missing_row_is_an_error(tmp_path: Path) -> None:
-    results = Results(tmp_path, {"task": "tse"}, [("test", "nano", 0, name) for name in ("a", "b")])
-    row_file(tmp_path, 1).append({"test_set": "test", "system": "nano", "seed": 0, "id": "b"})
+    results = RunFolder(tmp_path, Protocol({"task": "tse"}), [RowKey("test", "nano", 0, name) for name in ("a", "b")])
+    append_row(results.rows_path(1), ResultRow("b", "tse", "test", "nano", seed=0))
     with pytest.raises(UserError, match="1 rows are missing, first a of nano on test, seed 0; run it again"):
-        results.gather(whole=True)
+        results.merge(is_whole=True)
 
 
 @pytest.mark.timeout(300)
@@ -286,11 +288,11 @@ def test_one_two_and_three_processes_give_equal_rows(make_options: MakeOptions, 
     launched = make_options(
         *UNSEEN, "--system", "input", str(every_task), "--seeds", "0", "1", "--out", "results/launched"
     )  # fmt: skip
-    processes.in_processes(launch, 2, launched)
+    launch.run_in_processes(launched_rank, 2, launched)
     assert without_time(read_rows(launched.out)) == found[1]
 
 
-def launch(rank: int, options: EvaluateOptions) -> None:
+def launched_rank(rank: int, options: EvaluateOptions) -> None:
     """Run as torchrun would: told by the environment which of two processes this is."""
     import os
 

@@ -17,11 +17,11 @@ from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.media.audio import read_audio, read_recording
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import read_output
 from metis_lightning.evaluate.run.plan import make_plan
-from metis_lightning.evaluate.run.rows import utterance_of
+from metis_lightning.evaluate.run.shard import scoring_item
 from metis_lightning.metrics.dnsmos import Dnsmos
 from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.si_sdr import si_sdr
@@ -73,11 +73,11 @@ def test_files_are_found_by_the_names_that_other_tools_give(
     run_evaluate(run, QuickPool)
     rows = read_rows(run.out)
     assert len(rows) == len(files)
-    assert all(row["metrics"]["LEVEL"] for row in rows), [row["error"] for row in rows]
-    assert {row["sample_rate"] for row in rows} == {16_000}
+    assert all(row.metrics["LEVEL"] for row in rows), [row.error for row in rows]
+    assert {row.sample_rate for row in rows} == {16_000}
     if name == "seedtts":
         # Lines with one prompt are of one voice.
-        assert [row["speaker"] for row in rows] == ["p1", "p1", "p2"]
+        assert [row.speaker for row in rows] == ["p1", "p1", "p2"]
 
 
 def test_both_conditions_of_the_dns_challenge_lie_in_folders(tmp_path: Path, make_options: MakeOptions) -> None:
@@ -89,7 +89,7 @@ def test_both_conditions_of_the_dns_challenge_lie_in_folders(tmp_path: Path, mak
     sets = ("--test-sets", "no_reverb", "with_reverb", "--no-controls")
     run = make_options(*options, *sets, "--system", f"theirs=wavs:{tmp_path / 'theirs'}")
     run_evaluate(run, QuickPool)
-    found = [row["id"] for row in read_rows(run.out) if row["metrics"]["LEVEL"] is not None]
+    found = [row.id for row in read_rows(run.out) if row.metrics["LEVEL"] is not None]
     assert [name.endswith("fileid_7") for name in found] == [True, True]
 
 
@@ -125,7 +125,7 @@ def test_items_are_exported_and_score_as_they_do_here(tmp_path: Path, make_optio
     back = make_options(*options, "--limit", "2", "--system", "input", f"back=wavs:{folder / 'mixture'}")
     run_evaluate(back, QuickPool)
     rows = read_rows(back.out)
-    assert [row["metrics"]["MSE"] for row in rows[:2]] == pytest.approx([r["metrics"]["MSE"] for r in rows[2:]])
+    assert [row.metrics["MSE"] for row in rows[:2]] == pytest.approx([r.metrics["MSE"] for r in rows[2:]])
 
 
 def test_16_khz_is_scored_at_16_khz(tmp_path: Path, make_options: MakeOptions) -> None:
@@ -149,7 +149,7 @@ def test_16_khz_is_scored_at_16_khz(tmp_path: Path, make_options: MakeOptions) -
     for system in plan.systems:
         (job,) = plan.jobs_of(system)
         item = job.item()
-        values = suite.score(utterance_of("se", job, item, system.load()(job.trial, item, 0)))
+        values = suite.score(scoring_item("se", job, item, system.load()(job.trial, item, 0)))
         assert {name: values[name].value for name in direct} == pytest.approx(direct, abs=1e-9), system.name
     # What a model is given is at 24 kHz all the same.
     assert item.mixture.shape[0] == round(len(noisy) * 1.5)

@@ -12,7 +12,7 @@ from documented import REPOSITORY
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
 from metis_lightning.evaluate.tables.main import write_tables
-from metis_lightning.evaluate.tables.matching import beside, results_for
+from metis_lightning.evaluate.tables.matching import paper_cells, results_for
 from small_results import rows_of, write_run
 
 BENCHMARKS = REPOSITORY / "evaluation/benchmarks"
@@ -75,10 +75,10 @@ def test_one_result_is_one_word_error_rate_in_every_table(
     for benchmark in read_benchmarks(BENCHMARKS):
         for row in benchmark.rows if benchmark.table in tables else ():
             for each in results_for(benchmark, row, [result]):
-                found |= {cell.ours.mean for cell in beside(benchmark, row, each) if cell.metric == "WER"}
+                found |= {cell.ours.mean for cell in paper_cells(benchmark, row, each) if cell.metric == "WER"}
     record = result.metrics[VC[0]]
-    assert found == {100 * record["corpus" if task == "vc" else "mean"]}
-    assert record["corpus"] != record["mean"]
+    assert found == {100 * (record.corpus.rate if task == "vc" else record.mean)}
+    assert record.corpus.rate != record.mean
 
 
 def test_copied_baselines_name_their_origin(tmp_path: Path) -> None:
@@ -101,6 +101,6 @@ def test_emiliamix_is_held_against_the_transcript_of_the_target(tmp_path: Path) 
     (table,) = (benchmark for benchmark in read_benchmarks(BENCHMARKS) if benchmark.table == 3)
     (row,) = (row for row in table.rows if (row["test_set"], row["system"]) == ("EmiliaMix test", "Ground Truth"))
     (result,) = results_for(table, row, find_results(tmp_path))
-    wer = next(cell for cell in beside(table, row, result) if cell.metric == "WER")
-    assert (wer.ours.column, wer.caveats) == ("WER_asr_whisper-large-v3", ())
-    assert wer.ours.mean == 100 * result.metrics[metrics[0]]["corpus"]
+    wer = next(cell for cell in paper_cells(table, row, result) if cell.metric == "WER")
+    assert (wer.ours.summary.column.name, wer.caveats) == ("WER_asr_whisper-large-v3", ())
+    assert wer.ours.mean == 100 * result.metrics[metrics[0]].corpus.rate

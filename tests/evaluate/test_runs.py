@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import ResultRow, append_row, read_rows
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.plan import make_plan
@@ -32,9 +31,9 @@ class NoPool(QuickPool):
         raise AssertionError("the work has begun")
 
 
-def append(path: Path, *rows: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+def append(path: Path, *rows: ResultRow) -> None:
+    for row in rows:
+        append_row(path, row)
 
 
 def test_a_second_run_into_a_folder_is_refused_before_anything_is_loaded(
@@ -56,7 +55,7 @@ def test_rows_that_only_a_clock_tells_apart_are_one(place: str, make_options: Ma
     options = make_options(*INPUT)
     run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
-    append(options.out / place, *({**row, "seconds": row["seconds"] + 1.5} for row in rows))
+    append(options.out / place, *(replace(row, seconds=(row.seconds or 0) + 1.5) for row in rows))
     if place == "utterances.jsonl":
         assert [len(result.rows) for result in find_results(options.out)] == [2]
     run_evaluate(options, QuickPool)
@@ -69,13 +68,11 @@ def test_rows_that_differ_are_named_with_their_files(make_options: MakeOptions) 
     run_evaluate(options, QuickPool)
     row = read_rows(options.out)[1]
     other = options.out / "utterances.jsonl.0"
-    append(other, {**row, "seconds": 9.0, "n_samples": 7})
+    append(other, replace(row, seconds=9.0, n_samples=7))
     with pytest.raises(UserError) as refused:
         run_evaluate(options, QuickPool)
     message = str(refused.value)
-    assert message.startswith(
-        f"two rows for {row['id']} of input on test-unseen, in {options.out}/utterances.jsonl and "
-    )
+    assert message.startswith(f"two rows for {row.id} of input on test-unseen, in {options.out}/utterances.jsonl and ")
     assert f" and {other}, differ in n_samples; remove the line that is wrong" in message
     other.unlink()
     run_evaluate(options, QuickPool)

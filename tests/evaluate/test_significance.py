@@ -1,19 +1,17 @@
 """Paired tests against a baseline, and their correction."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from metis_lightning.evaluate.results.significance import (
-    against_baseline,
-    compare_rows,
-    holm,
-    paired_difference,
-    paired_test,
-)
+from metis_lightning.evaluate.results import significance
+from metis_lightning.evaluate.results.rows import ErrorCounts, ResultRow
+from metis_lightning.evaluate.results.significance import PairedDifference, holm, paired_test
+from metis_lightning.evaluate.results.summary import column_by_name
 
 
 def row(
@@ -22,26 +20,27 @@ def row(
     speaker: str | None = "anna",
     system: str = "nano",
     metric: str = "PESQ",
-    wer: dict[str, int] | None = None,
+    wer: ErrorCounts | None = None,
     seed: int | None = None,
-) -> dict[str, Any]:
-    return {
-        "id": utterance,
-        "test_set": "test-human",
-        "system": system,
-        "speaker": speaker,
-        "seed": seed,
-        "metrics": {metric: value},
-        "wer": wer,
-    }
+) -> ResultRow:
+    metrics = {metric: value}
+    return ResultRow(utterance, "tse", "test-human", system, speaker=speaker, seed=seed, metrics=metrics, wer=wer)
+
+
+def compare_rows(a: Iterable[ResultRow], b: Iterable[ResultRow], metric: str) -> PairedDifference:
+    return significance.compare_rows(a, b, column_by_name(metric))
+
+
+def paired_difference(rows: Iterable[ResultRow], metric: str, *systems: str) -> PairedDifference:
+    return compare_rows(*([each for each in rows if each.system == system] for system in systems), metric)
 
 
 def test_utterances_that_both_have_are_compared() -> None:
     rows = [row("a", 3.0, "anna"), row("b", 5.0, "ben"), row("c", 9.0, "ben"), row("d", None, "anna")]
     rows += [row("a", 1.0, "anna", "input"), row("b", 2.0, "ben", "input"), row("d", 1.0, "anna", "input")]
     result = paired_difference(rows, "PESQ", "nano", "input")
-    assert (result["n"], result["n_missing"], result["n_clusters"], result["mean"]) == (2, 2, 2, 2.5)
-    assert (result["ci95_low"], result["ci95_high"], result["clusters"]) == (None, None, "speakers")
+    assert (result.n, result.n_missing, result.n_clusters, result.mean) == (2, 2, 2, 2.5)
+    assert (result.ci95_low, result.ci95_high, result.clusters) == (None, None, "speakers")
 
 
 def test_beside_the_speakers_stand_the_utterances() -> None:
@@ -49,10 +48,10 @@ def test_beside_the_speakers_stand_the_utterances() -> None:
     ours = [row(f"{index}", 1.0 + index, "anna" if index < 5 else "ben") for index in range(10)]
     base = [row(f"{index}", 0.0, "anna" if index < 5 else "ben", "input") for index in range(10)]
     result = compare_rows(ours, base, "PESQ")
-    assert (result["n_clusters"], result["p"], result["p_utterances"]) == (2, 0.5, 2 / 2**10)
+    assert (result.n_clusters, result.p, result.p_utterances) == (2, 0.5, 2 / 2**10)
     half = t.ppf(0.975, 9) * np.std(np.arange(10), ddof=1) / np.sqrt(10)
-    assert result["utterances_ci95_low"] == pytest.approx(5.5 - half)
-    assert result["utterances_ci95_high"] == pytest.approx(5.5 + half)
+    assert result.utterances_ci95_low == pytest.approx(5.5 - half)
+    assert result.utterances_ci95_high == pytest.approx(5.5 + half)
 
 
 def test_two_rows_for_one_utterance_and_seed_are_refused() -> None:
@@ -64,20 +63,20 @@ def test_seeds_count_as_one_utterance() -> None:
     ours = [row("a", 1.0, seed=0), row("a", 3.0, seed=1), row("a", None, seed=2), row("b", 5.0, "ben", seed=0)]
     base = [row("a", 1.0), row("b", 1.0, "ben")]
     result = compare_rows(ours, base, "PESQ")
-    assert (result["n"], result["n_missing"], result["mean"]) == (2, 0, 2.5)  # of 2 - 1 and 5 - 1
+    assert (result.n, result.n_missing, result.mean) == (2, 0, 2.5)  # of 2 - 1 and 5 - 1
 
 
 def test_word_errors_are_compared_over_the_corpus() -> None:
     ours = [
-        row("a", 0.5, "anna", metric="WER_x", wer={"edits": 1, "words": 2}),
-        row("b", 0.1, "ben", metric="WER_x", wer={"edits": 1, "words": 10}),
+        row("a", 0.5, "anna", metric="WER_x", wer=ErrorCounts(1, 2)),
+        row("b", 0.1, "ben", metric="WER_x", wer=ErrorCounts(1, 10)),
     ]
     base = [
-        row("a", 0.0, "anna", metric="WER_x", wer={"edits": 0, "words": 2}),
-        row("b", 0.3, "ben", metric="WER_x", wer={"edits": 3, "words": 10}),
+        row("a", 0.0, "anna", metric="WER_x", wer=ErrorCounts(0, 2)),
+        row("b", 0.3, "ben", metric="WER_x", wer=ErrorCounts(3, 10)),
     ]
-    assert compare_rows(ours, base, "WER_x")["mean"] == pytest.approx(-1 / 12)
-    base[0]["wer"]["words"] = 3
+    assert compare_rows(ours, base, "WER_x").mean == pytest.approx(-1 / 12)
+    base[0] = replace(base[0], wer=ErrorCounts(0, 3))
     with pytest.raises(ValueError, match="different texts"):
         compare_rows(ours, base, "WER_x")
 
@@ -118,7 +117,7 @@ def test_the_systems_of_one_metric_are_a_family() -> None:
     base = [row(name, 0.0, name, "input") for name in speakers]
     better = [row(name, 1.0 + index, name, "good") for index, name in enumerate(speakers)]
     same = [row(name, (-1.0) ** index, name, "same") for index, name in enumerate(speakers)]
-    good, other = against_baseline([better, same], base, "PESQ")
-    assert (good["p"], good["p_holm"]) == (pytest.approx(2 / 2**8), pytest.approx(4 / 2**8))
-    assert (other["mean"], other["p_holm"]) == (0.0, 1.0)
-    assert (good["p_utterances_holm"], other["p_utterances_holm"]) == (good["p_holm"], 1.0)
+    good, other = significance.against_baseline([better, same], base, column_by_name("PESQ"))
+    assert (good.p, good.p_holm) == (pytest.approx(2 / 2**8), pytest.approx(4 / 2**8))
+    assert (other.mean, other.p_holm) == (0.0, 1.0)
+    assert (good.p_utterances_holm, other.p_utterances_holm) == (good.p_holm, 1.0)

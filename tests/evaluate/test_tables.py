@@ -13,8 +13,7 @@ from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.tables.benchmarks import our_names, read_benchmarks
-from metis_lightning.evaluate.tables.formats import escape, grid
-from metis_lightning.evaluate.tables.layout import number
+from metis_lightning.evaluate.tables.layout import escape_latex, grid, number
 from metis_lightning.evaluate.tables.main import write_tables
 from small_results import OFFLINE, rows_of, write_run
 
@@ -557,7 +556,7 @@ def test_latex_rows_fill_their_columns(results: Path, tmp_path: Path) -> None:
 
 
 def test_latex_escapes() -> None:
-    assert escape("a\\b\n~^#") == r"a\textbackslash{}b \textasciitilde{}\textasciicircum{}\#"
+    assert escape_latex("a\\b\n~^#") == r"a\textbackslash{}b \textasciitilde{}\textasciicircum{}\#"
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (-0.001, "0.00"), (1.005, "1.00"), (0.0, "0.00")])

@@ -14,7 +14,7 @@ import torch
 from metis_lightning.data.corpora.starter import StarterSeTests
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.run_files import read_rows
+from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run import systems
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import WavFolder
@@ -67,9 +67,9 @@ def test_every_planted_failure_has_its_row(
         match="tool on test-unseen-se: 6 of 10 without LEVEL .1 × NaN or infinite samples, 1 × missing, 1 × no samples",
     ):
         run_evaluate(options, QuickPool)
-    rows = {row["id"]: row for row in read_rows(options.out)}
+    rows = {row.id: row for row in read_rows(options.out)}
     assert list(rows) == IDS
-    reasons = {IDS.index(name): row["error"].get("LEVEL") for name, row in rows.items()}
+    reasons = {IDS.index(name): row.error.get("LEVEL") for name, row in rows.items()}
     assert reasons == {
         0: None,
         1: "the signal is silent",
@@ -84,20 +84,20 @@ def test_every_planted_failure_has_its_row(
     }
     for number, reason in reasons.items():
         row = rows[IDS[number]]
-        assert row["seed"] is None
-        assert row["steps"] is None
+        assert row.seed is None
+        assert row.steps is None
         if reason is not None:
-            assert set(row["metrics"].values()) == {None}
-            assert row["error"] == {"LEVEL": reason, "MSE": reason, "WER_none": NO_ASR}
-            assert row["failed"] == ["LEVEL", "MSE"]
-    forms = {number: (rows[IDS[number]]["sample_rate"], rows[IDS[number]]["channels"]) for number in (0, 6, 7, 8, 9)}
+            assert set(row.metrics.values()) == {None}
+            assert row.error == {"LEVEL": reason, "MSE": reason, "WER_none": NO_ASR}
+            assert row.failed == ["LEVEL", "MSE"]
+    forms = {number: (rows[IDS[number]].sample_rate, rows[IDS[number]].channels) for number in (0, 6, 7, 8, 9)}
     assert forms == {0: (24_000, 1), 6: (8_000, 1), 7: (24_000, 2), 8: (None, None), 9: (None, None)}
-    assert rows[IDS[0]]["metrics"]["MSE"] == 0
-    narrow = rows[IDS[6]]["metrics"]
+    assert rows[IDS[0]].metrics["MSE"] == 0
+    narrow = rows[IDS[6]].metrics
     assert 0 < narrow["MSE"] < 0.3 * narrow["LEVEL"] ** 2
-    stereo = rows[IDS[7]]["metrics"]
+    stereo = rows[IDS[7]].metrics
     assert stereo["MSE"] == pytest.approx(stereo["LEVEL"] ** 2, rel=1e-2)
-    assert rows[IDS[5]]["metrics"]["LEVEL"] > 0.3
+    assert rows[IDS[5]].metrics["LEVEL"] > 0.3
 
     (summary,) = json.loads((options.out / "summary.json").read_text())
     assert (summary["metrics"]["LEVEL"]["n"], summary["metrics"]["LEVEL"]["n_failed"]) == (4, 6)
@@ -113,7 +113,7 @@ def test_every_planted_failure_has_its_row(
 def test_a_large_share_of_failures_may_be_allowed(theirs: Path, make_options: MakeOptions) -> None:
     options = make_options(*COMMAND, "--limit", "10", "--system", f"wavs:{theirs}", "--max-failed-share", "0.6")
     run_evaluate(options, QuickPool)
-    assert {row["system"] for row in read_rows(options.out)} == {"input", "target", "resynthesis", "theirs"}
+    assert {row.system for row in read_rows(options.out)} == {"input", "target", "resynthesis", "theirs"}
 
 
 def test_no_model_of_ours_is_loaded(theirs: Path, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_no_model_of_ours_is_loaded(theirs: Path, make_options: MakeOptions, mon
     monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
     options = make_options(*COMMAND, "--limit", "1", "--system", "input", f"wavs:{theirs}")
     run_evaluate(options, QuickPool)
-    assert all(row["metrics"]["LEVEL"] > 0 for row in read_rows(options.out))
+    assert all(row.metrics["LEVEL"] > 0 for row in read_rows(options.out))
     with pytest.raises(AssertionError, match="a model was made"):
         run_evaluate(make_options(*COMMAND, "--limit", "1", "--system", "resynthesis", "--out", "others"), QuickPool)
 

@@ -1,4 +1,4 @@
-"""An utterance with the sound and the pictures of every system.
+"""The clips of an utterance: the sound and the pictures of every system.
 
 Shape letters: S samples, M mel bands, F frames.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.html.spectrogram import difference, log_mel
-from metis_lightning.evaluate.results.comparison import Entry, Utterance
+from metis_lightning.evaluate.results.comparison import ComparedUtterance
 from metis_lightning.types import WAVE_RATE
 
 REFERENCE = "target"
@@ -25,7 +25,7 @@ MAX_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Clip:
+class SystemClip:
     """One system's speech: `wave` (S,) at 24 kHz, `mel` (M, F) in dB, `difference` (M, F') in dB from the reference."""
 
     wave: Tensor
@@ -35,52 +35,38 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ClipSet:
     """An utterance with the clip of each system that has one, and with why the others have none.
 
     `top` is the loudest decibel of all clips: pictures of one utterance share their scale.
     """
 
-    utterance: Utterance
-    clips: Mapping[str, Clip]
+    utterance: ComparedUtterance
+    clips: Mapping[str, SystemClip]
     missing: Mapping[str, str]
     top: float
 
 
-def hear(utterance: Utterance, systems: Sequence[str], read: Callable[[Path], Tensor]) -> Heard:
-    """Read what every system made of an utterance; `read` returns the samples (S,) of a file at 24 kHz."""
+def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Callable[[Path], Tensor]) -> ClipSet:
+    """Read the outputs of all systems for an utterance; `read` returns the samples (S,) of a file at 24 kHz."""
     waves: dict[str, Tensor] = {}
     missing: dict[str, str] = {}
     for system in systems:
-        found = _read(utterance.entries.get(system), read)
-        if isinstance(found, str):
-            missing[system] = found
-        else:
-            waves[system] = found
+        entry = utterance.entries.get(system)
+        if entry is None or entry.wav is None:
+            lacking = "this system does not have the utterance"
+            missing[system] = lacking if entry is None else entry.missing or "no audio file"
+            continue
+        try:
+            waves[system] = read(entry.wav)
+        except UserError:
+            missing[system] = "the audio file cannot be read"
     limit = MAX_SECONDS * WAVE_RATE
     mels = {system: log_mel(wave[:limit]) for system, wave in waves.items()}
     reference = REFERENCE if REFERENCE in systems else systems[0]
-    clips = {
-        system: Clip(wave[:limit], mels[system], _from(mels, system, reference), len(wave) > limit)
-        for system, wave in waves.items()
-    }
-    return Heard(utterance, clips, missing, max((float(mel.max()) for mel in mels.values()), default=0.0))
-
-
-def _read(entry: Entry | None, read: Callable[[Path], Tensor]) -> Tensor | str:
-    """Return the samples of an entry, or why there are none."""
-    if entry is None:
-        return "this system does not have the utterance"
-    if entry.wav is None:
-        return entry.missing or "no audio file"
-    try:
-        return read(entry.wav)
-    except UserError:
-        return "the audio file cannot be read"
-
-
-def _from(mels: Mapping[str, np.ndarray], system: str, reference: str) -> np.ndarray | None:
-    """Return a spectrogram minus the reference's; None for the reference itself, or without one to subtract."""
-    if system == reference or reference not in mels:
-        return None
-    return difference(mels[system], mels[reference])
+    clips = {}
+    for system, wave in waves.items():
+        is_compared = system != reference and reference in mels
+        change = difference(mels[system], mels[reference]) if is_compared else None
+        clips[system] = SystemClip(wave[:limit], mels[system], change, len(wave) > limit)
+    return ClipSet(utterance, clips, missing, max((float(mel.max()) for mel in mels.values()), default=0.0))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from metis_lightning.evaluate.compare.clips import Clip, Heard
-from metis_lightning.evaluate.html.document import asset, data_uri, document, opus
+from markupsafe import Markup
+
+from metis_lightning.evaluate.compare.clips import ClipSet, SystemClip
+from metis_lightning.evaluate.html.document import asset, data_uri, opus, render
 from metis_lightning.evaluate.html.spectrogram import picture, webp
-from metis_lightning.evaluate.results.columns import Column, word_errors_of
 from metis_lightning.evaluate.results.comparison import Comparison, Entry
 from metis_lightning.evaluate.results.runs import Result
-from metis_lightning.evaluate.results.stats import failed_of
-from metis_lightning.evaluate.tables.matching import Measured
+from metis_lightning.evaluate.results.summary import word_error_rule
+from metis_lightning.evaluate.tables.matching import TableValue
+from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import INFINITE
 from metis_lightning.types import WAVE_RATE
 
@@ -41,6 +42,7 @@ class ComparePage:
         self, comparison: Comparison, metric: str, system: str, total: int, max_bytes: int = MAX_BYTES
     ) -> None:
         self.comparison, self.metric, self.system, self.total = comparison, metric, system, total
+        self._columns = {name: summary.column for name, summary in comparison.metrics.items()}
         self._room = max_bytes
         self._utterances: list[str] = []
         self._is_full = False
@@ -50,18 +52,22 @@ class ComparePage:
         """Return how many utterances are in the page."""
         return len(self._utterances)
 
-    def add(self, heard: Heard) -> bool:
+    def add(self, clips: ClipSet) -> bool:
         """Add an utterance with its sound and pictures, and return whether there was room."""
-        utterance = heard.utterance
+        utterance = clips.utterance
         entries = [
-            _entry(utterance.entries.get(system), heard.clips.get(system), heard.missing.get(system), heard.top)
+            {
+                **self._scores(utterance.entries.get(system)),
+                "missing": clips.missing.get(system),
+                **_media(clips.clips.get(system), clips.top),
+            }
             for system in self.comparison.systems
         ]
         record = {
             "id": utterance.id,
             "testSet": utterance.test_set,
             "speaker": utterance.speaker,
-            "text": _short(utterance.text),
+            "text": _shortened(utterance.text),
             "entries": entries,
         }
         text = _json(record)
@@ -73,54 +79,60 @@ class ComparePage:
 
     def html(self) -> str:
         """Return the page."""
-        title = f"{self.comparison.task}: {', '.join(self.comparison.systems)}"
-        data = f'{{"head":{_json(self._head())},"utterances":[{",".join(self._utterances)}]}}'
-        body = f'<div id="app"></div>\n<script id="data" type="application/json">{data}</script>'
-        return document(title, asset("base.css") + asset("compare.css"), body, asset("compare.js"))
-
-    def _head(self) -> dict[str, Any]:
-        """Return what is not of one utterance."""
-        return {
-            "task": self.comparison.task,
-            "systems": self.comparison.systems,
-            "metrics": [_metric(name) for name in self.comparison.metrics],
-            "results": [
-                _result(label, result) for label, results in self.comparison.results.items() for result in results
-            ],
+        comparison = self.comparison
+        head = {
+            "task": comparison.task,
+            "systems": comparison.systems,
+            "metrics": [_metric(column) for column in self._columns.values()],
+            "results": [_result(label, result) for label, part in comparison.results.items() for result in part],
             "sort": {"metric": self.metric, "system": self.system},
             "infinite": INFINITE,
-            "warnings": list(self.comparison.warnings),
+            "warnings": list(comparison.warnings),
             "total": self.total,
             "isFull": self._is_full,
         }
+        title = f"{comparison.task}: {', '.join(comparison.systems)}"
+        data = f'{{"head":{_json(head)},"utterances":[{",".join(self._utterances)}]}}'
+        style = asset("base.css") + asset("compare.css")
+        return render("compare.html", title, style, asset("compare.js"), data=Markup(data))
+
+    def _scores(self, entry: Entry | None) -> dict[str, Any]:
+        """Return the scores of a system's output, and what was heard."""
+        if entry is None:
+            return {"values": {}, "failed": [], "compared": None, "errors": {}, "hypothesis": None}
+        row = entry.row
+        compared = row.wer and row.wer.compared
+        texts = None if not compared else dict(zip(("text", "hypothesis"), map(_shortened, compared), strict=True))
+        return {
+            "values": {
+                name: None if value is None else self._columns[name].scale * value
+                for name, value in row.metrics.items()
+                if name in self._columns
+            },
+            "failed": list(row.failed),
+            "compared": texts,
+            "errors": {name: _shortened(reason) for name, reason in row.error.items()},
+            "hypothesis": _shortened(row.hypothesis),
+        }
 
 
-def _entry(entry: Entry | None, clip: Clip | None, missing: str | None, top: float) -> dict[str, Any]:
-    """Return what one system made of an utterance."""
-    row: Mapping[str, Any] = entry.row if entry else {"metrics": {}}
-    values = {name: None if value is None else Column.of(name).scale * value for name, value in row["metrics"].items()}
-    wer = row.get("wer") or {}
+def _media(clip: SystemClip | None, top: float) -> dict[str, Any]:
+    """Return a player's sound and picture."""
+    if clip is None:
+        return {"seconds": None, "isCut": False, "audio": None, "mel": None}
     return {
-        "values": values,
-        "failed": list(failed_of(row)) if entry else [],
-        "compared": {key: _short(wer[key]) for key in ("text", "hypothesis")} if "hypothesis" in wer else None,
-        "errors": {name: _short(str(reason)) for name, reason in (row.get("error") or {}).items()},
-        "hypothesis": _short(row.get("hypothesis")),
-        "missing": missing,
-        "seconds": None if clip is None else len(clip.wave) / WAVE_RATE,
-        "isCut": clip is not None and clip.is_cut,
-        "audio": None if clip is None else data_uri("audio/ogg", opus(clip.wave)),
-        "mel": None if clip is None else data_uri("image/webp", webp(picture(clip.mel, top))),
+        "seconds": len(clip.wave) / WAVE_RATE,
+        "isCut": clip.is_cut,
+        "audio": data_uri("audio/ogg", opus(clip.wave)),
+        "mel": data_uri("image/webp", webp(picture(clip.mel, top))),
     }
 
 
-def _metric(name: str) -> dict[str, Any]:
+def _metric(column: Column) -> dict[str, Any]:
     """Return how a metric is shown."""
-    column = Column.of(name)
-    label = column.quantity.replace("_", " ")
     return {
-        "name": name,
-        "label": label,
+        "name": column.name,
+        "label": column.quantity.replace("_", " "),
         "model": column.model,
         "unit": column.unit,
         "higher": column.higher_is_better,
@@ -131,18 +143,18 @@ def _metric(name: str) -> dict[str, Any]:
 def _result(label: str, result: Result) -> dict[str, Any]:
     """Return a system's summary on a test set."""
     means = {}
-    for name in result.metrics:
-        found = Measured.of(result.metrics, name, Column.of(name).scale, word_errors_of(result.test_set))
+    for name, summary in result.metrics.items():
+        value = TableValue.of(summary, word_error_rule(result.test_set))
         means[name] = {
-            "mean": found.mean,
-            "low": found.low,
-            "high": found.high,
-            "clusters": f"{found.n_clusters} {found.clusters}",
-            "nFailed": found.n_failed,
-            "isInfinite": found.is_infinite,
-            "isAbsent": found.is_absent,
-            "nCommon": result.metrics[name]["n_common"],
-            "nItems": result.metrics[name]["n_items"],
+            "mean": value.mean,
+            "low": value.low,
+            "high": value.high,
+            "clusters": f"{summary.n_clusters} {summary.clusters}",
+            "nFailed": summary.n_failed,
+            "isInfinite": value.is_infinite,
+            "isAbsent": value.is_absent,
+            "nCommon": summary.n_common,
+            "nItems": summary.n_items,
         }
     return {
         "system": label,
@@ -154,7 +166,7 @@ def _result(label: str, result: Result) -> dict[str, Any]:
     }
 
 
-def _short(text: str | None) -> str | None:
+def _shortened(text: str | None) -> str | None:
     """Return a text without what is beyond any use."""
     return text if text is None or len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …"
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from metis_lightning.evaluate.compare.clips import Heard
+from metis_lightning.evaluate.compare.clips import ClipSet
 from metis_lightning.evaluate.html.spectrogram import difference_picture, picture
-from metis_lightning.evaluate.results.columns import Column, word_errors_of
 from metis_lightning.evaluate.results.comparison import Comparison
 from metis_lightning.evaluate.results.runs import Result
-from metis_lightning.evaluate.tables.matching import Measured
+from metis_lightning.evaluate.results.summary import word_error_rule
+from metis_lightning.evaluate.tables.matching import TableValue
 from metis_lightning.types import WAVE_RATE
 
 _EVENTS = "events.out.tfevents.*"
@@ -34,6 +34,7 @@ class Board:
     def __init__(self, folder: Path, comparison: Comparison) -> None:
         self.folder, self.comparison = folder, comparison
         self._names = folder_names(comparison.systems)
+        self._scales = {name: summary.column.scale for name, summary in comparison.metrics.items()}
         self._writers: dict[str, SummaryWriter] = {}
         self._counts: dict[str, int] = {}
 
@@ -53,27 +54,27 @@ class Board:
             writer.close()
         if error is None:
             for name in self._names.values():
-                self._replace(name)
+                self._replace_events(name)
         self._temporary.cleanup()
 
-    def add(self, heard: Heard) -> None:
+    def add(self, clips: ClipSet) -> None:
         """Log one utterance for every system that has it."""
-        utterance = heard.utterance
+        utterance = clips.utterance
         place = f"{utterance.test_set}/{utterance.id}"
         step = self._counts[utterance.test_set] = self._counts.get(utterance.test_set, -1) + 1
         for system, entry in utterance.entries.items():
-            for metric, value in entry.row["metrics"].items():
+            for metric, value in entry.row.metrics.items():
                 if value is not None:
                     tag = f"utterances/{utterance.test_set}/{metric}"
-                    self._writers[system].add_scalar(tag, Column.of(metric).scale * value, step)
-        for system, clip in heard.clips.items():
+                    self._writers[system].add_scalar(tag, self._scales.get(metric, 1.0) * value, step)
+        for system, clip in clips.clips.items():
             writer = self._writers[system]
             writer.add_audio(f"audio/{place}", clip.wave.clamp(-1, 1)[None], 0, sample_rate=WAVE_RATE)
-            writer.add_image(f"mel/{place}", picture(clip.mel, heard.top), 0, dataformats="HWC")
+            writer.add_image(f"mel/{place}", picture(clip.mel, clips.top), 0, dataformats="HWC")
             if clip.difference is not None:
                 writer.add_image(f"difference/{place}", difference_picture(clip.difference), 0, dataformats="HWC")
 
-    def _replace(self, name: str) -> None:
+    def _replace_events(self, name: str) -> None:
         """Move the new events of a system to its folder; of what is there, only events go."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -101,23 +102,16 @@ def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
     """Log a system's means, and what they were reached with, for the table of HParams."""
     means: dict[str, float] = {}
     for result in results:
-        for metric in result.metrics:
-            measured = Measured.of(result.metrics, metric, Column.of(metric).scale, word_errors_of(result.test_set))
-            if measured.mean is not None:
-                means[f"{metric}/{result.test_set}"] = measured.mean
+        for metric, summary in result.metrics.items():
+            mean = TableValue.of(summary, word_error_rule(result.test_set)).mean
+            if mean is not None:
+                means[f"{metric}/{result.test_set}"] = mean
     for tag, mean in means.items():
         writer.add_scalar(tag, mean, 0)
-    for summary in hparams(_settings(results), means):
+    first = results[0]
+    settings = {**first.protocol.settings, "system": first.system, "run": first.run, "protocol": first.protocol.mark}
+    for key, value in first.identity.items():
+        settings[key] = value if isinstance(value, (int, float)) else str(value)
+    for summary in hparams(settings, means):
         # In the run itself: `add_hparams` would make a run of its own beside it.
         writer._get_file_writer().add_summary(summary)
-
-
-def _settings(results: Sequence[Result]) -> dict[str, Any]:
-    """Return what a system was run with: its run, its protocol, and what identifies it."""
-    first = results[0]
-    identity: Mapping[str, Any] = first.identity
-    settings = {**first.protocol.settings, "system": first.system, "run": first.run, "protocol": first.protocol.mark}
-    return {
-        **settings,
-        **{key: value if isinstance(value, (int, float)) else str(value) for key, value in identity.items()},
-    }

@@ -1,15 +1,21 @@
-"""What the HTML pages share: frame, styles in `page/`, media inside, and a policy that lets a page load nothing."""
+"""Self-contained HTML pages: templates and styles in `page/`, media inside, and a policy that lets a page load nothing.
+
+Templates escape whatever they print but the styles, scripts and data that are handed to `render` as such.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
-from html import escape
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
 import soundfile
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from torch import Tensor
 
 from metis_lightning.types import WAVE_RATE
@@ -20,30 +26,43 @@ def asset(name: str) -> str:
     return (files("metis_lightning.evaluate.html") / "page" / name).read_text(encoding="utf-8")
 
 
-def document(title: str, style: str, body: str, script: str = "") -> str:
+def render(template: str, title: str, style: str, script: str = "", **context: object) -> str:
     """Return a whole page in one file, which works from `file://`.
 
     Its content security policy allows this style, this script, and images and sound that are in the page itself. Markup
     that came in with somebody's transcript could neither run nor load anything, even if it were not escaped.
 
     Args:
+        template: a file in `page/` that extends `document.html`.
         title: plain text.
         style: CSS.
-        body: HTML whose texts are escaped.
         script: JavaScript; it runs when the body is there.
+        context: further variables of the template.
     """
-    allowed = f"'sha256-{_hash(script)}'" if script else "'none'"
+    allowed = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
+        for text in (style, script)
+    ]
     policy = (
-        f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src {allowed}; "
+        f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}; "
         "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
     )
-    scripts = f"<script>{script}</script>\n" if script else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n{scripts}</body>\n</html>\n"
-    )
+    trusted = {"policy": Markup(policy), "style": Markup(style), "script": Markup(script)}
+    return _environment().get_template(template).render(title=title, **trusted, **context)
+
+
+def document(title: str, style: str, body: str) -> str:
+    """Return a page without a script, whose `body` is HTML with escaped texts; see `render`."""
+    return render("document.html", title, style, body=Markup(body))
+
+
+def plain(text: str) -> str:
+    r"""Return what may come from a stranger on one line, without characters that cannot be seen or written.
+
+    >>> plain("a\n b\x00\u202e\ud800")
+    'a b'
+    """
+    return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
 
 
 def opus(wave: Tensor) -> bytes:
@@ -58,6 +77,15 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _hash(text: str) -> str:
-    """Return the SHA-256 of a text in base64, as content security policies name sources."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+@cache
+def _environment() -> Environment:
+    """Return what reads the templates, whose filter `plain` is for texts of strangers."""
+    environment = Environment(
+        loader=PackageLoader("metis_lightning.evaluate.html", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    # Entities as in Python's `html`; its result is markup, which is not escaped again.
+    environment.filters["plain"] = lambda text: Markup(html.escape(plain(text)))
+    return environment

@@ -13,8 +13,8 @@ every such interval: 91% with 5 exponential speakers, 84% with 5 lognormal ones,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
@@ -28,6 +28,20 @@ FEW_CLUSTERS = 20
 Interval = tuple[float | None, float | None]
 
 NO_INTERVAL: Interval = (None, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95% interval over `n_clusters` "speakers" or "utterances".
+
+    What cannot be computed is None: the mean of nothing, the interval over too few clusters.
+    """
+
+    mean: float | None
+    ci95_low: float | None
+    ci95_high: float | None
+    n_clusters: int
+    clusters: str
 
 
 def mean_interval(
@@ -71,17 +85,14 @@ def too_few(count: int, clusters: str) -> str:
     return f"No 95% interval: too few {clusters} ({count}; it takes {LEAST_CLUSTERS})."
 
 
-def few_notes(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return how far the intervals of summaries can be trusted; nothing if all are over enough clusters."""
-    found = [each for each in summaries if each["ci95_low"] is not None and each["n_clusters"] < FEW_CLUSTERS]
-    return [_few(kind) for kind in sorted({each["clusters"] for each in found})]
-
-
-def _few(clusters: str) -> str:
-    return (
+def few_notes(estimates: Iterable[Estimate]) -> list[str]:
+    """Return how far intervals can be trusted; nothing if all are over enough clusters."""
+    few = {each.clusters for each in estimates if each.ci95_low is not None and each.n_clusters < FEW_CLUSTERS}
+    return [
         f"Intervals over fewer than {FEW_CLUSTERS} {clusters} are right where {clusters} spread evenly; where a few "
         "stand far out, as in word errors, they hold the truth in 84 to 92% of cases instead of 95%."
-    )
+        for clusters in sorted(few)
+    ]
 
 
 def _degrees(share: np.ndarray, shares: np.ndarray, factor: np.ndarray) -> np.ndarray:

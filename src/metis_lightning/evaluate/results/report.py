@@ -1,17 +1,20 @@
-"""What `evaluate` says at its end, beside the tables: speed, and whether a system beats doing nothing."""
+"""The end of `evaluate`: speed, whether a system beats doing nothing, and whether too much failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.intervals import few_notes
-from metis_lightning.evaluate.results.significance import paired_difference
+from metis_lightning.evaluate.results.rows import ResultRow
+from metis_lightning.evaluate.results.significance import PairedDifference, compare_rows
+from metis_lightning.metrics.column import Column
 from metis_lightning.types import WAVE_RATE
 
-MARGIN = "SIM_margin_"
-"""Start of the columns that hold the similarity to the target minus that to the interferer."""
+_MARGIN = "SIM_margin"
+"""The similarity to the target minus that to the interferer."""
 
 
 @dataclass(frozen=True)
@@ -24,70 +27,102 @@ class Machine:
 
     def __str__(self) -> str:
         """Return it for a line of text."""
-        return (
-            f"on {self.device}, {_count(self.processes, 'process', 'processes')}, {_count(self.threads, 'thread')} each"
-        )
+        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"on {self.device}, {processes}, {threads} each"
 
 
-def report(rows: Sequence[dict[str, Any]], systems: Sequence[str], machine: Machine) -> list[str]:
+def report(
+    rows: Sequence[ResultRow], systems: Sequence[str], machine: Machine, columns: Mapping[str, Column]
+) -> list[str]:
     """Return lines on each system: its speed, and its similarity margin against that of `input`."""
-    lines = [_speed(rows, system, machine) for system in systems]
-    gains = []
-    for test_set in dict.fromkeys(row["test_set"] for row in rows):
-        part = [row for row in rows if row["test_set"] == test_set]
-        if any(row["system"] == "input" for row in part) and any(
-            name.startswith(MARGIN) for name in part[0]["metrics"]
-        ):
-            gains += [_gain(part, system) for system in systems if system not in ("input", "target")]
-    return [*lines, *(line for line, _ in gains), *few_notes(gain for _, gain in gains if gain is not None)]
+    lines = []
+    for system in systems:
+        factor = real_time_factor(rows, system, machine.processes)
+        speed = f"real-time factor {factor or 0:.2f} ({machine}, without the first item, scoring beside it)"
+        lines.append(f"{system}: {'its speed is not known' if factor is None else speed}")
+    gains: list[PairedDifference] = []
+    for test_set in dict.fromkeys(row.test_set for row in rows):
+        part = [row for row in rows if row.test_set == test_set]
+        column = margin_column(columns[name] for name in part[0].metrics if name in columns)
+        if column is None or all(row.system != "input" for row in part):
+            continue
+        # The target bounds what can be reached; it is no system to compare.
+        for system in (name for name in systems if name not in ("input", "target")):
+            gain = _gain(part, system, column)
+            lines.append(_gain_line(test_set, system, column, gain))
+            gains += [gain] if gain.n else []
+    return [*lines, *few_notes(gains)]
 
 
-def real_time_factor(rows: Iterable[dict[str, Any]], system: str, processes: int = 1) -> float | None:
+def real_time_factor(rows: Iterable[ResultRow], system: str, processes: int = 1) -> float | None:
     """Return the seconds that a system took for a second of its speech; None if it is not known.
 
     The first item of each process is left out: a device warms up with it.
     """
-    own = [row for row in rows if row["system"] == system and row["seconds"] is not None and row["n_samples"]]
+    own = [(row.seconds, row) for row in rows if row.system == system and row.seconds is not None and row.n_samples]
     warm = own[processes:]
-    spoken = sum(row["n_samples"] / (row.get("sample_rate") or WAVE_RATE) for row in warm)
-    return sum(row["seconds"] for row in warm) / spoken if spoken else None
+    spoken = sum(row.n_samples / (row.sample_rate or WAVE_RATE) for _, row in warm)
+    return sum(seconds for seconds, _ in warm) / spoken if spoken else None
 
 
-def margin_gain(rows: Sequence[dict[str, Any]], system: str) -> str:
+def margin_column(columns: Iterable[Column]) -> Column | None:
+    """Return the column of the similarity margin; None if it is not measured."""
+    return next((column for column in columns if column.quantity == _MARGIN), None)
+
+
+def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> str:
     """Return a line on how much further than `input` a system is from the interferer and towards the target.
 
     It has two intervals: over speakers, what to expect of other voices; over utterances, what to expect of these.
     """
-    return _gain(rows, system)[0]
+    return _gain_line(rows[0].test_set, system, column, _gain(rows, system, column))
 
 
-def _speed(rows: Sequence[dict[str, Any]], system: str, machine: Machine) -> str:
-    factor = real_time_factor(rows, system, machine.processes)
-    if factor is None:
-        return f"{system}: its speed is not known"
-    return f"{system}: real-time factor {factor:.2f} ({machine}, without the first item, scoring beside it)"
+def _gain(rows: Sequence[ResultRow], system: str, column: Column) -> PairedDifference:
+    own, base = ([row for row in rows if row.system == name] for name in (system, "input"))
+    return compare_rows(own, base, column)
 
 
-def _gain(rows: Sequence[dict[str, Any]], system: str) -> tuple[str, dict[str, Any] | None]:
-    """Return the line of `margin_gain`, and the comparison that it tells of."""
-    metric = next((name for name in rows[0]["metrics"] if name.startswith(MARGIN)), None)
-    if metric is None:
-        return f"{system} - input: no {MARGIN}* was measured", None
-    gain = paired_difference(rows, metric, system, "input")
-    where = f"{system} - input on {rows[0]['test_set']}, {metric}"
-    if gain["mean"] is None:
-        return f"{where}: no utterance has both", None
-    over = [_over(gain["n"], "utterances", gain["utterances_ci95_low"], gain["utterances_ci95_high"])]
-    if gain["clusters"] == "speakers":
-        over.insert(0, _over(gain["n_clusters"], "speakers", gain["ci95_low"], gain["ci95_high"]))
-    of_all = f" of {gain['n'] + gain['n_missing']}" if gain["n_missing"] else ""
-    return f"{where}: {gain['mean']:+.3f} (95% over {', over '.join(over)}), n {gain['n']}{of_all}", gain
+def _gain_line(test_set: str, system: str, column: Column, gain: PairedDifference) -> str:
+    where = f"{system} - input on {test_set}, {column.name}"
+    if gain.mean is None:
+        return f"{where}: no utterance has both"
+    intervals = {f"{gain.n} utterances": (gain.utterances_ci95_low, gain.utterances_ci95_high)}
+    if gain.clusters == "speakers":
+        intervals = {f"{gain.n_clusters} speakers": (gain.ci95_low, gain.ci95_high), **intervals}
+    bounds = [
+        f"{count}: too few" if low is None else f"{count} {low:+.3f} to {high:+.3f}"
+        for count, (low, high) in intervals.items()
+    ]
+    of_all = f" of {gain.n + gain.n_missing}" if gain.n_missing else ""
+    return f"{where}: {gain.mean:+.3f} (95% over {', over '.join(bounds)}), n {gain.n}{of_all}"
 
 
-def _over(count: int, clusters: str, low: float | None, high: float | None) -> str:
-    """Return an interval with how many clusters it is over."""
-    return f"{count} {clusters}: too few" if low is None else f"{count} {clusters} {low:+.3f} to {high:+.3f}"
+def check_failures(rows: Iterable[ResultRow], max_share: float) -> None:
+    """Refuse results in which some metric of a system on a test set failed more often than allowed.
 
+    What a test set cannot have (no transcript, a language that the recogniser does not know) is no failure; see
+    `failed` in the rows.
 
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    Args:
+        rows: of a whole run.
+        max_share: of rows that may lack a value, from 0 to 1.
+
+    Raises:
+        UserError: naming every such system and test set, with the metric that failed most often, and why.
+    """
+    groups: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.test_set, row.system].append(row)
+    lines = []
+    for (test_set, system), part in groups.items():
+        for name, count in Counter(name for row in part for name in row.failed).most_common(1):
+            if count > max_share * len(part):
+                reasons = Counter(row.error[name] for row in part if name in row.failed)
+                why = ", ".join(f"{number} × {reason}" for reason, number in sorted(reasons.items()))
+                lines.append(f"{system} on {test_set}: {count} of {len(part)} without {name} ({why})")
+    if lines:
+        raise UserError(
+            f"{'; '.join(lines)}; more than --max-failed-share {max_share:g}. All rows and tables are written"
+        )

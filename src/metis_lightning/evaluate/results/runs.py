@@ -1,4 +1,4 @@
-"""Finished runs on disk as results: what one system reached on one test set, and under which protocol."""
+"""Runs on disk: the folder that rows are written to, and finished runs as results of systems on test sets."""
 
 from __future__ import annotations
 
@@ -11,58 +11,95 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.columns import Column
-from metis_lightning.evaluate.results.protocol import fingerprint
-from metis_lightning.evaluate.results.run_files import PROTOCOL, ROWS, SUMMARY, read_rows, unique
-from metis_lightning.evaluate.results.stats import items_of, metrics_of, summary_of
+from metis_lightning.evaluate.results.protocol import Protocol, TestSetProtocol, difference_text, differences
+from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, items_of, merge_rows, read_rows, row_line
+from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize_metrics
+from metis_lightning.files import atomic_path
 from metis_lightning.safe_parsing import load_json
 
-# Parts of a protocol that may differ between the rows of one table: they tell rows apart, not columns. Seeds are the
-# systems' own; runs of earlier versions have them beside.
-_PER_RUN = ("systems", "seeds")
-
-# Parts that have an entry for each test set.
-_PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
+SUMMARY, PROTOCOL = "summary.json", "protocol.json"
 
 _SPEED = "RTF"
-"""A column that means nothing without device and threads, which rows do not say: it is in no table."""
+"""A quantity that means nothing without device and threads, which rows do not say: it is in no table."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What decides the numbers of one test set: a run's protocol without its systems and its other test sets.
+class RunFolder:
+    """The folder of a run. Several processes write their rows to files of their own, which are merged in the end.
 
-    `mark` is its fingerprint; `settings` are those that can be said in a line. `run_fingerprint` is that of the run's
-    whole `protocol.json`. `size` is how many items the whole test set has, None if a run of an earlier version does not
-    say.
+    Args:
+        folder: of the run.
+        protocol: all that decides the numbers.
+        keys: of every row of the run, in order.
+        is_owner: whether to write: the protocol, and the rows that another call left in several files.
+
+    Raises:
+        UserError: the folder holds rows of another protocol, or `merge` refuses them.
     """
 
-    mark: str
-    settings: Mapping[str, Any]
-    run_fingerprint: str
-    size: int | None = None
+    def __init__(self, folder: Path, protocol: Protocol, keys: Sequence[RowKey], is_owner: bool = True) -> None:
+        self.folder, self.protocol, self.keys = folder, protocol, keys
+        if (folder / PROTOCOL).is_file():
+            self._check()
+        if is_owner:
+            write_json(folder / PROTOCOL, protocol.to_json())
+            self.merge()
 
-    @classmethod
-    def of(cls, found: Mapping[str, Any], test_set: str) -> Protocol:
-        """Return the protocol of one test set of a run, whose `protocol.json` is `found`."""
-        decides = {key: value for key, value in found.items() if key not in _PER_RUN}
-        for key in _PER_TEST_SET & found.keys():
-            lists = found[key]
-            decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
-        settings = {key: value for key, value in found.items() if isinstance(value, (str, int, float))}
-        for name in ("fingerprint", "seeds"):
-            settings.pop(name, None)
-        settings |= _variant(found.get("test_sets"), test_set)
-        metrics = found.get("metrics")
-        if isinstance(metrics, dict) and isinstance(metrics.get("protocol"), str):
-            settings["metrics"] = metrics["protocol"]
-        size = found.get("sizes", {}).get(test_set)
-        return cls(fingerprint(decides), settings, str(found.get("fingerprint", "unknown")), size)
+    def done(self) -> set[RowKey]:
+        """Return the keys of the rows that are there."""
+        return {row.key for row in read_rows(self.folder)}
+
+    def rows_path(self, rank: int | None = None) -> Path:
+        """Return the file that rows go to; with a rank, that of one of several processes."""
+        return self.folder / (ROWS if rank is None else f"{ROWS}.{rank}")
+
+    def merge(self, is_whole: bool = False) -> list[ResultRow]:
+        """Put the rows of all processes into the run's file, in the order of the run, and return them.
+
+        Args:
+            is_whole: whether every row must be there.
+
+        Raises:
+            UserError: a row is not of this run, two of one key differ, or one is missing.
+        """
+        parts = sorted(self.folder.glob(f"{ROWS}.*"))
+        files = [self.rows_path(), *parts]
+        merged, expected = merge_rows({path: read_rows(path) for path in files}), set(self.keys)
+        if unknown := [key for key in merged if key not in expected]:
+            raise UserError(
+                f"{', '.join(map(str, files))}: a row for {unknown[0]}, which is not of this run; give another --out, "
+                "or remove the folder"
+            )
+        missing = [key for key in self.keys if key not in merged]
+        if is_whole and missing:
+            raise UserError(f"{self.folder}: {len(missing)} rows are missing, first {missing[0]}; run it again")
+        rows = [merged[key] for key in self.keys if key in merged]
+        with atomic_path(self.rows_path()) as temporary:
+            temporary.write_text("".join(map(row_line, rows)), encoding="utf-8")
+        for part in parts:
+            part.unlink()
+        return rows
+
+    def _check(self) -> None:
+        """Refuse a folder whose rows were made under another protocol."""
+        path, advice = self.folder / PROTOCOL, "give another --out, or remove the folder"
+        try:
+            old = Protocol.from_json(load_json(path.read_bytes()))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: {error}; {advice}") from error
+        if old.fingerprint != self.protocol.fingerprint:
+            different = difference_text(differences(old.content, self.protocol.content))
+            raise UserError(f"{self.folder}: it holds results of another protocol (different: {different}); {advice}")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write plain data as indented JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a system reached on a test set in a run, which lies in `folder`: the summary of its rows, and the rows.
+    """A system on a test set in a run: the summaries of its metrics by name, and its rows.
 
     `identity` is what the run's protocol says of the system: the hash of its weights, its settings.
     """
@@ -71,9 +108,9 @@ class Result:
     task: str
     test_set: str
     system: str
-    metrics: Mapping[str, dict[str, Any]]
-    rows: Sequence[dict[str, Any]]
-    protocol: Protocol
+    metrics: Mapping[str, Summary]
+    rows: Sequence[ResultRow]
+    protocol: TestSetProtocol
     identity: Mapping[str, Any]
 
     @property
@@ -97,11 +134,9 @@ class Result:
         return f"{self.count:,} of {self.protocol.size:,}" if self.is_limited else str(self.count)
 
 
-def _variant(test_sets: object, test_set: str) -> dict[str, Any]:
-    """Return what a protocol says in clear of a test set's variant; not its hashes and sizes."""
-    said = test_sets.get(test_set) if isinstance(test_sets, dict) else None
-    hidden = {"reader", "trials", "texts", "audio", "samples"}
-    return {key: value for key, value in said.items() if key not in hidden} if isinstance(said, dict) else {}
+def metric_names(results: Sequence[Result]) -> list[str]:
+    """Return the metrics that any of the results has, in the order of first appearance."""
+    return list(dict.fromkeys(name for result in results for name in result.metrics))
 
 
 def find_results(results_dir: Path) -> list[Result]:
@@ -117,16 +152,16 @@ def find_results(results_dir: Path) -> list[Result]:
     """
     if not results_dir.is_dir():
         raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
-    found: dict[tuple[str, ...], Result] = {}
+    unique: dict[tuple[str, ...], Result] = {}
     own = results_dir / PROTOCOL
     for path in [own] if own.is_file() else sorted(results_dir.glob(f"*/{PROTOCOL}")):
         if not (path.parent / SUMMARY).is_file():
             print(f"metis-lightning: {path.parent} is left out: the run is not finished", file=sys.stderr)
             continue
         for result in read_results(path.parent):
-            content = json.dumps(result.metrics, sort_keys=True)
-            found.setdefault((result.task, result.test_set, result.system, result.protocol.mark, content), result)
-    return list(found.values())
+            content = json.dumps([summary.to_json() for summary in result.metrics.values()])
+            unique.setdefault((result.task, result.test_set, result.system, result.protocol.mark, content), result)
+    return list(unique.values())
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -136,27 +171,18 @@ def read_results(folder: Path) -> list[Result]:
         UserError: a file is not of the form that `evaluate` writes.
     """
     try:
-        protocol = load_json((folder / PROTOCOL).read_bytes())
-        by_group = defaultdict(list)
-        for row in unique({folder / ROWS: read_rows(folder)}).values():
-            by_group[row["task"], row["test_set"], row["system"]].append(row)
-        return [
-            Result(
-                folder,
-                *key,
-                {name: summary_of(part, name) for name in metrics_of(part) if Column.of(name).quantity != _SPEED},
-                part,
-                Protocol.of(protocol, key[1]),
-                _identity(protocol, key[2]),
-            )
-            for key, part in sorted(by_group.items())
-        ]
+        protocol = Protocol.from_json(load_json((folder / PROTOCOL).read_bytes()))
+        summary = folder / SUMMARY
+        columns = columns_of(load_json(summary.read_bytes())) if summary.is_file() else {}
+        groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)
+        for row in merge_rows({folder / ROWS: read_rows(folder)}).values():
+            groups[row.task, row.test_set, row.system].append(row)
+        results = []
+        for (task, test_set, system), rows in sorted(groups.items()):
+            metrics = summarize_metrics(rows, columns)
+            shown = {name: summary for name, summary in metrics.items() if summary.column.quantity != _SPEED}
+            protocol_there, identity = protocol.of_test_set(test_set), protocol.identity(system)
+            results.append(Result(folder, task, test_set, system, shown, rows, protocol_there, identity))
+        return results
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder}: not the results of a run ({type(error).__name__}: {error})") from error
-
-
-def _identity(protocol: Mapping[str, Any], system: str) -> Mapping[str, Any]:
-    """Return what a protocol says of a system."""
-    systems = protocol.get("systems")
-    found = systems.get(system) if isinstance(systems, dict) else None
-    return found if isinstance(found, dict) else {}

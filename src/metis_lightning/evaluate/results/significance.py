@@ -1,4 +1,4 @@
-"""Whether a system differs from a baseline by more than chance: paired permutation tests, corrected by Holm.
+"""Paired permutation tests of systems against a baseline, corrected by Holm.
 
 The test (Noreen 1989; Fisher's for pairs) asks how often a difference at least as large would come about if the labels
 of the two systems meant nothing: all utterances of a speaker swap systems together, since they are not independent.
@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metis_lightning.evaluate.results.intervals import mean_interval
-from metis_lightning.evaluate.results.stats import Row, cluster, clusters_of, counts_of, estimate, value
+from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
+from metis_lightning.evaluate.results.rows import ResultRow, clusters_of
+from metis_lightning.metrics.column import Column
 
 SEED = 0
 PERMUTATIONS = 9999
@@ -35,70 +35,68 @@ _BATCH_CELLS = 2**21
 
 _ROUNDING = 1e-12
 
-Key = tuple[str, str]
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference(Estimate):
+    """A system's metric minus a baseline's, on the `n` utterances that both have a value for.
+
+    Args:
+        n_missing: utterances of which one has no value.
+        p: None with fewer than two clusters.
+        utterances_ci95_low: with `utterances_ci95_high` and `p_utterances` the same over utterances.
+        p_holm: with `p_utterances_holm` corrected for the family; None of what is in none.
+    """
+
+    n: int
+    n_missing: int
+    p: float | None
+    utterances_ci95_low: float | None
+    utterances_ci95_high: float | None
+    p_utterances: float | None
+    p_holm: float | None = None
+    p_utterances_holm: float | None = None
 
 
 @dataclass(frozen=True)
 class _Term:
-    """What an utterance adds to a ratio of sums, and what it is swapped with."""
+    """Share of an utterance in a ratio of sums, and the cluster that it is swapped with."""
 
     numerator: float
     denominator: float
     cluster: Hashable
 
 
-def paired_difference(rows: Sequence[Row], metric: str, system_a: str, system_b: str) -> Row:
-    """Compare two systems of one list of rows; see `compare_rows`.
-
-    Returns:
-        What `compare_rows` returns, with `system_a` and `system_b`.
-
-    Raises:
-        ValueError: a system has two rows for one utterance and seed.
-    """
-    a, b = ([row for row in rows if row["system"] == system] for system in (system_a, system_b))
-    return {"system_a": system_a, "system_b": system_b, **compare_rows(a, b, metric)}
-
-
-def compare_rows(a: Iterable[Row], b: Iterable[Row], metric: str) -> Row:
+def compare_rows(a: Iterable[ResultRow], b: Iterable[ResultRow], column: Column) -> PairedDifference:
     """Compare two systems on the utterances that both have a value for: a minus b.
 
     An utterance with several seeds counts once, with the mean of those that have a value. Error rates are compared as
     the tables show them, over the corpus: the difference of the edits over the words.
 
-    Args:
-        a: rows of one system.
-        b: rows of another, of the same test sets.
-        metric: the column.
-
-    Returns:
-        `metric, n, n_missing` (utterances of either without a pair), `n_clusters`, and in `clusters` whether those are
-        speakers or utterances; `mean, ci95_low, ci95_high` of the difference, and `p`, which is None with fewer than
-        two clusters. The same over utterances is `utterances_ci95_low`, `utterances_ci95_high` and `p_utterances`.
-
     Raises:
         ValueError: there are two rows for one utterance and seed, or the systems were held against different texts.
     """
     a = list(a)
-    of_a, of_b = _terms(a, metric), _terms(b, metric)
+    of_a, of_b = _terms(a, column), _terms(b, column)
     pairs = [(x, y) for key, x in of_a.items() if x and (y := of_b.get(key))]
     if any(x.denominator != y.denominator for x, y in pairs):
-        raise ValueError(f"{metric}: the systems were held against different texts")
+        raise ValueError(f"{column.name}: the systems were held against different texts")
     differences, clusters = [x.numerator - y.numerator for x, y in pairs], [x.cluster for x, _ in pairs]
     weights, alone = [x.denominator for x, _ in pairs], range(len(pairs))
+    mean, (low, high) = mean_interval(differences, weights, clusters)
     _, over_utterances = mean_interval(differences, weights, alone)
-    return {
-        "metric": metric,
-        "n": len(differences),
-        "n_missing": len(of_a.keys() | of_b.keys()) - len(differences),
-        "n_clusters": len(set(clusters)),
-        "clusters": clusters_of(a),
-        **estimate(*mean_interval(differences, weights, clusters)),
-        "p": paired_test(differences, clusters),
-        "utterances_ci95_low": over_utterances[0],
-        "utterances_ci95_high": over_utterances[1],
-        "p_utterances": paired_test(differences, alone),
-    }
+    return PairedDifference(
+        mean=mean,
+        ci95_low=low,
+        ci95_high=high,
+        n_clusters=len(set(clusters)),
+        clusters=clusters_of(a),
+        n=len(differences),
+        n_missing=len(of_a.keys() | of_b.keys()) - len(differences),
+        p=paired_test(differences, clusters),
+        utterances_ci95_low=over_utterances[0],
+        utterances_ci95_high=over_utterances[1],
+        p_utterances=paired_test(differences, alone),
+    )
 
 
 def paired_test(differences: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
@@ -151,42 +149,34 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def against_baseline(systems: Sequence[Sequence[Row]], baseline: Sequence[Row], metric: str) -> list[dict[str, Any]]:
-    """Compare several systems with a baseline in one metric.
-
-    Returns:
-        For each system the record of `compare_rows` with `p_holm` and `p_utterances_holm`, in which all of `systems`
-        are one family.
-    """
-    records = [compare_rows(rows, baseline, metric) for rows in systems]
-    corrected = [holm([record[key] for record in records]) for key in ("p", "p_utterances")]
+def against_baseline(
+    systems: Sequence[Sequence[ResultRow]], baseline: Sequence[ResultRow], column: Column
+) -> list[PairedDifference]:
+    """Compare several systems with a baseline in one metric; all of `systems` are one family of Holm's correction."""
+    found = [compare_rows(rows, baseline, column) for rows in systems]
+    p_holm = holm([each.p for each in found])
+    p_utterances_holm = holm([each.p_utterances for each in found])
     return [
-        {**record, "p_holm": p, "p_utterances_holm": p_utterances}
-        for record, p, p_utterances in zip(records, *corrected, strict=True)
+        replace(each, p_holm=p, p_utterances_holm=p_utterances)
+        for each, p, p_utterances in zip(found, p_holm, p_utterances_holm, strict=True)
     ]
 
 
-def _terms(rows: Iterable[Row], metric: str) -> dict[Key, _Term | None]:
-    """Return the term of each utterance, by test set and id; None where it has no value.
-
-    Raises:
-        ValueError: there are two rows for one utterance and seed.
-    """
-    found: dict[Key, dict[Hashable, Row]] = defaultdict(dict)
+def _terms(rows: Iterable[ResultRow], column: Column) -> dict[tuple[str, str], _Term | None]:
+    """Return the term of each utterance, by test set and id; None where it has no value."""
+    by_item: dict[tuple[str, str], dict[int | None, ResultRow]] = defaultdict(dict)
     for row in rows:
-        key = (row["test_set"], row["id"])
-        if found[key].setdefault(row.get("seed"), row) is not row:
-            raise ValueError(f"{row['system']} has two rows for {key}")
-    return {key: _term([*by_seed.values()], metric) for key, by_seed in found.items()}
+        if by_item[row.item].setdefault(row.seed, row) is not row:
+            raise ValueError(f"{row.system} has two rows for {row.item}")
+    return {item: _term([*by_seed.values()], column) for item, by_seed in by_item.items()}
 
 
-def _term(rows: Sequence[Row], metric: str) -> _Term | None:
+def _term(rows: Sequence[ResultRow], column: Column) -> _Term | None:
     """Return the term of one utterance's rows, one a seed."""
-    measured = [row for row in rows if value(row, metric) is not None]
-    if not measured:
+    values = {row.seed: value for row in rows if (value := row.value(column.name)) is not None}
+    if not values:
         return None
-    first = measured[0]
-    counts = [pair for row in measured if (pair := counts_of(row, metric))]
+    counts = [count for row in rows if (count := row.counts(column)) is not None]
     if counts:
-        return _Term(sum(edits for edits, _ in counts) / len(counts), counts[0][1], cluster(first))
-    return _Term(sum(row["metrics"][metric] for row in measured) / len(measured), 1, cluster(first))
+        return _Term(sum(each.edits for each in counts) / len(counts), counts[0].length, rows[0].cluster)
+    return _Term(sum(values.values()) / len(values), 1, rows[0].cluster)

@@ -1,8 +1,6 @@
-"""What a system made of a test item: a waveform, or why there is none.
+"""Outputs of systems: a waveform, or why there is none; and folders of them that other tools made.
 
 Shape letters: S samples.
-
-Folders of audio that any other tool made: `wavs:DIR`, one file an item, named by its id. They need no model.
 """
 
 from __future__ import annotations
@@ -34,10 +32,11 @@ SHORTEST_SECONDS = 0.1
 class Output:
     """A waveform (S,) at its own `sample_rate` in Hz; None with the reason in `error`.
 
-    seconds: that it took to make; None if that is not known.
-    steps: of the samplers of both stages; None if there were none.
-    channels: as the system gave it, before they were averaged.
-    was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
+    Args:
+        seconds: that it took to make; None if that is not known.
+        steps: of the samplers of both stages; None if there were none.
+        channels: as the system gave it, before they were averaged.
+        was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
     """
 
     wave: Tensor | None
@@ -47,6 +46,11 @@ class Output:
     sample_rate: int | None = WAVE_RATE
     channels: int | None = 1
     was_made: bool = True
+
+    @classmethod
+    def failed(cls, reason: str, seconds: float | None = None, was_made: bool = False) -> Output:
+        """Return an output without a waveform."""
+        return cls(None, reason, seconds, sample_rate=None, channels=None, was_made=was_made)
 
     @property
     def fault(self) -> str | None:
@@ -73,7 +77,7 @@ class Output:
 
 
 Run = Callable[[Trial, TestItem, int], Output]
-"""A loaded system: a trial, its audio and a seed to what it makes of them."""
+"""A loaded system: of a trial, its audio and a seed it makes an output."""
 
 
 def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
@@ -82,8 +86,7 @@ def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
     try:
         output = run(trial, item, seed)
     except UserError as error:
-        seconds = round(time.perf_counter() - start, 3)
-        return Output(None, f"not generated: {error}", seconds, sample_rate=None, channels=None)
+        return Output.failed(f"not generated: {error}", round(time.perf_counter() - start, 3), was_made=True)
     except Exception as error:
         error.add_note(f"while generating {trial.id}")
         raise
@@ -119,25 +122,22 @@ class WavFolder:
         Raises:
             UserError: there is no such folder, no audio file in it, two files of one id, or a link out of it.
         """
+        option = f"--system {PREFIX}{folder}"
         if not folder.is_dir():
-            raise UserError(f"--system {PREFIX}{folder}: no such folder")
+            raise UserError(f"{option}: no such folder")
         files: dict[str, Path] = {}
         extra = []
-        for path in _audio(folder):
+        for path in _audio_files(folder):
             if not path.resolve().is_relative_to(folder.resolve()):
-                raise UserError(
-                    f"--system {PREFIX}{folder}: {path.name} leads out of the folder; copy the file into it"
-                )
-            item_id = _item(path.relative_to(folder), ids, by_other_name)
+                raise UserError(f"{option}: {path.name} leads out of the folder; copy the file into it")
+            item_id = _item_id(path.relative_to(folder), ids, by_other_name)
             if item_id is not None and (other := files.setdefault(item_id, path)) is not path:
                 named = f"{other.relative_to(folder)} and {path.relative_to(folder)}"
-                raise UserError(f"--system {PREFIX}{folder}: {named} are of one id; keep one")
+                raise UserError(f"{option}: {named} are of one id; keep one")
             if item_id is None and path.parent == folder:
                 extra.append(path.name)
         if not files and not extra:
-            raise UserError(
-                f"--system {PREFIX}{folder}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav"
-            )
+            raise UserError(f"{option}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav")
         return cls(folder, files, extra)
 
     def require_some(self, ids: Collection[str]) -> None:
@@ -156,7 +156,7 @@ class WavFolder:
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
         path = self.files.get(item_id)
-        return _nothing(MISSING) if path is None else read_output(path)
+        return Output.failed(MISSING) if path is None else read_output(path)
 
     def digest(self, ids: Collection[str]) -> str:
         """Return the SHA-256 of what the folder has for these items."""
@@ -170,22 +170,22 @@ def read_output(path: Path) -> Output:
     What is no sound (broken, empty, not finite, far beyond 1) is a failed output; silence is left to the metrics.
     """
     try:
-        heard = read_recording(path)
+        recording = read_recording(path)
     except InvalidAudioError as error:
-        return _nothing(error.reason)
+        return Output.failed(error.reason)
     except UserError:
-        return _nothing("not a readable audio file")
-    return Output(heard.wave, sample_rate=heard.sample_rate, channels=heard.channels, was_made=False)
+        return Output.failed("not a readable audio file")
+    return Output(recording.wave, sample_rate=recording.sample_rate, channels=recording.channels, was_made=False)
 
 
-def _audio(folder: Path) -> Iterator[Path]:
+def _audio_files(folder: Path) -> Iterator[Path]:
     """Yield the audio of a folder and of the folders in it."""
     within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
     for each in (folder, *(path for path in within if not is_hidden(path.name))):
         yield from (path for path in visible_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
 
 
-def _item(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:
+def _item_id(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:
     """Return the id of the item that a file, relative to its folder, is of."""
     if path.parent == Path() and path.stem in ids:
         return path.stem
@@ -195,7 +195,3 @@ def _item(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) ->
     # What enhances the recordings of the DNS Challenge keeps the number at the end of their names.
     number = _NUMBER.search(name)
     return None if number is None else by_other_name.get((path.parent / number[0]).as_posix())
-
-
-def _nothing(reason: str) -> Output:
-    return Output(None, reason, sample_rate=None, channels=None, was_made=False)

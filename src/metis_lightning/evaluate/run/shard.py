@@ -1,30 +1,30 @@
-"""The work of one process: generate what is its share and not done yet, while other processes score."""
+"""The work of one process: generate its share of what is not done yet, while other processes score.
+
+A `PendingRow` is what is known of an output before it is scored; the scores complete the row.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
 from metis_lightning.data.media.audio import write_wav
-from metis_lightning.evaluate.results.run_files import Key, RowFile
+from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, RowKey, append_row
 from metis_lightning.evaluate.run.outputs import Output, Run, timed
-from metis_lightning.evaluate.run.plan import Job, Plan
-from metis_lightning.evaluate.run.rows import Unscored, utterance_of
-from metis_lightning.evaluate.run.systems import System
-from metis_lightning.metrics.metric import MetricValue
+from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
+from metis_lightning.evaluate.run.systems import task_of
+from metis_lightning.metrics.metric import INFINITE, ErrorRate, MetricValue, character_errors_of, word_errors_of
 from metis_lightning.metrics.pool import ScoringPool
-
-_LINE_EVERY = 20
-
-Submitted = tuple[Unscored, Future[dict[str, MetricValue]]]
-Waiting = deque[Submitted]
+from metis_lightning.metrics.signal import ScoringItem
+from metis_lightning.progress import Progress
+from metis_lightning.task_table import task_named
+from metis_lightning.types import TestItem
 
 
 @dataclass(frozen=True)
@@ -34,81 +34,141 @@ class Share:
     rank: int = 0
     count: int = 1
 
-    def of(self, plan: Plan, system: System) -> list[Job]:
-        """Return this share of a system's jobs."""
-        return list(plan.jobs_of(system))[self.rank :: self.count]
 
+@dataclass(frozen=True)
+class PendingRow:
+    """A row without its metrics.
 
-class Progress:
-    """A bar on a terminal, plain lines elsewhere; silent in all processes but the first."""
+    Args:
+        row: the other fields.
+        fault: why nothing can be scored; None if it can.
+        is_reference: whether the output is the target itself, to which no distance can be measured: no failure.
+    """
 
-    def __init__(self, plan: Plan, share: Share) -> None:
-        self._total = sum(len(share.of(plan, system)) for system in plan.systems)
-        which = f" (process 1 of {share.count})" if share.count > 1 else ""
-        self._is_first, self._count = share.rank == 0, 0
-        self._bar: tqdm[Any] = tqdm(
-            total=self._total, unit="utt", desc=f"evaluate {plan.task}{which}", disable=None if self._is_first else True
+    row: ResultRow
+    fault: str | None
+    is_reference: bool
+
+    @classmethod
+    def of(cls, task: str, job: EvaluationJob, item: TestItem, output: Output) -> PendingRow:
+        """Return the row of a system's output for an item."""
+        row = ResultRow(
+            id=item.id,
+            task=task,
+            test_set=item.test_set,
+            system=job.system.name,
+            seed=job.seed,
+            speaker=item.speaker or None,
+            n_samples=len(output.samples()),
+            seconds=output.seconds,
+            steps=output.steps,
+            sample_rate=output.sample_rate,
+            channels=output.channels,
+            text=item.text,
+        )
+        target = item.recording("target")
+        is_reference = (
+            target is not None
+            and target.sample_rate == output.sample_rate
+            and torch.equal(output.samples(), target.wave)
+        )
+        return cls(row, output.fault, is_reference)
+
+    def scored(self, values: Mapping[str, MetricValue]) -> ResultRow:
+        """Return the whole row.
+
+        A column has failed if the system gave nothing to measure although the test set has all that it needs. A loop of
+        the recogniser is an error beside a value, but nobody's failure.
+        """
+        wer, cer = word_errors_of(values), character_errors_of(values)
+        absent = {name: str(value.error) for name, value in values.items() if self._is_absent(value)}
+        faults = {name: self.fault or value.error for name, value in values.items() if name not in absent}
+        errors = {name: reason for name in values if (reason := absent.get(name) or faults[name])}
+        loops = {name for name, value in values.items() if isinstance(value, ErrorRate) and value.is_loop}
+        return replace(
+            self.row,
+            text=self.row.text if wer.reference is None else wer.reference,
+            metrics={name: self._value(value) for name, value in values.items()},
+            error=errors,
+            failed=[name for name in errors if name not in absent and (self.fault or name not in loops)],
+            wer=_counts(wer, wer.compared),
+            cer=_counts(cer),
+            hypothesis=None if self.fault else wer.hypothesis,
         )
 
-    def step(self, system: System, is_new: bool) -> None:
-        """Count one utterance, which was made now or before."""
-        self._count += 1
-        self._bar.update()
-        # A bar that is off, away from a terminal, does not count.
-        if self._bar.disable and self._is_first and is_new and self._count % _LINE_EVERY == 0:
-            print(f"{self._count}/{self._total} utterances, now {system.name}", file=sys.stderr)
+    def _value(self, value: MetricValue) -> float | None:
+        """Return a score; of an output at fault only error rates have one, the worst."""
+        return None if self.fault and not isinstance(value, ErrorRate) else value.value
 
-    def close(self) -> None:
-        """End the bar."""
-        self._bar.close()
+    def _is_absent(self, value: MetricValue) -> bool:
+        """Return whether there is no value because the test set lacks what it needs, or because it is beyond all."""
+        if isinstance(value, ErrorRate):
+            return value.value is None
+        is_beyond = self.fault is None and (value.error == INFINITE or (self.is_reference and value.error is not None))
+        return is_beyond or (value.error or "").startswith(OF_THE_TEST_SET)
 
 
-def run_share(plan: Plan, share: Share, done: Collection[Key], rows: RowFile, pool: ScoringPool) -> None:
+def _counts(rate: ErrorRate, compared: tuple[str, str] | None = None) -> ErrorCounts | None:
+    """Return what a rate of errors was counted from; None without a value."""
+    if rate.edits is None or rate.length is None:
+        return None
+    return ErrorCounts(rate.edits, rate.length, rate.substitutions, rate.deletions, rate.insertions, compared)
+
+
+def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) -> ScoringItem:
+    """Return what the metrics are given of an item and a system's output: no samples if the output is at fault."""
+    # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
+    is_compared = task_of(task, job.trial).is_aligned or not task_named(task).is_aligned
+    fields = {"interferer": "interferer", "prompt": "enrollment"}
+    fields |= {"reference": "target"} if is_compared else {}
+    fields |= {"text_recording": "target"} if item.is_transcribed else {}
+    recorded = {name: recording for name, field in fields.items() if (recording := item.recording(field)) is not None}
+    waves: dict[str, Any] = {name: recording.wave for name, recording in recorded.items()}
+    return ScoringItem(
+        id=item.id,
+        generated=output.samples()[: 0 if output.fault else None],
+        sample_rate=output.rate,
+        text=item.text or None,
+        language=item.language,
+        rates={name: recording.sample_rate for name, recording in recorded.items()},
+        **waves,
+    )
+
+
+def run_share(plan: Plan, share: Share, done: Collection[RowKey], rows: Path, pool: ScoringPool) -> None:
     """Generate and score a share of a plan's jobs but those that are `done`, and append their rows in order."""
-    progress = Progress(plan, share)
-    waiting: Waiting = deque()
-    for system in plan.systems:
-        for is_new in _made(plan, share.of(plan, system), done, rows.path.parent, pool, waiting):
-            while waiting and waiting[0][1].done():
-                _append(waiting, rows)
-            progress.step(system, is_new)
-    while waiting:
-        _append(waiting, rows)
-    progress.close()
+    jobs = {system.name: list(plan.jobs_of(system))[share.rank :: share.count] for system in plan.systems}
+    label = f"evaluate {plan.task}" + (f" (process 1 of {share.count})" if share.count > 1 else "")
+    submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]] = deque()
+
+    def append_first() -> None:
+        row, scores = submitted.popleft()
+        append_row(rows, row.scored(scores.result()))
+
+    with Progress(label, "utterances", sum(map(len, jobs.values())), silent=share.rank > 0) as progress:
+        for system in plan.systems:
+            # Loaded for the first job that is not done; models of one system live at a time.
+            run: Run | None = None
+            for job in jobs[system.name]:
+                if job.key not in done:
+                    run = run or system.load()
+                    submitted.append(_submit(plan, job, run, rows.parent, pool))
+                while submitted and submitted[0][1].done():
+                    append_first()
+                progress.step(system.name)
+        while submitted:
+            append_first()
 
 
-def _made(
-    plan: Plan, jobs: list[Job], done: Collection[Key], folder: Path, pool: ScoringPool, waiting: Waiting
-) -> Iterator[bool]:
-    """Work through one system's jobs and yield of each whether it was new; its models live no longer than this."""
-    run = None
-    for job in jobs:
-        if job.key not in done:
-            run = run or job.system.load()
-            waiting.append(_submit(plan, job, run, folder, pool))
-        yield job.key not in done
-
-
-def _submit(plan: Plan, job: Job, run: Run, folder: Path, pool: ScoringPool) -> Submitted:
+def _submit(
+    plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: ScoringPool
+) -> tuple[PendingRow, Future[dict[str, MetricValue]]]:
     """Generate one utterance, write it, and have it scored."""
     item = job.item()
     output = timed(run, job.trial, item, job.seed or 0)
-    _write(output, folder / "wavs" / job.system.name / _subfolder(plan, job) / f"{item.id}.wav")
-    utterance = utterance_of(plan.task, job, item, output)
-    return Unscored.of(plan.task, job, item, output), pool.submit(utterance)
-
-
-def _append(waiting: Waiting, rows: RowFile) -> None:
-    row, values = waiting.popleft()
-    rows.append(row.scored(values.result()))
-
-
-def _write(output: Output, path: Path) -> None:
-    """Write what can be heard."""
+    # Audio of the first seed lies in the system's folder, for `compare`; of others below it.
+    is_first = job.seed is None or job.seed == plan.seeds[0]
+    place = folder / "wavs" / job.system.name / ("" if is_first else f"seed-{job.seed}")
     if output.samples().numel():
-        write_wav(path, output.samples(), output.rate)
-
-
-def _subfolder(plan: Plan, job: Job) -> str:
-    """Return where audio of a seed lies below its system's folder; the first seed's lies in it, for `compare`."""
-    return "" if job.seed is None or job.seed == plan.seeds[0] else f"seed-{job.seed}"
+        write_wav(place / f"{item.id}.wav", output.samples(), output.rate)
+    return PendingRow.of(plan.task, job, item, output), pool.submit(scoring_item(plan.task, job, item, output))

@@ -1,25 +1,26 @@
 """Systems under test: each turns a test item into a waveform.
 
-The controls bound what a model can do: `input` does nothing, `target` is the reference itself, and `resynthesis` is the
-reference after a round trip through the acoustic codec.
+The controls bound what a model can do: `input` plays what the model is given as its source, `target` is the reference,
+and `resynthesis` that after a round trip through the acoustic codec. Where a task or a test set has no such signal, the
+control does not exist: it is not listed, and no row counts as failed for it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.run.outputs import PREFIX, Output, Run, WavFolder
-from metis_lightning.evaluate.run.tasks import Asking, request_of, task_of
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import Precision, usual_precision
-from metis_lightning.pipeline import Metis, Settings
-from metis_lightning.task_table import Task, task_named
+from metis_lightning.pipeline import Metis, Request, Settings
+from metis_lightning.task_table import TASKS, Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
 from metis_lightning.weights.task_weights import part_for
@@ -31,10 +32,11 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
 class System:
     """A name for tables, what decides its output (for the fingerprint), and how it is made.
 
-    load: makes the function that runs it; models are loaded only then.
-    is_seeded: whether its output depends on the seed.
-    control: which control it is; None if none.
-    extra_files: those of a folder that belong to no item.
+    Args:
+        load: makes the function that runs it; models are loaded only then.
+        is_seeded: whether its output depends on the seed.
+        control: which control it is; None if none.
+        extra_files: those of a folder that belong to no item.
     """
 
     name: str
@@ -47,14 +49,16 @@ class System:
 
 @dataclass(frozen=True)
 class SystemOptions:
-    """What makes systems of the names on the command line.
+    """The options that decide what a system makes of an item.
 
-    task: what is evaluated.
-    base: bundle of the codec behind `resynthesis`, and that checkpoints belong to.
-    device: where models run.
-    num_steps, guidance_scale: of stage 1's sampler; None for the released ones of the task.
-    precision: of both stages; None for the device's usual one.
-    text_guided, tts_length: see `Asking`.
+    Args:
+        task: what is evaluated.
+        base: bundle of the codec behind `resynthesis`, and that checkpoints belong to.
+        device: where models run.
+        num_steps: with `guidance_scale` of stage 1's sampler; None for the released ones of the task.
+        precision: of both stages; None for the device's usual one.
+        text_guided: whether tasks that can be guided by text are told what is said.
+        tts_length: how long speech from text is: "predicted" by the prompt's speaking rate, or as the "reference".
     """
 
     task: str
@@ -79,12 +83,47 @@ class SystemOptions:
         """The precision of both stages."""
         return self.precision or usual_precision(self.device)
 
-    def asking(self, task: str) -> Asking:
-        """Return how a task is asked of a model."""
-        settings = task_named(task).settings
+    def settings(self, task: Task) -> Settings:
+        """Return the sampler's settings for a task."""
         changed: dict[str, Any] = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
-        stage1 = replace(settings.stage1, **{k: v for k, v in changed.items() if v is not None})
-        return Asking(replace(settings, stage1=stage1), self.text_guided, self.tts_length)
+        stage1 = replace(task.settings.stage1, **{k: v for k, v in changed.items() if v is not None})
+        return replace(task.settings, stage1=stage1)
+
+    def settings_identity(self) -> dict[str, Any]:
+        """Return what decides a model's output beside its weights, as plain JSON values; of several tasks by task."""
+        shown = {}
+        for name in task_named(self.task).served:
+            task = task_named(name)
+            shown[name] = json.loads(json.dumps(asdict(self.settings(task))))
+            if task.is_guided_by_text:
+                shown[name]["text_guided"] = self.text_guided
+            if task.speaks_text:
+                shown[name]["tts_length"] = self.tts_length
+        return shown if len(shown) > 1 else shown[self.task]
+
+    def request(self, metis: Metis, task: Task, item: TestItem) -> Request:
+        """Return what a pipeline is asked for an item.
+
+        Raises:
+            UserError: the item lacks what the task needs.
+        """
+        inputs: dict[str, Any] = {}
+        if task.condition == "features" or (task.condition == "any" and item.features is not None):
+            inputs["features"] = item.signal("features")
+        elif task.condition is not None:
+            inputs["source"] = item.signal("mixture")
+        if "prompt" in task.inputs:
+            inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
+        is_guided = self.text_guided and task.is_guided_by_text
+        if is_guided and not (item.text and item.prompt_text):
+            raise UserError(
+                f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)"
+            )
+        if task.speaks_text or is_guided:
+            inputs |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
+        if task.speaks_text and self.tts_length == "reference":
+            inputs["seconds"] = len(item.signal("target")) / WAVE_RATE
+        return metis.request(task.name, **inputs)
 
 
 @dataclass(frozen=True)
@@ -94,6 +133,20 @@ class Items:
     chosen: Collection[str]
     known: Collection[str]
     by_other_name: Mapping[str, str] = field(default_factory=dict)
+
+
+def task_of(name: str, trial: Trial) -> Task:
+    """Return which task a trial is in an evaluation of the task `name`."""
+    return task_named(trial.task if task_named(name).covers else name)
+
+
+def is_for(task: str, listed: str) -> bool:
+    """Return whether a test list is for a task, given the task that it names.
+
+    A list that names none is for any task that the table has, but not for one that covers others.
+    """
+    covers = task_named(task).covers
+    return listed in (task, *covers) or (not listed and task in TASKS and not covers)
 
 
 def make_systems(names: Sequence[str], options: SystemOptions, items: Items) -> list[System]:
@@ -116,42 +169,43 @@ def has_control(control: str, task: Task, item: TestItem) -> bool:
     return item.target is not None
 
 
-def answers(name: str, task: str) -> bool:
+def serves(name: str, task: str) -> bool:
     """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
-    return name.endswith(".ckpt") or _answering(name, task) is not None
+    return name.endswith(".ckpt") or _part_config(name, task) is not None
 
 
-def _answering(bundle: str, task: str) -> Mapping[str, Any] | None:
-    """Return the config of the part of a bundle that answers a task; None if there is none."""
+def _part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
+    """Return the config of the part of a bundle that serves a task; None if there is none."""
     parts = read_index(bundle_folder(bundle))["parts"]
     configs = {key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}
-    found = part_for(configs, task)
-    return None if found is None else configs[found]
+    chosen = part_for(configs, task)
+    return None if chosen is None else configs[chosen]
 
 
 def _system(text: str, options: SystemOptions, items: Items) -> System:
     head, sign, tail = text.partition("=")
-    named = bool(sign and tail and _NAME.fullmatch(head))
-    if sign and not named and (tail in CONTROLS or tail.startswith(PREFIX)):
+    is_named = bool(sign and tail and _NAME.fullmatch(head))
+    # A checkpoint's path may hold the sign, too, as in epoch=3.ckpt.
+    if sign and not is_named and (tail in CONTROLS or tail.startswith(PREFIX)):
         raise UserError(f"--system {text}: {head!r} cannot name a folder: use A-Z a-z 0-9 . _ - and no dot first")
-    label, source = (head, tail) if named else (None, text)
+    source = tail if is_named else text
     if source in CONTROLS:
-        made = _control(source, options)
+        system = _control(source, options)
     elif source.startswith(PREFIX):
-        made = _wavs(Path(source.removeprefix(PREFIX)), items)
+        system = _wavs(Path(source.removeprefix(PREFIX)), items)
     else:
-        made = _model(source, options)
-    name = label or made.name
+        system = _model(source, options)
+    name = head if is_named else system.name
     if not _NAME.fullmatch(name):
         raise UserError(f"--system {text}: {name!r} cannot name a folder; give the system a name as NAME={source}")
-    return replace(made, name=name)
+    return replace(system, name=name)
 
 
 def _control(name: str, options: SystemOptions) -> System:
     def play(trial: Trial, item: TestItem, seed: int) -> Output:
         signal = "mixture" if name == "input" else "target"
-        recorded = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
-        return Output(recorded.wave, sample_rate=recorded.sample_rate)
+        recording = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
+        return Output(recording.wave, sample_rate=recording.sample_rate)
 
     def load() -> Run:
         metis = Metis.codecs_only(options.base, options.device)
@@ -165,64 +219,54 @@ def _control(name: str, options: SystemOptions) -> System:
 def _wavs(path: Path, items: Items) -> System:
     folder = WavFolder.of(path, items.known, items.by_other_name)
     folder.require_some(items.chosen)
+    identity = {"wavs": folder.digest(items.chosen)}
+    extra = tuple(folder.extra)
     return System(
-        path.resolve().name,
-        {"wavs": folder.digest(items.chosen)},
-        lambda: lambda trial, item, seed: folder.read(item.id),
-        extra_files=tuple(folder.extra),
+        path.resolve().name, identity, lambda: lambda trial, item, seed: folder.read(item.id), extra_files=extra
     )
 
 
 def _model(source: str, options: SystemOptions) -> System:
-    """Return a bundle or a checkpoint.
-
-    Raises:
-        UserError: there is none, or a bundle has no weights for the task.
-    """
-    asked = {task: options.asking(task) for task in task_named(options.task).served}
+    """Return a bundle, or a checkpoint, which is named after its run."""
 
     def load() -> Run:
         metis = Metis.from_pretrained(source, options.task, options.base, options.device, options.chosen_precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task = task_of(options.task, trial)
-            asking = asked[task.name]
-            speech = metis.generate([request_of(metis, task, item, asking)], seed, asking.settings)[0]
-            return Output(speech.wave, steps=total_steps(asking.settings, speech.acoustic_tokens.shape[1]))
+            settings = options.settings(task)
+            speech = metis.generate([options.request(metis, task, item)], seed, settings)[0]
+            layers = settings.layer_steps(speech.acoustic_tokens.shape[1])
+            return Output(speech.wave, steps=settings.stage1.num_steps + sum(layers))
 
         return run
 
-    return System(_label(source), _identity(source, options, asked), load, is_seeded=True)
-
-
-def total_steps(settings: Settings, num_quantizers: int) -> int:
-    """Return the steps of both stages."""
-    return settings.stage1.num_steps + sum(settings.layer_steps(num_quantizers))
-
-
-def _label(source: str) -> str:
-    """Return a short name for tables: a run's folder for a checkpoint, a bundle's own name."""
     path = Path(source)
-    if path.suffix != ".ckpt":
-        return path.name
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return run.name or path.stem
+    name = path.name
+    if path.suffix == ".ckpt":
+        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        name = folder.name or path.stem
+    return System(name, _model_identity(source, options), load, is_seeded=True)
 
 
-def _identity(source: str, options: SystemOptions, asked: Mapping[str, Asking]) -> dict[str, Any]:
-    shown = {task: each.identity(task) for task, each in asked.items()}
-    found: dict[str, Any] = {"settings": shown if len(shown) > 1 else next(iter(shown.values()))}
+def _model_identity(source: str, options: SystemOptions) -> dict[str, Any]:
+    """Return what decides a model's output.
+
+    Raises:
+        UserError: there is no such checkpoint, or a bundle has no weights for the task.
+    """
+    identity: dict[str, Any] = {"settings": options.settings_identity()}
     # What was made before there was a choice was made in float32, and stays what it is.
     if options.chosen_precision != "float32":
-        found["precision"] = options.chosen_precision
+        identity["precision"] = options.chosen_precision
     path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():
             raise UserError(f"--system {source}: no such checkpoint")
         base = sha256_of(bundle_folder(options.base) / INDEX)
-        return {"checkpoint": sha256_of(path), "base": base, **found}
-    identity = {"bundle": sha256_of(bundle_folder(source) / INDEX), **found}
-    config = _answering(source, options.task)
+        return {"checkpoint": sha256_of(path), "base": base, **identity}
+    bundle = sha256_of(bundle_folder(source) / INDEX)
+    config = _part_config(source, options.task)
     if config is None:
         raise UserError(
             f"--system {source}: the bundle has no weights for the task {options.task!r}; "
@@ -230,4 +274,4 @@ def _identity(source: str, options: SystemOptions, asked: Mapping[str, Asking]) 
         )
     if options.text_guided and not config.get("text"):
         raise UserError(f"--text-guided: the weights for {options.task} in {source} take no text; give Omni's")
-    return identity
+    return {"bundle": bundle, **identity}

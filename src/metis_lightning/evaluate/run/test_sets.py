@@ -1,6 +1,6 @@
-"""The test sets of a corpus, found by its name: whatever `TestSets` its modules hold. Nothing is registered.
+"""The test sets of a corpus: found by its name, described by their content, and exported for other tools.
 
-What a test set holds: which variant of a corpus it is, in clear, and hashes of its texts and of its audio.
+A corpus has whatever `TestSets` its modules hold; nothing is registered.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import soundfile
 from jsonargparse import ArgumentError, ArgumentParser
-from tqdm import tqdm
 
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.run.tasks import is_for
-from metis_lightning.files import sha256_of
+from metis_lightning.evaluate.run.systems import is_for
+from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.progress import tracked
 from metis_lightning.task_table import TASKS
-from metis_lightning.types import AudioLocation, TestItem, Trial
+from metis_lightning.types import AudioLocation, Recording, TestItem, Trial
 
 _CORPORA = "metis_lightning.data.corpora"
 
@@ -46,8 +48,8 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     """Return the test sets of a corpus that are for a task, in the order of their files.
 
     Args:
-        data: a corpus by the name of its file in `metis_lightning/data/` (`starter`; also `starter_tests.py` is looked
-            into), or a module or class of one's own by its full name.
+        data: a corpus by the name of its file in `metis_lightning/data/corpora` (`starter`; also `starter_tests.py` is
+            looked into), or a module or class of one's own by its full name.
         root: the corpus's folder; None where it has a default.
         task: what is evaluated.
         options: further arguments of the readers, NAME=VALUE, such as `manifest=libri3mix.jsonl`.
@@ -55,19 +57,21 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     Raises:
         UserError: there is no such corpus, it needs a root or takes no such option, or has no test set for the task.
     """
-    kinds = _classes(data)
+    classes = _classes(data)
     # A reader that is for one task says so before it reads anything.
-    said = {kind: getattr(kind, "task", "") for kind in kinds}
-    given = [*([] if root is None else [f"root={root}"]), *options]
-    readers = [_read(kind, data, given) for kind in kinds if not said[kind] or is_for(task, said[kind])]
-    listed = [(reader, name, chosen) for reader, chosen in readers for name in reader.test_sets()]
-    found = [TestSet(name, tuple(reader.load_trials(name)), reader, chosen) for reader, name, chosen in listed]
-    serving = [test_set for test_set in found if is_for(task, test_set.trials[0].task)]
+    tasks = {kind: getattr(kind, "task", "") for kind in classes}
+    arguments = [*([] if root is None else [f"root={root}"]), *options]
+    test_sets = []
+    for kind in classes:
+        if not tasks[kind] or is_for(task, tasks[kind]):
+            reader, chosen = _make_reader(kind, data, arguments)
+            test_sets += [TestSet(n, tuple(reader.load_trials(n)), reader, chosen) for n in reader.test_sets()]
+    serving = [test_set for test_set in test_sets if is_for(task, test_set.trials[0].task)]
     if not serving:
-        served = {*filter(None, said.values()), *(test_set.trials[0].task for test_set in found)}
-        tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
+        served = {*filter(None, tasks.values()), *(test_set.trials[0].task for test_set in test_sets)}
+        known = [name for name in TASKS if any(is_for(name, each) for each in served)]
         own = sorted(served - {"", *TASKS})
-        raise UserError(f"--task {task}: choose one of {', '.join([*tasks, *own])}, for which {data} has test sets")
+        raise UserError(f"--task {task}: choose one of {', '.join([*known, *own])}, for which {data} has test sets")
     return serving
 
 
@@ -87,27 +91,30 @@ def choose(test_sets: Sequence[TestSet], names: Sequence[str] | None, data: str)
 
 
 def _classes(data: str) -> list[type[TestSets]]:
-    """Return the readers that a corpus's modules define.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = [kind for module in _modules(data) for kind in _readers_in(module)]
-    own = data.rpartition(".")[2]
-    named = [kind for kind in found if kind.__name__ == own]
-    if not found:
+    """Return the concrete readers that a corpus's modules define, in their order; or the one that is named."""
+    classes = [
+        kind
+        for module in _modules(data)
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, TestSets)
+        and not inspect.isabstract(kind)
+        and kind.__module__ == module.__name__
+    ]
+    if not classes:
         raise UserError(
             f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
             "...), or the full name of a class of your own that is a TestSets"
         )
-    return named or found
+    own = data.rpartition(".")[2]
+    return [kind for kind in classes if kind.__name__ == own] or classes
 
 
 def _modules(data: str) -> Iterator[ModuleType]:
     """Import the modules that a name may mean."""
     ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
-    found = [name for name in ours if _exists(name)]
-    for name in found or filter(_exists, [data, data.rpartition(".")[0]]):
+    there = [name for name in ours if _exists(name)]
+    for name in there or filter(_exists, [data, data.rpartition(".")[0]]):
         yield import_module(name)
 
 
@@ -119,47 +126,26 @@ def _exists(name: str) -> bool:
         return False
 
 
-def _readers_in(module: ModuleType) -> list[type[TestSets]]:
-    """Return the concrete readers that a module itself defines, in its order."""
-    return [
-        kind
-        for kind in vars(module).values()
-        if inspect.isclass(kind)
-        and issubclass(kind, TestSets)
-        and not inspect.isabstract(kind)
-        and kind.__module__ == module.__name__
-    ]
-
-
-def _read(kind: type[TestSets], data: str, given: Sequence[str]) -> tuple[TestSets, dict[str, Any]]:
-    """Make a reader of arguments NAME=VALUE, and return it with all its arguments.
-
-    Raises:
-        UserError: it needs a root and there is none, or an argument is not one of its own.
-    """
+def _make_reader(kind: type[TestSets], data: str, arguments: Sequence[str]) -> tuple[TestSets, dict[str, Any]]:
+    """Make a reader of arguments NAME=VALUE, and return it with all its arguments."""
     parser = ArgumentParser(exit_on_error=False)
-    known = parser.add_class_arguments(kind, "reader")
-    needed = [name for name, each in inspect.signature(kind).parameters.items() if each.default is each.empty]
-    if missing := [name for name in needed if not any(text.startswith(f"{name}=") for text in given)]:
-        raise UserError(
-            f"--data {data}: give --root, the corpus's folder"
-            if missing == ["root"]
-            else f"--data {data}: give --data-options {missing[0]}=VALUE"
-        )
+    names = parser.add_class_arguments(kind, "reader")
+    required = [name for name, each in inspect.signature(kind).parameters.items() if each.default is each.empty]
+    if missing := [name for name in required if not any(text.startswith(f"{name}=") for text in arguments)]:
+        advice = "--root, the corpus's folder" if missing == ["root"] else f"--data-options {missing[0]}=VALUE"
+        raise UserError(f"--data {data}: give {advice}")
     try:
-        config = parser.parse_args([f"--reader.{text}" for text in given])
+        config = parser.parse_args([f"--reader.{text}" for text in arguments])
     except ArgumentError as error:
-        names = ", ".join(name.removeprefix("reader.") for name in known)
-        raise UserError(f"--data-options: {error}; {data} takes {names} as NAME=VALUE") from error
+        accepted = ", ".join(name.removeprefix("reader.") for name in names)
+        raise UserError(f"--data-options: {error}; {data} takes {accepted} as NAME=VALUE") from error
     chosen = vars(config).get("reader")
-    reader: TestSets = parser.instantiate_classes(config).reader
+    reader: TestSets = parser.instantiate(config).reader
     return reader, {} if chosen is None else dict(vars(chosen))
 
 
 SIGNALS = ("mixture", "target", "interferer", "enrollment")
 """The signals of an item, by their fields."""
-
-Digest = Callable[[AudioLocation], str]
 
 
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
@@ -173,26 +159,38 @@ def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: an item cannot be read.
     """
-    digest: Digest = cache(_digest)
+    # Items of several test sets share their files.
+    digest = cache(lambda location: sha256_of(location) if isinstance(location, Path) else location.digest())
     return {each.name: _content(each, digest) for each in test_sets}
 
 
-def _content(test_set: TestSet, digest: Digest) -> dict[str, Any]:
+def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[str, Any]:
     trials, texts, audio = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     rates: set[int] = set()
     samples = 0
-    for trial in tqdm(test_set.trials, desc=f"read {test_set.name}", unit="utt", delay=2, leave=False, disable=None):
+    for trial in tracked(test_set.trials, f"read {test_set.name}", "utterances"):
         item = test_set.reader.load_item(trial)
-        recorded = {name: recording for name in SIGNALS if (recording := item.recording(name)) is not None}
+        recorded = _recordings(item)
         rates |= {recording.sample_rate for recording in recorded.values()}
         samples += sum(recording.wave.numel() for recording in recorded.values())
         trials.update(_line([trial.id, trial.target, trial.interferer, trial.enrollment, trial.snr_db, trial.task]))
         texts.update(_line([item.id, item.speaker, item.text, item.language, item.prompt_text, item.is_transcribed]))
         sizes = {name: [recording.sample_rate, recording.wave.numel()] for name, recording in recorded.items()}
-        audio.update(_line([item.id, sizes, _heard(item, digest)]))
+        hashes = [digest(location) for location in item.sources or ()]
+        if not hashes:
+            waves = [recording.wave for recording in recorded.values()]
+            waves += [] if item.features is None else [item.features]
+            hashes = [hashlib.sha256(wave.detach().cpu().contiguous().numpy().tobytes()).hexdigest() for wave in waves]
+        audio.update(_line([item.id, sizes, hashes]))
+    # Where a corpus or a list lies says nothing: what is in it is in the hashes.
+    said = {
+        name: value if isinstance(value, (str, int, float, bool)) else str(value)
+        for name, value in test_set.options.items()
+        if name != "root" and value is not None and not isinstance(value, Path)
+    }
     return {
         "reader": type(test_set.reader).__name__,
-        **{name: _plain(value) for name, value in test_set.options.items() if _is_said(name, value)},
+        **said,
         **test_set.reader.facts(test_set.name),
         "items": len(test_set.trials),
         "sample_rates": " ".join(map(str, sorted(rates))),
@@ -203,29 +201,72 @@ def _content(test_set: TestSet, digest: Digest) -> dict[str, Any]:
     }
 
 
-def _heard(item: TestItem, digest: Digest) -> list[str]:
-    """Return what an item's signals and features are made of."""
-    if item.sources:
-        return [digest(location) for location in item.sources]
-    recorded = [item.recording(name) for name in SIGNALS]
-    waves = [*(recording.wave for recording in recorded if recording is not None)]
-    waves += [] if item.features is None else [item.features]
-    return [hashlib.sha256(wave.detach().cpu().contiguous().numpy().tobytes()).hexdigest() for wave in waves]
-
-
-def _digest(location: AudioLocation) -> str:
-    return sha256_of(location) if isinstance(location, Path) else location.digest()
-
-
-def _is_said(name: str, value: object) -> bool:
-    """Tell whether an option says more than where a corpus or a list lies; what is in them is in the hashes."""
-    return not (name == "root" or value is None or isinstance(value, Path))
-
-
-def _plain(value: object) -> object:
-    """Return an option's value as JSON has it."""
-    return value if isinstance(value, (str, int, float, bool)) else str(value)
+def _recordings(item: TestItem) -> dict[str, Recording]:
+    """Return the signals that an item has."""
+    return {name: recording for name in SIGNALS if (recording := item.recording(name)) is not None}
 
 
 def _line(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+
+LIST = "list.jsonl"
+
+
+def export(test_sets: Sequence[TestSet], folder: Path) -> None:
+    """Write the items of test sets as files by their ids and as lists; what is there already is written anew.
+
+    Below the folder each test set has one of its own: `SIGNAL/ID.wav` for each signal, at its own rate; `list.jsonl`, a
+    line an item with what it says and where its files are; and as Kaldi has it, `SIGNAL.scp`, `text` and `utt2spk`.
+
+    Raises:
+        UserError: an item cannot be read, or a file cannot be written.
+    """
+    for test_set in test_sets:
+        try:
+            _export(test_set, folder / test_set.name)
+        except OSError as error:
+            raise UserError(f"--export {folder}: cannot be written ({error}); check the folder") from error
+        print(f"{test_set.name}: {len(test_set.trials)} items, listed in {folder / test_set.name / LIST}")
+
+
+def _export(test_set: TestSet, folder: Path) -> None:
+    lines = []
+    for trial in tracked(test_set.trials, f"export {test_set.name}", "utterances"):
+        item = test_set.reader.load_item(trial)
+        line = {
+            "id": item.id,
+            "test_set": item.test_set,
+            "task": trial.task,
+            "speaker": item.speaker,
+            "text": item.text or "",
+            "language": item.language,
+            "prompt_text": item.prompt_text,
+        }
+        lines.append({**line, **_write_signals(item, folder)})
+    lists = {LIST: [json.dumps(line, ensure_ascii=False) for line in lines]}
+    for name in SIGNALS:
+        lists[f"{name}.scp"] = [f"{line['id']} {folder.resolve() / line[name]}" for line in lines if name in line]
+    lists["text"] = [f"{line['id']} {' '.join(line['text'].split())}" for line in lines if line["text"]]
+    lists["utt2spk"] = [f"{line['id']} {line['speaker'] or line['id']}" for line in lines]
+    for name, content in lists.items():
+        if content:
+            with atomic_path(folder / name) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
+
+
+def _write_signals(item: TestItem, folder: Path) -> dict[str, str]:
+    """Write an item's signals and features, and return their paths in the folder."""
+    paths = {}
+    for name, recording in _recordings(item).items():
+        paths[name] = f"{name}/{item.id}.wav"
+        wave = recording.wave.numpy()
+        # In 16 bits, unless some of it would be clipped.
+        subtype = "PCM_16" if float(np.abs(wave).max(initial=0.0)) < 1.0 else "FLOAT"
+        with atomic_path(folder / paths[name]) as temporary:
+            soundfile.write(temporary, wave, recording.sample_rate, subtype=subtype, format="WAV")
+    if item.features is not None:
+        paths["features"] = f"features/{item.id}.npy"
+        with atomic_path(folder / paths["features"]) as temporary:
+            np.save(temporary, item.features.numpy())
+    return paths

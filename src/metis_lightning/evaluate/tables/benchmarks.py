@@ -16,12 +16,14 @@ LABELS = ("task", "test_set", "system", "train_data")
 
 
 @dataclass(frozen=True)
-class OurColumn:
+class ColumnSpec:
     """Which column of our results stands beside one of the paper's.
 
-    `column` is that of the paper's own metric model. Another model's column may stand in for it, but is marked.
-    `differs` says why even `column` is not what the paper has. The paper's numbers are ours times `scale`.
-    `by_test_set` names the column of test sets that the paper measures with another model.
+    Args:
+        column: that of the paper's own metric model. Another model's column may stand in for it, but is marked.
+        differs: why even `column` is not what the paper has.
+        scale: the paper's numbers are ours times this; None for the column's own scale.
+        by_test_set: the columns of test sets that the paper measures with another model.
     """
 
     column: str
@@ -29,13 +31,13 @@ class OurColumn:
     scale: float | None = None
     by_test_set: Mapping[str, str] = field(default_factory=dict)
 
-    def at(self, test_set: str) -> OurColumn:
-        """Return what stands beside a number on a test set of the paper's."""
+    def at(self, test_set: str) -> ColumnSpec:
+        """Return the specification for a test set of the paper's."""
         return replace(self, column=self.by_test_set.get(test_set, self.column))
 
 
 @dataclass(frozen=True)
-class Ours:
+class ResultsSpec:
     """Which of our results belong to a table, and how they are shown.
 
     Args:
@@ -53,13 +55,15 @@ class Ours:
     first: tuple[str, ...] = ()
     baseline: str | None = None
     test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    columns: Mapping[str, OurColumn] = field(default_factory=dict)
+    columns: Mapping[str, ColumnSpec] = field(default_factory=dict)
     lists_all: bool = True
     rows_task: str | None = None
 
     def is_test_set(self, theirs: str, ours: str) -> bool:
         """Return whether a test set of our results is one of the paper's, whatever its case and punctuation."""
-        return _plain(ours) in {_plain(name) for name in (theirs, *self.test_sets.get(theirs, ()))}
+        names = (theirs, *self.test_sets.get(theirs, ()), ours)
+        *plain, own = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names)
+        return own in plain
 
 
 @dataclass(frozen=True)
@@ -72,25 +76,26 @@ class Note:
     def is_on(self, row: Mapping[str, Any], metric: str | None) -> bool:
         """Return whether the remark is on a row's metric; on the row's name if `metric` is None."""
         labels = {key: value for key, value in self.where.items() if key != "metric"}
-        return (
-            bool(labels)
-            and self.where.get("metric") == metric
-            and all(row.get(key) == value for key, value in labels.items())
-        )
+        is_row = bool(labels) and all(row.get(key) == value for key, value in labels.items())
+        return is_row and self.where.get("metric") == metric
 
     def is_on_column(self, metric: str) -> bool:
         """Return whether the remark is on a metric, in all rows."""
-        return set(self.where) == {"metric"} and self.where["metric"] == metric
+        return dict(self.where) == {"metric": metric}
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One table of the paper.
 
-    `rows` are the paper's, as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the
-    name (or names) of the system in our results that stands for it; `settings`, which those results must have been
-    made with; and `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`.
-    `measured_with` says what the paper measured with. `name` is the file's stem.
+    Args:
+        name: the file's stem.
+        table: its number in the paper.
+        measured_with: the metric models of the paper.
+        rows: as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the name (or names)
+            of the system in our results that stands for it; `settings`, which those results must have been made with;
+            and `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`.
+        ours: None for tables that we do not repeat.
     """
 
     name: str
@@ -99,7 +104,7 @@ class Benchmark:
     source: str
     measured_with: str
     rows: tuple[dict[str, Any], ...]
-    ours: Ours | None = None
+    ours: ResultsSpec | None = None
     notes: tuple[Note, ...] = ()
 
     @property
@@ -111,6 +116,10 @@ class Benchmark:
     def metrics(self) -> list[str]:
         """Return the metrics of all rows, in the order of the table."""
         return list(dict.fromkeys(name for row in self.rows for name in row["metrics"]))
+
+    def task_of(self, row: Mapping[str, Any]) -> str | None:
+        """Return the task that a row is of; None if neither it nor the table says."""
+        return row.get("task", self.ours and (self.ours.rows_task or self.ours.task))
 
 
 def read_benchmarks(folder: Path) -> list[Benchmark]:
@@ -133,22 +142,21 @@ def our_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (*((named,) if isinstance(named, str) else named), row["system"])
 
 
-def origin_of(row: Mapping[str, Any]) -> list[str]:
+def origin_notes(row: Mapping[str, Any]) -> list[str]:
     """Return the remark that a row's numbers are repeated from elsewhere; none if they are not."""
     named = f"Not measured by the paper's authors: the numbers are those of {row.get('origin')}."
     return [named] if "origin" in row else []
 
 
 def _read(path: Path) -> Benchmark:
-    """Read one table."""
     fields = read_yaml(path)
     try:
         ours = fields.pop("ours", None)
         benchmark = Benchmark(
             name=path.stem,
             rows=tuple(fields.pop("rows")),
-            ours=None if ours is None else _ours(ours),
-            notes=tuple(_note(note) for note in fields.pop("notes", ())),
+            ours=None if ours is None else _results_spec(ours),
+            notes=tuple(Note(note.pop("text"), note) for note in fields.pop("notes", ())),
             **fields,
         )
         _check(benchmark)
@@ -157,19 +165,13 @@ def _read(path: Path) -> Benchmark:
     return benchmark
 
 
-def _ours(fields: dict[str, Any]) -> Ours:
-    """Return how our results are shown, from the file's form."""
+def _results_spec(fields: dict[str, Any]) -> ResultsSpec:
     columns = {
-        metric: OurColumn(spec) if isinstance(spec, str) else OurColumn(**spec)
+        metric: ColumnSpec(spec) if isinstance(spec, str) else ColumnSpec(**spec)
         for metric, spec in fields.pop("columns", {}).items()
     }
     test_sets = {name: tuple(others) for name, others in fields.pop("test_sets", {}).items()}
-    return Ours(**{**fields, "first": tuple(fields.get("first", ()))}, columns=columns, test_sets=test_sets)
-
-
-def _note(fields: dict[str, str]) -> Note:
-    """Return a remark, from the file's form."""
-    return Note(fields["text"], {key: value for key, value in fields.items() if key != "text"})
+    return ResultsSpec(**{**fields, "first": tuple(fields.get("first", ()))}, columns=columns, test_sets=test_sets)
 
 
 def _check(benchmark: Benchmark) -> None:
@@ -182,8 +184,3 @@ def _check(benchmark: Benchmark) -> None:
         on_row = any(note.is_on(row, metric) for row in benchmark.rows for metric in (None, *metrics))
         if note.where and not on_row and not any(note.is_on_column(metric) for metric in metrics):
             raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")
-
-
-def _plain(name: str) -> str:
-    """Return a name in lower case, with a hyphen for whatever is not a letter or a digit."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

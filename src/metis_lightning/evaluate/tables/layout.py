@@ -1,8 +1,12 @@
-"""A table before it has a format: labels, numbers and notes, which Markdown, LaTeX and HTML write in their own ways."""
+"""Tables of labels, numbers and notes, and their forms as Markdown and as LaTeX."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+from metis_lightning.evaluate.html.document import plain
 
 EMPTY = "–"
 """A cell of what has not been measured; empty in CSV."""
@@ -11,7 +15,6 @@ NOT_APPLICABLE = "n/a"
 """A cell of what cannot be measured here, which is nobody's fault; a remark says why."""
 
 INFINITE = "∞"
-
 
 MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
 """How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over."""
@@ -38,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its labels, its cells, and of which kind it is ("paper", "ours" or "difference")."""
+    """A row of labels and cells; `kind` is "paper", "ours" or "difference"."""
 
     labels: tuple[Cell, ...]
     cells: tuple[Cell, ...]
@@ -47,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """One grid of a table with its heading, what is to be known beforehand, and what follows as a list.
+    """One grid of a table with its heading, an introduction, and remarks below.
 
     `is_papers` says whether its rows are the paper's, with ours under them, or ours alone.
     """
@@ -89,22 +92,13 @@ class Notes:
     def __init__(self) -> None:
         self._keys: dict[str, str] = {}
 
-    def key(self, text: str) -> str:
-        """Return the key of a note: its number, from 1."""
-        return self._keys.setdefault(text, str(len(self._keys) + 1))
+    def keys(self, *texts: str) -> tuple[str, ...]:
+        """Return the keys of notes: their numbers, from 1."""
+        return tuple(self._keys.setdefault(text, str(len(self._keys) + 1)) for text in texts)
 
     def by_key(self) -> dict[str, str]:
         """Return all notes by key."""
         return {key: text for text, key in self._keys.items()}
-
-
-def plain(text: str) -> str:
-    r"""Return what may come from a stranger on one line, without characters that cannot be seen or written.
-
-    >>> plain("a\n b\x00\u202e\ud800")
-    'a b'
-    """
-    return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
 
 
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
@@ -120,10 +114,149 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
 
 
-def interval(low: float | None, high: float | None, decimals: int, clusters: int) -> str:
-    """Return an interval in square brackets with how many clusters it is over; nothing if there is none.
+# A link, an image or a footnote; a tag; code; mathematics. Addresses become links without any of these.
+_MARKUP = re.compile(r"[\\`<\[\]$@]|(?<=[a-z]):(?=/)|(?<=www)\.", re.IGNORECASE)
 
-    >>> interval(1, 2.55, 1, 6), interval(None, None, 1, 4)
-    ('[1.0, 2.5; 6]', '')
+
+def markdown(table: Table) -> str:
+    """Return a table as a page of Markdown, with GitHub's footnotes; its columns are padded to read as plain text."""
+    parts = [f"# Table {table.number}: {_markdown_text(table.title)}", "Written by `python -m metis_lightning tables`."]
+    for section in table.sections:
+        header = [*section.label_names, *map(markdown_cell, section.column_names)]
+        rows = [[markdown_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
+        parts += [f"## {_markdown_text(section.title)}", _markdown_text(section.intro)]
+        parts.append(grid(header, rows, section.text_columns))
+        if section.remarks:
+            parts.append("\n".join(f"- {_markdown_text(remark)}" for remark in section.remarks))
+    if table.notes:
+        parts.append("\n".join(f"[^{key}]: {_markdown_text(text)}" for key, text in table.notes.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_cell(cell: Cell) -> str:
+    """Return a cell's number, interval, significance, failures and notes."""
+    failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
+    notes = "".join(f"[^{key}]" for key in cell.notes)
+    return " ".join(filter(None, [_markdown_text(cell.text), cell.interval, cell.mark])) + failed + notes
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    r"""Return a Markdown table; columns after the first `text_columns` are aligned to the right.
+
+    >>> print(grid(["system", "n"], [["nano", "60"], ["a|b", "1"]]))
+    | system |  n |
+    | :----- | -: |
+    | nano   | 60 |
+    | a\|b   |  1 |
     """
-    return "" if low is None or high is None else f"[{number(low, decimals)}, {number(high, decimals)}; {clusters}]"
+    columns = []
+    for index, column in enumerate(zip(header, *rows, strict=True)):
+        cells = [cell.replace("|", "\\|") for cell in column]
+        width = max(2, *map(len, cells))
+        is_text = index < text_columns
+        rule = ":" + "-" * (width - 1) if is_text else "-" * (width - 1) + ":"
+        head, *body = [cell.ljust(width) if is_text else cell.rjust(width) for cell in cells]
+        columns.append([head, rule, *body])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def _markdown_text(text: str) -> str:
+    """Return text on one line in which nothing is taken for markup of a page, nor an address for a link."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", plain(text))
+
+
+_LATEX_ESCAPES = {
+    **{character: f"\\{character}" for character in "{}#$%&_"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    "▲": r"$^{\blacktriangle}$",
+    "▼": r"$^{\blacktriangledown}$",
+    "△": r"$^{\vartriangle}$",
+    "▽": r"$^{\triangledown}$",
+}
+
+
+def latex(table: Table) -> str:
+    r"""Return a table as LaTeX to be read by `\input`, in the style of booktabs: one `table*` for each section."""
+    head = (
+        f"% Table {table.number}, written by `python -m metis_lightning tables`.\n"
+        "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,graphicx,amssymb}\n"
+    )
+    return head + "\n".join(_latex_section(table, index, section) for index, section in enumerate(table.sections))
+
+
+def escape_latex(text: str) -> str:
+    r"""Return text that LaTeX prints as it is.
+
+    >>> print(escape_latex("50% of a_b – {x}"))
+    50\% of a\_b -- \{x\}
+    """
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in plain(text))
+
+
+def _latex_section(table: Table, index: int, section: Section) -> str:
+    """Return one section as a float, with its notes below."""
+    title = escape_latex(section.title)
+    caption = f"{title}: results of this project, none of the Metis paper."
+    if section.is_papers:
+        caption = f"Table {table.number} of the Metis paper, {escape_latex(table.title)}. {title}."
+    numbers = len(section.label_names) + len(section.column_names) - section.text_columns
+    cells = [*section.column_names, *(cell for line in section.lines for cell in (*line.labels, *line.cells))]
+    used = sorted({key for cell in cells for key in cell.notes}, key=int)
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:metis-{table.number}-{index}}}",
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{{'l' * section.text_columns}{'r' * numbers}}}",
+        r"\toprule",
+        _latex_row([*(escape_latex(name) for name in section.label_names), *map(_latex_cell, section.column_names)]),
+        r"\midrule",
+        *_latex_body(section.lines),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\par\smallskip\raggedright\footnotesize",
+        *(escape_latex(text) + r"\par" for text in (section.intro, *section.remarks)),
+        *(rf"$^{{{key}}}$ {escape_latex(table.notes[key])}\par" for key in used),
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_body(lines: Iterable[Line]) -> list[str]:
+    """Return the rows, with a rule where the first label changes."""
+    body: list[str] = []
+    before = None
+    for line in lines:
+        first = line.labels[0].text
+        if line.kind != "ours" and before not in (None, first):
+            body.append(r"\midrule")
+        before = first
+        body.append(_latex_row([_latex_cell(cell) for cell in (*line.labels, *line.cells)]))
+    return body
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    """Return a cell's number, interval, significance, failures and notes."""
+    # A hyphen before a number is a minus.
+    text, interval = (re.sub(r"(?<![^\s\[])-(?=\d)", "$-$", escape_latex(part)) for part in (cell.text, cell.interval))
+    spread = rf" {{\scriptsize {interval}}}" if interval else ""
+    failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
+    notes = rf"$^{{{','.join(cell.notes)}}}$" if cell.notes else ""
+    return text + spread + escape_latex(cell.mark) + failed + notes

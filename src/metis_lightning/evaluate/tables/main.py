@@ -1,6 +1,4 @@
-"""One table of the paper with our results, before it has a format.
-
-Results and the paper's rows -> Markdown, LaTeX and CSV, one file a table, and one HTML page.
+"""`tables`: results and the paper's rows as Markdown, LaTeX and CSV, one file a table, and as one HTML page.
 
 The same input gives the same bytes: nothing in the files says when or where they were written.
 """
@@ -12,46 +10,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.html.document import asset, render
 from metis_lightning.evaluate.options import TablesOptions
 from metis_lightning.evaluate.results.runs import Result, find_results
-from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
-from metis_lightning.evaluate.tables.formats import latex, markdown
-from metis_lightning.evaluate.tables.layout import Notes, Table
-from metis_lightning.evaluate.tables.page import tables_page
+from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
+from metis_lightning.evaluate.tables.layout import Notes, Table, latex, markdown
 from metis_lightning.evaluate.tables.paper_section import paper_section
 from metis_lightning.evaluate.tables.records import to_csv
-from metis_lightning.evaluate.tables.result_sections import Group, our_groups, our_sections
+from metis_lightning.evaluate.tables.result_sections import group_results, result_sections
 from metis_lightning.files import atomic_path, check_output
-
-
-def groups_of(benchmark: Benchmark, results: Sequence[Result], baseline: str | None) -> list[Group]:
-    """Return our results that a table lists; `baseline` replaces the table's own choice."""
-    if benchmark.ours is None:
-        return []
-    return our_groups(results, benchmark.ours, baseline or benchmark.ours.baseline)
-
-
-def render(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Group]) -> Table:
-    """Return a table: the paper's rows with ours under them, then all our results of its task."""
-    notes = Notes()
-    sections = (paper_section(benchmark, results, notes), *our_sections(groups, notes))
-    return Table(benchmark.name, benchmark.table, benchmark.title, sections, notes.by_key())
-
 
 RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
 PAGE = "tables.html"
 
 
 def run_tables(options: TablesOptions) -> None:
-    """Run the verb `tables`.
+    """Run the command `tables`.
 
     Raises:
         UserError: the folder of results that was named is not there, or there are no tables of the paper.
     """
     check_output(options.out, is_folder=True)
-    results = options.results
-    if results is None:
-        results = RESULTS if RESULTS.is_dir() else None
+    results = options.results or (RESULTS if RESULTS.is_dir() else None)
     for path in write_tables(results, options.out, options.benchmarks, options.baseline):
         print(f"table: {path}")
     print(f"every table as md, tex and csv: {options.out}")
@@ -74,26 +54,31 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     """
     results: list[Result] = [] if results_dir is None else find_results(results_dir)
     if not results:
-        print(
-            f"metis-lightning: no finished runs in {results_dir or RESULTS}: the paper's numbers alone", file=sys.stderr
-        )
-    systems = sorted({result.system for result in results})
-    if baseline is not None and baseline not in systems:
-        known = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
-        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {known}")
-    tables, with_ours = [], []
+        where = results_dir or RESULTS
+        print(f"metis-lightning: no finished runs in {where}: the paper's numbers alone", file=sys.stderr)
+    _check_baseline(baseline, results)
+    tables = []
     for benchmark in read_benchmarks(benchmarks):
-        groups = groups_of(benchmark, results, baseline)
-        table = render(benchmark, results, groups)
+        groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
+        notes = Notes()
+        sections = (paper_section(benchmark, results, notes), *result_sections(groups, notes))
+        table = Table(benchmark.name, benchmark.table, benchmark.title, sections, notes.by_key())
         path = out_dir / f"{benchmark.name}.md"
         _write(path, markdown(table))
         _write(path.with_suffix(".tex"), latex(table))
         _write(path.with_suffix(".csv"), to_csv(benchmark, results, groups))
         tables.append(table)
-        if table.has_ours:
-            with_ours.append(path)
-    _write(out_dir / PAGE, tables_page(tables))
-    return [*with_ours, out_dir / PAGE]
+    title, style = "Metis: the paper's tables and ours", asset("base.css") + asset("tables.css")
+    _write(out_dir / PAGE, render("tables.html", title, style, tables=tables))
+    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / PAGE]
+
+
+def _check_baseline(baseline: str | None, results: Sequence[Result]) -> None:
+    """Refuse a baseline that no result is of."""
+    systems = sorted({result.system for result in results})
+    if baseline is not None and baseline not in systems:
+        advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
+        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables as records: one for each of the paper's numbers and each of ours, with all that is known of it."""
+"""Tables as CSV: a record for each of the paper's numbers and each of ours, with all that is known of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metis_lightning.evaluate.results.columns import Column
+from metis_lightning.evaluate.html.document import plain
 from metis_lightning.evaluate.results.runs import Result
-from metis_lightning.evaluate.tables.benchmarks import Benchmark, origin_of
-from metis_lightning.evaluate.tables.layout import plain
-from metis_lightning.evaluate.tables.matching import Beside, Measured, beside, results_for
-from metis_lightning.evaluate.tables.result_sections import ABOVE_HALF, MEASURED, Group
+from metis_lightning.evaluate.results.summary import column_by_name
+from metis_lightning.evaluate.tables.benchmarks import Benchmark, origin_notes
+from metis_lightning.evaluate.tables.matching import PaperCell, TableValue, paper_cells, results_for
+from metis_lightning.evaluate.tables.result_sections import ABOVE_HALF, MEASURED, ResultGroup
 
 FIELDS = (
     "table", "kind", "task", "test_set", "system", "train_data", "metric", "unit", "paper", "paper_ci95",
@@ -32,113 +32,104 @@ _FORMULA = re.compile(r"[=+\-@＝＋－＠]")
 Record = dict[str, Any]
 
 
-def to_csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Group]) -> str:
+def to_csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[ResultGroup]) -> str:
     """Return a table as CSV with a header; what is not known is empty, an infinite mean is "inf"."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for record in (*_paper_records(benchmark, results), *(record for group in groups for record in _ours(group))):
-        writer.writerow({"table": benchmark.table} | {key: _text(value) for key, value in record.items()})
+    ours = (record for group in groups for result in group.results for record in _our_records(group, result))
+    for record in (*_paper_records(benchmark, results), *ours):
+        writer.writerow({"table": benchmark.table} | {key: _field(value) for key, value in record.items()})
     return text.getvalue()
 
 
 def _paper_records(benchmark: Benchmark, results: Sequence[Result]) -> Iterable[Record]:
     """Yield a record for each of the paper's numbers; several, if several results stand beside it."""
     for row in benchmark.rows:
-        found: list[Result | None] = [*results_for(benchmark, row, results)]
-        for result in found or [None]:
-            for cell in beside(benchmark, row, result):
-                if cell.metric in row["metrics"]:
-                    yield _paper_record(benchmark, row, cell, result)
+        matched: list[Result | None] = [*results_for(benchmark, row, results)]
+        for result in matched or [None]:
+            cells = [cell for cell in paper_cells(benchmark, row, result) if cell.metric in row["metrics"]]
+            for cell in cells:
+                origin = {} if result is None else _origin(result)
+                ours = {} if cell.ours is None else _value_fields(cell.ours)
+                yield _paper_fields(benchmark, row, cell) | ours | origin
 
 
-def _paper_record(benchmark: Benchmark, row: Mapping[str, Any], cell: Beside, result: Result | None) -> Record:
-    """Return one of the paper's numbers with a result of ours."""
+def _paper_fields(benchmark: Benchmark, row: Mapping[str, Any], cell: PaperCell) -> Record:
+    """Return the fields of one of the paper's numbers, and what is remarked on it and on ours."""
     remarks = [
         note.text
         for note in benchmark.notes
         if note.is_on(row, cell.metric) or note.is_on(row, None) or note.is_on_column(cell.metric) or not note.where
     ]
-    record = {
+    return {
         "kind": "paper",
-        "task": row.get("task", benchmark.ours and (benchmark.ours.rows_task or benchmark.ours.task)),
+        "task": benchmark.task_of(row),
         "test_set": row["test_set"],
         "system": row["system"],
         "train_data": row.get("train_data"),
         "metric": cell.metric,
-        "unit": Column.of(cell.metric).unit,
+        "unit": column_by_name(cell.metric).unit,
         "paper": cell.paper,
         "paper_ci95": cell.paper_ci95,
         "difference": cell.difference,
-        "notes": " ".join([*remarks, *origin_of(row), *cell.caveats, *cell.gaps]),
+        "notes": " ".join([*remarks, *origin_notes(row), *cell.caveats, *cell.gaps]),
     }
-    return record | _measured(cell.ours) | _origin(result)
 
 
-def _ours(group: Group) -> Iterable[Record]:
-    """Yield a record for each metric of each of our results; two for word errors, which are counted in two ways."""
-    for result in group.results:
-        for metric, summary in result.metrics.items():
-            quantity, tested = Column.of(metric).quantity, _tested(group, result, metric)
-            items = {key: summary[key] for key in ("n_common", "n_items")}
-            if "corpus" not in summary:
-                yield _our_record(result, metric, "mean", quantity) | items | tested
-                continue
-            yield _our_record(result, metric, "corpus", quantity) | items | tested
-            yield _our_record(result, metric, "mean", f"{quantity} (mean of utterances)") | items
-            for key, name in (("measured_corpus", MEASURED), ("share_above_50", ABOVE_HALF)):
-                yield _part(result, metric, key, f"{quantity} ({name})")
+def _our_records(group: ResultGroup, result: Result) -> Iterable[Record]:
+    """Yield a record for each metric of a result, and for an error rate its mean and its parts, too."""
+    for summary in result.metrics.values():
+        column, corpus = summary.column, summary.corpus
+        own = {"kind": "ours", "task": result.task, "unit": column.unit} | _origin(result)
+        items = {"n_common": summary.n_common, "n_items": summary.n_items}
+        counted = "mean" if corpus is None else "corpus"
+        tested = _tested_fields(group, result, column.name)
+        yield own | {"metric": column.quantity} | _value_fields(TableValue.of(summary, counted)) | items | tested
+        if corpus is None:
+            continue
+        name = f"{column.quantity} (mean of utterances)"
+        yield own | {"metric": name} | _value_fields(TableValue.of(summary, "mean")) | items
+        parts = {
+            MEASURED: (corpus.measured_corpus, corpus.measured_n),
+            ABOVE_HALF: (corpus.share_above_50, summary.n),
+        }
+        for part, (value, count) in parts.items():
+            number = None if value is None else column.scale * value
+            yield own | {"metric": f"{column.quantity} ({part})", "column": column.name, "ours": number, "n": count}
 
 
-def _our_record(result: Result, metric: str, counted: str, name: str) -> Record:
-    """Return one metric of a result under a name."""
-    column = Column.of(metric)
-    measured = Measured.of(result.metrics, metric, column.scale, counted)
-    own = {"kind": "ours", "task": result.task, "metric": name, "unit": column.unit}
-    return own | _measured(measured) | _origin(result)
-
-
-def _part(result: Result, metric: str, key: str, name: str) -> Record:
-    """Return a number of a summary that has no interval."""
-    column, summary = Column.of(metric), result.metrics[metric]
-    count = summary["measured_n"] if key.startswith("measured") else summary["n"]
-    mean = None if summary[key] is None else column.scale * summary[key]
-    own = {"kind": "ours", "task": result.task, "metric": name, "unit": column.unit, "column": metric}
-    return own | {"ours": mean, "n": count} | _origin(result)
-
-
-def _tested(group: Group, result: Result, metric: str) -> Record:
+def _tested_fields(group: ResultGroup, result: Result, metric: str) -> Record:
     """Return how a metric of a result compares with the baseline's."""
-    found = group.comparisons.get((result.run, result.system, metric))
-    if found is None or group.baseline is None:
+    compared = group.comparisons.get((result.run, result.system, metric))
+    if compared is None or group.baseline is None:
         return {}
-    difference = None if found["mean"] is None else Column.of(metric).scale * found["mean"]
-    names = {"baseline": group.baseline.system, "baseline_difference": difference, "n_pairs": found["n"]}
-    return names | {key: found[key] for key in ("p", "p_holm", "p_utterances", "p_utterances_holm")}
-
-
-def _measured(ours: Measured | None) -> Record:
-    """Return the fields of our number."""
-    if ours is None:
-        return {}
+    scale = result.metrics[metric].column.scale
     return {
-        "column": ours.column,
-        "ours": math.inf if ours.is_infinite else ours.mean,
-        "ci95_low": ours.low,
-        "ci95_high": ours.high,
-        "n_clusters": ours.n_clusters,
-        "clusters": ours.clusters,
-        "n": ours.n,
-        "n_failed": ours.n_failed,
-        "n_infinite": ours.n_infinite,
-        "n_not_applicable": ours.n_not_applicable,
+        "baseline": group.baseline.system,
+        "baseline_difference": None if compared.mean is None else scale * compared.mean,
+        "n_pairs": compared.n,
+        "p": compared.p,
+        "p_holm": compared.p_holm,
+        "p_utterances": compared.p_utterances,
+        "p_utterances_holm": compared.p_utterances_holm,
     }
 
 
-def _origin(result: Result | None) -> Record:
+def _value_fields(value: TableValue) -> Record:
+    """Return the fields of our number."""
+    names = ("n_clusters", "clusters", "n", "n_failed", "n_infinite", "n_not_applicable")
+    return {
+        "column": value.summary.column.name,
+        "ours": math.inf if value.is_infinite else value.mean,
+        "ci95_low": value.low,
+        "ci95_high": value.high,
+        **{name: getattr(value.summary, name) for name in names},
+    }
+
+
+def _origin(result: Result) -> Record:
     """Return where our number comes from."""
-    if result is None:
-        return {}
     return {
         "run": result.run,
         "our_test_set": result.test_set,
@@ -150,7 +141,7 @@ def _origin(result: Result | None) -> Record:
     }
 
 
-def _text(value: object) -> str:
+def _field(value: object) -> str:
     """Return a field: numbers to six digits, so that the last bits of a sum do not change a file; no text a formula."""
     if value is None:
         return ""

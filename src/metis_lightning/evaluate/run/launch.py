@@ -2,20 +2,22 @@
 
 Every process takes its share of the same list and writes rows of its own; nothing that it computes depends on whose
 share it is. The processes of several machines share the folder of the results.
+
+Lightning's Fabric starts processes, too, but hands on an error as the text of a traceback, where a user's mistake must
+stay one line, and does not know of ranks that a cluster's own launcher sets.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
 
 import torch
 from torch import distributed
@@ -23,17 +25,18 @@ from torch import distributed
 from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
 
-_LONG = timedelta(days=30)
-"""How long the first to finish waits for the last."""
+# How long the first to finish waits for the last.
+_PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Launch:
     """How this process was started.
 
-    count: processes in all.
-    rank: this one's number; None if it starts the others itself.
-    local_rank: its number on this machine.
+    Args:
+        count: processes in all.
+        rank: this one's number; None if it starts the others itself.
+        local_rank: its number on this machine.
     """
 
     count: int
@@ -78,79 +81,51 @@ def use_device(device: str) -> None:
 
 
 @contextmanager
-def together(launch: Launch) -> Iterator[Callable[[], None]]:
-    """Give what waits until every process of a launcher is there; nothing to wait for if there is no launcher."""
+def joined(launch: Launch) -> Iterator[Callable[[], None]]:
+    """Yield a barrier for all processes of a launcher; it does nothing if there is no launcher."""
     if launch.rank is None:
         yield lambda: None
         return
-    distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.count, timeout=_LONG)
+    distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.count, timeout=_PATIENCE)
     try:
         yield distributed.barrier
     finally:
         distributed.destroy_process_group()
 
 
-def in_processes(work: Callable[..., None], count: int, *arguments: object) -> None:
+def run_in_processes(work: Callable[..., None], count: int, *arguments: object) -> None:
     """Call `work(rank, *arguments)` in `count` processes, which end with this one.
 
     They are forked from a server that has no threads and no accelerator open, where the system has such a thing.
 
     Raises:
         UserError: a process was killed.
-        Exception: what a process raised, as soon as it does; the others are then stopped.
+        Exception: the first that a process raised, as soon as it does; the others are then stopped.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
-    if "forkserver" in methods:
+    context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+    if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         # What this process has loaded of us, the others need too.
         context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
-    ranks: dict[Connection, BaseProcess] = {}
-    try:
-        for rank in range(count):
-            answer, sent = context.Pipe(duplex=False)
-            process = context.Process(target=_work_in_child, args=(sent, work, rank, *arguments))
-            process.start()
-            ranks[answer] = process
-            # With ours open, the pipe would not end with the process.
-            sent.close()
-        waiting = list(ranks)
-        while waiting:
-            ready = wait(waiting)
-            for answer in [each for each in waiting if each in ready]:
-                _check_answer(answer)
-                waiting.remove(answer)
-    except BaseException:
-        for each in ranks.values():
-            each.terminate()
-        raise
-    finally:
-        for each in ranks.values():
-            each.join()
-
-
-def _work_in_child(answer: Connection, work: Callable[..., None], rank: int, *arguments: object) -> None:
-    """Work, and send what it ended with: None, or the error."""
-    end_with_parent()
-    error: Exception | None = None
-    try:
-        work(rank, *arguments)
-    except Exception as caught:
-        error = caught
-        if not isinstance(error, UserError):
-            # A traceback does not travel.
-            error.add_note(f"in process {rank}:\n{traceback.format_exc()}")
-    answer.send(error)
-
-
-def _check_answer(answer: Connection) -> None:
-    """Raise what a process ended with, if anything."""
-    try:
-        error = answer.recv()
-    except EOFError as silence:
-        raise UserError(
-            "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
-            "what was scored is kept"
-        ) from silence
-    if error is not None:
-        raise error
+    with ExitStack() as stack:
+        # One executor a rank: one of several does not always see a process die that it started after the first.
+        executors = [
+            stack.enter_context(ProcessPoolExecutor(1, context, initializer=end_with_parent)) for _ in range(count)
+        ]
+        ranks = {executor.submit(work, rank, *arguments): rank for rank, executor in enumerate(executors)}
+        try:
+            for future in as_completed(ranks):
+                if error := future.exception():
+                    error.add_note(f"in process {ranks[future]}")
+                    raise error
+        except BaseException as error:
+            # An executor waits for work that has begun; only from Python 3.14 on can it be told not to.
+            for executor in executors:
+                for process in (executor._processes or {}).values():
+                    process.terminate()
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            raise UserError(
+                "one of the processes was killed (out of memory?): run the same command again with fewer --devices; "
+                "what was scored is kept"
+            ) from error

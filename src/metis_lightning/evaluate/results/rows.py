@@ -1,0 +1,226 @@
+"""Results rows: what is known and measured of one output, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import INFINITE
+from metis_lightning.safe_parsing import load_json
+
+ROWS = "utterances.jsonl"
+
+OF_THE_TEST_SET = tuple(f"{start} {name}" for name in ("reference", "interferer", "prompt") for start in ("no", "the"))
+"""How reasons begin that are of what the test set has or lacks: no failure of a system."""
+
+ERROR_RATES = {"WER": "words", "WER_asr": "words", "CER": "characters", "CER_asr": "characters"}
+"""Quantities that are edits over a length, and what that is counted in."""
+
+_TIMES = ("seconds",)
+"""Fields of a row that differ each time the same output is made."""
+
+
+class RowKey(NamedTuple):
+    """Identifies a row within a run; `seed` is None where nothing is drawn."""
+
+    test_set: str
+    system: str
+    seed: int | None
+    id: str
+
+    def __str__(self) -> str:
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.id} of {self.system} on {self.test_set}{seed}"
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Edits behind an error rate, and the `length` of the reference in words or characters.
+
+    `compared` are the reference and the hypothesis after normalisation. Rows of earlier versions lack them, and the
+    parts of the edits.
+    """
+
+    edits: int
+    length: int
+    substitutions: int | None = None
+    deletions: int | None = None
+    insertions: int | None = None
+    compared: tuple[str, str] | None = None
+
+    def to_json(self, unit: str) -> dict[str, Any]:
+        """Return the record of a row, in which `unit` ("words" or "characters") names the length."""
+        parts = {name: getattr(self, name) for name in ("substitutions", "deletions", "insertions")}
+        texts = {} if self.compared is None else dict(zip(("text", "hypothesis"), self.compared, strict=True))
+        counts = {"edits": self.edits, unit: self.length}
+        return {**counts, **{name: count for name, count in parts.items() if count is not None}, **texts}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any] | None, unit: str) -> ErrorCounts | None:
+        """Return the counts that `to_json` wrote; None of a row without any."""
+        if record is None:
+            return None
+        parts = {name: record.get(name) for name in ("substitutions", "deletions", "insertions")}
+        compared = (record["text"], record["hypothesis"]) if "hypothesis" in record else None
+        return cls(record["edits"], record[unit], **parts, compared=compared)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One output of a system: what it was made of and how, its scores, and why it lacks some.
+
+    Args:
+        id: of the test item.
+        speaker: None if unknown.
+        n_samples: of the output, at its own `sample_rate`.
+        seconds: spent to make it; None if unknown.
+        steps: of the samplers of both stages; None without samplers.
+        text: what should be heard.
+        metrics: by column; None without a value.
+        error: why a column has no value; of word errors, why nothing was heard or that the recogniser loops.
+        failed: the columns that the system is to blame for.
+        wer: word counts, `cer`: character counts.
+        hypothesis: what was heard.
+        absent: fields that the row's file, of an earlier version, does not have.
+    """
+
+    id: str
+    task: str
+    test_set: str
+    system: str
+    seed: int | None = None
+    speaker: str | None = None
+    n_samples: int = 0
+    seconds: float | None = None
+    steps: int | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    text: str | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    error: Mapping[str, str] = field(default_factory=dict)
+    failed: Sequence[str] = ()
+    wer: ErrorCounts | None = None
+    cer: ErrorCounts | None = None
+    hypothesis: str | None = None
+    absent: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> RowKey:
+        """What identifies the row in its run."""
+        return RowKey(self.test_set, self.system, self.seed, self.id)
+
+    @property
+    def item(self) -> tuple[str, str]:
+        """Test set and id: of an item there is one row a system and seed."""
+        return self.test_set, self.id
+
+    @property
+    def cluster(self) -> Hashable:
+        """Speaker within the test set, or the item where the speaker is unknown."""
+        return self.test_set, self.speaker or self.id
+
+    def value(self, name: str) -> float | None:
+        """Return a metric; None if it has no value.
+
+        Raises:
+            ValueError: the value is not finite, which no metric may give.
+        """
+        value = self.metrics.get(name)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} of {self.id} ({self.system}) is {value}")
+        return value
+
+    def counts(self, column: Column) -> ErrorCounts | None:
+        """Return what an error rate was counted from; None for other metrics and without a value."""
+        unit = ERROR_RATES.get(column.quantity)
+        if unit is None or self.value(column.name) is None:
+            return None
+        return self.wer if unit == "words" else self.cer
+
+    def is_infinite(self, name: str) -> bool:
+        """Return whether a metric has no value because it is infinite, for which JSON has no number."""
+        return self.error.get(name) == INFINITE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as its file has it."""
+        hidden = self.absent | {"absent"}
+        content = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in hidden}
+        counts = {"wer": self.wer and self.wer.to_json("words"), "cer": self.cer and self.cer.to_json("characters")}
+        return content | {name: record for name, record in counts.items() if name in content}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ResultRow:
+        """Return the row of a line of its file, also of one that an earlier version wrote.
+
+        Raises:
+            TypeError: it lacks a field that every version writes.
+        """
+        names = {each.name for each in fields(cls)} - {"absent"}
+        known: dict[str, Any] = {name: value for name, value in content.items() if name in names}
+        known["wer"] = ErrorCounts.from_json(content.get("wer"), "words")
+        known["cer"] = ErrorCounts.from_json(content.get("cer"), "characters")
+        # Earlier versions do not say whose fault an error is: what no test set is to blame for was the system's.
+        innocent = (*OF_THE_TEST_SET, INFINITE)
+        failed = [name for name, why in content.get("error", {}).items() if not why.startswith(innocent)]
+        return cls(**{"failed": failed, **known}, absent=frozenset(names - content.keys()))
+
+
+def items_of(rows: Iterable[ResultRow]) -> set[tuple[str, str]]:
+    """Return the items of rows, of which an item has one a seed."""
+    return {row.item for row in rows}
+
+
+def clusters_of(rows: Iterable[ResultRow]) -> str:
+    """Return what the clusters of rows are: "speakers", or "utterances" where a speaker is unknown."""
+    return "speakers" if all(row.speaker for row in rows) else "utterances"
+
+
+def append_row(path: Path, row: ResultRow) -> None:
+    """Append a row to a file, so that a run that is cut off goes on after it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row_line(row))
+
+
+def row_line(row: ResultRow) -> str:
+    """Return a row as a line of its file."""
+    return json.dumps(row.to_json(), ensure_ascii=False) + "\n"
+
+
+def read_rows(path: Path) -> list[ResultRow]:
+    """Return the complete rows of a run's folder or of one file; none if there is no file."""
+    file = path / ROWS if path.is_dir() else path
+    if not file.is_file():
+        return []
+    # A last line without its end was cut off.
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    return [ResultRow.from_json(load_json(line)) for line in lines if line]
+
+
+def merge_rows(files: Mapping[Path, Sequence[ResultRow]]) -> dict[RowKey, ResultRow]:
+    """Return the rows of files by their keys.
+
+    Rows that only a clock tells apart are one: a call was merging when it was cut off, or two did the same work.
+
+    Raises:
+        UserError: two rows of one key differ.
+    """
+    merged: dict[RowKey, ResultRow] = {}
+    places: dict[RowKey, Path] = {}
+    for path, rows in files.items():
+        for row in rows:
+            first, place = merged.setdefault(row.key, row), places.setdefault(row.key, path)
+            if replace(first, seconds=None) != replace(row, seconds=None):
+                a, b = first.to_json(), row.to_json()
+                differ = sorted(key for key in a.keys() | b.keys() if key not in _TIMES and a.get(key) != b.get(key))
+                where = f"both in {place}" if place == path else f"in {place} and {path}"
+                raise UserError(
+                    f"two rows for {row.key}, {where}, differ in {', '.join(differ)}; remove the line that is wrong, "
+                    "or both to have it made again, and run the same command"
+                )
+    return merged

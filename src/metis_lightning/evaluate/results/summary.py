@@ -1,0 +1,259 @@
+"""Summaries of rows: means with confidence intervals (see `intervals`).
+
+A failure never improves a mean. The word and character errors of an output in which nothing can be heard are known: all
+words are deleted. Other scores have no worst value, so their means are of the utterances that have one; what compares
+systems uses those that all of them have (see `comparison`). A value that is not there is one of three:
+
+- failed: the system is to blame, as its row's `failed` says;
+- infinite: SI-SDR of the reference itself or a multiple of it, which is null in rows, since JSON has no infinity;
+- not applicable: the test set lacks the text or the signal, or no recogniser knows the language.
+
+Error rates are given twice: over the corpus, all edits over all words, and as the mean of the utterances' rates. Beside
+them stand the same where measured: without outputs in which nothing was heard, and without loops of the recogniser that
+were capped. A system that ran with several seeds has several rows an utterance: n counts utterances, means are of rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
+from metis_lightning.evaluate.results.rows import ERROR_RATES, ErrorCounts, ResultRow, clusters_of, items_of
+from metis_lightning.metrics.column import Column
+
+NOT_MEASURED = "not measured"
+
+HALF = 0.5
+"""Share of word errors above which an utterance is of the tail that summaries count."""
+
+_EDITS = ("substitutions", "deletions", "insertions")
+
+# Units and directions of results that do not describe their columns.
+_UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD": "dB", "F0_RMSE": "Hz"}
+_LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE", "STEPS"}
+
+
+def column_by_name(name: str) -> Column:
+    """Return the column of a name in results of earlier versions, which do not describe it, or in a benchmark file.
+
+    Scores are in capitals (DNSMOS_SIG, SI_SDR), the models that follow some of them are not.
+
+    >>> column_by_name("SIM_target_ge2e").quantity, column_by_name("WER_tiny.en").title
+    ('SIM_target', 'WER % (tiny.en) ↓')
+    """
+    quantity, _, model = name.rpartition("_")
+    if not quantity or model.isupper():
+        quantity, model = name, ""
+    # Whatever its texts come from: a corpus, or a recogniser.
+    measure = quantity.removesuffix("_asr")
+    return Column(name, quantity, _UNITS.get(measure, ""), measure not in _LOWER_IS_BETTER, model or None)
+
+
+def columns_of(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
+    """Return the columns that the content of a `summary.json` describes, by name."""
+    records = {name: record for summary in summaries for name, record in summary["metrics"].items()}
+    return {name: Column.from_json(name, record) for name, record in records.items() if "quantity" in record}
+
+
+def word_error_rule(test_set: str) -> str:
+    """Return how the word errors of a test set are counted in every table, whatever its name's punctuation.
+
+    It is "mean", of the utterances' rates, for the lists of Seed-TTS-eval, as its own script counts; else "corpus", all
+    edits over all words.
+
+    >>> word_error_rule("seedtts-vc-en"), word_error_rule("SeedTTS test-en"), word_error_rule("vctk")
+    ('mean', 'mean', 'corpus')
+    """
+    return "mean" if test_set.lower().replace("-", "").startswith("seedtts") else "corpus"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusErrors:
+    """An error rate of all rows taken as one text, its parts, its tail, and the same where measured.
+
+    Args:
+        rate: edits over `length`, the words or characters of all references, as `unit` says.
+        parts: substitutions, deletions and insertions, as far as all rows have them.
+        share_above_50: utterances with more than 50% errors.
+        measured_n: utterances that were heard and did not loop, with their own `measured_mean` and `measured_corpus`.
+    """
+
+    rate: float | None
+    ci95_low: float | None
+    ci95_high: float | None
+    edits: int
+    length: int
+    unit: str
+    parts: Mapping[str, int]
+    share_above_50: float | None
+    measured_n: int
+    measured_mean: float | None
+    measured_corpus: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of a metric's record."""
+        return {
+            "corpus": self.rate,
+            "corpus_ci95_low": self.ci95_low,
+            "corpus_ci95_high": self.ci95_high,
+            "edits": self.edits,
+            self.unit: self.length,
+            **self.parts,
+            "share_above_50": self.share_above_50,
+            "measured_n": self.measured_n,
+            "measured_mean": self.measured_mean,
+            "measured_corpus": self.measured_corpus,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Estimate):
+    """One metric of a group of rows.
+
+    Args:
+        column: what the metric is.
+        n: utterances with a value; `n_failed`, `n_infinite` and `n_not_applicable` are those without.
+        errors: why the system failed, with how many utterances; `not_applicable` likewise.
+        n_seeds: with more than one seed, their number, and `seed_sd`, the standard deviation of the seeds' means.
+        corpus: of an error rate; None of other metrics, and where rows do not have the counts.
+        n_common: utterances that all compared systems have, of the `n_items` that the metric applies to; None outside
+            of a comparison.
+    """
+
+    column: Column
+    n: int
+    n_failed: int
+    n_infinite: int
+    n_not_applicable: int
+    errors: Mapping[str, int] = field(default_factory=dict)
+    not_applicable: Mapping[str, int] = field(default_factory=dict)
+    n_seeds: int | None = None
+    seed_sd: float | None = None
+    corpus: CorpusErrors | None = None
+    n_common: int | None = None
+    n_items: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metric's record of `summary.json`, which describes the column, too."""
+        hidden = {"column", "corpus", "n_common", "n_items"}
+        if self.n_seeds is None:
+            hidden |= {"n_seeds", "seed_sd"}
+        counts = ("n", "n_failed", "n_infinite", "n_not_applicable")
+        content = {key: value for key, value in asdict(self).items() if key not in hidden}
+        corpus = {} if self.corpus is None else self.corpus.to_json()
+        return {**{key: content[key] for key in counts}, **content, **corpus, **self.column.to_json()}
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """All metrics of a system on a test set."""
+
+    test_set: str
+    system: str
+    n_rows: int
+    metrics: Mapping[str, Summary]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the group's record of `summary.json`."""
+        metrics = {name: summary.to_json() for name, summary in self.metrics.items()}
+        return {"test_set": self.test_set, "system": self.system, "n_rows": self.n_rows, "metrics": metrics}
+
+
+def summarize(rows: Iterable[ResultRow], columns: Mapping[str, Column]) -> list[GroupSummary]:
+    """Summarize every metric of every system on every test set, in the order of first appearance.
+
+    Args:
+        rows: of which a row without a speaker is a cluster of its own.
+        columns: by name; others are those of earlier versions.
+    """
+    groups: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.test_set, row.system].append(row)
+    return [GroupSummary(*key, len(group), summarize_metrics(group, columns)) for key, group in groups.items()]
+
+
+def summarize_metrics(rows: Sequence[ResultRow], columns: Mapping[str, Column]) -> dict[str, Summary]:
+    """Return the summary of each metric that any of the rows has, in the order of first appearance."""
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    return {name: summary_of(rows, columns.get(name) or column_by_name(name)) for name in names}
+
+
+def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
+    """Summarize one metric."""
+    name = column.name
+    measured = [row for row in rows if row.value(name) is not None]
+    failed = [row for row in rows if name in row.failed]
+    without = [row for row in rows if row.value(name) is None]
+    infinite = [row for row in without if row.is_infinite(name)]
+    absent = [row for row in without if name not in row.failed and not row.is_infinite(name)]
+    clusters = [row.cluster for row in measured]
+    mean, (low, high) = mean_interval([row.metrics[name] or 0.0 for row in measured], [1] * len(measured), clusters)
+    n_seeds, seed_sd = _over_seeds(measured, name)
+    return Summary(
+        column=column,
+        n=len(items_of(measured)),
+        n_failed=len(items_of(failed)),
+        n_infinite=len(items_of(infinite)),
+        n_not_applicable=len(items_of(absent)),
+        mean=mean,
+        ci95_low=low,
+        ci95_high=high,
+        n_clusters=len(set(clusters)),
+        clusters=clusters_of(measured),
+        errors=_reasons(failed, name),
+        not_applicable=_reasons(absent, name),
+        n_seeds=n_seeds,
+        seed_sd=seed_sd,
+        corpus=_corpus_errors(measured, column, clusters),
+    )
+
+
+def _reasons(rows: Iterable[ResultRow], name: str) -> dict[str, int]:
+    """Return of how many utterances each reason is."""
+    pairs = {(row.item, row.error.get(name, NOT_MEASURED)) for row in rows}
+    return dict(sorted(Counter(reason for _, reason in pairs).items()))
+
+
+def _over_seeds(rows: Sequence[ResultRow], name: str) -> tuple[int | None, float | None]:
+    """Return the number of seeds and how far their means are apart; nothing if there are fewer than two."""
+    by_seed: dict[int | None, list[float]] = defaultdict(list)
+    for row in rows:
+        by_seed[row.seed].append(row.metrics[name] or 0.0)
+    if len(by_seed) < 2:
+        return None, None
+    return len(by_seed), float(np.std([np.mean(values) for values in by_seed.values()], ddof=1))
+
+
+def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence[Hashable]) -> CorpusErrors | None:
+    """Return an error rate over all rows that have a value; None unless each of them has its counts."""
+    counts = [count for row in rows if (count := row.counts(column)) is not None]
+    if len(counts) < len(rows) or column.quantity not in ERROR_RATES:
+        return None
+    rate, (low, high) = mean_interval([each.edits for each in counts], [each.length for each in counts], clusters)
+    # Beside an error the rate is not what was heard, but what counts as the worst.
+    heard = [(row, count) for row, count in zip(rows, counts, strict=True) if column.name not in row.error]
+    values = [row.metrics[column.name] or 0.0 for row in rows]
+    return CorpusErrors(
+        rate=rate,
+        ci95_low=low,
+        ci95_high=high,
+        edits=sum(each.edits for each in counts),
+        length=sum(each.length for each in counts),
+        unit=ERROR_RATES[column.quantity],
+        parts=_parts(counts),
+        share_above_50=float(np.mean([value > HALF for value in values])) if values else None,
+        measured_n=len(items_of(row for row, _ in heard)),
+        measured_mean=float(np.mean([row.metrics[column.name] for row, _ in heard])) if heard else None,
+        measured_corpus=sum(c.edits for _, c in heard) / sum(c.length for _, c in heard) if heard else None,
+    )
+
+
+def _parts(counts: Sequence[ErrorCounts]) -> dict[str, int]:
+    """Return the sums of those parts of the edits that all counts have."""
+    columns = {part: [getattr(each, part) for each in counts] for part in _EDITS}
+    return {part: sum(values) for part, values in columns.items() if None not in values}
