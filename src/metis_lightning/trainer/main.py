@@ -37,7 +37,7 @@ from metis_lightning.trainer.explain import explain_parse_error, explain_state_d
 from metis_lightning.trainer.overlays import merge_configs
 from metis_lightning.trainer.run_setup import build_trainer, one_line_mistakes, prepare_settings
 from metis_lightning.weights.checkpoint import open_checkpoint
-from metis_lightning.weights.checkpoint_fields import check_fields, check_run, check_version
+from metis_lightning.weights.checks import check_fields, check_run, check_version
 
 _PROGRAM = "python -m metis_lightning"
 

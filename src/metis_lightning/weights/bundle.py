@@ -23,7 +23,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
-from metis_lightning.weights.bundle_index import check_index, check_sizes
+from metis_lightning.weights.checks import check_index, check_sizes
 from metis_lightning.weights.hub import hub_bundle, is_hub_name
 from metis_lightning.weights.tensor_file import not_safetensors, tensor_count
 
@@ -67,17 +67,13 @@ def bundle_folder(name: str) -> Path:
     if Path(name).is_file():
         raise UserError(f"{name}: a file, not a bundle; give a bundle's folder, or a checkpoint that ends in .ckpt")
     if Path(name).is_dir():
-        raise UserError(f"bundle {name!r}: the folder has no {INDEX}; {_instead(Path(name))}")
+        is_published = any(Path(name).glob("*/*.safetensors")) or any(Path(name).glob("*/*/*.safetensors"))
+        command = f"if it holds the published files, run: python -m metis_lightning import {name} --out my_bundle"
+        advice = command if is_published else "give 'nano' or the path of a bundle"
+        raise UserError(f"bundle {name!r}: the folder has no {INDEX}; {advice}")
     if is_hub_name(name):
         return hub_bundle(name, INDEX)
     raise UserError(f"bundle {name!r}: no such folder with a {INDEX}; give 'nano' or the path of a bundle")
-
-
-def _instead(folder: Path) -> str:
-    """Return what to do with a folder that is no bundle."""
-    if any(folder.glob("*/*.safetensors")) or any(folder.glob("*/*/*.safetensors")):
-        return f"if it holds the published files, run: python -m metis_lightning import {folder} --out my_bundle"
-    return "give 'nano' or the path of a bundle"
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -87,8 +83,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         return {"format": 1, "parts": {}}
     index = read_yaml(path, aliases=False)
     check_index(index, path)
-    # An index of sizes alone is written by hand, and has none.
-    if (index.get(_DIGEST) or _has_weights(index)) and index.get(_DIGEST) != _digest(index):
+    has_weights = any("sha256" in part for part in index["parts"].values())
+    # An index of sizes alone is written by hand, and has no digest.
+    if (index.get(_DIGEST) or has_weights) and index.get(_DIGEST) != _digest(index):
         raise UserError(f"{path}: it was changed after it was written (SHA-256); copy the bundle again")
     return index
 
@@ -104,10 +101,6 @@ def _digest(index: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what an index says, whatever its comments."""
     content = {key: value for key, value in index.items() if key != _DIGEST}
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-
-
-def _has_weights(index: Mapping[str, Any]) -> bool:
-    return any(not isinstance(part, dict) or "sha256" in part for part in index["parts"].values())
 
 
 def has_part(folder: Path, name: str) -> bool:

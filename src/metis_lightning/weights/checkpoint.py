@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.state_dicts import check_finite
-from metis_lightning.weights.checkpoint_fields import check_fields
+from metis_lightning.weights.checks import check_fields
 
 _MARK = b"sha256:"
 _SEAL_LENGTH = len(_MARK) + 64
@@ -59,11 +59,19 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
             with temporary.open("wb") as file:
                 torch.save(dict(content), file)
             _seal(temporary)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"checkpoint {path} cannot be written ({_reason(error)}){_kept(path)}") from error
-    except UserError as error:
-        raise UserError(f"checkpoint {error}{_kept(path)}") from error
+        # The disk is to keep the folder's names, too.
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except (OSError, RuntimeError, UserError) as error:
+        stays = "; the one that is there stays as it was" if path.exists() else ""
+        if isinstance(error, UserError):
+            raise UserError(f"checkpoint {error}{stays}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = reason or (str(error).splitlines() or [repr(error)])[0]
+        raise UserError(f"checkpoint {path} cannot be written ({reason}){stays}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -83,22 +91,18 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is missing, damaged, holds more than plain data, or numbers that are not finite.
     """
-    try:
+    with _naming_another():
         return _read(path)
-    except _Damaged as error:
-        raise _with_another(error) from error
 
 
-def open_checkpoint(path: Path, mmap: bool = True) -> dict[str, Any]:
-    """Return a checkpoint's content without checking its tensors, which with `mmap` stay on the disk.
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content without checking its tensors, which stay on the disk.
 
     Raises:
         UserError: if it cannot be opened, or holds anything but tensors and plain values.
     """
-    try:
-        return _open(path, mmap)
-    except _Damaged as error:
-        raise _with_another(error) from error
+    with _naming_another():
+        return _open(path, mmap=True)
 
 
 def is_whole(path: Path) -> bool:
@@ -133,7 +137,7 @@ def newest_whole(folder: Path) -> tuple[Path, int] | None:
     return None
 
 
-class _Damaged(UserError):
+class _DamagedFileError(UserError):
     """A file that is not what a checkpoint's writer left."""
 
     def __init__(self, path: Path) -> None:
@@ -141,19 +145,23 @@ class _Damaged(UserError):
         self.path = path
 
 
-def _with_another(error: _Damaged) -> UserError:
-    """Return a damaged file's error that names the newest whole checkpoint of its folder."""
-    other = newest_whole(error.path.parent)
-    return (
-        error if other is None else UserError(f"{error}; the newest whole one there is {other[0]}, of step {other[1]}")
-    )
+@contextmanager
+def _naming_another() -> Iterator[None]:
+    """Within the block, a damaged file's error names the newest whole checkpoint of its folder."""
+    try:
+        yield
+    except _DamagedFileError as error:
+        other = newest_whole(error.path.parent)
+        if other is None:
+            raise
+        raise UserError(f"{error}; the newest whole one there is {other[0]}, of step {other[1]}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     if not is_whole(path):
-        raise _Damaged(path)
+        raise _DamagedFileError(path)
     content = _open(path, mmap=False)
     check_finite(dict(_numbers(content)), f"checkpoint {path}")
     return content
@@ -162,12 +170,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _open(path: Path, mmap: bool) -> dict[str, Any]:
     try:
         if not is_zipfile(path):
-            raise _Damaged(path)
+            raise _DamagedFileError(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(f"checkpoint {path} is refused: it holds more than tensors and plain values") from error
     except _UNREADABLE as error:
-        raise _Damaged(path) from error
+        raise _DamagedFileError(path) from error
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: it holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -211,20 +219,3 @@ def _seal_of(path: Path, length: int) -> bytes:
             digest.update(block)
             length -= len(block)
     return _MARK + digest.hexdigest().encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk keep the names of a folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _kept(path: Path) -> str:
-    return "; the one that is there stays as it was" if path.exists() else ""
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or (str(error).splitlines() or [repr(error)])[0]

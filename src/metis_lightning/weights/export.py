@@ -1,4 +1,4 @@
-"""From a Lightning checkpoint to parts of a bundle.
+"""Parts of a bundle from a Lightning checkpoint.
 
 python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt my_bundle
 python -m metis_lightning.weights.export runs/tse_lora/checkpoints/last.ckpt my_bundle --weights ema --merge --base nano
@@ -20,18 +20,37 @@ from metis_lightning.files import check_output
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.weights.build import apply_task, load_base, plain_config
 from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
-from metis_lightning.weights.bundle_index import check_sizes
 from metis_lightning.weights.checkpoint import read_checkpoint
+from metis_lightning.weights.checks import check_sizes
 
 
-def chosen_state(checkpoint: Mapping[str, Any], weights: str | None = None) -> dict[str, Tensor]:
-    """Return a checkpoint's weights: `raw`, as the optimizer left them, or `ema`, their moving average.
+def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
+    """Return the parts of a bundle that a checkpoint holds.
 
-    None takes those that the run was validated with.
+    Args:
+        path: of the checkpoint.
+        weights: `raw`, as the optimizer left them, or `ema`, their moving average; None takes those that the run was
+            validated with.
 
     Raises:
-        UserError: if the average is asked for and there is none.
+        UserError: if it holds none, or no average where that is wanted.
     """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    described = checkpoint.get("bundle_parts")
+    if not described:
+        raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
+    state = _state(checkpoint, weights)
+    parts = {}
+    for name, part in described.items():
+        prefix = part["prefix"]
+        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
+        parts[name] = Part(config=part["config"], tensors=tensors)
+    return parts
+
+
+def _state(checkpoint: Mapping[str, Any], weights: str | None) -> dict[str, Tensor]:
     state, ema = checkpoint["state_dict"], checkpoint.get("ema")
     if (weights or (ema or {}).get("validate_with", "raw")) == "raw":
         return dict(state)
@@ -40,27 +59,6 @@ def chosen_state(checkpoint: Mapping[str, Any], weights: str | None = None) -> d
             "the checkpoint holds no EMA weights; train with the callback metis_lightning.callbacks.ema.EMA"
         )
     return {**state, **ema["weights"]}
-
-
-def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
-    """Return the parts of a bundle that a checkpoint holds, of its raw weights or their average, see `chosen_state`.
-
-    Raises:
-        UserError: if it holds none.
-    """
-    path = Path(path)
-    checkpoint = read_checkpoint(path)
-    described = checkpoint.get("bundle_parts")
-    if not described:
-        raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
-    state = chosen_state(checkpoint, weights)
-    parts = {}
-    for name, part in described.items():
-        prefix = part["prefix"]
-        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
-        parts[name] = Part(config=part["config"], tensors=tensors)
-    return parts
 
 
 def bundle_or_checkpoint_part(source: str, name: str) -> Part:
@@ -119,15 +117,13 @@ def export(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `export` on the arguments of the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Write the parts of a checkpoint into a bundle.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument(
-        "--weights",
-        choices=("raw", "ema"),
-        help="as the optimizer left them, or averaged (default: those that the run was validated with)",
-    )
-    parser.add_argument("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
-    parser.add_argument("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
+    add = parser.add_argument
+    add("checkpoint", type=Path)
+    add("bundle", type=Path)
+    which = "as the optimizer left them, or averaged (default: those that the run was validated with)"
+    add("--weights", choices=("raw", "ema"), help=which)
+    add("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
+    add("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
     options = parser.parse_args(argv)
     try:
         merge_with = bundle_folder(options.base) if options.merge else None

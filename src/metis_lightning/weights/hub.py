@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metis_lightning.errors import UserError
 
-_NAME = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 # Data alone: nothing that could be imported or unpickled is fetched with a bundle.
 BUNDLE_FILES = ("bundle.yaml", "*.safetensors", "LICENSES.md", "README.md")
@@ -33,11 +33,8 @@ def hub_bundle(name: str, index: str) -> Path:
     Raises:
         UserError: if there is no such repository, it is no bundle, or it cannot be reached.
     """
-    found = _NAME.fullmatch(name)
-    if found is None:
-        raise ValueError(f"{name!r} is not the name of a repository")
-    repository, revision = found["repository"], found["revision"]
-    folder = snapshot(repository, (index,), revision)
+    repository, _, revision = name.partition("@")
+    folder = snapshot(repository, (index,), revision or None)
     if not (folder / index).is_file():
         raise UserError(
             f"{repository} on the model hub has no {index}, so it is no bundle; if it holds the published files, run: "
