@@ -1,13 +1,13 @@
-"""Emilia and Emilia-YODAS as published: WebDataset tars, or the older lists beside unpacked folders.
+"""Lists Emilia and Emilia-YODAS as published: WebDataset tars, or the older lists beside unpacked folders.
 
 Current: `Emilia/EN/EN-B000000.tar`, `Emilia-YODAS/EN/EN-B000000.tar`; an older revision lacks the first folder. A tar
 holds `ID.json` and `ID.mp3` (24 kHz), in any order. Legacy (OpenDataLab): `EN/EN_B00000.jsonl`, whose `wav` names a
-file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at the offsets that the manifest holds.
+file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at the offsets that the manifest holds
+(`data.media.locations.FileSpan`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, manifest_row
 from metis_lightning.data.media.containers import AudioFault
-from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
+from metis_lightning.data.media.inspection import inspect_audio
 from metis_lightning.data.media.locations import relative_path
 from metis_lightning.data.media.storage import Storage, StoredFile, is_hidden, read_bytes
 from metis_lightning.errors import UserError
-from metis_lightning.files import printable
+from metis_lightning.files import digest64, printable
 from metis_lightning.safe_parsing import finite, load_json
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
 
 _BLOCK = 512
-_MOST_BYTES = {".json": 1 << 20}
+_MOST_JSON_BYTES = 1 << 20
 _MOST_AUDIO_BYTES = 200 << 20
 _LIST = re.compile(r"[A-Za-z]{2}_B\d+\.jsonl")
 
@@ -37,7 +37,7 @@ class EmiliaScan(CorpusScan):
     """Lists the tars and the legacy lists below a root.
 
     root: folder or URL at any level above them.
-    languages: only these, e.g. ("EN", "DE"), by the folder or the start of the file's name; none means all.
+    languages: only these, e.g. ("EN", "DE"), by the start of the file's name; none means all.
     decode: decode all audio, which finds broken files; else only headers are read.
     """
 
@@ -50,13 +50,15 @@ class EmiliaScan(CorpusScan):
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each tar and each legacy list."""
         files = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
-        wanted = tuple(language.upper() for language in self.languages)
-        found = [file for file in files if file.name.endswith(".tar") or _LIST.fullmatch(PurePosixPath(file.name).name)]
-        audio = _stamps_below([file.name for file in found if file.name.endswith(".jsonl")], files)
+        wanted = [language.upper() for language in self.languages]
+        # A tar or list begins with its language: DE/DE_B00001.jsonl.
+        names = {file: PurePosixPath(file.name).name for file in files}
+        chosen = [file for file, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
+        audio = _stamps_below([file.name for file in chosen if file.name.endswith(".jsonl")], files)
         return [
             Shard(file.name, f"{file.stamp}-{audio.get(file.name, 0)}")
-            for file in found
-            if not wanted or _language(file.name) in wanted
+            for file in chosen
+            if not wanted or names[file][:2].upper() in wanted
         ]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -73,18 +75,18 @@ class EmiliaScan(CorpusScan):
             if not line.strip():
                 continue
             try:
-                fields = _fields(line, None)
+                fields = _parse_fields(line)
                 path = _listed_path(fields, name)
-                if not storage.exists(path):
+                if storage.exists(path):
+                    yield _row(fields, path, read_bytes(storage.path(path)), name, self.decode)
+                elif number == 1 and storage.exists(archive):
                     # Nothing inside a gzip can be read without reading all that is before it.
-                    if number == 1 and storage.exists(archive):
-                        yield Fault(archive, "packed archive", "unpack it in its folder: tar xzf", archive=True)
-                        return
+                    yield Fault(archive, "packed archive", "unpack it in its folder: tar xzf", archive=True)
+                    return
+                else:
                     raise AudioFault("missing file", path)
-                found = inspect_audio(read_bytes(storage.path(path)), self.decode, _seconds(fields))
-                yield _row(fields, path, found, name)
-            except AudioFault as odd:
-                yield Fault(f"{name}:{number}", odd.kind, odd.detail)
+            except AudioFault as fault:
+                yield Fault(f"{name}:{number}", fault.kind, fault.detail)
 
 
 class _TarScan:
@@ -106,12 +108,15 @@ class _TarScan:
                         yield from self._member(member)
                     # The list of all members would grow with the tar.
                     tar.members = []  # type: ignore[attr-defined]
-                self._check_end(tar.offset)
+                # tarfile takes a damaged or missing header for the end; the end mark is a block of zeros.
+                self.file.seek(tar.offset)
+                if self.file.read(_BLOCK) != bytes(_BLOCK):
+                    raise EOFError(f"no end of archive at byte {tar.offset}")
         except (tarfile.TarError, EOFError) as error:
             yield Fault(self.name, "broken archive", f"{error}; download it again", archive=True)
         for key in sorted(self.texts.keys() | self.audio.keys()):
-            there, missing = ("json", "audio") if key in self.texts else ("audio", "json")
-            yield Fault(f"{self.name}/{key}", "missing pair", f"{there} without {missing}")
+            detail = "json without audio" if key in self.texts else "audio without json"
+            yield Fault(f"{self.name}/{key}", "missing pair", detail)
 
     def _member(self, member: tarfile.TarInfo) -> Iterator[Row | Fault]:
         where = f"{self.name}/{member.name}"
@@ -123,40 +128,49 @@ class _TarScan:
         if any(map(is_hidden, name.parts)):
             return
         key, suffix = str(name.with_suffix("")), name.suffix.lower()
+        half = key + ("" if suffix == ".json" else ".audio")
         if not member.isreg() or member.issparse():
             yield Fault(where, "not a plain file")
         elif suffix not in (".json", *AUDIO_SUFFIXES):
             yield Fault(where, "neither json nor audio")
-        elif (twin := key + ("" if suffix == ".json" else ".audio")) in self.seen:
+        elif half in self.seen:
             yield Fault(where, "second member of this name")
         else:
-            self.seen.add(twin)
-            # The other half of a fault is no second one.
+            self.seen.add(half)
+            # The other half of a faulty utterance is no second fault.
             if key not in self.faulty:
                 yield from self._half(member, key, suffix, where)
 
     def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
         try:
-            if member.size > (most := _MOST_BYTES.get(suffix, _MOST_AUDIO_BYTES)):
-                raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
-            if suffix == ".json":
-                self.texts[key] = _fields(self._bytes(member.offset_data, member.size), PurePosixPath(key).name)
-            else:
-                # Its bytes wait on the disk: all audio may stand before all texts.
-                self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
+            self._take(member, key, suffix)
             if key in self.texts and key in self.audio:
-                yield self._pair(key)
-        except AudioFault as odd:
+                fields, location = self.texts[key], self.audio[key]
+                data = self._bytes(location["offset"], location["size"])
+                yield _row(fields, location, data, self.name, self.decode)
+                self._forget(key)
+        except AudioFault as fault:
             self._forget(key)
             self.faulty.add(key)
-            yield Fault(where, odd.kind, odd.detail)
+            yield Fault(where, fault.kind, fault.detail)
 
-    def _pair(self, key: str) -> Row:
-        fields, location = self.texts[key], self.audio[key]
-        found = inspect_audio(self._bytes(location["offset"], location["size"]), self.decode, _seconds(fields))
-        row = _row(fields, location, found, self.name)
-        self._forget(key)
-        return row
+    def _take(self, member: tarfile.TarInfo, key: str, suffix: str) -> None:
+        """Keep the text of a member, or the place of its audio, until the other half is met."""
+        most = _MOST_JSON_BYTES if suffix == ".json" else _MOST_AUDIO_BYTES
+        if member.size > most:
+            raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
+        if suffix == ".json":
+            fields = _parse_fields(self._bytes(member.offset_data, member.size))
+            if fields["id"] != PurePosixPath(key).name:
+                raise AudioFault("id is not the file's name", repr(fields["id"]))
+            self.texts[key] = fields
+        else:
+            # Its bytes wait on the disk: all audio may stand before all texts.
+            self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
+
+    def _forget(self, key: str) -> None:
+        self.texts.pop(key, None)
+        self.audio.pop(key, None)
 
     def _bytes(self, offset: int, size: int) -> bytes:
         self.file.seek(offset)
@@ -164,16 +178,6 @@ class _TarScan:
         if len(data) < size:
             raise EOFError(f"the member at byte {offset} ends early")
         return data
-
-    def _forget(self, key: str) -> None:
-        self.texts.pop(key, None)
-        self.audio.pop(key, None)
-
-    def _check_end(self, offset: int) -> None:
-        """Refuse a tar without its end mark: tarfile takes a damaged or missing header for the end."""
-        self.file.seek(offset)
-        if self.file.read(_BLOCK) != bytes(_BLOCK):
-            raise EOFError(f"no end of archive at byte {offset}")
 
 
 class _Headers:
@@ -183,12 +187,12 @@ class _Headers:
         self.file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > _MOST_BYTES[".json"]:
+        if size > _MOST_JSON_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return self.file.read(size)
 
 
-def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
+def _parse_fields(data: bytes) -> dict[str, Any]:
     """Return the fields of an utterance's json, its id as `id`."""
     try:
         fields = load_json(data)
@@ -198,8 +202,6 @@ def _fields(data: bytes, stem: str | None) -> dict[str, Any]:
         raise AudioFault("not json", "expected an object")
     # Emilia-YODAS calls it _id.
     fields["id"] = fields.get("id", fields.get("_id"))
-    if stem is not None and fields["id"] != stem:
-        raise AudioFault("id is not the file's name", repr(fields["id"]))
     return fields
 
 
@@ -211,32 +213,26 @@ def _listed_path(fields: dict[str, Any], name: str) -> str:
         raise AudioFault("wrong field", str(error)) from error
 
 
-def _seconds(fields: dict[str, Any]) -> float | None:
+def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: bool) -> Row:
+    """Return the line of an utterance whose audio is `data`, in a tar or list called `name`."""
     listed = fields.get("duration")
-    if not isinstance(listed, int | float):
-        return None
-    if (seconds := finite(listed)) is None:
+    seconds = finite(listed) if isinstance(listed, int | float) else None
+    if isinstance(listed, int | float) and seconds is None:
         raise AudioFault("wrong field", "the duration is no finite number")
-    return seconds
-
-
-def _row(fields: dict[str, Any], path: object, found: AudioInfo, name: str) -> Row:
-    yodas = "_id" in fields or "yodas" in name.lower()
+    is_yodas = "_id" in fields or "yodas" in name.lower()
     text = fields.get("text")
-    return {
-        "id": fields["id"],
-        "path": path,
-        "speaker": fields.get("speaker"),
-        "text": text.strip() if isinstance(text, str) else text,
-        "language": fields.get("language"),
-        "seconds": round(found.seconds, 4),
-        "sample_rate": found.sample_rate,
-        "channels": found.channels,
-        "split": "train",
-        "source": "Emilia-YODAS" if yodas else "Emilia",
-        "license": "CC-BY-4.0" if yodas else "CC-BY-NC-4.0",
-        "dnsmos": fields.get("dnsmos"),
-    }
+    return manifest_row(
+        fields["id"],
+        path,
+        inspect_audio(data, decode, seconds),
+        speaker=fields.get("speaker"),
+        text=text.strip() if isinstance(text, str) else text,
+        language=fields.get("language"),
+        split="train",
+        source="Emilia-YODAS" if is_yodas else "Emilia",
+        license="CC-BY-4.0" if is_yodas else "CC-BY-NC-4.0",
+        dnsmos=fields.get("dnsmos"),
+    )
 
 
 def _stamps_below(lists: Sequence[str], files: Sequence[StoredFile]) -> dict[str, int]:
@@ -245,15 +241,5 @@ def _stamps_below(lists: Sequence[str], files: Sequence[StoredFile]) -> dict[str
     for file in files if lists else ():
         for parent in PurePosixPath(file.name).parents:
             if (name := f"{parent}.jsonl") in stamps:
-                digest = hashlib.blake2b(f"{printable(file.name)} {file.stamp}".encode(), digest_size=8).digest()
-                stamps[name] ^= int.from_bytes(digest, "big")
+                stamps[name] ^= digest64(f"{printable(file.name)} {file.stamp}")
     return stamps
-
-
-def _language(name: str) -> str:
-    """Return the language of a tar or list: the start of its name.
-
-    >>> _language("Emilia/EN/EN-B000000.tar"), _language("DE/DE_B00001.jsonl")
-    ('EN', 'DE')
-    """
-    return PurePosixPath(name).name[:2].upper()

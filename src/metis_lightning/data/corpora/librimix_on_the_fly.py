@@ -1,4 +1,4 @@
-"""LibriMix without a copy of it: mixtures made when they are read, by the published generation metadata."""
+"""Lists LibriMix without a copy of it: mixtures made when they are read, by the published generation metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from metis_lightning.data.corpora.librimix import Line, Mixture, MixtureScan
 from metis_lightning.data.manifest.scan import Row
 from metis_lightning.data.media.locations import parse_location, relative_path
-from metis_lightning.data.media.mixdown import LIBRIMIX_RATE, MODES
+from metis_lightning.data.media.mixdown import LIBRIMIX_RATE, MODES, Mixdown
 from metis_lightning.data.media.storage import visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path
@@ -45,43 +45,39 @@ class OnTheFlyMixtureScan(MixtureScan):
 
     def tables(self) -> Sequence[Path]:
         """Return the csv files; those that end with `_info.csv` tell of speakers and are left out."""
-        found = [file for path in self.metadata for file in (_tables(path) if path.is_dir() else [path])]
-        return [path for path in found if not path.stem.endswith("_info")]
+        paths: list[Path] = []
+        for path in self.metadata:
+            paths += [p for p in visible_in(path) if p.suffix == ".csv"] if path.is_dir() else [path]
+        return [path for path in paths if not path.stem.endswith("_info")]
 
     def files(self, line: Line) -> Sequence[Path]:
         """Return the flac files and the noise of a mixture."""
         rule = self._rule(line)
-        parts = [*rule["mix"], *([rule["noise"]] if rule["noise"] else [])]
-        return [Path(self.root) / path for path, _ in parts]
+        return [Path(self.root) / path for path, _ in [*rule["mix"], *([rule["noise"]] if rule["noise"] else [])]]
 
     def mixture(self, line: Line, subset: str) -> Mixture:
         """Make the mixture once, to see that it can be made and how long it is."""
         rule = self._rule(line)
         count = len(rule["mix"])
-        every = {"mix_clean": range(count), "mix_both": range(count + 1), "mix_single": (0, count)}[self.mix]
-        mixture = {**rule, "take": list(every)}
-        sources = [{**rule, "take": [number]} for number in (every if self.mix == "mix_single" else range(count))]
-        made = parse_location(mixture, self.root, line["mixture_ID"])
-        if isinstance(made, Path):
-            raise TypeError("a rule is no path")
-        samples = len(made.frames()[0])
-        return Mixture(mixture, sources[:1] if self.mix == "mix_single" else sources, samples, self.sample_rate)
+        take = {"mix_clean": range(count), "mix_both": range(count + 1), "mix_single": (0, count)}[self.mix]
+        mixture = {**rule, "take": list(take)}
+        mixdown = parse_location(mixture, self.root, line["mixture_ID"])
+        if not isinstance(mixdown, Mixdown):
+            raise TypeError("a rule is a mixdown")
+        sources = [{**rule, "take": [number]} for number in range(1 if self.mix == "mix_single" else count)]
+        return Mixture(mixture, sources, len(mixdown.frames()[0]), self.sample_rate)
 
     def _rule(self, line: Line) -> Row:
         where = line["mixture_ID"]
-        columns = [name for name in line if re.fullmatch(r"source_\d+_path", name)]
         parts = [
             [self._below(self.speech, line[name], where), float(line[name.replace("_path", "_gain")])]
-            for name in columns
+            for name in line
+            if re.fullmatch(r"source_\d+_path", name)
         ]
         # Without noise in the sum, its file is not needed: it is never shorter than the longest voice.
-        noisy = self.mix != "mix_clean"
-        noise = [self._below(self.noise, line["noise_path"], where), float(line["noise_gain"])] if noisy else None
+        is_noisy = self.mix != "mix_clean"
+        noise = [self._below(self.noise, line["noise_path"], where), float(line["noise_gain"])] if is_noisy else None
         return {"mix": parts, "noise": noise, "rate": self.sample_rate, "mode": self.mode}
 
     def _below(self, folder: str, path: str, where: str) -> str:
         return f"{folder}/{relative_path(posix_path(path), where)}"
-
-
-def _tables(folder: Path) -> list[Path]:
-    return [path for path in visible_in(folder) if path.suffix == ".csv"]

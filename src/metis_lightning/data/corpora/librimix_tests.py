@@ -1,4 +1,4 @@
-"""Target speaker extraction from LibriMix's test sets."""
+"""Tests target speaker extraction on LibriMix's test sets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from metis_lightning.data.manifest.enrollment import (
     write_enrollments,
 )
 from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.manifest.test_sets import TestSets, at_wave_rate, read_signals
+from metis_lightning.data.manifest.test_sets import TestSets, at_wave_rate, read_signals, trial_item
 from metis_lightning.data.media.audio import read_recording
 from metis_lightning.data.media.mixdown import MODES, Mixdown
 from metis_lightning.errors import UserError
-from metis_lightning.types import AudioLocation, Recording, TestItem, Trial, Utterance
+from metis_lightning.types import Recording, TestItem, Trial, Utterance
 
 
 class LibriMixTests(TestSets):
@@ -60,25 +60,20 @@ class LibriMixTests(TestSets):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read mixture, target and enrollment; `interferer` is the sum of the other voices, without noise."""
-        utterance = self._utterance(trial.target)
-        if utterance.mixture is None:
-            raise UserError(f"utterance {utterance.id!r} has nothing `heard`; prepare the manifest of librimix anew")
-        prompt = self._utterance(trial.enrollment)
-        signals = read_signals(mixture=utterance.mixture, target=utterance.path, enrollment=prompt.path)
-        if others := self._others(parse_source(trial.target)):
+        target, prompt = self._utterance(trial.target), self._utterance(trial.enrollment)
+        if target.mixture is None:
+            raise UserError(f"utterance {target.id!r} has nothing `heard`; prepare the manifest of librimix anew")
+        signals = read_signals(mixture=target.mixture, target=target.path, enrollment=prompt.path)
+        source = parse_source(trial.target)
+        names = (MixtureSource(source.mixture, n).id for n in range(1, _voices(source) + 1) if n != source.number)
+        if others := [self._utterance(name).path for name in names if name in self._corpus]:
             voices = [read_recording(other) for other in others]
             summed = Recording(torch.stack([voice.wave for voice in voices]).sum(0), voices[0].sample_rate)
             signals |= at_wave_rate({"interferer": summed})
             signals["recorded"]["interferer"] = summed
             signals["sources"] += tuple(others)
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=utterance.speaker,
-            text=self._text(utterance) or None,
-            language=utterance.language,
-            prompt_text=self._text(prompt),
-            **signals,
+        return trial_item(
+            trial, target, prompt_text=self._text(prompt), **signals | {"text": self._text(target) or None}
         )
 
     def facts(self, test_set: str) -> Mapping[str, object]:
@@ -87,7 +82,7 @@ class LibriMixTests(TestSets):
         return {
             "mode": " ".join(sorted({self._mode(utterance) for utterance in of_set})),
             "mixes": " ".join(sorted({utterance.source for utterance in of_set})),
-            "voices": max(len(parse_source(utterance.id).mixture.split("_")) for utterance in of_set),
+            "voices": max(_voices(parse_source(utterance.id)) for utterance in of_set),
         }
 
     def other_names(self, trial: Trial) -> Sequence[str]:
@@ -97,20 +92,18 @@ class LibriMixTests(TestSets):
 
     def _text(self, utterance: Utterance) -> str:
         """Return an utterance's text if all of it is said."""
-        whole = self._mode(utterance) == "max" if utterance.is_whole is None else utterance.is_whole
-        return utterance.text if whole else ""
+        is_whole = self._mode(utterance) == "max" if utterance.is_whole is None else utterance.is_whole
+        return utterance.text if is_whole else ""
 
     def _mode(self, utterance: Utterance) -> str:
         """Return "min" or "max", by the rule that the mixture is made by or by the folder it lies in."""
         if isinstance(utterance.mixture, Mixdown):
             return utterance.mixture.mode
-        named = [part for part in reversed(self._root.resolve().parts) if part in MODES]
-        return named[0] if named else "unknown"
+        return next((part for part in reversed(self._root.resolve().parts) if part in MODES), "unknown")
 
     def _utterance(self, name: str) -> Utterance:
         return self._corpus.utterances[self._corpus.index_of(name)]
 
-    def _others(self, source: MixtureSource) -> list[AudioLocation]:
-        numbers = range(1, len(source.mixture.split("_")) + 1)
-        named = (MixtureSource(source.mixture, number).id for number in numbers if number != source.number)
-        return [self._utterance(name).path for name in named if name in self._corpus]
+
+def _voices(source: MixtureSource) -> int:
+    return len(source.mixture.split("_"))
