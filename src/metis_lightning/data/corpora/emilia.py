@@ -52,7 +52,7 @@ class EmiliaScan(CorpusScan):
         files = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
         wanted = [language.upper() for language in self.languages]
         # A tar or list begins with its language: DE/DE_B00001.jsonl.
-        names = {file: PurePosixPath(file.name).name for file in files}
+        names = {f: PurePosixPath(f.name).name for f in files if f.name.endswith((".tar", ".jsonl"))}
         chosen = [file for file, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
         audio = _stamps_below([file.name for file in chosen if file.name.endswith(".jsonl")], files)
         return [

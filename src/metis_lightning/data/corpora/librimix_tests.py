@@ -72,9 +72,8 @@ class LibriMixTests(TestSets):
             signals |= at_wave_rate({"interferer": summed})
             signals["recorded"]["interferer"] = summed
             signals["sources"] += tuple(others)
-        return trial_item(
-            trial, target, prompt_text=self._text(prompt), **signals | {"text": self._text(target) or None}
-        )
+        texts = {"text": self._text(target) or None, "prompt_text": self._text(prompt)}
+        return trial_item(trial, target, **texts, **signals)
 
     def facts(self, test_set: str) -> Mapping[str, object]:
         """Return which of LibriMix's variants it is."""
