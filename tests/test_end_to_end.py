@@ -13,6 +13,7 @@ import yaml
 
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
+from metis_lightning.data.media.audio import read_audio, write_wav
 from metis_lightning.errors import UserError
 from metis_lightning.pipeline import Metis, Request
 from metis_lightning.sampling import two_stages
@@ -173,6 +174,11 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_and_a_yaml(
         metis.extract(noise(12_000), noise(12_000))
     with pytest.raises(UserError, match="no weights for the task 'se', only for unhum"):
         Metis.from_pretrained(str(checkpoint), task="se", base=str(bundle))
+    write_wav(tmp_path / "hummed.wav", request.source, 24_000)
+    inputs = ("--source", str(tmp_path / "hummed.wav"), "--out", str(tmp_path / "said.wav"))
+    weights = ("--model", str(checkpoint), "--base", str(bundle), "--num-steps", "2", "--stage2-steps", "2", "1", "1")
+    assert cli.main(["generate", "--task", "unhum", *inputs, *weights]) == 0
+    assert len(read_audio(tmp_path / "said.wav", 24_000)) == 13_000
     export(checkpoint, bundle)
     bundled = Metis.from_pretrained(str(bundle), task="unhum")
     assert torch.isfinite(bundled.generate([request], settings=FAST)[0].wave).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from metis_lightning.generate.lists import read_list
 
 from metis_lightning.data.corpora import av_hubert as avhubert
 from metis_lightning.data.corpora import custom_video as own_video
@@ -19,7 +20,6 @@ from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.enrollment import read_enrollments
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.generate.jobs import COLUMNS, Job
-from metis_lightning.generate.lists import read_list
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.text import normalizer
 from metis_lightning.metrics.wer import word_errors

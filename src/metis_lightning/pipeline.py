@@ -1,14 +1,12 @@
 """Metis, the public Python API: two-stage inference over a bundle.
 
-    >>> metis = Metis.from_pretrained("nano")                          # doctest: +SKIP
-    >>> alone = metis.extract(mixture, enrollment, seed=0).wave        # doctest: +SKIP
+    >>> alone = Metis.from_pretrained("nano").extract(mixture, enrollment, seed=0).wave   # doctest: +SKIP
     >>> metis = Metis.from_pretrained("runs/se_lora/checkpoints/last.ckpt", task="se")    # doctest: +SKIP
-    >>> clean = metis.enhance(noisy).wave                              # doctest: +SKIP
     >>> batch = [metis.request("se", source=wave) for wave in (noisy, another)]    # doctest: +SKIP
     >>> many = metis.generate(batch, seeds=[0, 1], num_steps=8)        # doctest: +SKIP
 
-Every task goes one way: a `Request` holds the wanted voice and the condition, and `Metis.generate` answers it. The
-requests of a batch are worked on together, and each gets the tokens that it would get alone.
+A `Request` holds the wanted voice and the condition of any task. Those of a batch are worked on together, and each
+gets the tokens that it would get alone.
 Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
@@ -67,7 +65,7 @@ class Metis:
     ) -> None:
         self.tokenizer, self.stage1, self.stage2, self.text = tokenizer, stage1, stage2, text
         self.batch_size, self.compile = batch_size, compile
-        # One for all models: they run one after another, so that one pool of memory does for all of them.
+        # One for all models: they run one after another, so one pool of memory does.
         self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
         self._ready: dict[Stage1, TwoStages] = {}
 
@@ -84,32 +82,27 @@ class Metis:
         """Load a bundle, or a fine-tuning checkpoint on top of a base bundle.
 
         Args:
-            name: `nano`, a bundle's folder, its name on the model hub (`owner/name`, `owner/name@commit`), or a
-                checkpoint file (`.ckpt`).
-            task: the task to load; weights that answer several, as Omni's do, are found by each of them.
+            name: `nano`, a bundle's folder or hub name (`owner/name`, `owner/name@commit`), or a `.ckpt` file.
+            task: weights that serve several, as Omni's do, are found by each of them.
             base: the bundle that a checkpoint belongs to.
             device: where the models run.
-            precision: of both stages, see `models.inference.ready`; the front end and the codecs stay in float32.
-            compile: whether the backbones are compiled, once for each shape of a batch.
+            precision: of both stages, see `prepare_for_inference`; the front end and the codecs stay in float32.
+            compile: see `Metis`.
 
         Raises:
             UserError: if something is missing or does not belong together.
         """
-        found = load_task_model(name, task, base)
-        first, full = load_stage2(found.folder)
-        for stage in (found.model, first, full):
+        loaded = load_task_model(name, task, base)
+        first, full = load_stage2(loaded.folder)
+        for stage in (loaded.model, first, full):
             prepare_for_inference(stage.to(device), precision)
-        return cls(
-            load_tokenizer(found.folder).to(device),
-            dict.fromkeys(found.tasks, found.model),
-            (first, full),
-            None if found.text is None else text_front_end(found.text),
-            compile=compile,
-        )
+        tokenizer, models = load_tokenizer(loaded.folder).to(device), dict.fromkeys(loaded.tasks, loaded.model)
+        text = None if loaded.text is None else text_front_end(loaded.text)
+        return cls(tokenizer, models, (first, full), text, compile=compile)
 
     @classmethod
     def codecs_only(cls, name: str = "nano", device: str = "cpu") -> Metis:
-        """Load only the front end and the codecs of a bundle, for `resynthesize`."""
+        """Load the front end and the codecs of a bundle alone, for `resynthesize`."""
         return cls(load_tokenizer(bundle_folder(name)).to(device), {}, None)
 
     def extract(
@@ -123,20 +116,9 @@ class Metis:
         language: str = "en",
         **options: Unpack[Options],
     ) -> Speech:
-        """Return the enrolled speaker's part of a mixture (target speaker extraction).
+        """Return the enrolled speaker's part of a mixture (S,), both at 24 kHz (target speaker extraction).
 
-        Args:
-            mixture: (S,) at 24 kHz.
-            enrollment: (S',) at 24 kHz, the wanted speaker alone; a few seconds.
-            seed: of the sampler.
-            settings: of both stages; None takes those of the task.
-            options: single settings in the place of those of `settings`.
-            text: what the speaker says in the mixture, for weights that read text (Omni); given with the next.
-            enrollment_text: what the speaker says in the enrollment.
-            language: of both texts (ISO 639-1).
-
-        Raises:
-            UserError: if an input is not usable, see `Request.checked`, or one of the texts is missing.
+        Weights that read text, as Omni's do, can be told what is said in mixture and enrollment. See `request`.
         """
         request = self.request("tse", enrollment, mixture, None, text, enrollment_text, language)
         return self.generate([request], seed, settings, **options)[0]
@@ -170,22 +152,7 @@ class Metis:
         settings: Settings | None = None,
         **options: Unpack[Options],
     ) -> Speech:
-        """Return a text spoken by the voice of a prompt (zero-shot text to speech).
-
-        Args:
-            text: to be spoken.
-            prompt: (S',) at 24 kHz, the voice; a few seconds.
-            prompt_text: what the prompt says.
-            language: of the text (ISO 639-1).
-            prompt_language: of the prompt's text, if another.
-            seconds: length of the result; None takes the prompt's speaking rate, see `spoken_seconds`.
-            seed: of the sampler.
-            settings: of both stages; None takes those of the task.
-            options: single settings in the place of those of `settings`.
-
-        Raises:
-            UserError: if a text is empty, the prompt is not usable, or the weights take no text.
-        """
+        """Return a text spoken by the voice of a prompt (zero-shot text to speech); for arguments see `request`."""
         request = self.request("tts", prompt, None, None, text, prompt_text, language, prompt_language, seconds)
         return self.generate([request], seed, settings, **options)[0]
 
@@ -197,11 +164,7 @@ class Metis:
         settings: Settings | None = None,
         **options: Unpack[Options],
     ) -> Speech:
-        """Return the speech of a silent video, lip features (F, C) at 25 Hz, in the voice of a prompt (S',) at 24 kHz.
-
-        Raises:
-            UserError: if the prompt or the video is not usable.
-        """
+        """Return the speech of a silent video, lip features (F, C) at 25 Hz, in the voice of a prompt (S',)."""
         return self.generate([self.request("l2s", prompt, features=features)], seed, settings, **options)[0]
 
     def request(
@@ -230,13 +193,11 @@ class Metis:
             seconds: length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
 
         Raises:
-            UserError: if a text is missing, or cannot be read by the weights, or features or seconds are not usable.
+            UserError: if a text is missing or cannot be read by the weights, or features or seconds are not usable.
         """
-        is_spoken = task_named(task).speaks_text
-        phones: tuple[int, ...] = ()
-        if is_spoken or text or prompt_text:
-            phones = self.phones((prompt_text, prompt_language or language), (text, language))
-        samples = None
+        parts = (prompt_text, prompt_language or language), (text, language)
+        is_spoken, samples = task_named(task).speaks_text, None
+        phones = self.phones(*parts) if is_spoken or text or prompt_text else ()
         if is_spoken:
             if seconds is None and prompt is not None:
                 seconds = spoken_seconds(text, prompt_text, len(prompt) / WAVE_RATE)
@@ -258,9 +219,7 @@ class Metis:
         for text, language in parts:
             # The first id is the language's.
             if len(self.text((text, language))) < 2:
-                raise UserError(
-                    f"nothing can be spoken of the text {text!r}; texts of prompt and result must have words"
-                )
+                raise UserError(f"nothing can be spoken of the text {text!r}; prompt and result must have words")
         return tuple(self.text(*parts))
 
     def generate(
@@ -276,43 +235,44 @@ class Metis:
             requests: see `request`.
             seeds: of the sampler, one for all or one a request.
             settings: of both stages; None takes those of each request's task.
-            options: single settings in the place of those of `settings`.
+            options: single settings instead of those of `settings`.
 
         Raises:
-            UserError: if the pipeline was not loaded for a task, an input is not usable, or there is not one seed a
-                request.
+            UserError: if there are no weights for a task, an input is not usable, or seeds are missing.
         """
-        if isinstance(seeds, int):
-            seeds = [seeds] * len(requests)
+        seeds = [seeds] * len(requests) if isinstance(seeds, int) else seeds
         if len(seeds) != len(requests):
             raise UserError(f"{len(seeds)} seeds for {len(requests)} requests; give one for all, or one a request")
-        checked = [self._checked(request, row if len(requests) > 1 else None) for row, request in enumerate(requests)]
-        batches: dict[tuple[Stage1, Settings], list[int]] = {}
+        checked = self._checked(requests)
+        alike: dict[tuple[Stage1, Settings], list[int]] = {}
         for row, request in enumerate(checked):
             chosen = (settings or task_named(request.task).settings).chosen(options)
-            batches.setdefault((self.stage1[request.task], chosen), []).append(row)
-        answers: dict[int, Speech] = {}
-        for (model, chosen), rows in batches.items():
+            alike.setdefault((self.stage1[request.task], chosen), []).append(row)
+        results: dict[int, Speech] = {}
+        for (model, chosen), rows in alike.items():
             # Rows of like lengths go together, so that little is padded where rows are.
             rows.sort(key=lambda row: checked[row].length)
             for start in range(0, len(rows), self.batch_size):
-                some = rows[start : start + self.batch_size]
-                noises = [self._noise(seeds[row]) for row in some]
-                speech = self._stages(model).speech([checked[row] for row in some], chosen, noises)
-                answers.update(zip(some, speech, strict=True))
-        return [answers[row] for row in range(len(requests))]
+                batch = rows[start : start + self.batch_size]
+                noises = [self._noise(seeds[row]) for row in batch]
+                speech = self._stages(model).speech([checked[row] for row in batch], chosen, noises)
+                results.update(zip(batch, speech, strict=True))
+        return [results[row] for row in range(len(requests))]
 
-    def _checked(self, request: Request, row: int | None) -> Request:
-        """Return a checked request; a mistake in one of several names its row."""
-        if request.task not in self.stage1:
-            tasks = ", ".join(self.stage1) or "no task"
-            raise UserError(f"this pipeline was loaded for {tasks}; load it with task={request.task!r}")
-        try:
-            return request.checked()
-        except UserError as error:
-            if row is None:
-                raise
-            raise UserError(f"request {row} of the batch: {error}") from error
+    def _checked(self, requests: Sequence[Request]) -> list[Request]:
+        """Return checked requests; a mistake in one of several names its row."""
+        checked = []
+        for row, request in enumerate(requests):
+            if (task := request.task) not in self.stage1:
+                loaded = ", ".join(self.stage1) or "no task"
+                raise UserError(f"this pipeline was loaded for {loaded}; load it with task={task!r}")
+            try:
+                checked.append(request.checked())
+            except UserError as error:
+                if len(requests) == 1:
+                    raise
+                raise UserError(f"request {row} of the batch: {error}") from error
+        return checked
 
     def _stages(self, model: Stage1) -> TwoStages:
         if self.stage2 is None:
@@ -322,20 +282,17 @@ class Metis:
         return self._ready[model]
 
     def _noise(self, seed: int) -> Noise:
-        """Return a row's noise; drawn on the GPU where there is one, whose numbers are not those of a CPU."""
-        device = self.device if self.device.type == "cuda" and torch.cuda.is_available() else torch.device("cpu")
-        return gumbel(torch.Generator(device).manual_seed(seed))
+        # Drawn on the GPU where there is one, whose numbers are not those of a CPU.
+        on_gpu = self.device.type == "cuda" and torch.cuda.is_available()
+        return gumbel(torch.Generator(self.device if on_gpu else "cpu").manual_seed(seed))
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:
-        """Return a waveform (S,) at 24 kHz after a round trip through the acoustic codec.
-
-        It is the best that stage 2 could do.
-        """
+        """Return a waveform (S,) at 24 kHz after a round trip through the acoustic codec: the best of stage 2."""
         wave = checked_wave("waveform", wave)
         tokens = self.tokenizer.acoustic_tokens(wave[None].to(self.device))
-        decoded = self.tokenizer.wave(tokens)[0, : len(wave)].cpu()
-        return Speech(decoded, WAVE_RATE, torch.empty(0, dtype=torch.long), tokens[0].cpu())
+        decoded, no_tokens = self.tokenizer.wave(tokens)[0], torch.empty(0, dtype=torch.long)
+        return Speech(decoded[: len(wave)].cpu(), WAVE_RATE, no_tokens, tokens[0].cpu())
 
     @property
     def device(self) -> torch.device:

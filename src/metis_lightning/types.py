@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 
 TOKEN_RATE = 50
-"""Token frames a second, for SSL and acoustic tokens alike."""
+"""Frames a second of SSL and acoustic tokens."""
 
 WAVE_RATE = 24_000
 """Sample rate in Hz of every waveform in a batch; front ends resample from it."""
@@ -127,10 +127,8 @@ class SpeechBatch:
 
     wave: (B, S) float32 at 24 kHz, what the model should say: the prompt followed by the target.
     lengths: (B,) int64, samples of `wave` that are not padding.
-    source: (B, S) float32 or None, what is heard: the prompt followed by the target mixed with another voice (TSE),
-        noisy (SE), or in another timbre (VC).
-    prompt_lengths: (B,) int64 or None, samples at the start of `wave` that are the prompt; -1 in rows whose prompt is
-        left to chance.
+    source: (B, S) float32 or None: the prompt, then the target in a mixture (TSE), noise (SE) or another timbre (VC).
+    prompt_lengths: (B,) int64 or None, samples of the prompt at the start of `wave`; -1 where it is drawn later.
     ids, speakers, texts: one a row.
     applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.
     languages: of the texts (ISO 639-1), one a row; empty where a recipe gives none.
@@ -160,19 +158,16 @@ class SpeechBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:
         """Return the same batch with every tensor on `device`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> SpeechBatch:
         """Return the same batch in page-locked memory, for the DataLoader."""
-        pinned: dict[str, Any] = {
-            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **pinned)
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> SpeechBatch:
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{**values, **tensors})
 
 
 class Recording(NamedTuple):
@@ -187,14 +182,13 @@ class Recording(NamedTuple):
 class TestItem:
     """One trial of a test list with its audio, all (S,) float32 at 24 kHz; None where the test set has none.
 
-    `mixture` is what is heard: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
+    `mixture` is the source: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
     `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
     `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
-    frames (F, C) of a condition that is not audio: lips at 25 Hz (L2S).
-
-    Models are given those signals. Metrics hear what `recorded` has of them, by name, at the rates of their files.
-    `sources` are the files that all of it was made of: their content tells test sets apart. With `is_transcribed` the
-    text of the word errors is what a recogniser hears in `target`.
+    frames (F, C) of a condition that is not audio: lips at 25 Hz (L2S). Models are given those signals; metrics hear
+    what `recorded` has of them, by name, at the rates of their files. `sources` are the files that all of it was made
+    of: their content tells test sets apart. With `is_transcribed` the text of the word errors is what a recogniser
+    hears in `target`.
     """
 
     __test__ = False  # not a pytest class
@@ -227,7 +221,5 @@ class TestItem:
         """
         wave = getattr(self, name)
         if wave is None:
-            raise UserError(
-                f"test set {self.test_set!r} has no {name}: a system or a task that needs one cannot run on it"
-            )
+            raise UserError(f"test set {self.test_set!r} has no {name}: what needs one cannot run on it")
         return wave

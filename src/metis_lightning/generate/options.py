@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
 
@@ -29,7 +28,7 @@ class WeightsOptions(CommandOptions):
 class GenerateOptions(WeightsOptions):
     """Options of `generate`: the inputs of a job or the list of jobs, the weights, and the sampler's settings."""
 
-    task: Literal["tts", "vc", "tse", "se", "l2s", "omni"] = option("what is wanted")
+    task: str = option("what is wanted: tts, vc, tse, se, l2s, omni, or a task of your own that the weights serve")
     source: Path | None = option(
         "what is heard: an audio file of any length, or a folder of them", None, metavar="FILE"
     )
