@@ -137,9 +137,11 @@ def test_norm_scales_are_those_of_every_step() -> None:
     assert scales.shape == (2, 2 * 2 + 1, 32)
     x, layout_of = torch.randn(2, 9, 32), backbone(torch.randn(1, 9, 32), t[:1]).shape
     assert layout_of == (1, 9, 32)
-    expected = backbone.layers[1].post_attention_layernorm(x, backbone.step_embedding(t, torch.float32))
-    found = backbone.layers[1].post_attention_layernorm.scaled(x, scales[:, 3][:, None])
-    torch.testing.assert_close(found, expected)
+    norm = backbone.layers[1].post_attention_layernorm
+    scale = norm.to_weight(backbone.step_embedding(t, torch.float32))
+    torch.testing.assert_close(scales[:, 3], scale)
+    root = x.square().mean(dim=-1, keepdim=True).sqrt()
+    torch.testing.assert_close(norm(x, scales[:, 3, None]), x / root * scale[:, None])
 
 
 def test_what_cannot_be_is_the_users_mistake() -> None:

@@ -7,8 +7,9 @@ Parameter names are those of the published checkpoints (MaskGCT, 2409.00750; Met
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +53,11 @@ class AdaptiveRMSNorm(nn.Module):
         nn.init.ones_(self.to_weight.bias)
         self.eps = eps
 
-    def forward(self, x: Tensor, step_BH: Tensor) -> Tensor:
-        """Normalise x (B, T, H) with the scale of its row's step."""
-        return self.scaled(x, self.to_weight(step_BH)[:, None])
-
-    def scaled(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Normalise x (B, T, H) with a scale that broadcasts to it."""
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Normalise x (B, T, H) with a scale that broadcasts to it, `to_weight` of a step's embedding."""
         # In float32: squares of bfloat16 hidden states lose what the mean is about.
         normalised = x.float() * torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + self.eps)
-        return (weight * normalised).to(x.dtype)
+        return (scale * normalised).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -116,16 +113,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = AdaptiveRMSNorm(hidden_size)
         self.mlp = SwiGLU(hidden_size, 4 * hidden_size)
 
-    def forward(self, x: Tensor, step_BH: Tensor, layout: Layout) -> Tensor:
-        """Map (B, T, H) to (B, T, H)."""
-        attention_scale = self.input_layernorm.to_weight(step_BH)[:, None]
-        mlp_scale = self.post_attention_layernorm.to_weight(step_BH)[:, None]
-        return self.scaled(x, attention_scale, mlp_scale, layout)
-
-    def scaled(self, x: Tensor, attention_scale: Tensor, mlp_scale: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, attention_scale: Tensor, mlp_scale: Tensor, layout: Layout) -> Tensor:
         """Map (B, T, H) to (B, T, H) with the scales of the norms before attention and MLP."""
-        x = x + self.self_attn(self.input_layernorm.scaled(x, attention_scale), layout)
-        return x + self.mlp(self.post_attention_layernorm.scaled(x, mlp_scale))
+        x = x + self.self_attn(self.input_layernorm(x, attention_scale), layout)
+        return x + self.mlp(self.post_attention_layernorm(x, mlp_scale))
 
 
 class Backbone(nn.Module):
@@ -155,18 +146,23 @@ class Backbone(nn.Module):
             t: (B,) step in [0, 1], 1 where all is masked.
             x_mask: (B, T), nonzero where a position is not padding; None if nothing is.
         """
-        step_BH = self.step_embedding(t, x.dtype)
-        mask = None if x_mask is None else x_mask.bool()[:, None, None]
         cos, sin = rotary_embedding(x.shape[1], self.head_dim, x)
         # In the type that queries and keys come in: tables in float32 would have mixed precision rotate in float32.
         device = x.device.type
         is_mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if is_mixed else x.dtype
-        layout = Layout((cos.to(dtype), sin.to(dtype)), mask)
+        mask = None if x_mask is None else x_mask.bool()[:, None, None]
+        # (B, 1, H) each, to broadcast over the positions of a row.
+        scales = [scale[:, None] for scale in self.norm_scales(t, x.dtype).unbind(dim=1)]
+        return self.scaled(x, scales, Layout((cos.to(dtype), sin.to(dtype)), mask))
+
+    def scaled(self, x: Tensor, scales: Tensor | Sequence[Tensor], layout: Layout) -> Tensor:
+        """Return hidden states (B, T, H), given the scales of the 2 L + 1 norms, each to broadcast to x."""
         recompute = self.checkpoint_activations and torch.is_grad_enabled()
-        for layer in self.layers:
-            x = checkpoint(layer, x, step_BH, layout, use_reentrant=False) if recompute else layer(x, step_BH, layout)
-        return self.norm(x, step_BH)
+        for index, block in enumerate(self.layers):
+            arguments = (x, scales[2 * index], scales[2 * index + 1], layout)
+            x = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+        return self.norm(x, scales[-1])
 
     def step_embedding(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Return embeddings (B, H) of steps t (B,): sines then cosines at frequencies from 1 to 1/10000, and an MLP."""
@@ -175,25 +171,14 @@ class Backbone(nn.Module):
         angles = t.float()[:, None] * frequencies
         return self.diff_step_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype))
 
-    @property
-    def blocks(self) -> list[Block]:
-        """The layers in order."""
-        return [cast(Block, layer) for layer in self.layers]
-
     def norm_scales(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the scales (B, 2 L + 1, H) of all norms of L layers at steps t (B,), in the order of their use.
 
         They depend on nothing else, so a schedule's are computed once: they are a tenth of the model's weights.
         """
         step_BH = self.step_embedding(t, dtype)
-        norms = [norm for block in self.blocks for norm in (block.input_layernorm, block.post_attention_layernorm)]
-        return torch.stack([norm.to_weight(step_BH) for norm in (*norms, self.norm)], dim=1)
-
-    def scaled(self, x: Tensor, scales: Tensor, layout: Layout) -> Tensor:
-        """Return hidden states (B, T, H) at one step for all, given its `norm_scales` (2 L + 1, H)."""
-        for index, block in enumerate(self.blocks):
-            x = block.scaled(x, scales[2 * index], scales[2 * index + 1], layout)
-        return self.norm.scaled(x, scales[-1])
+        norms = [module for module in self.modules() if isinstance(module, AdaptiveRMSNorm)]
+        return torch.stack([norm.to_weight(step_BH) for norm in norms], dim=1)
 
 
 def condition_mlp(hidden_size: int) -> nn.Sequential:
