@@ -11,9 +11,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from metis_lightning.callbacks.backbones import BackboneSwitches
 from metis_lightning.callbacks.gradients import GradientNorm
-from metis_lightning.callbacks.tokens_per_update import TokensPerUpdate, accumulation
+from metis_lightning.callbacks.switches import BackboneSwitches, TokensPerUpdate, accumulation
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError

@@ -1,7 +1,4 @@
-"""A run stops at the first loss or gradient that is not finite, and says where.
-
-The length of the gradient, before clipping.
-"""
+"""Guards of the gradients: their length is logged, and a run stops at the first loss or gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -23,7 +20,25 @@ from metis_lightning.files import atomic_path
 
 REPORT = "non_finite.json"
 _NEVER = torch.iinfo(torch.int64).max
-_SHOWN = 8
+_MOST_IDS = 8
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Return the Euclidean norm over all gradients of an optimizer's parameters."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+class GradientNorm(Callback):
+    """Logs `train/grad_norm`, the Euclidean norm over all gradients of an update before they are clipped.
+
+    A second optimizer's, such as that of discriminators, is `train/grad_norm_1`.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measure and log."""
+        index = trainer.optimizers.index(optimizer)
+        pl_module.log(f"train/grad_norm{f'_{index}' if index else ''}", gradient_norm(optimizer))
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,7 @@ class FiniteGuard(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Look at the gradients as they are before clipping."""
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            values = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._note(self._first_gradient, torch.nn.utils.get_total_norm(values))
+            self._note(self._first_gradient, gradient_norm(optimizer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -94,14 +108,21 @@ class FiniteGuard(Callback):
         if not hasattr(self, "_ids"):
             return
         own_loss, own_gradient = torch.stack([self._first_loss, self._first_gradient]).tolist()
-        first = _smallest(trainer, min(own_loss, own_gradient))
+        first = min(own_loss, own_gradient)
+        if trainer.world_size > 1:
+            smallest = torch.tensor(first, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
+            first = int(smallest)
         if first == _NEVER:
+            # Items of updates that were fine need not be remembered.
             self._ids = {self._update: self._ids.get(self._update, [])}
             return
-        batches = _of_all(BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, [])), trainer)
-        folder = run_folder(trainer)
-        on_all_processes(trainer, lambda: _write_report(folder / REPORT, first, batches))
-        raise UserError(_message(first, batches, shown(folder / REPORT), _last_saved(trainer)))
+        batches = _of_all_processes(
+            BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, [])), trainer
+        )
+        path = run_folder(trainer) / REPORT
+        on_all_processes(trainer, lambda: _write_report(path, first, batches))
+        raise UserError(_message(trainer, first, batches, path))
 
     def _note(self, first: Tensor, value: Tensor) -> None:
         """Set `first` to the present update if `value` is not finite and it was not set, without waiting for either."""
@@ -117,16 +138,7 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def _smallest(trainer: Trainer, value: int) -> int:
-    """Return the smallest of all processes' values."""
-    if trainer.world_size == 1:
-        return value
-    reduced = torch.tensor(value, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(reduced, torch.distributed.ReduceOp.MIN)
-    return int(reduced)
-
-
-def _of_all(own: BatchOfRank, trainer: Trainer) -> list[BatchOfRank]:
+def _of_all_processes(own: BatchOfRank, trainer: Trainer) -> list[BatchOfRank]:
     """Return all processes' batches: those whose loss was not finite, or if it was the gradient alone, all."""
     batches: list[Any] = [own]
     if trainer.world_size > 1:
@@ -141,30 +153,13 @@ def _write_report(path: Path, step: int, batches: Sequence[BatchOfRank]) -> None
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _last_saved(trainer: Trainer) -> str:
-    saved = (getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks)
-    return next((shown(Path(path)) for path in saved if path and Path(path).is_file()), "")
-
-
-def _message(step: int, batches: Sequence[BatchOfRank], report: str, saved: str) -> str:
+def _message(trainer: Trainer, step: int, batches: Sequence[BatchOfRank], report: Path) -> str:
     what = "gradient" if all(batch.loss_is_finite for batch in batches) else "loss"
     ids = [name for batch in batches for name in batch.ids]
-    shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
-    kept = f"; {saved} is from before" if saved else "; nothing was saved before"
+    some = ", ".join(ids[:_MOST_IDS]) + (f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else "")
+    saved = [Path(getattr(callback, "last_model_path", "")) for callback in trainer.checkpoint_callbacks]
+    before = next((f"{shown(path)} is from before" for path in saved if path.is_file()), "nothing was saved before")
     return (
-        f"the {what} of step {step} is not finite, so the run stopped; its batch: {shown} (all in {report}){kept}: "
-        "lower the learning rate, or look at these items"
+        f"the {what} of step {step} is not finite, so the run stopped; its batch: {some} (all in {shown(report)}); "
+        f"{before}: lower the learning rate, or look at these items"
     )
-
-
-class GradientNorm(Callback):
-    """Logs `train/grad_norm`, the Euclidean norm over all gradients of an update before they are clipped.
-
-    A second optimizer's, such as that of discriminators, is `train/grad_norm_1`.
-    """
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Measure and log."""
-        values = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        index = trainer.optimizers.index(optimizer)
-        pl_module.log(f"train/grad_norm{f'_{index}' if index else ''}", torch.nn.utils.get_total_norm(values))

@@ -1,9 +1,7 @@
-"""A run's folder: that of the run that was started last, whose path never changes.
+"""A run's folder, whose path never changes, and the run's config in its loggers.
 
-What an earlier run left there is moved aside, to `version_0`, `version_1`, … in the same folder, unless the run goes on
-from one of its checkpoints.
-
-A run's config in its loggers.
+The folder holds the run that was started last. What an earlier run left there is moved aside, to `version_0`,
+`version_1`, … in the same folder, unless the run goes on from one of its checkpoints.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import SaveConfigCallback
@@ -29,10 +26,16 @@ from metis_lightning.files import check_output
 _LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT)
 
 
+def run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
+    """Return the callbacks of a trainer that save checkpoints."""
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
 def last_checkpoint(trainer: Trainer) -> Path | None:
     """Return the newest `last.ckpt` of a trainer's folders; None if there is none."""
-    found = [path for folder in _checkpoint_folders(trainer) for path in folder.glob("last*.ckpt")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    folders = [callback.folder(trainer) for callback in run_checkpoints(trainer)]
+    paths = [path for folder in folders for path in folder.glob("last*.ckpt")]
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
@@ -40,13 +43,14 @@ def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
     if checkpoint is None:
         # Lightning goes on by itself after a job of SLURM's was requeued.
         return SLURMEnvironment.detect() and trainer._checkpoint_connector._hpc_resume_path is not None
-    return checkpoint == "hpc" or Path(checkpoint).resolve().parent in map(Path.resolve, _checkpoint_folders(trainer))
+    folders = [callback.folder(trainer).resolve() for callback in run_checkpoints(trainer)]
+    return checkpoint == "hpc" or Path(checkpoint).resolve().parent in folders
 
 
 @rank_zero_only
 def set_aside(trainer: Trainer) -> None:
     """Move what an earlier run left in a trainer's folders; call it before anything is written there."""
-    moves = {path: folder for folder, path in _left(trainer)}
+    moves = {path: folder for folder, path in _files_of_earlier_runs(trainer)}
     if not moves:
         return
     homes = set(moves.values())
@@ -59,31 +63,25 @@ def set_aside(trainer: Trainer) -> None:
         rank_zero_info(f"{shown(home)}: an earlier run's files are in {shown(home / version)} now")
 
 
-def _left(trainer: Trainer) -> Iterator[tuple[Path, Path]]:
+def _files_of_earlier_runs(trainer: Trainer) -> Iterator[tuple[Path, Path]]:
     """Yield the files that a run writes and that are there, each behind the folder that its version's goes into."""
     for logger in trainer.loggers:
         if logger.log_dir is not None:
             folder = Path(logger.log_dir).resolve()
             yield from ((folder, path) for pattern in _LOGGED for path in folder.glob(pattern))
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, RunCheckpoint):
-            folder, home = callback.folder(trainer).resolve(), callback.home(trainer)
-            yield from ((home, path) for pattern in _names(callback) for path in folder.glob(pattern))
-            yield from ((home, path) for path in home.glob(REPORT))
-
-
-def _names(callback: RunCheckpoint) -> tuple[str, ...]:
-    """Return patterns of the names that a callback gives to checkpoints."""
-    template = callback.filename or "{epoch}-{step}"
-    shown = r"\1=*" if callback.auto_insert_metric_name else "*"
-    own = re.sub(r"\{([^:}]*)[^}]*\}", shown, template)
-    return f"{own}{callback.FILE_EXTENSION}", f"{own}-v*{callback.FILE_EXTENSION}", "last.ckpt", "last-v*.ckpt"
+    for callback in run_checkpoints(trainer):
+        folder, home = callback.folder(trainer).resolve(), callback.home(trainer)
+        # "{step:06d}" stands for "step=*", or for "*" alone.
+        field = r"\1=*" if callback.auto_insert_metric_name else "*"
+        own = re.sub(r"\{([^:}]*)[^}]*\}", field, callback.filename or "{epoch}-{step}")
+        names = (f"{own}{callback.FILE_EXTENSION}", f"{own}-v*{callback.FILE_EXTENSION}", "last.ckpt", "last-v*.ckpt")
+        yield from ((home, path) for pattern in names for path in folder.glob(pattern))
+        yield from ((home, path) for path in home.glob(REPORT))
 
 
 def run_folders(trainer: Trainer) -> set[Path]:
     """Return the folders that a run's files go into."""
-    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
-    return {callback.home(trainer) for callback in callbacks}
+    return {callback.home(trainer) for callback in run_checkpoints(trainer)}
 
 
 @rank_zero_only
@@ -98,11 +96,6 @@ def check_folders(trainer: Trainer) -> None:
         check_output(folder, "the run's folder", is_folder=True)
 
 
-def _checkpoint_folders(trainer: Trainer) -> list[Path]:
-    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
-    return [callback.folder(trainer) for callback in callbacks]
-
-
 _TRAINER = ("max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "devices", "num_nodes")
 """What of the Trainer's settings decides a result."""
 
@@ -114,7 +107,7 @@ class LoggedConfig(SaveConfigCallback):
         """Log the config of `fit`, on the first process."""
         if stage != "fit":
             return
-        settings = hyper_parameters(self.config)
+        settings = hyper_parameters(self.config.as_dict())
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings)
@@ -127,16 +120,15 @@ class LoggedConfig(SaveConfigCallback):
             logger.experiment.add_text("config", f"```yaml\n{text}\n```")
 
 
-def hyper_parameters(config: Namespace) -> dict[str, bool | int | float | str]:
+def hyper_parameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Return the settings of a config that decide a result, flat.
 
     >>> optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001, "betas": [0.9, 0.98]}}
-    >>> hyper_parameters(Namespace(model={"class_path": "a.B", "init_args": {"optimizer": optimizer}}))
+    >>> hyper_parameters({"model": {"class_path": "a.B", "init_args": {"optimizer": optimizer}}})
     {'model': 'B', 'model.optimizer': 'AdamW', 'model.optimizer.lr': 0.001, 'model.optimizer.betas': '[0.9, 0.98]'}
     """
-    whole = config.as_dict()
-    trainer = {name: whole["trainer"][name] for name in _TRAINER if name in whole.get("trainer", ())}
-    parts: dict[str, Any] = {name: whole[name] for name in ("seed_everything", "model", "data") if name in whole}
+    trainer = {name: config["trainer"][name] for name in _TRAINER if name in config.get("trainer", ())}
+    parts: dict[str, Any] = {name: config[name] for name in ("seed_everything", "model", "data") if name in config}
     return dict(_flat("", {**parts, "trainer": trainer}))
 
 

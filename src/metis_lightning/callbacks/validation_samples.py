@@ -1,12 +1,6 @@
-"""What a module makes of a few fixed validation items, in TensorBoard.
+"""Samples of a few fixed validation items in TensorBoard: audio players and images of what a module makes of them.
 
-Samples for each kind of module: of a task, of an acoustic codec, of a semantic codec.
-
-Shape letters: T frames, C feature width.
-
-Audio players and images in TensorBoard.
-
-Shape letters: S samples at 24 kHz, T frames.
+Shape letters: S samples at 24 kHz, T frames, C feature width.
 """
 
 from __future__ import annotations
@@ -59,16 +53,17 @@ class ValidationSamples(Callback, ABC):
         self._validations = 0
 
     @abstractmethod
-    def given(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return by name what is fixed of an item, a batch of one row on the module's device."""
 
     @abstractmethod
-    def made(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return by name what the module makes of an item."""
 
     def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
-        """Write a waveform (S,)."""
-        log_speech(writer, tag, value, step)
+        """Write a waveform (S,) as an audio player and as a log-mel image."""
+        writer.add_audio(tag, value.clamp(-1, 1)[None], step, sample_rate=WAVE_RATE)
+        writer.add_image(f"{tag}_mel", mel_image(value), step)
 
     def on_validation_batch_end(
         self,
@@ -81,8 +76,8 @@ class ValidationSamples(Callback, ABC):
     ) -> None:
         """Keep the first items of the first validation."""
         if not self._validations:
-            wanted = range(min(self.count - len(self._items), len(batch.ids)))
-            self._items += [one_row(batch, row).to("cpu") for row in wanted]
+            rows = range(min(self.count - len(self._items), len(batch.ids)))
+            self._items += [one_row(batch, row).to("cpu") for row in rows]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make and log, on the first process; callbacks that change the weights for a validation come back later."""
@@ -94,36 +89,9 @@ class ValidationSamples(Callback, ABC):
         if logger is None or not trainer.is_global_zero or (self._validations - 1) % self.every:
             return
         for item in (kept.to(pl_module.device) for kept in self._items):
-            fixed = self.given(pl_module, item) if self._validations == 1 else {}
-            for name, value in {**fixed, **self.made(pl_module, item)}.items():
+            fixed = self.inputs(pl_module, item) if self._validations == 1 else {}
+            for name, value in {**fixed, **self.outputs(pl_module, item)}.items():
                 self.write(logger.experiment, f"{item.ids[0]}/{name}", value.detach().cpu(), trainer.global_step)
-
-
-def one_row(batch: SpeechBatch, row: int) -> SpeechBatch:
-    """Return a row of a batch as a batch of one, without padding."""
-    filled = {f.name: value for f in fields(batch) if (value := getattr(batch, f.name)) is not None}
-    only = replace(batch, **{name: value[row : row + 1] for name, value in filled.items()})
-    cut = {"wave": only.lengths, "source": only.lengths, "features": only.feature_lengths}
-    parts = {name: getattr(only, name)[:, : int(n)] for name, n in cut.items() if name in filled and n is not None}
-    return replace(only, **parts)
-
-
-def part_of(module: LightningModule, name: str, kind: type[T]) -> T:
-    """Return a module's attribute.
-
-    Raises:
-        UserError: if it has none of this kind.
-    """
-    part = getattr(module, name, None)
-    if not isinstance(part, kind):
-        raise UserError(
-            f"samples of {type(module).__name__}: it has no {kind.__name__} `{name}`; choose another callback"
-        )
-    return part
-
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class SpeechSamples(ValidationSamples):
@@ -161,13 +129,13 @@ class SpeechSamples(ValidationSamples):
         elif trainer.is_global_zero:
             self._stage2 = load_stage2(folder)
 
-    def given(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the target, and the source if there is one."""
         request = self._request(module, item)
         target = item.wave[0, 0 if request.prompt is None else len(request.prompt) :]
         return {"target": target} if request.source is None else {"source": request.source, "target": target}
 
-    def made(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the generated speech."""
         assert self._stage2 is not None
         request = self._request(module, item)
@@ -176,8 +144,9 @@ class SpeechSamples(ValidationSamples):
         # A few requests do not pay for captured graphs, and training wants the memory.
         metis = Metis(tokenizer, {request.task: model}, (first, full), graphs=False)
         speech = metis.generate([request], 0, self.settings)[0]
+        # For the same reason stage 2 is on the device while it is at work only.
         for stage in self._stage2:
-            stage.cpu()  # training needs the memory more
+            stage.cpu()
         return {"generated": speech.wave}
 
     def _request(self, module: LightningModule, item: SpeechBatch) -> Request:
@@ -189,11 +158,11 @@ class SpeechSamples(ValidationSamples):
 class CodecSamples(ValidationSamples):
     """Speech and what an acoustic `codec` leaves of it."""
 
-    def given(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the original."""
         return {"target": item.wave[0]}
 
-    def made(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the reconstruction."""
         codec = part_of(module, "codec", AcousticCodec)
         return {"reconstructed": codec.decode(codec.encode(item.wave))[0, : item.wave.shape[1]]}
@@ -202,31 +171,43 @@ class CodecSamples(ValidationSamples):
 class FeatureSamples(ValidationSamples):
     """Images of normalised SSL `features` and of what a semantic `codec` leaves of them; they are no audio."""
 
-    def given(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the features (T, C)."""
-        features, resample = module.features, part_of(module, "resample", nn.Module)
-        assert isinstance(features, SSLFeatures)
+        features, resample = part_of(module, "features", SSLFeatures), part_of(module, "resample", nn.Module)
         lengths = resampled_length(item.lengths, features.sample_rate)
         return {"features": features(resample(item.wave), lengths)[0][0]}
 
-    def made(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
+    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the reconstruction (T, C)."""
         codec = part_of(module, "codec", SemanticCodec)
-        return {"reconstructed": codec(self.given(module, item)["features"][None])[0][0]}
+        return {"reconstructed": codec(self.inputs(module, item)["features"][None])[0][0]}
 
     def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
         """Write features (T, C) within three deviations, low dimensions below."""
         writer.add_image(tag, coloured((value.T.flip(0) / 6 + 0.5).clamp(0, 1)), step)
 
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+def one_row(batch: SpeechBatch, row: int) -> SpeechBatch:
+    """Return a row of a batch as a batch of one, without padding."""
+    filled = {f.name: value for f in fields(batch) if (value := getattr(batch, f.name)) is not None}
+    only = replace(batch, **{name: value[row : row + 1] for name, value in filled.items()})
+    lengths = {"wave": only.lengths, "source": only.lengths, "features": only.feature_lengths}
+    cut = {name: getattr(only, name)[:, : int(n)] for name, n in lengths.items() if name in filled and n is not None}
+    return replace(only, **cut)
 
 
-def log_speech(writer: SummaryWriter, tag: str, wave: Tensor, step: int) -> None:
-    """Log a waveform (S,) as an audio player and as a log-mel image."""
-    writer.add_audio(tag, wave.clamp(-1, 1)[None], step, sample_rate=WAVE_RATE)
-    writer.add_image(f"{tag}_mel", mel_image(wave), step)
+def part_of(module: LightningModule, name: str, expected: type[T]) -> T:
+    """Return a module's attribute.
+
+    Raises:
+        UserError: if it has none of this type.
+    """
+    part = getattr(module, name, None)
+    if not isinstance(part, expected):
+        raise UserError(
+            f"samples of {type(module).__name__}: it has no {expected.__name__} `{name}`; choose another callback"
+        )
+    return part
 
 
 def mel_image(wave: Tensor) -> Tensor:

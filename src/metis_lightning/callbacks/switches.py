@@ -1,4 +1,4 @@
-"""A fixed number of tokens in each update, whatever the number of devices."""
+"""Settings that a Trainer has no option for: tokens in an update, recomputed activations, compilation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.errors import UserError
+from metis_lightning.models.backbone import Backbone
 from metis_lightning.types import TOKEN_RATE
 
 TOLERANCE = 0.1
-"""Largest deviation from the number asked for, as a share of it."""
+"""Largest deviation from the wanted number of tokens, as a share of it."""
 
 
 class TokensPerUpdate(Callback):
@@ -29,7 +30,7 @@ class TokensPerUpdate(Callback):
         """Choose, say so, and set.
 
         Raises:
-            UserError: if no whole number of batches comes within a tenth of the number asked for.
+            UserError: if no whole number of batches comes within a tenth of the wanted number.
         """
         if stage != "fit":
             return
@@ -38,8 +39,7 @@ class TokensPerUpdate(Callback):
             raise UserError("TokensPerUpdate: needs a SpeechDataModule and a module with one optimizer")
         seconds = datamodule.seconds_of_a_batch()
         batch = seconds * TOKEN_RATE * trainer.world_size
-        trainer.accumulate_grad_batches = accumulation(self.tokens, batch)
-        count = trainer.accumulate_grad_batches
+        count = trainer.accumulate_grad_batches = accumulation(self.tokens, batch)
         rank_zero_info(
             f"TokensPerUpdate: {count} batches of {datamodule.batch_seconds:g} s, which hold {seconds:.4g} s of audio, "
             f"on {trainer.world_size} processes: {count * batch:.0f} tokens an update"
@@ -63,3 +63,32 @@ def accumulation(tokens: int, batch: float) -> int:
         f"TokensPerUpdate: a batch over all processes has {batch:.0f} tokens, and no whole number of them comes near "
         f"{tokens}; multiply data.batch_seconds by {tokens / (count * batch):.3g}, or change the number of devices"
     )
+
+
+class BackboneSwitches(Callback):
+    """Recomputed activations and `torch.compile`, for every module that trains a stage 1 or 2.
+
+    They change speed and memory, not numbers.
+
+    Args:
+        checkpoint_activations: keep only each layer's input for the backward pass and compute the rest again: less
+            memory for about a third more time.
+        compile: compile the backbones, for batches of changing length.
+    """
+
+    def __init__(self, checkpoint_activations: bool = False, compile: bool = False) -> None:
+        self.checkpoint_activations, self.compile = checkpoint_activations, compile
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Set the switches.
+
+        Raises:
+            UserError: if the module has no backbone.
+        """
+        backbones = [module for module in pl_module.modules() if isinstance(module, Backbone)]
+        if not backbones:
+            raise UserError(f"BackboneSwitches: {type(pl_module).__name__} has no transformer of stage 1 or 2")
+        for backbone in backbones:
+            backbone.checkpoint_activations = self.checkpoint_activations
+            if self.compile:
+                backbone.compile(dynamic=True)
