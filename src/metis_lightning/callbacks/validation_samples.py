@@ -173,7 +173,8 @@ class FeatureSamples(ValidationSamples):
 
     def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
         """Return the features (T, C)."""
-        features, resample = part_of(module, "features", SSLFeatures), part_of(module, "resample", nn.Module)
+        features, resample = module.features, part_of(module, "resample", nn.Module)
+        assert isinstance(features, SSLFeatures)
         lengths = resampled_length(item.lengths, features.sample_rate)
         return {"features": features(resample(item.wave), lengths)[0][0]}
 
