@@ -9,10 +9,10 @@ import torch
 from fake_corpora import emilia_members, put, tar_bytes
 from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.data.corpora.emilia import EmiliaScan
-from metis_lightning.data.corpora.trials import write_trials
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.manifest.selection import Selection, hold_out, select
 from metis_lightning.data.manifest.table import UtteranceTable
+from metis_lightning.data.manifest.test_sets import write_trials
 from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.types import Trial, Utterance

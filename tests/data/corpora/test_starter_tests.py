@@ -8,7 +8,6 @@ import torch
 from metis_lightning.data.corpora.starter import (
     StarterL2sTests,
     StarterSeTests,
-    StarterTaskTests,
     StarterTests,
     StarterTtsTests,
     StarterVcTests,
@@ -19,11 +18,11 @@ READERS = (StarterSeTests, StarterVcTests, StarterTtsTests, StarterL2sTests)
 
 
 @pytest.fixture(scope="module")
-def readers() -> dict[str, StarterTaskTests]:
+def readers() -> dict[str, StarterTtsTests]:
     return {kind.task: kind() for kind in READERS}
 
 
-def test_every_trial_for_extraction_has_one_of_each_other_task(readers: dict[str, StarterTaskTests]) -> None:
+def test_every_trial_for_extraction_has_one_of_each_other_task(readers: dict[str, StarterTtsTests]) -> None:
     extraction = StarterTests()
     for task, reader in readers.items():
         assert reader.test_sets() == tuple(f"{name}-{task}" for name in ("test-human", "test-unseen"))
@@ -34,7 +33,7 @@ def test_every_trial_for_extraction_has_one_of_each_other_task(readers: dict[str
             assert {trial.task for trial in trials} == {task}
 
 
-def test_noisy_speech_is_the_same_every_time_and_never_clean(readers: dict[str, StarterTaskTests]) -> None:
+def test_noisy_speech_is_the_same_every_time_and_never_clean(readers: dict[str, StarterTtsTests]) -> None:
     reader = readers["se"]
     again = StarterSeTests()
     for trial in reader.load_trials("test-unseen-se")[:4]:
@@ -46,7 +45,7 @@ def test_noisy_speech_is_the_same_every_time_and_never_clean(readers: dict[str, 
         assert item.enrollment is None
 
 
-def test_a_voice_is_converted_to_another_that_says_other_words(readers: dict[str, StarterTaskTests]) -> None:
+def test_a_voice_is_converted_to_another_that_says_other_words(readers: dict[str, StarterTtsTests]) -> None:
     reader = readers["vc"]
     extraction = StarterTests()
     utterances = {utterance.id: utterance for utterance in extraction.corpus.utterances}
@@ -61,7 +60,7 @@ def test_a_voice_is_converted_to_another_that_says_other_words(readers: dict[str
     assert item.text.startswith("Our youngest niece")
 
 
-def test_a_text_and_lips_belong_to_the_target(readers: dict[str, StarterTaskTests]) -> None:
+def test_a_text_and_lips_belong_to_the_target(readers: dict[str, StarterTtsTests]) -> None:
     spoken = readers["tts"].load_item(readers["tts"].load_trials("test-unseen-tts")[0])
     seen = readers["l2s"].load_item(readers["l2s"].load_trials("test-unseen-l2s")[0])
     assert spoken.mixture is None

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from metis_lightning.data.corpora.trials import mixed_item, write_trials
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
-from metis_lightning.data.manifest.test_sets import TestSets, hash_order
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, mixed_item, write_trials
 from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial, Utterance
 

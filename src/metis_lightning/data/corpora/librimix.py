@@ -28,7 +28,7 @@ from metis_lightning.data.manifest.scan import (
     numbered_shards,
     shard_items,
 )
-from metis_lightning.data.media.audio import decode
+from metis_lightning.data.media.audio import audio_seconds, decode
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
 from metis_lightning.data.media.locations import relative_path
@@ -127,20 +127,21 @@ class MixtureScan(CorpusScan):
         info = AudioInfo(mixture.samples / mixture.sample_rate, mixture.sample_rate, 1)
         for number, path in enumerate(mixture.sources, start=1):
             source = MixtureSource(line["mixture_ID"], number)
+            text, recording = ("", None) if texts is None else texts.find(source.utterance)
             row = manifest_row(
                 source.id,
                 path,
                 info,
                 speaker=source.speaker,
-                text="" if texts is None else texts.text(source.utterance),
+                text=text,
                 split="train" if subset.startswith("train") else subset,
                 source=f"LibriMix {subset} {self.mix}",
                 license=LICENSE,
             )
             row = {"id": source.id, "path": path, "heard": mixture.mixture} | row
-            if texts is not None:
+            if recording is not None:
                 # A sample is lost where the rate is converted.
-                row["is_whole"] = mixture.samples + 2 > texts.seconds(source.utterance) * mixture.sample_rate
+                row["is_whole"] = mixture.samples + 2 > audio_seconds(recording) * mixture.sample_rate
             yield row
 
 

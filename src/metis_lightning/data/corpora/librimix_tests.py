@@ -65,7 +65,8 @@ class LibriMixTests(TestSets):
             raise UserError(f"utterance {target.id!r} has nothing `heard`; prepare the manifest of librimix anew")
         signals = read_signals(mixture=target.mixture, target=target.path, enrollment=prompt.path)
         source = parse_source(trial.target)
-        names = (MixtureSource(source.mixture, n).id for n in range(1, _voices(source) + 1) if n != source.number)
+        count = len(source.mixture.split("_"))
+        names = (MixtureSource(source.mixture, n).id for n in range(1, count + 1) if n != source.number)
         if others := [self._utterance(name).path for name in names if name in self._corpus]:
             voices = [read_recording(other) for other in others]
             summed = Recording(torch.stack([voice.wave for voice in voices]).sum(0), voices[0].sample_rate)
@@ -81,7 +82,7 @@ class LibriMixTests(TestSets):
         return {
             "mode": " ".join(sorted({self._mode(utterance) for utterance in of_set})),
             "mixes": " ".join(sorted({utterance.source for utterance in of_set})),
-            "voices": max(_voices(parse_source(utterance.id)) for utterance in of_set),
+            "voices": max(len(parse_source(utterance.id).mixture.split("_")) for utterance in of_set),
         }
 
     def other_names(self, trial: Trial) -> Sequence[str]:
@@ -102,7 +103,3 @@ class LibriMixTests(TestSets):
 
     def _utterance(self, name: str) -> Utterance:
         return self._corpus.utterances[self._corpus.index_of(name)]
-
-
-def _voices(source: MixtureSource) -> int:
-    return len(source.mixture.split("_"))

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file, manifest_row
 from metis_lightning.data.manifest.test_sets import TestSets, hash_order, read_signals, require_files
-from metis_lightning.data.media.audio import audio_seconds
 from metis_lightning.data.media.storage import files_stamp, is_hidden, require_folder, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import clean_text, read_lines
@@ -79,31 +77,21 @@ def read_transcripts(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Transcripts:
-    """Texts of LibriSpeech utterances, chapter by chapter; `root` is the folder of the subsets."""
+    """Texts of LibriSpeech utterances, read chapter by chapter; `root` is the folder of the subsets."""
 
     root: Path
+    _chapters: dict[str, tuple[Path, dict[str, str]]] = field(default_factory=dict)
 
-    @cached_property
-    def _chapters(self) -> dict[str, tuple[Path, dict[str, str]]]:
-        return {}
-
-    def text(self, utterance_id: str) -> str:
-        """Return what an utterance says; a UserError if its chapter, or it, is not there."""
-        return self._chapter(utterance_id)[1][utterance_id]
-
-    def seconds(self, utterance_id: str) -> float:
-        """Return how long an utterance's recording is, by its header; a UserError if it is not there."""
-        return audio_seconds(self._chapter(utterance_id)[0] / f"{utterance_id}.flac")
-
-    def _chapter(self, utterance_id: str) -> tuple[Path, dict[str, str]]:
-        """Return the folder of an utterance's chapter, and the chapter's texts."""
+    def find(self, utterance_id: str) -> tuple[str, Path]:
+        """Return what an utterance says, and its recording; a UserError if its chapter, or it, is not there."""
         chapter = utterance_id.rpartition("-")[0]
         if chapter not in self._chapters:
             lists = sorted(self.root.glob(f"*/{chapter.replace('-', '/')}/{chapter}.trans.txt"))
             self._chapters[chapter] = (lists[0].parent, read_transcripts(lists[0])) if lists else (self.root, {})
-        if utterance_id not in self._chapters[chapter][1]:
+        folder, texts = self._chapters[chapter]
+        if utterance_id not in texts:
             raise UserError(f"no transcript of {utterance_id} below {self.root}; download that subset of LibriSpeech")
-        return self._chapters[chapter]
+        return texts[utterance_id], folder / f"{utterance_id}.flac"
 
 
 class LibriSpeechTests(TestSets):

@@ -60,36 +60,30 @@ class Lrs2Scan(ListedFaceScan):
 
     layout = "mvlrs_v1/main/<number>/<n>.mp4, and train.txt, val.txt, test.txt or pretrain.txt beside mvlrs_v1"
 
-    def entries(self) -> Sequence[tuple[str, str]]:
-        """Return the list and the line, `<number>/<n>`, of each clip."""
-        main, found = self._corpus(), []
-        for name in _LRS2_LISTS:
-            path = next((p for p in (main.parent / f"{name}.txt", main / f"{name}.txt") if p.is_file()), None)
+    def entries(self) -> Sequence[tuple[str, str, Path]]:
+        """Return the list, the line `<number>/<n>`, and the files without their suffix, of each clip."""
+        root, inner = Path(self.root), Path(self.root) / "mvlrs_v1"
+        corpus, found = inner if inner.is_dir() else root, []
+        for name, (folder, _) in _LRS2_LISTS.items():
+            path = next((p for p in (corpus.parent / f"{name}.txt", corpus / f"{name}.txt") if p.is_file()), None)
             lines = [] if path is None else read_lines(path)
-            found += [(name, posix_path(line.split()[0])) for line in lines if line.strip()]
+            clips = [posix_path(line.split()[0]) for line in lines if line.strip()]
+            found += [(name, clip, corpus / folder / clip) for clip in clips]
         return found
 
-    def files(self, entry: tuple[str, str]) -> Sequence[Path]:
+    def files(self, entry: tuple[str, str, Path]) -> Sequence[Path]:
         """Return the video and the text of a clip."""
-        base = self._base(*entry)
-        return [Path(f"{base}.mp4"), Path(f"{base}.txt")]
+        return [Path(f"{entry[2]}.mp4"), Path(f"{entry[2]}.txt")]
 
-    def clip(self, entry: tuple[str, str]) -> AvClip | Fault:
+    def clip(self, entry: tuple[str, str, Path]) -> AvClip | Fault:
         """Return the clip of a line."""
-        name, line = entry
+        name, line, base = entry
         try:
             relative_path(line, name)
         except UserError as error:
             return Fault(f"{name}.txt/{line}", "wrong field", str(error))
         folder, split = _LRS2_LISTS[name]
-        return _raw_clip(self.root, self._base(name, line), f"{folder}_{line.replace('/', '_')}", split, f"LRS2 {name}")
-
-    def _base(self, name: str, line: str) -> Path:
-        return self._corpus() / _LRS2_LISTS[name][0] / line
-
-    def _corpus(self) -> Path:
-        inner = Path(self.root) / "mvlrs_v1"
-        return inner if inner.is_dir() else Path(self.root)
+        return _raw_clip(self.root, base, f"{folder}_{line.replace('/', '_')}", split, f"LRS2 {name}")
 
 
 def _raw_clip(root: str, base: Path, name: str, split: str, source: str) -> AvClip | Fault:

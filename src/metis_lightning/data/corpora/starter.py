@@ -6,19 +6,15 @@ target, so that tasks can be compared; what is drawn for it is drawn from a seed
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
 from metis_lightning.data.batches.module import SpeechDataModule
-from metis_lightning.data.corpora.trials import mixed_item
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest, read_trials
-from metis_lightning.data.manifest.test_sets import TestSets, hash_order, trial_item
+from metis_lightning.data.manifest.test_sets import TestSets, hash_order, mixed_item, trial_item
 from metis_lightning.data.recipes.l2s import EnvelopeRecipe
 from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.data.recipes.recipe import derived_generator
@@ -67,21 +63,29 @@ class StarterTests(TestSets):
         return mixed_item(trial, self.corpus)
 
 
-class StarterTaskTests(TestSets):
-    """The test sets `test-human-TASK` and `test-unseen-TASK` of one task."""
+class StarterTtsTests(TestSets):
+    """Zero-shot text to speech: the words of TSE's target in its voice, by another utterance of that voice.
 
-    task: str
+    Those of the other tasks differ from it in what a trial holds and what is made of the target.
+    """
+
+    task = "tts"
 
     def __init__(self, root: Path | None = None) -> None:
         """Read the manifest and the lists for TSE; see `StarterTests`."""
         starter = StarterTests(root)
         self._corpus = starter.corpus
         trials = [trial for test_set in starter.test_sets() for trial in starter.load_trials(test_set)]
-        super().__init__(self.trial(self._of_task(trial)) for trial in trials)
+        # test-human_000 is test-human-se_000 here.
+        names = [f"{trial.test_set}-{self.task}" for trial in trials]
+        super().__init__(
+            self.trial(replace(t, id=name + t.id.removeprefix(t.test_set), test_set=name, task=self.task, snr_db=None))
+            for name, t in zip(names, trials, strict=True)
+        )
 
-    @abstractmethod
     def trial(self, trial: Trial) -> Trial:
-        """Return the task's trial, given one for TSE that has the task's name already."""
+        """Return the task's trial, of target and prompt, given one for TSE that has the task's name already."""
+        return replace(trial, interferer="")
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's target, and its prompt if it has one.
@@ -89,27 +93,21 @@ class StarterTaskTests(TestSets):
         Raises:
             UserError: if an utterance is not in the corpus or its audio cannot be read.
         """
-        target = self._utterance(trial.target)
-        item = trial_item(trial, target, target=self._wave(target), sources=(target.path,))
+        corpus, index = self._corpus, self._corpus.index_of(trial.target)
+        target = corpus.utterances[index]
+        item = trial_item(trial, target, target=corpus.wave(index), sources=(target.path,))
         if not trial.enrollment:
             return item
-        prompt = self._utterance(trial.enrollment)
-        sources = (*item.sources, prompt.path)
-        return replace(item, enrollment=self._wave(prompt), prompt_text=prompt.text, sources=sources)
-
-    def _of_task(self, trial: Trial) -> Trial:
-        test_set = f"{trial.test_set}-{self.task}"
-        name = f"{test_set}{trial.id.removeprefix(trial.test_set)}"
-        return replace(trial, id=name, test_set=test_set, task=self.task, snr_db=None)
+        index = corpus.index_of(trial.enrollment)
+        prompt = corpus.utterances[index]
+        sources = (target.path, prompt.path)
+        return replace(item, enrollment=corpus.wave(index), prompt_text=prompt.text, sources=sources)
 
     def _utterance(self, name: str) -> Utterance:
         return self._corpus.utterances[self._corpus.index_of(name)]
 
-    def _wave(self, utterance: Utterance) -> Tensor:
-        return self._corpus.wave(self._corpus.index_of(utterance.id))
 
-
-class StarterSeTests(StarterTaskTests):
+class StarterSeTests(StarterTtsTests):
     """Speech enhancement: the target as training's recipe corrupts it, but never without noise."""
 
     task = "se"
@@ -134,7 +132,7 @@ class StarterSeTests(StarterTaskTests):
         return {split: SpeechCorpus(u for u in utterances if u.split == split) for split in splits}
 
 
-class StarterVcTests(StarterTaskTests):
+class StarterVcTests(StarterTtsTests):
     """Voice conversion: the words of TSE's target in the voice of its interferer, which never said them: no target."""
 
     task = "vc"
@@ -160,24 +158,10 @@ class StarterVcTests(StarterTaskTests):
         return replace(item, speaker=wanted, mixture=item.target, target=None)
 
 
-class StarterTtsTests(StarterTaskTests):
-    """Zero-shot text to speech: the words of TSE's target in its voice, by another utterance of that voice."""
-
-    task = "tts"
-
-    def trial(self, trial: Trial) -> Trial:
-        """Return a trial of target and prompt."""
-        return replace(trial, interferer="")
-
-
-class StarterL2sTests(StarterTaskTests):
+class StarterL2sTests(StarterTtsTests):
     """Lip to speech on the stand-in for lips that `EnvelopeRecipe` makes of the audio: the corpus has no video."""
 
     task = "l2s"
-
-    def trial(self, trial: Trial) -> Trial:
-        """Return a trial of target and prompt."""
-        return replace(trial, interferer="")
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read target and prompt, and make the stand-in."""
