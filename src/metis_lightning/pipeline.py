@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.inference import Precision, prepare_for_inference
+from metis_lightning.models.inference import prepare_for_inference
 from metis_lightning.models.runner import Graphs
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
+from metis_lightning.options import Precision
 from metis_lightning.sampling.mask_predict import Noise, gumbel
 from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
 from metis_lightning.sampling.settings import Options, Sampling, Settings

@@ -15,7 +15,7 @@ from metis_lightning.evaluate.run import main as evaluation
 from metis_lightning.evaluate.run.launch import device_of
 from metis_lightning.evaluate.run.systems import Items, SystemOptions, make_systems
 from metis_lightning.generate.weights import load_metis
-from metis_lightning.models.inference import Precision
+from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
 from pretended_gpu import GPU, SECOND, PretendedCuda
 

@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metis_lightning.cli import parsing
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.inference import (
-    PRECISIONS,
     WORTH_PACKING,
     Int8Linear,
     PackedLinear,
@@ -111,7 +109,6 @@ def test_lora_is_merged_on_a_gpu(precision: str) -> None:
 
 def test_a_gpu_computes_in_bfloat16_unless_told_otherwise() -> None:
     assert [usual_precision(device) for device in ("cuda", "cuda:1", "cpu")] == ["bfloat16", "bfloat16", "float32"]
-    assert parsing.PRECISIONS == PRECISIONS
 
 
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])

@@ -25,7 +25,7 @@ from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.files import atomic_path, check_output
-from metis_lightning.models.inference import Precision
+from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.task_table import task_named
 from metis_lightning.types import WAVE_RATE

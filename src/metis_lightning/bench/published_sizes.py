@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import torch
 
-from metis_lightning.models.inference import Precision, prepare_for_inference
+from metis_lightning.models.inference import prepare_for_inference
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
+from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig

@@ -11,7 +11,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.generate.inputs import LipReader
 from metis_lightning.generate.options import WeightsOptions
-from metis_lightning.models.inference import Precision, usual_precision
+from metis_lightning.models.inference import usual_precision
+from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES, MaskgctPhones
 from metis_lightning.weights.bundle import INDEX, bundle_folder

@@ -171,13 +171,8 @@ class AcousticDecoder(nn.Module):
 
     def __init__(self, config: AcousticCodecConfig) -> None:
         super().__init__()
-        self.quantizer = ResidualVectorQuantizer(
-            config.latent_dim,
-            config.num_quantizers,
-            config.codebook_size,
-            config.codebook_dim,
-            config.quantizer_dropout,
-        )
+        sizes = (config.latent_dim, config.num_quantizers, config.codebook_size, config.codebook_dim)
+        self.quantizer = ResidualVectorQuantizer(*sizes, config.quantizer_dropout)
         backbone = ConvNeXtBackbone(
             config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
         )

@@ -82,21 +82,14 @@ class WeightNormConv1d(nn.Module):
     """1-D convolution whose weight is `weight_g * weight_v / ||weight_v||` (Salimans & Kingma, 1602.07868)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
+        self, dim_in: int, dim_out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1
     ) -> None:
         super().__init__()
-        conv = nn.Conv1d(in_channels, out_channels, kernel_size)
+        conv = nn.Conv1d(dim_in, dim_out, kernel_size)
         # The names of torch's older weight_norm, which the checkpoints have; its successor stores others.
         self.weight_v = nn.Parameter(conv.weight.detach().clone())
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2), keepdim=True))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.bias = nn.Parameter(torch.zeros(dim_out))
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,12 +124,6 @@ class FactorizedVectorQuantizer(nn.Module):
         self.out_project = WeightNormConv1d(codebook_dim, dim, 1)
         self.codebook = nn.Embedding(codebook_size, codebook_dim)
 
-    def nearest(self, projected: Tensor) -> Tensor:
-        """Return the codes (B, T) nearest by cosine to projected latents (B, K, T)."""
-        with full_precision(projected):
-            encodings_BTK = F.normalize(projected.transpose(1, 2), dim=-1)
-            return (encodings_BTK @ F.normalize(self.codebook.weight).T).argmax(dim=-1)
-
     def decode(self, codes: Tensor) -> Tensor:
         """Return latents (B, D, T) of codes (B, T)."""
         with full_precision(codes):
@@ -146,7 +133,9 @@ class FactorizedVectorQuantizer(nn.Module):
         """Quantise latents (B, D, T) in the precision of the weights, with losses (B,)."""
         with full_precision(latents):
             projected = self.in_project(latents.to(self.codebook.weight.dtype))
-            codes = self.nearest(projected)
+            # The nearest by cosine.
+            encodings_BTK = F.normalize(projected.transpose(1, 2), dim=-1)
+            codes = (encodings_BTK @ F.normalize(self.codebook.weight).T).argmax(dim=-1)
             chosen = self.codebook(codes).transpose(1, 2)
             # Straight through: the choice has no gradient, so the latents take that of what was chosen.
             quantised = self.out_project(projected + (chosen - projected).detach())

@@ -44,17 +44,6 @@ class TextFrontEnd(ABC):
     name: str
     languages: Sequence[str]
 
-    def __init__(self) -> None:
-        self._cached = lru_cache(_CACHED_TEXTS)(self._ids)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A cache cannot be pickled, and workers have little use for it.
-        return {key: value for key, value in self.__dict__.items() if key != "_cached"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._cached = lru_cache(_CACHED_TEXTS)(self._ids)
-
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs that are spoken one after another, such as prompt and target.
 
@@ -67,9 +56,10 @@ class TextFrontEnd(ABC):
             if joined and joined[-1][1] == language:
                 text = f"{joined.pop()[0]} {text}"
             joined.append((text, language))
-        return [identifier for text, language in joined for identifier in self._cached(text, language)]
+        return [identifier for text, language in joined for identifier in _cached_ids(self, text, language)]
 
-    def _ids(self, text: str, language: str) -> tuple[int, ...]:
+    def ids(self, text: str, language: str) -> tuple[int, ...]:
+        """Return the ids of one text."""
         if language not in self.languages:
             raise UserError(
                 f"text in the language {language!r}: the front end {self.name!r} knows {', '.join(self.languages)}"
@@ -81,6 +71,12 @@ class TextFrontEnd(ABC):
     @abstractmethod
     def symbols(self, text: str, language: str) -> list[int]:
         """Return the ids of a text without its tag."""
+
+
+# Not in the front end, which goes to other processes without what it has read.
+@lru_cache(_CACHED_TEXTS)
+def _cached_ids(front_end: TextFrontEnd, text: str, language: str) -> tuple[int, ...]:
+    return front_end.ids(text, language)
 
 
 class Utf8Bytes(TextFrontEnd):
@@ -145,7 +141,6 @@ class EspeakPhones(TextFrontEnd):
     languages = tuple(_VOICES)
 
     def __init__(self) -> None:
-        super().__init__()
         espeak_backend()
 
     def symbols(self, text: str, language: str) -> list[int]:
@@ -184,7 +179,6 @@ class MaskgctPhones(TextFrontEnd):
     name = MASKGCT_PHONES
 
     def __init__(self, vocabulary: Mapping[str, int] | None = None) -> None:
-        super().__init__()
         self.vocabulary = vocabulary
         self.languages = LANGUAGES[:6] if vocabulary is None else ("en", "de", "fr")
         if vocabulary is not None:
@@ -209,9 +203,10 @@ class MaskgctPhones(TextFrontEnd):
 
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs, each read by itself as in the released script."""
-        return [identifier for text, language in parts for identifier in self._cached(text, language)]
+        return [identifier for text, language in parts for identifier in _cached_ids(self, text, language)]
 
-    def _ids(self, text: str, language: str) -> tuple[int, ...]:
+    def ids(self, text: str, language: str) -> tuple[int, ...]:
+        """Return the ids of one text, which has no tag."""
         if self.vocabulary is None:
             raise UserError(
                 f"the text {text!r}: these weights number phones by the vocabulary of MaskGCT's G2P, which is not part "

@@ -108,8 +108,7 @@ def frozen_arithmetic(like: Tensor) -> Iterator[None]:
 def product_precision(device: torch.device) -> str:
     """Return what frozen front ends compute in: `float32`, or `tf32` on a GPU where the user allows it.
 
-    `torch.set_float32_matmul_precision("high")` does, for products of matrices and for convolutions alike. On a CPU it
-    changes nothing here.
+    `torch.set_float32_matmul_precision("high")` does, for products of matrices and for convolutions alike.
     """
     products: Any = torch.backends.cuda.matmul
     return "tf32" if device.type == "cuda" and products.fp32_precision == "tf32" else "float32"
@@ -125,12 +124,8 @@ def fingerprints(
 
     Args:
         tokenizer: whose encoders' weights are hashed; w2v-BERT is loaded for it if it was not yet.
-        kinds: among `ssl`, `acoustic` and `features`.
+        kinds: among `ssl`, `acoustic` and `features`; others, or one without its codec, are a ValueError.
         device: where it makes them; where it is now if None.
-
-    Raises:
-        ValueError: if a kind is none of them, or the tokenizer has no codec for it.
-        UserError: if w2v-BERT is needed and not there.
     """
     functions = {"features": _features_digest, "ssl": _ssl_digest, "acoustic": _acoustic_digest}
     if unknown := set(kinds) - functions.keys():

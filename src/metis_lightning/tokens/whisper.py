@@ -1,9 +1,7 @@
-"""Layers of Whisper's encoder as an SSL front end, in plain PyTorch.
+"""Layers of Whisper's encoder as an SSL front end, whose hidden states hold words and little of the voice.
 
-Whisper is trained to write down what is said, so its hidden states hold words and little of the voice. The released
-model pads every recording to 30 s of silence; here a recording is as long as it is, and the rows of a batch are what
-they are alone.
-
+The released model pads every recording to 30 s of silence; here a recording is as long as it is, and the rows of a
+batch are what they are alone.
 Shape letters: B batch, S samples at 16 kHz, M mel frames at 100 Hz, T frames at 50 Hz, C feature width, F mel bins.
 """
 

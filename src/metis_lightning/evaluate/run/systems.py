@@ -18,7 +18,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.run.outputs import PREFIX, Output, Run, WavFolder
 from metis_lightning.files import sha256_of
-from metis_lightning.models.inference import Precision, usual_precision
+from metis_lightning.models.inference import usual_precision
+from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.task_table import TASKS, Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial

@@ -30,13 +30,9 @@ _NO_WEIGHTS = re.compile(r"embed\.\d+\.pe|.*\.num_batches_tracked")
 
 
 class AutoAvsrFeatures(VisualEncoder):
-    """Lip features by a file of Auto-AVSR's weights, which is read when it is first used.
+    """Lip features by a file of Auto-AVSR's weights, which `load_auto_avsr` reads when it is first used.
 
-    The encoder is frozen, runs in float32, and is no part of this module's weights.
-
-    Args:
-        weights: the file, see `load_auto_avsr`.
-        sizes: of the encoder.
+    The encoder, of `sizes`, is frozen, runs in float32, and is no part of this module's weights.
     """
 
     def __init__(self, weights: Path, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen

@@ -7,6 +7,7 @@ of a head, C width.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -75,19 +76,6 @@ def shift(by_distance: Tensor) -> Tensor:
     return by_distance.gather(-1, column.expand(*by_distance.shape[:-1], count))
 
 
-class FeedForward(nn.Module):
-    """Two linear maps around a ReLU."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.w_1 = nn.Linear(dim, hidden)
-        self.w_2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, C) to the same."""
-        return self.w_2(self.w_1(x).relu())
-
-
 class ConvolutionModule(nn.Module):
     """A gated linear unit, then a convolution over time in each channel."""
 
@@ -112,13 +100,13 @@ class ConformerBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, hidden: int, kernel_size: int) -> None:
         super().__init__()
         self.self_attn = RelativeAttention(dim, num_heads)
-        self.feed_forward = FeedForward(dim, hidden)
-        self.feed_forward_macaron = FeedForward(dim, hidden)
+        self.feed_forward, self.feed_forward_macaron = (
+            nn.Sequential(OrderedDict(w_1=nn.Linear(dim, hidden), relu=nn.ReLU(), w_2=nn.Linear(hidden, dim)))
+            for _ in range(2)
+        )
         self.conv_module = ConvolutionModule(dim, kernel_size)
-        self.norm_ff_macaron = nn.LayerNorm(dim, eps=EPS)
-        self.norm_mha = nn.LayerNorm(dim, eps=EPS)
-        self.norm_conv = nn.LayerNorm(dim, eps=EPS)
-        self.norm_ff = nn.LayerNorm(dim, eps=EPS)
+        self.norm_ff_macaron, self.norm_mha = nn.LayerNorm(dim, eps=EPS), nn.LayerNorm(dim, eps=EPS)
+        self.norm_conv, self.norm_ff = nn.LayerNorm(dim, eps=EPS), nn.LayerNorm(dim, eps=EPS)
         self.norm_final = nn.LayerNorm(dim, eps=EPS)
 
     def forward(self, x: Tensor, distances: Tensor, valid: Tensor) -> Tensor:
