@@ -75,7 +75,7 @@ def _gains(results: list[Result]) -> list[str]:
     for test_set in sorted({result.test_set for result in results}):
         rows = [row for result in results if result.test_set == test_set for row in result.rows]
         systems = sorted({row.system for row in rows} - set(CONTROLS))
-        lines += [margin_gain(rows, system, column) for system in systems]
+        lines += [margin_gain(rows, system, column)[0] for system in systems]
     return lines
 
 

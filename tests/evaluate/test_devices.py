@@ -13,7 +13,7 @@ from metis_lightning.cli.main import COMMANDS, main
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.run import main as evaluation
 from metis_lightning.evaluate.run.launch import device_of
-from metis_lightning.evaluate.run.systems import Items, SystemOptions, make_systems
+from metis_lightning.evaluate.run.systems import Items, make_systems
 from metis_lightning.generate.weights import load_metis
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
@@ -83,8 +83,8 @@ def test_a_systems_identity_names_its_precision(
 ) -> None:
     loaded: list[tuple] = []
     monkeypatch.setattr(Metis, "from_pretrained", lambda *given: loaded.append(given))
-    options = SystemOptions("tse", str(tiny_bundle), device, precision=asked)
-    (system,) = make_systems([str(tiny_bundle)], options, Items((), ()))
+    chosen = options("--base", str(tiny_bundle), *(["--precision", asked] if asked else []))
+    (system,) = make_systems([str(tiny_bundle)], chosen, device, Items((), ()))
     system.load()
     assert loaded == [(str(tiny_bundle), "tse", str(tiny_bundle), device, used)]
     # Results of before there was a choice, all of float32, keep their fingerprint.

@@ -257,7 +257,7 @@ def test_a_row_too_many_is_an_error(place: str, make_options: MakeOptions) -> No
 
 def test_a_missing_row_is_an_error(tmp_path: Path) -> None:
     results = RunFolder(tmp_path, Protocol({"task": "tse"}), [RowKey("test", "nano", 0, name) for name in ("a", "b")])
-    append_row(results.rows_path(1), ResultRow("b", "tse", "test", "nano", seed=0))
+    append_row(tmp_path / "utterances.jsonl.1", ResultRow("b", "tse", "test", "nano", seed=0))
     with pytest.raises(UserError, match="1 rows are missing, first a of nano on test, seed 0; run it again"):
         results.merge(is_whole=True)
 

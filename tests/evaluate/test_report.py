@@ -41,19 +41,19 @@ def test_speed_is_never_without_the_machine() -> None:
 
 
 def test_the_margin_is_compared_utterance_by_utterance() -> None:
-    line = margin_gain(ROWS, "nano", MARGIN)
+    line = margin_gain(ROWS, "nano", MARGIN)[0]
     both = "over 5 speakers +0.200 to +0.200, over 5 utterances +0.200 to +0.200"
     assert line == f"nano - input on test, SIM_margin_ge2e: +0.200 (95% {both}), n 5"
-    assert margin_gain([*ROWS, row("input", 7, 0.1), row("nano", 7, None)], "nano", MARGIN).endswith("n 5 of 6")
+    assert margin_gain([*ROWS, row("input", 7, 0.1), row("nano", 7, None)], "nano", MARGIN)[0].endswith("n 5 of 6")
     unknown = [replace(one, speaker=None) for one in ROWS]
-    assert "(95% over 5 utterances +0.200 to +0.200)" in margin_gain(unknown, "nano", MARGIN)
-    assert margin_gain([*ROWS[:5], row("nano", 0, None)], "nano", MARGIN).endswith("no utterance has both")
+    assert "(95% over 5 utterances +0.200 to +0.200)" in margin_gain(unknown, "nano", MARGIN)[0]
+    assert margin_gain([*ROWS[:5], row("nano", 0, None)], "nano", MARGIN)[0].endswith("no utterance has both")
 
 
 def test_the_margin_of_one_speaker_has_an_interval_over_utterances_alone() -> None:
     gains = [0.0, 0.1, 0.2, 0.5, 0.2]
     rows = [row("input", i, 0.1) for i in range(5)] + [row("nano", i, 0.1 + gain) for i, gain in enumerate(gains)]
-    line = margin_gain([replace(each, speaker="s") for each in rows], "nano", MARGIN)
+    line = margin_gain([replace(each, speaker="s") for each in rows], "nano", MARGIN)[0]
     assert "+0.200 (95% over 1 speakers: too few, over 5 utterances -0.0" in line
 
 

@@ -17,11 +17,11 @@ from metis_lightning.evaluate.html.spectrogram import difference, log_mel
 from metis_lightning.evaluate.results.comparison import ComparedUtterance
 from metis_lightning.types import WAVE_RATE
 
+# The system whose spectrogram is subtracted, where it is among those compared; else it is the first.
 REFERENCE = "target"
-"""The system whose spectrogram is subtracted, where it is among those compared; else it is the first."""
 
+# What is longer is cut, so that one file cannot fill the page.
 MAX_SECONDS = 30
-"""What is longer is cut, so that one file cannot fill the page."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Calla
             waves[system] = read(entry.wav)
         except UserError:
             missing[system] = "the audio file cannot be read"
+    # Pictures are of what is heard, so both are cut alike.
     limit = MAX_SECONDS * WAVE_RATE
     mels = {system: log_mel(wave[:limit]) for system, wave in waves.items()}
     reference = REFERENCE if REFERENCE in systems else systems[0]

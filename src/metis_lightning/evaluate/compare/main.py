@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.errors import UserError
 from metis_lightning.evaluate.compare.clips import read_clips
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import Board
@@ -29,9 +28,7 @@ def run_compare(options: CompareOptions) -> None:
     check_output(out / PAGE)
     check_output(out / BOARD, is_folder=True)
     comparison = read_comparison(options.results, options.task, options.systems)
-    if options.sort is not None and options.sort not in comparison.metrics:
-        raise UserError(f"--sort {options.sort}: the results have {', '.join(comparison.metrics)}")
-    metric, system = options.sort or comparison.default_metric(), comparison.default_system()
+    metric, system = comparison.sort_order(options.sort)
     utterances = comparison.worst_first(metric, system)[: options.limit]
     page = ComparePage(comparison, metric, system, len(comparison.utterances))
     with Board(out / BOARD, comparison) as board:

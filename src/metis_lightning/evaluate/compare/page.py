@@ -18,8 +18,8 @@ from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import INFINITE
 from metis_lightning.types import WAVE_RATE
 
+# Utterances that would make the page larger than this are left out, and the page says so.
 MAX_BYTES = 64_000_000
-"""Utterances that would make the page larger than this are left out, and the page says so."""
 
 _MAX_TEXT = 2000  # characters of a transcript: a recognizer that loops writes without end
 
@@ -28,7 +28,7 @@ class ComparePage:
     """Collects utterances, the worst first, until the page is full.
 
     Everything that came with the results (names, transcripts, reasons) goes into the page as data and is shown as text:
-    the script never turns it into markup.
+    the script never turns it into markup. `count` utterances are in the page.
 
     Args:
         comparison: what is compared.
@@ -43,14 +43,9 @@ class ComparePage:
     ) -> None:
         self.comparison, self.metric, self.system, self.total = comparison, metric, system, total
         self._columns = {name: summary.column for name, summary in comparison.metrics.items()}
-        self._room = max_bytes
+        self.count, self._room = 0, max_bytes
         self._utterances: list[str] = []
         self._is_full = False
-
-    @property
-    def count(self) -> int:
-        """Return how many utterances are in the page."""
-        return len(self._utterances)
 
     def add(self, clips: ClipSet) -> bool:
         """Add an utterance with its sound and pictures, and return whether there was room."""
@@ -70,11 +65,13 @@ class ComparePage:
             "text": _shortened(utterance.text),
             "entries": entries,
         }
+        # Once one did not fit, none follows: the page shows the worst without a gap.
         text = _json(record)
         self._is_full = self._is_full or len(text) > self._room
         if not self._is_full:
             self._room -= len(text)
             self._utterances.append(text)
+            self.count += 1
         return not self._is_full
 
     def html(self) -> str:

@@ -61,6 +61,7 @@ class Board:
         """Log one utterance for every system that has it."""
         utterance = clips.utterance
         place = f"{utterance.test_set}/{utterance.id}"
+        # Scalars of utterances have the place in the order of the page as their step.
         step = self._counts[utterance.test_set] = self._counts.get(utterance.test_set, -1) + 1
         for system, entry in utterance.entries.items():
             for metric, value in entry.row.metrics.items():

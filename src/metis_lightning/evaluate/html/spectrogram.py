@@ -17,11 +17,11 @@ from metis_lightning.tokens.mel import PowerMel
 from metis_lightning.types import WAVE_RATE
 
 HOP_LENGTH = 240
+# Decibels from the brightest to black.
 RANGE = 80.0
-"""Decibels from the brightest to black."""
 
+# Decibels at which a difference has its full colour.
 DIFFERENCE_RANGE = 30.0
-"""Decibels at which a difference has its full colour."""
 
 _MAX_LENGTH_DIFFERENCE = 0.1  # seconds, as for the metrics that need a reference
 _FLOOR = 1e-10

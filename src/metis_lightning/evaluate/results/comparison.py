@@ -29,6 +29,7 @@ def on_common_items(results: Sequence[Result]) -> list[Result]:
     """
     metrics: list[dict[str, Summary]] = [dict(result.metrics) for result in results]
     for name in metric_names(results):
+        # A system without any value takes no part: with it, no utterance would be common to all.
         valued = [items_of(row for row in result.rows if row.value(name) is not None) for result in results]
         common = set.intersection(*(filter(None, valued))) if any(valued) else set()
         applies = {
@@ -112,14 +113,18 @@ class Comparison:
             for name in metric_names(results)
         }
 
-    def default_metric(self) -> str:
-        """Return the metric to sort by where none is named: word errors, else the first."""
-        metrics = self.metrics
-        return next((name for name, summary in metrics.items() if summary.column.is_word_errors), next(iter(metrics)))
+    def sort_order(self, metric: str | None) -> tuple[str, str]:
+        """Return a metric and a system to sort by: by default word errors, else the first, of the first no control.
 
-    def default_system(self) -> str:
-        """Return the system to sort by: the first that is no control."""
-        return next((name for name in self.systems if name not in CONTROLS), self.systems[0])
+        Raises:
+            UserError: the results do not have the metric.
+        """
+        metrics = self.metrics
+        if metric is not None and metric not in metrics:
+            raise UserError(f"--sort {metric}: the results have {', '.join(metrics)}")
+        word_errors = (name for name, summary in metrics.items() if summary.column.is_word_errors)
+        system = next((name for name in self.systems if name not in CONTROLS), self.systems[0])
+        return metric or next(word_errors, next(iter(metrics))), system
 
     def worst_first(self, metric: str, system: str) -> list[ComparedUtterance]:
         """Return the utterances from a system's worst value to its best; those without a value come first of all."""
@@ -151,6 +156,7 @@ def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None)
             f"no results of task {task} in {results_dir}: run `python -m metis_lightning evaluate --task {task}`"
         )
     chosen = {name: _choose(results, name) for name in systems or _labels(results)}
+    # Each test set has its own common utterances; results go back to their labels in the order in which they came.
     by_test_set: dict[str, list[Result]] = defaultdict(list)
     for result in (result for part in chosen.values() for result in part):
         by_test_set[result.test_set].append(result)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
+# With fewer there is no interval.
 LEAST_CLUSTERS = 5
-"""With fewer there is no interval."""
 
+# With fewer the interval is noted to rest on its assumptions.
 FEW_CLUSTERS = 20
-"""With fewer the interval is noted to rest on its assumptions."""
 
 Interval = tuple[float | None, float | None]
 
@@ -62,6 +62,7 @@ def mean_interval(
         return None, NO_INTERVAL
     numerators, denominators = np.array(list(totals.values())).T
     mean = float(numerators.sum() / denominators.sum())
+    # With few clusters the degrees of freedom are so few that an interval would span everything.
     if len(totals) < LEAST_CLUSTERS:
         return mean, NO_INTERVAL
     half = float(half_widths(numerators[None], denominators[None])[0])

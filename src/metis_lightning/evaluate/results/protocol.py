@@ -22,7 +22,8 @@ _PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
 # Hashes and sizes of a test set; the rest says in clear which variant of a corpus it is.
 _HASHED = {"reader", "trials", "texts", "audio", "samples"}
 
-_NUM_SHOWN = 4
+# Differences of a protocol, and values of a list, that a message shows.
+NUM_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,9 @@ class Protocol:
 
     content: Mapping[str, Any]
 
-    @property
-    def fingerprint(self) -> str:
-        """Identifies what decides the numbers."""
-        return fingerprint(self.content)
-
     def to_json(self) -> dict[str, Any]:
         """Return the file's content, which has the fingerprint, too."""
-        return {**self.content, "fingerprint": self.fingerprint}
+        return {**self.content, "fingerprint": fingerprint(self.content)}
 
     @classmethod
     def from_json(cls, content: object) -> Protocol:
@@ -83,6 +79,7 @@ class Protocol:
         for key in _PER_TEST_SET & content.keys():
             lists = content[key]
             decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
+        # Lists and records do not fit in a line; they are in the mark.
         plain = {key: value for key, value in content.items() if isinstance(value, (str, int, float))}
         settings = {key: value for key, value in plain.items() if key not in ("fingerprint", "seeds")}
         test_sets = content.get("test_sets")
@@ -115,12 +112,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return list(_differences(_deciding(old, _RECORDED), _deciding(new, _RECORDED), ""))
 
 
-def difference_text(lines: list[str]) -> str:
-    """Return differences in one line; the first few of many."""
-    more = f" and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else ""
-    return f"{'; '.join(lines[:_NUM_SHOWN])}{more}"
-
-
 def _deciding(value: object, hidden: tuple[str, ...] = ()) -> object:
     """Return a part of a protocol without versions of packages, at any depth."""
     if isinstance(value, Mapping):
@@ -145,7 +136,7 @@ def _shown(value: object) -> str:
     """Return a value in a few characters."""
     if value is None:
         return "nothing"
-    if isinstance(value, (list, Mapping)) and len(value) > _NUM_SHOWN:
+    if isinstance(value, (list, Mapping)) and len(value) > NUM_SHOWN:
         return f"{len(value)} values"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")

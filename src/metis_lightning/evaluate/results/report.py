@@ -13,8 +13,8 @@ from metis_lightning.evaluate.results.significance import PairedDifference, comp
 from metis_lightning.metrics.column import Column
 from metis_lightning.types import WAVE_RATE
 
+# The similarity to the target minus that to the interferer.
 _MARGIN = "SIM_margin"
-"""The similarity to the target minus that to the interferer."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def report(
             continue
         # The target bounds what can be reached; it is no system to compare.
         for system in (name for name in systems if name not in ("input", "target")):
-            gain = _gain(part, system, column)
-            lines.append(_gain_line(test_set, system, column, gain))
-            gains += [gain] if gain.n else []
+            line, gain = margin_gain(part, system, column)
+            lines.append(line)
+            gains.append(gain)
     return [*lines, *few_notes(gains)]
 
 
@@ -71,23 +71,16 @@ def margin_column(columns: Iterable[Column]) -> Column | None:
     return next((column for column in columns if column.quantity == _MARGIN), None)
 
 
-def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> str:
-    """Return a line on how much further than `input` a system is from the interferer and towards the target.
+def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> tuple[str, PairedDifference]:
+    """Return how much further than `input` a system is from the interferer and towards the target, also as a line.
 
     It has two intervals: over speakers, what to expect of other voices; over utterances, what to expect of these.
     """
-    return _gain_line(rows[0].test_set, system, column, _gain(rows, system, column))
-
-
-def _gain(rows: Sequence[ResultRow], system: str, column: Column) -> PairedDifference:
     own, base = ([row for row in rows if row.system == name] for name in (system, "input"))
-    return compare_rows(own, base, column)
-
-
-def _gain_line(test_set: str, system: str, column: Column, gain: PairedDifference) -> str:
-    where = f"{system} - input on {test_set}, {column.name}"
+    gain = compare_rows(own, base, column)
+    where = f"{system} - input on {rows[0].test_set}, {column.name}"
     if gain.mean is None:
-        return f"{where}: no utterance has both"
+        return f"{where}: no utterance has both", gain
     intervals = {f"{gain.n} utterances": (gain.utterances_ci95_low, gain.utterances_ci95_high)}
     if gain.clusters == "speakers":
         intervals = {f"{gain.n_clusters} speakers": (gain.ci95_low, gain.ci95_high), **intervals}
@@ -96,7 +89,7 @@ def _gain_line(test_set: str, system: str, column: Column, gain: PairedDifferenc
         for count, (low, high) in intervals.items()
     ]
     of_all = f" of {gain.n + gain.n_missing}" if gain.n_missing else ""
-    return f"{where}: {gain.mean:+.3f} (95% over {', over '.join(bounds)}), n {gain.n}{of_all}"
+    return f"{where}: {gain.mean:+.3f} (95% over {', over '.join(bounds)}), n {gain.n}{of_all}", gain
 
 
 def check_failures(rows: Iterable[ResultRow], max_share: float) -> None:

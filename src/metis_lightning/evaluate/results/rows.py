@@ -16,14 +16,14 @@ from metis_lightning.safe_parsing import load_json
 
 ROWS = "utterances.jsonl"
 
+# How reasons begin that are of what the test set has or lacks: no failure of a system.
 OF_THE_TEST_SET = tuple(f"{start} {name}" for name in ("reference", "interferer", "prompt") for start in ("no", "the"))
-"""How reasons begin that are of what the test set has or lacks: no failure of a system."""
 
+# Quantities that are edits over a length, and what that is counted in.
 ERROR_RATES = {"WER": "words", "WER_asr": "words", "CER": "characters", "CER_asr": "characters"}
-"""Quantities that are edits over a length, and what that is counted in."""
 
+# Fields of a row that differ each time the same output is made.
 _TIMES = ("seconds",)
-"""Fields of a row that differ each time the same output is made."""
 
 
 class RowKey(NamedTuple):

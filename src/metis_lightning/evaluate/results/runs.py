@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.protocol import Protocol, TestSetProtocol, difference_text, differences
+from metis_lightning.evaluate.results.protocol import NUM_SHOWN, Protocol, TestSetProtocol, differences, fingerprint
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, items_of, merge_rows, read_rows, row_line
 from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize_metrics
 from metis_lightning.files import atomic_path
@@ -19,8 +19,8 @@ from metis_lightning.safe_parsing import load_json
 
 SUMMARY, PROTOCOL = "summary.json", "protocol.json"
 
+# A quantity that means nothing without device and threads, which rows do not say: it is in no table.
 _SPEED = "RTF"
-"""A quantity that means nothing without device and threads, which rows do not say: it is in no table."""
 
 
 class RunFolder:
@@ -44,14 +44,6 @@ class RunFolder:
             write_json(folder / PROTOCOL, protocol.to_json())
             self.merge()
 
-    def done(self) -> set[RowKey]:
-        """Return the keys of the rows that are there."""
-        return {row.key for row in read_rows(self.folder)}
-
-    def rows_path(self, rank: int | None = None) -> Path:
-        """Return the file that rows go to; with a rank, that of one of several processes."""
-        return self.folder / (ROWS if rank is None else f"{ROWS}.{rank}")
-
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
         """Put the rows of all processes into the run's file, in the order of the run, and return them.
 
@@ -62,18 +54,19 @@ class RunFolder:
             UserError: a row is not of this run, two of one key differ, or one is missing.
         """
         parts = sorted(self.folder.glob(f"{ROWS}.*"))
-        files = [self.rows_path(), *parts]
+        files = [self.folder / ROWS, *parts]
         merged, expected = merge_rows({path: read_rows(path) for path in files}), set(self.keys)
         if unknown := [key for key in merged if key not in expected]:
             raise UserError(
                 f"{', '.join(map(str, files))}: a row for {unknown[0]}, which is not of this run; give another --out, "
                 "or remove the folder"
             )
+        # Rows of other processes are still to come, unless all are done.
         missing = [key for key in self.keys if key not in merged]
         if is_whole and missing:
             raise UserError(f"{self.folder}: {len(missing)} rows are missing, first {missing[0]}; run it again")
         rows = [merged[key] for key in self.keys if key in merged]
-        with atomic_path(self.rows_path()) as temporary:
+        with atomic_path(self.folder / ROWS) as temporary:
             temporary.write_text("".join(map(row_line, rows)), encoding="utf-8")
         for part in parts:
             part.unlink()
@@ -86,8 +79,10 @@ class RunFolder:
             old = Protocol.from_json(load_json(path.read_bytes()))
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {error}; {advice}") from error
-        if old.fingerprint != self.protocol.fingerprint:
-            different = difference_text(differences(old.content, self.protocol.content))
+        if fingerprint(old.content) != fingerprint(self.protocol.content):
+            lines = differences(old.content, self.protocol.content)
+            more = f" and {len(lines) - NUM_SHOWN} more" if len(lines) > NUM_SHOWN else ""
+            different = f"{'; '.join(lines[:NUM_SHOWN])}{more}"
             raise UserError(f"{self.folder}: it holds results of another protocol (different: {different}); {advice}")
 
 
@@ -152,6 +147,7 @@ def find_results(results_dir: Path) -> list[Result]:
     """
     if not results_dir.is_dir():
         raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
+    # Controls are made anew with every run, and stand once if nothing has changed.
     unique: dict[tuple[str, ...], Result] = {}
     own = results_dir / PROTOCOL
     for path in [own] if own.is_file() else sorted(results_dir.glob(f"*/{PROTOCOL}")):

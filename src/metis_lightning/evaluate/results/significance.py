@@ -81,6 +81,7 @@ def compare_rows(a: Iterable[ResultRow], b: Iterable[ResultRow], column: Column)
     if any(x.denominator != y.denominator for x, y in pairs):
         raise ValueError(f"{column.name}: the systems were held against different texts")
     differences, clusters = [x.numerator - y.numerator for x, y in pairs], [x.cluster for x, _ in pairs]
+    # The weights are the words of the references, which are the same for both systems; 1 of other metrics.
     weights, alone = [x.denominator for x, _ in pairs], range(len(pairs))
     mean, (low, high) = mean_interval(differences, weights, clusters)
     _, over_utterances = mean_interval(differences, weights, alone)

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
-from metis_lightning.evaluate.results.rows import ERROR_RATES, ErrorCounts, ResultRow, clusters_of, items_of
+from metis_lightning.evaluate.results.rows import ERROR_RATES, ResultRow, clusters_of, items_of
 from metis_lightning.metrics.column import Column
 
 NOT_MEASURED = "not measured"
 
+# Share of word errors above which an utterance is of the tail that summaries count.
 HALF = 0.5
-"""Share of word errors above which an utterance is of the tail that summaries count."""
 
 _EDITS = ("substitutions", "deletions", "insertions")
 
@@ -174,6 +174,7 @@ def summarize(rows: Iterable[ResultRow], columns: Mapping[str, Column]) -> list[
     groups: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
     for row in rows:
         groups[row.test_set, row.system].append(row)
+    # In the order of the run, which is that of the command line.
     return [GroupSummary(*key, len(group), summarize_metrics(group, columns)) for key, group in groups.items()]
 
 
@@ -186,6 +187,7 @@ def summarize_metrics(rows: Sequence[ResultRow], columns: Mapping[str, Column]) 
 def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
     """Summarize one metric."""
     name = column.name
+    # An error rate may have a value and have failed, too: the worst, where nothing was heard.
     measured = [row for row in rows if row.value(name) is not None]
     failed = [row for row in rows if name in row.failed]
     without = [row for row in rows if row.value(name) is None]
@@ -215,6 +217,7 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
 
 def _reasons(rows: Iterable[ResultRow], name: str) -> dict[str, int]:
     """Return of how many utterances each reason is."""
+    # With several seeds an utterance counts once for each reason.
     pairs = {(row.item, row.error.get(name, NOT_MEASURED)) for row in rows}
     return dict(sorted(Counter(reason for _, reason in pairs).items()))
 
@@ -238,6 +241,8 @@ def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence
     # Beside an error the rate is not what was heard, but what counts as the worst.
     heard = [(row, count) for row, count in zip(rows, counts, strict=True) if column.name not in row.error]
     values = [row.metrics[column.name] or 0.0 for row in rows]
+    # Rows of earlier versions do not say how their edits divide.
+    parts = {part: [getattr(each, part) for each in counts] for part in _EDITS}
     return CorpusErrors(
         rate=rate,
         ci95_low=low,
@@ -245,15 +250,9 @@ def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence
         edits=sum(each.edits for each in counts),
         length=sum(each.length for each in counts),
         unit=ERROR_RATES[column.quantity],
-        parts=_parts(counts),
+        parts={part: sum(values) for part, values in parts.items() if None not in values},
         share_above_50=float(np.mean([value > HALF for value in values])) if values else None,
         measured_n=len(items_of(row for row, _ in heard)),
         measured_mean=float(np.mean([row.metrics[column.name] for row, _ in heard])) if heard else None,
         measured_corpus=sum(c.edits for _, c in heard) / sum(c.length for _, c in heard) if heard else None,
     )
-
-
-def _parts(counts: Sequence[ErrorCounts]) -> dict[str, int]:
-    """Return the sums of those parts of the edits that all counts have."""
-    columns = {part: [getattr(each, part) for each in counts] for part in _EDITS}
-    return {part: sum(values) for part, values in columns.items() if None not in values}

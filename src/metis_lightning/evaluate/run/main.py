@@ -18,7 +18,7 @@ from metis_lightning.evaluate.results.runs import PROTOCOL, SUMMARY, RunFolder, 
 from metis_lightning.evaluate.results.summary import GroupSummary, summarize
 from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes, use_device
 from metis_lightning.evaluate.run.plan import Plan, chosen_test_sets, make_plan
-from metis_lightning.evaluate.run.shard import Share, run_share
+from metis_lightning.evaluate.run.shard import run_share
 from metis_lightning.evaluate.run.test_sets import export
 from metis_lightning.evaluate.tables.main import RESULTS, TABLES, write_tables
 from metis_lightning.files import check_output, locked
@@ -27,8 +27,8 @@ from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.task_table import TASKS
 
+# The files of folders of audio that belong to no item of the test sets.
 EXTRA_FILES = "extra_files.json"
-"""The files of folders of audio that belong to no item of the test sets."""
 
 _BENCHMARKS = Path("evaluation/benchmarks")
 
@@ -50,6 +50,7 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
         return export(chosen_test_sets(options), options.export)
     launch = Launch.of(options.devices, os.environ)
     device = device_of(options.device, launch.local_rank)
+    # A process that starts others leaves the memory of GPUs to them.
     if launch.rank is not None:
         use_device(device)
     if launch.rank:
@@ -71,13 +72,14 @@ def run_rank(rank: int, options: EvaluateOptions, make_pool: MakePool) -> None:
     plan = make_plan(options, device)
     done = {row.key for row in read_rows(_folder(options))}
     with _pool(options, make_pool, options.scoring_processes) as pool:
-        run_share(plan, Share(rank, options.devices), done, _folder(options) / f"{ROWS}.{rank}", pool)
+        run_share(plan, done, _folder(options) / f"{ROWS}.{rank}", pool, rank, options.devices)
 
 
 def _start_ranks(
     plan: Plan, launch: Launch, options: EvaluateOptions, make_pool: MakePool
 ) -> tuple[RunFolder, Mapping[str, Column]]:
     """Prepare the folder, and do the whole plan in processes of their own."""
+    # The models of one scoring process tell their fingerprint; ranks have their own.
     with _pool(options, make_pool, 1) as pool:
         folder = RunFolder(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
         columns = getattr(pool, "columns", {})
@@ -95,7 +97,9 @@ def _run_share(
         columns = getattr(pool, "columns", {})
         # The first process merges what earlier calls left, before the others look for what is done.
         wait_for_all()
-        run_share(plan, Share(rank, launch.count), folder.done(), folder.rows_path(launch.rank), pool)
+        done = {row.key for row in read_rows(folder.folder)}
+        rows = folder.folder / (ROWS if launch.rank is None else f"{ROWS}.{rank}")
+        run_share(plan, done, rows, pool, rank, launch.count)
         wait_for_all()
     return folder, columns
 
@@ -116,6 +120,7 @@ def _finish(plan: Plan, folder: RunFolder, columns: Mapping[str, Column], option
     print(f"rows, summary and protocol: {folder.folder}")
     print(f"audio: {folder.folder / 'wavs'}")
     _write_tables(folder.folder)
+    # Last, so that a run that failed leaves everything to look into.
     check_failures(rows, options.max_failed_share)
 
 

@@ -21,11 +21,11 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
+# Why there is no waveform, where a folder of another tool's has no file for an item.
 MISSING = "missing"
-"""Why there is no waveform, where a folder of another tool's has no file for an item."""
 
+# What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that.
 SHORTEST_SECONDS = 0.1
-"""What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
     return replace(output, seconds=round(time.perf_counter() - start, 3)) if output.was_made else output
 
 
+# How a folder of audio is told from a bundle on the command line.
 PREFIX = "wavs:"
-"""How a folder of audio is told from a bundle on the command line."""
 
+# Files of these belong to an item, though of some formats nothing can be read, which is then said in its row.
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
-"""Files of these belong to an item, though of some formats nothing can be read, which is then said in its row."""
 
 _NUMBER = re.compile(r"fileid_\d+$")
 
@@ -111,16 +111,20 @@ class WavFolder:
     extra: Sequence[str]
 
     @classmethod
-    def of(cls, folder: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> WavFolder:
+    def of(
+        cls, folder: Path, ids: Collection[str], by_other_name: Mapping[str, str], needed: Collection[str] = ()
+    ) -> WavFolder:
         """List a folder.
 
         Args:
             folder: with files named `ID`, or as other tools name them; the latter may lie in folders within.
             ids: of all items.
             by_other_name: an item's id by names that other tools have for it.
+            needed: ids of which at least one must have a file, or the folder's files are named by another rule.
 
         Raises:
-            UserError: there is no such folder, no audio file in it, two files of one id, or a link out of it.
+            UserError: there is no such folder, no audio file in it, two files of one id, a link out of it, or no file
+                of a needed id.
         """
         option = f"--system {PREFIX}{folder}"
         if not folder.is_dir():
@@ -128,6 +132,7 @@ class WavFolder:
         files: dict[str, Path] = {}
         extra = []
         for path in _audio_files(folder):
+            # A link could lead to any file of the machine, whose sound would be copied into the results.
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"{option}: {path.name} leads out of the folder; copy the file into it")
             item_id = _item_id(path.relative_to(folder), ids, by_other_name)
@@ -138,20 +143,13 @@ class WavFolder:
                 extra.append(path.name)
         if not files and not extra:
             raise UserError(f"{option}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav")
-        return cls(folder, files, extra)
-
-    def require_some(self, ids: Collection[str]) -> None:
-        """Refuse a folder that has a file for none of these items: its files are named by another rule.
-
-        Raises:
-            UserError: showing a name of each side.
-        """
-        if not any(item_id in self.files for item_id in ids):
-            names = self.extra or [str(path.relative_to(self.folder)) for path in self.files.values()]
+        if needed and not any(item_id in files for item_id in needed):
+            names = extra or [str(path.relative_to(folder)) for path in files.values()]
             raise UserError(
-                f"--system {PREFIX}{self.folder}: files for 0 of {len(ids)} items: one is called {names[0]}, an item "
-                f"{sorted(ids)[0]}; name the files ID.wav (--export writes the items by their ids)"
+                f"{option}: files for 0 of {len(needed)} items: one is called {names[0]}, an item {sorted(needed)[0]}; "
+                "name the files ID.wav (--export writes the items by their ids)"
             )
+        return cls(folder, files, extra)
 
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""

@@ -17,7 +17,7 @@ from metis_lightning.evaluate.results.rows import RowKey
 from metis_lightning.evaluate.run.systems import (
     Items,
     System,
-    SystemOptions,
+    check_task_options,
     has_control,
     make_systems,
     serves,
@@ -105,26 +105,20 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     """
     if doubled := {seed for seed in options.seeds if options.seeds.count(seed) > 1}:
         raise UserError(f"--seeds: {sorted(doubled)} twice; give each seed once")
+    check_task_options(options)
     all_sets, whole = _named_test_sets(options)
-    test_sets = _limited(whole, options.limit)
-    items = Items(_ids(test_sets), _ids(all_sets), _other_names(test_sets))
-    system_options = SystemOptions(
-        options.task,
-        options.base,
-        device,
-        options.num_steps,
-        options.guidance_scale,
-        options.precision,
-        options.text_guided,
-        options.tts_length,
-    )
-    systems = make_systems(_system_names(options), system_options, items)
+    test_sets = [replace(each, trials=each.trials[: options.limit]) for each in whole]
+    chosen, known = ({trial.id for each in part for trial in each.trials} for part in (test_sets, all_sets))
+    items = Items(chosen, known, _other_names(test_sets))
+    systems = make_systems(_system_names(options), options, device, items)
     left_out = _missing_controls(options.task, test_sets, systems)
     for control in CONTROLS:
         if control in options.system and {(control, each.name) for each in test_sets} <= set(left_out):
             raise UserError(f"--system {control}: the task {options.task} has no such control on these test sets")
+    # How many items are left out by --limit is said beside the results.
     sizes = {each.name: len(each.trials) for each in whole}
     plan = Plan(options.task, options.data, test_sets, systems, options.seeds, sizes, left_out)
+    # A control that no test set has is not listed, as no row is of it.
     return replace(plan, systems=[system for system in systems if any(True for _ in plan.jobs_of(system))])
 
 
@@ -134,7 +128,8 @@ def chosen_test_sets(options: EvaluateOptions) -> list[TestSet]:
     Raises:
         UserError: for a mistake in the options.
     """
-    return _limited(_named_test_sets(options)[1], options.limit)
+    _, whole = _named_test_sets(options)
+    return [replace(each, trials=each.trials[: options.limit]) for each in whole]
 
 
 def _named_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], list[TestSet]]:
@@ -145,12 +140,9 @@ def _named_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], list[Test
     return all_sets, whole
 
 
-def _limited(test_sets: Sequence[TestSet], limit: int | None) -> list[TestSet]:
-    return [replace(each, trials=each.trials[:limit]) for each in test_sets]
-
-
 def _system_names(options: EvaluateOptions) -> list[str]:
     """Return the systems that are named, after the controls that no name calls for."""
+    # Without a name it is the embedded bundle; where that does not do the task, the controls alone.
     names = list(options.system)
     if not names and serves(_DEFAULT_SYSTEM, options.task):
         names = [_DEFAULT_SYSTEM]
@@ -172,10 +164,6 @@ def _missing_controls(task: str, test_sets: Sequence[TestSet], systems: Sequence
         own, item = task_of(task, trial), test_set.reader.load_item(trial)
         missing += [(name, test_set.name) for name in controls if not has_control(name, own, item)]
     return missing
-
-
-def _ids(test_sets: Sequence[TestSet]) -> set[str]:
-    return {trial.id for test_set in test_sets for trial in test_set.trials}
 
 
 def _other_names(test_sets: Sequence[TestSet]) -> dict[str, str]:

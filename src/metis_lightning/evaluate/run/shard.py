@@ -28,14 +28,6 @@ from metis_lightning.types import TestItem
 
 
 @dataclass(frozen=True)
-class Share:
-    """Every `count`-th job from number `rank` on. What a job gives does not depend on whose it is."""
-
-    rank: int = 0
-    count: int = 1
-
-
-@dataclass(frozen=True)
 class PendingRow:
     """A row without its metrics.
 
@@ -66,6 +58,7 @@ class PendingRow:
             channels=output.channels,
             text=item.text,
         )
+        # Of the reference itself, PESQ and the like have no value or an infinite one.
         target = item.recording("target")
         is_reference = (
             target is not None
@@ -81,24 +74,26 @@ class PendingRow:
         the recogniser is an error beside a value, but nobody's failure.
         """
         wer, cer = word_errors_of(values), character_errors_of(values)
+        # Whoever is to blame: first the test set, then the output, then what the metric says.
         absent = {name: str(value.error) for name, value in values.items() if self._is_absent(value)}
         faults = {name: self.fault or value.error for name, value in values.items() if name not in absent}
         errors = {name: reason for name in values if (reason := absent.get(name) or faults[name])}
         loops = {name for name, value in values.items() if isinstance(value, ErrorRate) and value.is_loop}
+        # Of an output at fault only error rates have a value, the worst.
+        scores = {
+            name: None if self.fault and not isinstance(value, ErrorRate) else value.value
+            for name, value in values.items()
+        }
         return replace(
             self.row,
             text=self.row.text if wer.reference is None else wer.reference,
-            metrics={name: self._value(value) for name, value in values.items()},
+            metrics=scores,
             error=errors,
             failed=[name for name in errors if name not in absent and (self.fault or name not in loops)],
             wer=_counts(wer, wer.compared),
             cer=_counts(cer),
             hypothesis=None if self.fault else wer.hypothesis,
         )
-
-    def _value(self, value: MetricValue) -> float | None:
-        """Return a score; of an output at fault only error rates have one, the worst."""
-        return None if self.fault and not isinstance(value, ErrorRate) else value.value
 
     def _is_absent(self, value: MetricValue) -> bool:
         """Return whether there is no value because the test set lacks what it needs, or because it is beyond all."""
@@ -135,17 +130,17 @@ def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) 
     )
 
 
-def run_share(plan: Plan, share: Share, done: Collection[RowKey], rows: Path, pool: ScoringPool) -> None:
-    """Generate and score a share of a plan's jobs but those that are `done`, and append their rows in order."""
-    jobs = {system.name: list(plan.jobs_of(system))[share.rank :: share.count] for system in plan.systems}
-    label = f"evaluate {plan.task}" + (f" (process 1 of {share.count})" if share.count > 1 else "")
+def run_share(
+    plan: Plan, done: Collection[RowKey], rows: Path, pool: ScoringPool, rank: int = 0, count: int = 1
+) -> None:
+    """Generate and score every `count`-th job of a plan from number `rank` on, but those that are `done`.
+
+    Rows are appended to a file in the order of the jobs. What a job gives does not depend on whose share it is in.
+    """
+    jobs = {system.name: list(plan.jobs_of(system))[rank::count] for system in plan.systems}
+    label = f"evaluate {plan.task}" + (f" (process 1 of {count})" if count > 1 else "")
     submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]] = deque()
-
-    def append_first() -> None:
-        row, scores = submitted.popleft()
-        append_row(rows, row.scored(scores.result()))
-
-    with Progress(label, "utterances", sum(map(len, jobs.values())), silent=share.rank > 0) as progress:
+    with Progress(label, "utterances", sum(map(len, jobs.values())), silent=rank > 0) as progress:
         for system in plan.systems:
             # Loaded for the first job that is not done; models of one system live at a time.
             run: Run | None = None
@@ -153,11 +148,18 @@ def run_share(plan: Plan, share: Share, done: Collection[RowKey], rows: Path, po
                 if job.key not in done:
                     run = run or system.load()
                     submitted.append(_submit(plan, job, run, rows.parent, pool))
-                while submitted and submitted[0][1].done():
-                    append_first()
+                _append_scored(rows, submitted)
                 progress.step(system.name)
-        while submitted:
-            append_first()
+        _append_scored(rows, submitted, waits=True)
+
+
+def _append_scored(
+    path: Path, submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]], waits: bool = False
+) -> None:
+    """Append the rows of the first utterances that are scored; of all, if it waits."""
+    while submitted and (waits or submitted[0][1].done()):
+        row, scores = submitted.popleft()
+        append_row(path, row.scored(scores.result()))
 
 
 def _submit(

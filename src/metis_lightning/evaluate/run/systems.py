@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.run.outputs import PREFIX, Output, Run, WavFolder
 from metis_lightning.files import sha256_of
@@ -49,85 +50,6 @@ class System:
 
 
 @dataclass(frozen=True)
-class SystemOptions:
-    """The options that decide what a system makes of an item.
-
-    Args:
-        task: what is evaluated.
-        base: bundle of the codec behind `resynthesis`, and that checkpoints belong to.
-        device: where models run.
-        num_steps: with `guidance_scale` of stage 1's sampler; None for the released ones of the task.
-        precision: of both stages; None for the device's usual one.
-        text_guided: whether tasks that can be guided by text are told what is said.
-        tts_length: how long speech from text is: "predicted" by the prompt's speaking rate, or as the "reference".
-    """
-
-    task: str
-    base: str = "nano"
-    device: str = "cpu"
-    num_steps: int | None = None
-    guidance_scale: float | None = None
-    precision: Precision | None = None
-    text_guided: bool = False
-    tts_length: str = "predicted"
-
-    def __post_init__(self) -> None:
-        """Refuse what the task has no use for."""
-        tasks = [task_named(name) for name in task_named(self.task).served]
-        if self.text_guided and not any(task.is_guided_by_text for task in tasks):
-            raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {self.task}")
-        if self.tts_length != "predicted" and not any(task.speaks_text for task in tasks):
-            raise UserError(f"--tts-length {self.tts_length}: it is for the tasks tts and omni, not for {self.task}")
-
-    @property
-    def chosen_precision(self) -> Precision:
-        """The precision of both stages."""
-        return self.precision or usual_precision(self.device)
-
-    def settings(self, task: Task) -> Settings:
-        """Return the sampler's settings for a task."""
-        changed: dict[str, Any] = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
-        stage1 = replace(task.settings.stage1, **{k: v for k, v in changed.items() if v is not None})
-        return replace(task.settings, stage1=stage1)
-
-    def settings_identity(self) -> dict[str, Any]:
-        """Return what decides a model's output beside its weights, as plain JSON values; of several tasks by task."""
-        shown = {}
-        for name in task_named(self.task).served:
-            task = task_named(name)
-            shown[name] = json.loads(json.dumps(asdict(self.settings(task))))
-            if task.is_guided_by_text:
-                shown[name]["text_guided"] = self.text_guided
-            if task.speaks_text:
-                shown[name]["tts_length"] = self.tts_length
-        return shown if len(shown) > 1 else shown[self.task]
-
-    def request(self, metis: Metis, task: Task, item: TestItem) -> Request:
-        """Return what a pipeline is asked for an item.
-
-        Raises:
-            UserError: the item lacks what the task needs.
-        """
-        inputs: dict[str, Any] = {}
-        if task.condition == "features" or (task.condition == "any" and item.features is not None):
-            inputs["features"] = item.signal("features")
-        elif task.condition is not None:
-            inputs["source"] = item.signal("mixture")
-        if "prompt" in task.inputs:
-            inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
-        is_guided = self.text_guided and task.is_guided_by_text
-        if is_guided and not (item.text and item.prompt_text):
-            raise UserError(
-                f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)"
-            )
-        if task.speaks_text or is_guided:
-            inputs |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
-        if task.speaks_text and self.tts_length == "reference":
-            inputs["seconds"] = len(item.signal("target")) / WAVE_RATE
-        return metis.request(task.name, **inputs)
-
-
-@dataclass(frozen=True)
 class Items:
     """The ids that systems are run on, all that the test sets have, whatever the limit, and ids by others' names."""
 
@@ -150,13 +72,57 @@ def is_for(task: str, listed: str) -> bool:
     return listed in (task, *covers) or (not listed and task in TASKS and not covers)
 
 
-def make_systems(names: Sequence[str], options: SystemOptions, items: Items) -> list[System]:
+def check_task_options(options: EvaluateOptions) -> None:
+    """Refuse options that the task has no use for.
+
+    Raises:
+        UserError: naming the tasks that have.
+    """
+    tasks = [task_named(name) for name in task_named(options.task).served]
+    if options.text_guided and not any(task.is_guided_by_text for task in tasks):
+        raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {options.task}")
+    if options.tts_length != "predicted" and not any(task.speaks_text for task in tasks):
+        raise UserError(f"--tts-length {options.tts_length}: it is for the tasks tts and omni, not for {options.task}")
+
+
+def settings_for(task: Task, options: EvaluateOptions) -> Settings:
+    """Return the sampler's settings for a task: the released ones, but for what the options say."""
+    changed: dict[str, Any] = {"num_steps": options.num_steps, "guidance_scale": options.guidance_scale}
+    stage1 = replace(task.settings.stage1, **{name: value for name, value in changed.items() if value is not None})
+    return replace(task.settings, stage1=stage1)
+
+
+def request_for(metis: Metis, task: Task, item: TestItem, options: EvaluateOptions) -> Request:
+    """Return the request to a pipeline for an item.
+
+    Raises:
+        UserError: the item lacks what the task needs.
+    """
+    inputs: dict[str, Any] = {}
+    if task.condition == "features" or (task.condition == "any" and item.features is not None):
+        inputs["features"] = item.signal("features")
+    elif task.condition is not None:
+        inputs["source"] = item.signal("mixture")
+    if "prompt" in task.inputs:
+        inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
+    is_guided = options.text_guided and task.is_guided_by_text
+    if is_guided and not (item.text and item.prompt_text):
+        raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
+    if task.speaks_text or is_guided:
+        inputs |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
+    if task.speaks_text and options.tts_length == "reference":
+        inputs["seconds"] = len(item.signal("target")) / WAVE_RATE
+    return metis.request(task.name, **inputs)
+
+
+def make_systems(names: Sequence[str], options: EvaluateOptions, device: str, items: Items) -> list[System]:
     """Return the systems that the command line names, as `S` or `NAME=S`.
 
     Raises:
         UserError: there is no such control, folder, bundle or checkpoint, or two have one name.
     """
-    systems = [_system(name, options, items) for name in names]
+    # Names are those of folders and of rows in tables, so no two may be alike.
+    systems = [_system(name, options, device, items) for name in names]
     labels = [system.name for system in systems]
     if doubled := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"--system: several systems would be called {doubled}; tell them apart as NAME={names[0]}")
@@ -183,7 +149,7 @@ def _part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
     return None if chosen is None else configs[chosen]
 
 
-def _system(text: str, options: SystemOptions, items: Items) -> System:
+def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> System:
     head, sign, tail = text.partition("=")
     is_named = bool(sign and tail and _NAME.fullmatch(head))
     # A checkpoint's path may hold the sign, too, as in epoch=3.ckpt.
@@ -191,35 +157,36 @@ def _system(text: str, options: SystemOptions, items: Items) -> System:
         raise UserError(f"--system {text}: {head!r} cannot name a folder: use A-Z a-z 0-9 . _ - and no dot first")
     source = tail if is_named else text
     if source in CONTROLS:
-        system = _control(source, options)
+        system = _control(source, options.base, device)
     elif source.startswith(PREFIX):
         system = _wavs(Path(source.removeprefix(PREFIX)), items)
     else:
-        system = _model(source, options)
+        system = _model(source, options, device)
     name = head if is_named else system.name
     if not _NAME.fullmatch(name):
         raise UserError(f"--system {text}: {name!r} cannot name a folder; give the system a name as NAME={source}")
     return replace(system, name=name)
 
 
-def _control(name: str, options: SystemOptions) -> System:
+def _control(name: str, base: str, device: str) -> System:
+    if name == "resynthesis":
+
+        def load() -> Run:
+            metis = Metis.codecs_only(base, device)
+            return lambda trial, item, seed: Output(metis.resynthesize(item.signal("target")).wave)
+
+        return System(name, {"bundle": sha256_of(bundle_folder(base) / INDEX)}, load, control=name)
+
     def play(trial: Trial, item: TestItem, seed: int) -> Output:
         signal = "mixture" if name == "input" else "target"
         recording = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
         return Output(recording.wave, sample_rate=recording.sample_rate)
 
-    def load() -> Run:
-        metis = Metis.codecs_only(options.base, options.device)
-        return lambda trial, item, seed: Output(metis.resynthesize(item.signal("target")).wave)
-
-    if name != "resynthesis":
-        return System(name, {}, lambda: play, control=name)
-    return System(name, {"bundle": sha256_of(bundle_folder(options.base) / INDEX)}, load, control=name)
+    return System(name, {}, lambda: play, control=name)
 
 
 def _wavs(path: Path, items: Items) -> System:
-    folder = WavFolder.of(path, items.known, items.by_other_name)
-    folder.require_some(items.chosen)
+    folder = WavFolder.of(path, items.known, items.by_other_name, items.chosen)
     identity = {"wavs": folder.digest(items.chosen)}
     extra = tuple(folder.extra)
     return System(
@@ -227,16 +194,17 @@ def _wavs(path: Path, items: Items) -> System:
     )
 
 
-def _model(source: str, options: SystemOptions) -> System:
+def _model(source: str, options: EvaluateOptions, device: str) -> System:
     """Return a bundle, or a checkpoint, which is named after its run."""
+    precision = options.precision or usual_precision(device)
 
     def load() -> Run:
-        metis = Metis.from_pretrained(source, options.task, options.base, options.device, options.chosen_precision)
+        metis = Metis.from_pretrained(source, options.task, options.base, device, precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task = task_of(options.task, trial)
-            settings = options.settings(task)
-            speech = metis.generate([options.request(metis, task, item)], seed, settings)[0]
+            settings = settings_for(task, options)
+            speech = metis.generate([request_for(metis, task, item, options)], seed, settings)[0]
             layers = settings.layer_steps(speech.acoustic_tokens.shape[1])
             return Output(speech.wave, steps=settings.stage1.num_steps + sum(layers))
 
@@ -247,19 +215,26 @@ def _model(source: str, options: SystemOptions) -> System:
     if path.suffix == ".ckpt":
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.name or path.stem
-    return System(name, _model_identity(source, options), load, is_seeded=True)
+    return System(name, _model_identity(source, options, precision), load, is_seeded=True)
 
 
-def _model_identity(source: str, options: SystemOptions) -> dict[str, Any]:
+def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
     """Return what decides a model's output.
 
     Raises:
         UserError: there is no such checkpoint, or a bundle has no weights for the task.
     """
-    identity: dict[str, Any] = {"settings": options.settings_identity()}
+    by_task = {}
+    for task in map(task_named, task_named(options.task).served):
+        by_task[task.name] = json.loads(json.dumps(asdict(settings_for(task, options))))
+        if task.is_guided_by_text:
+            by_task[task.name]["text_guided"] = options.text_guided
+        if task.speaks_text:
+            by_task[task.name]["tts_length"] = options.tts_length
+    identity: dict[str, Any] = {"settings": by_task if len(by_task) > 1 else by_task[options.task]}
     # What was made before there was a choice was made in float32, and stays what it is.
-    if options.chosen_precision != "float32":
-        identity["precision"] = options.chosen_precision
+    if precision != "float32":
+        identity["precision"] = precision
     path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():

@@ -66,6 +66,7 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
         if not tasks[kind] or is_for(task, tasks[kind]):
             reader, chosen = _make_reader(kind, data, arguments)
             test_sets += [TestSet(n, tuple(reader.load_trials(n)), reader, chosen) for n in reader.test_sets()]
+    # Other lists of the corpus are for other tasks.
     serving = [test_set for test_set in test_sets if is_for(task, test_set.trials[0].task)]
     if not serving:
         served = {*filter(None, tasks.values()), *(test_set.trials[0].task for test_set in test_sets)}
@@ -106,6 +107,7 @@ def _classes(data: str) -> list[type[TestSets]]:
             f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
             "...), or the full name of a class of your own that is a TestSets"
         )
+    # The full name of a class stands for it alone, that of its module for all in it.
     own = data.rpartition(".")[2]
     return [kind for kind in classes if kind.__name__ == own] or classes
 
@@ -144,8 +146,8 @@ def _make_reader(kind: type[TestSets], data: str, arguments: Sequence[str]) -> t
     return reader, {} if chosen is None else dict(vars(chosen))
 
 
+# The signals of an item, by their fields.
 SIGNALS = ("mixture", "target", "interferer", "enrollment")
-"""The signals of an item, by their fields."""
 
 
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import read_yaml
 
+# What names a row of the paper's, in the order of columns.
 LABELS = ("task", "test_set", "system", "train_data")
-"""What names a row of the paper's, in the order of columns."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,11 @@ def _results_spec(fields: dict[str, Any]) -> ResultsSpec:
 
 
 def _check(benchmark: Benchmark) -> None:
-    """Refuse rows without their fields, and a remark that is on nothing: its row or metric is misspelt."""
+    """Refuse rows without their fields, and a remark that is on nothing."""
     for row in benchmark.rows:
         if not {"test_set", "system", "metrics"} <= set(row):
             raise ValueError(f"a row needs test_set, system and metrics: {row}")
+    # A misspelt name would otherwise drop the remark from the table in silence.
     metrics = benchmark.metrics
     for note in benchmark.notes:
         on_row = any(note.is_on(row, metric) for row in benchmark.rows for metric in (None, *metrics))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from metis_lightning.evaluate.html.document import plain
 
+# A cell of what has not been measured; empty in CSV.
 EMPTY = "–"
-"""A cell of what has not been measured; empty in CSV."""
 
+# A cell of what cannot be measured here, which is nobody's fault; a remark says why.
 NOT_APPLICABLE = "n/a"
-"""A cell of what cannot be measured here, which is nobody's fault; a remark says why."""
 
 INFINITE = "∞"
 
+# How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over.
 MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
-"""How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class Section:
     lines: tuple[Line, ...]
     remarks: tuple[str, ...] = ()
     is_papers: bool = True
+
+    @property
+    def header(self) -> tuple[Cell, ...]:
+        """All cells of the first row."""
+        return (*(Cell(name) for name in self.label_names), *self.column_names)
+
+    @property
+    def note_keys(self) -> list[str]:
+        """The keys of the notes that its cells refer to, in order."""
+        cells = [*self.column_names, *(cell for line in self.lines for cell in (*line.labels, *line.cells))]
+        return sorted({key for cell in cells for key in cell.notes}, key=int)
 
     @property
     def text_columns(self) -> int:
@@ -122,7 +136,7 @@ def markdown(table: Table) -> str:
     """Return a table as a page of Markdown, with GitHub's footnotes; its columns are padded to read as plain text."""
     parts = [f"# Table {table.number}: {_markdown_text(table.title)}", "Written by `python -m metis_lightning tables`."]
     for section in table.sections:
-        header = [*section.label_names, *map(markdown_cell, section.column_names)]
+        header = [markdown_cell(cell) for cell in section.header]
         rows = [[markdown_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
         parts += [f"## {_markdown_text(section.title)}", _markdown_text(section.intro)]
         parts.append(grid(header, rows, section.text_columns))
@@ -189,11 +203,7 @@ _LATEX_ESCAPES = {
 
 def latex(table: Table) -> str:
     r"""Return a table as LaTeX to be read by `\input`, in the style of booktabs: one `table*` for each section."""
-    head = (
-        f"% Table {table.number}, written by `python -m metis_lightning tables`.\n"
-        "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,graphicx,amssymb}\n"
-    )
-    return head + "\n".join(_latex_section(table, index, section) for index, section in enumerate(table.sections))
+    return _latex_environment().get_template("table.tex").render(table=table)
 
 
 def escape_latex(text: str) -> str:
@@ -205,58 +215,20 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in plain(text))
 
 
-def _latex_section(table: Table, index: int, section: Section) -> str:
-    """Return one section as a float, with its notes below."""
-    title = escape_latex(section.title)
-    caption = f"{title}: results of this project, none of the Metis paper."
-    if section.is_papers:
-        caption = f"Table {table.number} of the Metis paper, {escape_latex(table.title)}. {title}."
-    numbers = len(section.label_names) + len(section.column_names) - section.text_columns
-    cells = [*section.column_names, *(cell for line in section.lines for cell in (*line.labels, *line.cells))]
-    used = sorted({key for cell in cells for key in cell.notes}, key=int)
-    lines = [
-        r"\begin{table*}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:metis-{table.number}-{index}}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{{'l' * section.text_columns}{'r' * numbers}}}",
-        r"\toprule",
-        _latex_row([*(escape_latex(name) for name in section.label_names), *map(_latex_cell, section.column_names)]),
-        r"\midrule",
-        *_latex_body(section.lines),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\par\smallskip\raggedright\footnotesize",
-        *(escape_latex(text) + r"\par" for text in (section.intro, *section.remarks)),
-        *(rf"$^{{{key}}}$ {escape_latex(table.notes[key])}\par" for key in used),
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_body(lines: Iterable[Line]) -> list[str]:
-    """Return the rows, with a rule where the first label changes."""
-    body: list[str] = []
-    before = None
-    for line in lines:
-        first = line.labels[0].text
-        if line.kind != "ours" and before not in (None, first):
-            body.append(r"\midrule")
-        before = first
-        body.append(_latex_row([_latex_cell(cell) for cell in (*line.labels, *line.cells)]))
-    return body
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _latex_cell(cell: Cell) -> str:
-    """Return a cell's number, interval, significance, failures and notes."""
+@cache
+def _latex_environment() -> Environment:
+    """Return what reads the template, in which nothing of LaTeX's own is markup."""
+    environment = Environment(
+        loader=PackageLoader("metis_lightning.evaluate.tables", "."),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        undefined=StrictUndefined,
+    )
+    environment.filters["latex"] = escape_latex
     # A hyphen before a number is a minus.
-    text, interval = (re.sub(r"(?<![^\s\[])-(?=\d)", "$-$", escape_latex(part)) for part in (cell.text, cell.interval))
-    spread = rf" {{\scriptsize {interval}}}" if interval else ""
-    failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
-    notes = rf"$^{{{','.join(cell.notes)}}}$" if cell.notes else ""
-    return text + spread + escape_latex(cell.mark) + failed + notes
+    environment.filters["minus"] = partial(re.sub, r"(?<![^\s\[])-(?=\d)", "$-$")
+    return environment

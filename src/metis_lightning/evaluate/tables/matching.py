@@ -11,7 +11,6 @@ from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import Summary, column_by_name, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, our_names
 from metis_lightning.evaluate.tables.layout import EMPTY, INFINITE, NOT_APPLICABLE, Cell, number
-from metis_lightning.metrics.column import Column
 
 # The results of an Omni model on another task's test set stand in that task's rows.
 _ANY_TASK = "omni"
@@ -19,12 +18,21 @@ _ANY_TASK = "omni"
 
 @dataclass(frozen=True)
 class TableValue:
-    """A summary's mean and interval in the unit of a table; `mean` is None if no utterance has a finite value."""
+    """A summary's mean and interval in the unit of a table; `mean` is None if no utterance has a finite value.
+
+    Args:
+        is_infinite: whether every value is beyond all.
+        is_absent: whether nothing can have a value, which is nobody's fault.
+        doubts: why there is no interval.
+    """
 
     summary: Summary
     mean: float | None
     low: float | None
     high: float | None
+    is_infinite: bool
+    is_absent: bool
+    doubts: tuple[str, ...]
 
     @classmethod
     def of(cls, summary: Summary, word_errors: str, scale: float | None = None) -> TableValue:
@@ -33,39 +41,28 @@ class TableValue:
         values = (summary.mean, summary.ci95_low, summary.ci95_high)
         if word_errors == "corpus" and summary.corpus is not None:
             values = (summary.corpus.rate, summary.corpus.ci95_low, summary.corpus.ci95_high)
-        return cls(summary, *(None if value is None else factor * value for value in values))
+        mean, low, high = (None if value is None else factor * value for value in values)
+        has_none = mean is None and not summary.n_failed
+        is_infinite = has_none and summary.n_infinite > 0
+        is_absent = has_none and summary.n_not_applicable > 0 and not is_infinite
+        is_bare = mean is not None and low is None
+        doubts = (too_few(summary.n_clusters, summary.clusters),) if is_bare else ()
+        return cls(summary, mean, low, high, is_infinite, is_absent, doubts)
 
     def cell(self, decimals: int, notes: tuple[str, ...] = (), mark: str = "") -> Cell:
         """Return it as a cell: "∞" where all is infinite, "n/a" where nothing can have a value."""
+        text = NOT_APPLICABLE if self.is_absent else EMPTY
         if self.is_infinite:
             text = INFINITE
         elif self.mean is not None:
+            # A mean is of the finite values; of how many it is not stands beside it.
             infinite = f" ({self.summary.n_infinite} {INFINITE})" if self.summary.n_infinite else ""
             text = number(self.mean, decimals) + infinite
-        else:
-            text = NOT_APPLICABLE if self.is_absent else EMPTY
         interval = ""
         if self.low is not None:
             bounds = f"{number(self.low, decimals)}, {number(self.high, decimals)}"
             interval = f"[{bounds}; {self.summary.n_clusters}]"
         return Cell(text, interval, self.summary.n_failed, mark, notes)
-
-    @property
-    def is_infinite(self) -> bool:
-        """Whether every value is beyond all."""
-        return self.mean is None and self.summary.n_infinite > 0 and not self.summary.n_failed
-
-    @property
-    def is_absent(self) -> bool:
-        """Whether nothing can have a value, which is nobody's fault."""
-        summary = self.summary
-        return self.mean is None and summary.n_not_applicable > 0 and not summary.n_failed and not summary.n_infinite
-
-    @property
-    def doubts(self) -> list[str]:
-        """Why there is no interval; nothing if there is one."""
-        is_bare = self.mean is not None and self.low is None
-        return [too_few(self.summary.n_clusters, self.summary.clusters)] if is_bare else []
 
 
 @dataclass(frozen=True)
@@ -111,6 +108,7 @@ def _named(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Resul
     if ours is None:
         return []
     place = (row["test_set"], row["system"])
+    # Of two rows with one name, such as two settings of a system, results must be named after one.
     names = set(our_names(row))
     if sum((other["test_set"], other["system"]) == place for other in benchmark.rows) > 1:
         names.discard(row["system"])
@@ -130,6 +128,7 @@ def _unmet(benchmark: Benchmark, row: Mapping[str, Any], result: Result) -> list
     settings = result.identity.get("settings")
     if not isinstance(settings, Mapping):
         return ["its settings are not known"]
+    # Of a model that serves several tasks the settings are by task.
     return list(_setting_differences(row["settings"], settings.get(benchmark.task_of(row), settings), ""))
 
 
@@ -158,7 +157,9 @@ def paper_cells(benchmark: Benchmark, row: Mapping[str, Any], result: Result | N
 def _with_ours(cell: PaperCell, spec: ColumnSpec, result: Result) -> PaperCell:
     """Return a cell with our number; without, if the result has no such column."""
     wanted = column_by_name(spec.column)
-    summary = result.metrics.get(spec.column) or _stand_in(wanted, result.metrics)
+    # Another model's column of the same quantity stands in, with a caveat.
+    others = [name for name, each in result.metrics.items() if wanted.model and each.column.quantity == wanted.quantity]
+    summary = result.metrics.get(spec.column) or (result.metrics[min(others)] if others else None)
     if summary is None:
         return cell
     ours = TableValue.of(summary, word_error_rule(result.test_set), spec.scale)
@@ -179,9 +180,3 @@ def _with_ours(cell: PaperCell, spec: ColumnSpec, result: Result) -> PaperCell:
         listed = ", ".join(f"{count} × {reason}" for reason, count in summary.not_applicable.items())
         gaps.append(f"{cell.metric}: n/a for {listed}.")
     return PaperCell(cell.metric, cell.paper, cell.paper_ci95, ours, tuple(caveats), (*gaps, *ours.doubts))
-
-
-def _stand_in(wanted: Column, metrics: Mapping[str, Summary]) -> Summary | None:
-    """Return the first summary of the same quantity by another model; None without one, or if no model matters."""
-    others = [name for name in metrics if wanted.model and metrics[name].column.quantity == wanted.quantity]
-    return metrics[min(others)] if others else None

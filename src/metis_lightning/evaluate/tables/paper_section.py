@@ -112,6 +112,7 @@ def _our_lines(
         caveats = notes.keys(*cell.caveats)
         gaps = notes.keys(*cell.gaps)
         ours.append(Cell() if cell.ours is None else cell.ours.cell(_DECIMALS, (*caveats, *gaps)))
+        # What makes ours incomparable is said at the difference, too; what it lacks, at ours alone.
         difference = number(cell.difference, _DECIMALS, signed=True)
         differences.append(Cell(difference, notes=() if difference == EMPTY else caveats))
     return [

@@ -83,6 +83,7 @@ def _our_records(group: ResultGroup, result: Result) -> Iterable[Record]:
         column, corpus = summary.column, summary.corpus
         own = {"kind": "ours", "task": result.task, "unit": column.unit} | _origin(result)
         items = {"n_common": summary.n_common, "n_items": summary.n_items}
+        # The CSV has both ways of counting errors; the tables show one.
         counted = "mean" if corpus is None else "corpus"
         tested = _tested_fields(group, result, column.name)
         yield own | {"metric": column.quantity} | _value_fields(TableValue.of(summary, counted)) | items | tested

@@ -17,8 +17,8 @@ from metis_lightning.evaluate.tables.paper_section import mixed_note, protocol_n
 from metis_lightning.evaluate.tables.remarks import remarks
 from metis_lightning.metrics.column import Column
 
+# What further columns of error rates hold, as they are called.
 MEASURED, ABOVE_HALF = "where measured", "share of utterances above 50%"
-"""What further columns of error rates hold, as they are called."""
 
 _PERCENT_DECIMALS, _DECIMALS, _UNIT_DECIMALS = 1, 2, 3
 
@@ -93,6 +93,7 @@ def group_results(results: Sequence[Result], spec: ResultsSpec, baseline: str | 
 def result_sections(groups: Sequence[ResultGroup], notes: Notes) -> list[Section]:
     """Return one section for each group; footnotes go to `notes`."""
     marks = defaultdict(list)
+    # Several groups of one test set differ in their protocols, which each of them says.
     for group in groups:
         marks[group.results[0].test_set].append(group.results[0].protocol.mark)
     return [_section(group, marks[group.results[0].test_set], notes) for group in groups]
@@ -106,6 +107,7 @@ def _group(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -
     comparisons = {}
     for metric, summary in base.metrics.items() if base else ():
         others = [result for result in ordered if result.system != baseline and metric in result.metrics]
+        # Controls are compared, too, but are of no family: that clean speech is better than a mixture is no finding.
         for is_control in (False, True):
             family = [result for result in others if (result.system in CONTROLS) == is_control]
             compared = against_baseline([each.rows for each in family], base.rows if base else (), summary.column)
