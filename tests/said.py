@@ -28,10 +28,18 @@ def named(path: str) -> Any:
 
 
 def layers(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What the files say to the module that they name last, lowest first; a base that was read is not read again."""
+    """What the files say to the module that they name last, lowest first; a base that was read is not read again.
+
+    A row of experiments/ has the last word, wherever it stands.
+    """
     contents: list[dict[str, Any]] = []
-    for file in files:
-        contents += [content for content in chain(Path(file)) if content not in contents]
+    for file in sorted(files, key=lambda file: file.startswith("experiments/table")):
+        own = chain(Path(file))
+        if file.startswith("experiments/table"):
+            at = next((i for i, content in enumerate(contents) if "by_model" in content), len(contents))
+            contents[at:at] = [content for content in own[:-1] if content not in contents]
+            own = own[-1:]
+        contents += [content for content in own if content not in contents]
     module = [content["model"]["class_path"] for content in contents if "class_path" in content.get("model", {})][-1]
     for content in contents:
         spoken = content.pop("by_model", {})

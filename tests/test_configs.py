@@ -42,17 +42,13 @@ def test_a_config_builds_its_module_data_and_trainer(command: list[str], monkeyp
 
 
 @pytest.mark.parametrize(
-    "configs",
-    [
-        ("configs/tse_lora.yaml", "experiments/table_03/tse_lora_32.yaml"),
-        ("configs/tts_lora.yaml", "experiments/table_01/tts_lora_32_1k.yaml"),
-    ],
+    "experiment", ["experiments/table_03/tse_lora_32.yaml", "experiments/table_01/tts_lora_32_1k.yaml"]
 )
 def test_a_corpus_laid_over_an_experiment_leaves_its_hours_and_recipe(
-    configs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    run, options = ["-c", configs[0], "-c", configs[1]], ["--trainer.accelerator=cpu", "--trainer.devices=1"]
+    run, options = ["-c", experiment], ["--trainer.accelerator=cpu", "--trainer.devices=1"]
     alone = MetisCLI([*run, *options], {}, run=False).datamodule
     over = MetisCLI([*run, "-c", "configs/data/emilia.yaml", *options], {}, run=False).datamodule
     assert isinstance(over, PreparedDataModule)

@@ -49,7 +49,7 @@ def _entry(rows: str, file: str, data: str, trained: str) -> Entry:
 
 
 ENTRIES = [_entry(*cells) for cells in re.findall(r"^\| (\d.*) \| `(.*)` \| (.*) \| (.*) \|$", README, re.MULTILINE)]
-COMMANDS = {words[-1].removeprefix("experiments/"): at_paper_scale(words) for words in config_commands()}
+COMMANDS = {words[2].removeprefix("experiments/"): at_paper_scale(words) for words in config_commands()}
 
 
 def test_every_file_is_listed_once_and_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import fsspec
@@ -51,7 +52,7 @@ def files(tmp_path: Path) -> dict[str, str]:
         two={"based_on": "three.yaml"},
         three={"based_on": "one.yaml"},
         lost={"based_on": "nowhere.yaml"},
-        up={"based_on": "../secret.yaml"},
+        up={"based_on": "../nowhere.yaml"},
         absolute={"based_on": str(tmp_path / "base.yaml")},
         listed={"based_on": ["base.yaml"]},
         deep={"based_on": "below/low.yaml", "seed_everything": 8},
@@ -73,6 +74,66 @@ def test_bases_come_below(files: dict[str, str]) -> None:
 def test_a_base_may_lie_in_a_folder_below(files: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path / "below", low={"seed_everything": 7, "trainer": {"max_steps": 9}})
     assert content(merge_configs(["-c", files["deep"]])) == {"seed_everything": 8, "trainer": {"max_steps": 9}}
+
+
+def test_a_scale_comes_between_an_experiment_and_its_base(files: dict[str, str], tmp_path: Path) -> None:
+    experiment = {"based_on": "../top.yaml", "trainer": {"max_steps": 7}}
+    row = write(tmp_path / "below", row=experiment)["row"]
+    said = {"seed_everything": 5, "trainer": {"max_steps": 8}}
+    scale = write(tmp_path, said={"by_model": {TSE: said}})["said"]
+    for order in ((row, scale), (row, files["other"], scale), (row, scale, files["other"])):
+        merged = content(merge_configs(["fit", *(word for file in order for word in ("-c", file))]))
+        assert merged["trainer"] == {"max_steps": 7, "devices": 1}
+        assert merged["seed_everything"] == (4 if files["other"] in order else 5)
+    assert content(merge_configs(["-c", files["top"], "-c", scale]))["trainer"]["max_steps"] == 8
+
+
+def test_class_paths_of_before_are_read_as_todays(tmp_path: Path) -> None:
+    old = "metis_lightning.tasks.tse.TseModule"
+    paths = write(
+        tmp_path,
+        full={"model": {"class_path": old, "init_args": {"lora_rank": 1}}},
+        short={"model": old},
+        scale={"by_model": {old: {"seed_everything": 5}}},
+    )
+    for given in (["-c", paths["full"]], ["-c", paths["short"]], ["-c", paths["full"], "--model", old]):
+        merged = content(merge_configs(["fit", *given, "-c", paths["scale"]]))
+        assert merged["seed_everything"] == 5
+        assert merged["model"] in (TSE, {"class_path": TSE, "init_args": {"lora_rank": 1}})
+    assert merge_configs(["fit", "-c", paths["scale"], f"--model={old}"]).args[3:] == [f"--model={TSE}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("tse_lora", "configs/tse_lora.yaml"),
+        ("scale/paper", "configs/scale/paper.yaml"),
+        ("table_03/tse_lora_4", "experiments/table_03/tse_lora_4.yaml"),
+    ],
+)
+def test_the_packages_configs_have_names_everywhere(
+    name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_path, over = str(REPOSITORY / path), ["-c", str(REPOSITORY / "configs/tse_lora.yaml")]
+    assert merge_configs([*over, "-c", name]).args == merge_configs([*over, "-c", by_path]).args
+    # A file of one's own wins.
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("seed_everything: 77")
+    assert content(merge_configs([*over, "-c", name]))["seed_everything"] == 77
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"tse_lorra: no such file; did you mean the package's 'tse_lora'\?"):
+        merge_configs(["fit", "-c", "tse_lorra"])
+
+
+def test_a_wheel_carries_the_configs_where_they_find_each_other() -> None:
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    folders = {"configs": "metis_lightning/configs", "experiments": "metis_lightning/experiments"}
+    assert build["wheel"]["force-include"] == folders
+    assert {f"/{folder}" for folder in folders} <= set(build["sdist"]["include"])
 
 
 def test_a_base_that_was_given_is_not_laid_again(files: dict[str, str]) -> None:
@@ -109,7 +170,7 @@ def test_other_arguments_stay(files: dict[str, str]) -> None:
         ("lost", r"lost\.yaml: it is based_on 'nowhere\.yaml', but there is no .*nowhere\.yaml"),
         ("itself", r"itself\.yaml is based on .*itself\.yaml: a config cannot be below itself"),
         ("one", r"one\.yaml is based on .*two\.yaml is based on .*three\.yaml is based on .*one\.yaml"),
-        ("up", r"up\.yaml: it is based_on something else than a file in its own folder or in one below it"),
+        ("up", r"up\.yaml: it is based_on '\.\./nowhere\.yaml', but there is no .*nowhere\.yaml"),
         ("absolute", r"absolute\.yaml: it is based_on something else"),
         ("listed", r"listed\.yaml: it is based_on something else"),
     ],
@@ -117,7 +178,6 @@ def test_other_arguments_stay(files: dict[str, str]) -> None:
 def test_a_base_that_is_missing_or_elsewhere_is_refused(
     files: dict[str, str], tmp_path: Path, name: str, message: str
 ) -> None:
-    (tmp_path.parent / "secret.yaml").write_text("seed_everything: 9\n")
     with pytest.raises(UserError, match=message):
         merge_configs(["fit", "-c", files[name]])
 

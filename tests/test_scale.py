@@ -38,10 +38,10 @@ STAGE1 = 725.9
 
 
 def at_paper_scale(command: list[str]) -> list[str]:
-    """A documented command with the paper's scale behind the config, before a corpus and a row of experiments/."""
+    """A documented command with the paper's scale behind the config or a row of experiments/, before a corpus."""
     files = [file for file in command[2::2] if file != PAPER]
-    above = [file for file in files if file.startswith(("configs/data/", "experiments/"))]
-    configs = [file for file in files if file.startswith("configs/") and file not in above]
+    above = [file for file in files if file.startswith(("configs/data/", "experiments/nano/"))]
+    configs = [file for file in files if file not in above]
     return ["fit", *(word for file in (*configs, PAPER, *above) for word in ("-c", file))]
 
 
@@ -166,7 +166,9 @@ def test_a_run_asks_for_what_it_needs_before_anything_else(
     config: str, row: str, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    words = ["fit", "-c", f"configs/{config}.yaml", "-c", PAPER, "-c", f"experiments/{row}.yaml"]
+    words = ["fit", "-c", f"experiments/{row}.yaml", "-c", PAPER]
+    longer = ["fit", "-c", f"configs/{config}.yaml", "-c", PAPER, "-c", f"experiments/{row}.yaml"]
+    assert merge_configs(longer).args == merge_configs(words).args
     # A class of this file's stands for a converter.
     values = ["test_scale.Parrot" if option.endswith("converter") else "/nowhere" for option in options]
     given = [word for pair in zip(options, values, strict=True) for word in pair]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from command import run_command
 from metis_lightning.pipeline import Metis
@@ -47,8 +46,7 @@ def test_a_checkpoint_gives_the_tokens_that_it_gave() -> None:
 
 def test_a_run_goes_on_from_a_checkpoint_as_it_did(tmp_path: Path) -> None:
     shutil.copytree(BEFORE / "bundle", tmp_path / "bundle")
-    config = with_current_class_paths(yaml.safe_load((BEFORE / "fit.yaml").read_text()))
-    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(BEFORE / "fit.yaml", tmp_path)
     said = tmp_path / "said.txt"
     line = ["fit", "-c", "fit.yaml", "--trainer.max_steps=4", "--ckpt_path", str(BEFORE / "checkpoint.ckpt")]
     assert run_command(line, tmp_path, said) == 0, said.read_text()

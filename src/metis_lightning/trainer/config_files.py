@@ -16,14 +16,17 @@ before a config that overrules it is refused. The parser sees the others.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 
 from metis_lightning.errors import UserError
+from metis_lightning.renamed_classes import current_class_path, with_current_class_paths
 from metis_lightning.safe_parsing import MAX_BYTES, load_yaml, read_yaml
 from metis_lightning.texts import is_unicode
 from metis_lightning.trainer.merging import ARGUMENTS, CLASS, FILE_ENDINGS, MISSING, NAME, Merged, as_class, nested
@@ -36,11 +39,18 @@ _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 
 
 class Layer(NamedTuple):
-    """A config: what messages call it, the argument before which the options stand that it may overrule, content."""
+    """A config.
+
+    name: what messages call it.
+    position: the argument before which the options stand that it may overrule.
+    content: what it says, without its bases.
+    is_experiment: it is based on a file of another folder; scales are laid between that and it.
+    """
 
     name: str
     position: int
     content: dict[str, Any]
+    is_experiment: bool = False
 
 
 def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path]]:
@@ -52,18 +62,60 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
     for arg in rest:
         joined = _JOINED.match(arg)
         if not joined and arg not in _OPTIONS:
-            words.append(arg)
+            option, joined_by, value = arg.rpartition("=")
+            words.append(f"{option}{joined_by}{current_class_path(value)}")
             continue
         value = arg[joined.end() :] if joined else next(rest, None)
         if value is None:
             raise UserError(f"{arg}: the name of a config file is missing")
-        if Path(value).is_file() or not _is_text(value):
-            for file in _with_bases(Path(value), files) if "://" not in value else [value]:
-                layers.append(Layer(str(file), len(words), _content(file)))
-                files += [file] if isinstance(file, Path) else []
+        if "://" in value and not _is_text(value):
+            layers.append(Layer(value, len(words), _content(value)))
+        elif Path(value).is_file() or not _is_text(value):
+            below: Path | None = None
+            for file in _with_bases(named_file(value), files):
+                is_experiment = below is not None and below.parent.resolve() != file.parent.resolve()
+                layers.append(Layer(str(file), len(words), _content(file), is_experiment))
+                files.append(file)
+                below = file
         else:
             layers.append(Layer("the text after -c", len(words), _checked(load_yaml(value, "-c"), "-c")))
-    return words, layers, files
+    return words, _in_order(layers), files
+
+
+def _in_order(layers: Sequence[Layer]) -> list[Layer]:
+    """Return configs in the order in which they are laid: what speaks to any module comes below all experiments."""
+    ordered: list[Layer] = []
+    for layer in layers:
+        first = next((at for at, each in enumerate(ordered) if each.is_experiment), len(ordered))
+        # A scale would otherwise overrule what makes an experiment, such as its number of steps.
+        ordered.insert(first if BY_MODEL in layer.content else len(ordered), layer)
+    return ordered
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the configs that come with the package, by name: `tse_lora`, `scale/paper`, `table_03/tse_lora_4`."""
+    package = Path(__file__).parents[1]
+    # A wheel holds the folders in the package; in a checkout they stand beside `src`.
+    root = package if (package / "configs").is_dir() else package.parents[1]
+    return {
+        file.relative_to(root / folder).with_suffix("").as_posix(): file
+        for folder in ("configs", "experiments")
+        for file in (root / folder).rglob("*.yaml")
+    }
+
+
+def named_file(name: str) -> Path:
+    """Return the file that a path names or, where there is none, the package's config of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path, shipped = Path(name), shipped_configs()
+    if not os.path.lexists(path) and name in shipped:
+        return shipped[name]
+    if not path.exists() and (guess := get_close_matches(name, shipped, n=1)):
+        raise UserError(f"{name}: no such file; did you mean the package's {guess[0]!r}?")
+    return path
 
 
 def _is_text(value: str) -> bool:
@@ -92,22 +144,26 @@ def _base(file: Path) -> Path | None:
     content = read_yaml(file)
     if not isinstance(content, dict) or BASE not in content:
         return None
-    return _beside(file, content[BASE], f"it is {BASE}")
+    name = content[BASE]
+    if not isinstance(name, str) or Path(name).is_absolute():
+        raise UserError(f"{file}: it is {BASE} something else than a file, named by its path from the config's folder")
+    base = Path(os.path.normpath(file.parent / name))
+    if not base.is_file():
+        raise UserError(f"{file}: it is {BASE} {name!r}, but there is no {base}")
+    return base
 
 
-def _beside(file: Path, name: Any, says: str) -> Path:  # noqa: ANN401  whatever stands there
-    """Return the file that a config names, which lies in the config's folder or in one below it, be it by a link.
+def _part(file: Path, name: str, key: str) -> Path:
+    """Return the file that holds a part of a config, which lies in the config's folder or in one below it.
 
     Raises:
         UserError: if it lies elsewhere or does not exist.
     """
-    folder = file.parent
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{file}: {says} something else than a file in its own folder or in one below it")
-    found = folder / name
-    if not found.is_file():
-        raise UserError(f"{file}: {says} {name!r}, but there is no {found}")
-    return found
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{file}: {key} is something else than a file in its own folder or in one below it")
+    if not (part := file.parent / name).is_file():
+        raise UserError(f"{file}: {key} is {name!r}, but there is no {part}")
+    return part
 
 
 def _content(file: Path | str) -> dict[str, Any]:
@@ -117,10 +173,12 @@ def _content(file: Path | str) -> dict[str, Any]:
     content = _checked(read_yaml(file), str(file))
     for part in _PARTS:
         if isinstance(named := content.get(part), str) and named.endswith(FILE_ENDINGS):
-            source = _beside(file, named, f"{part} is")
+            source = _part(file, named, part)
             content[part] = _checked(read_yaml(source), str(source))
-        elif isinstance(named, str) and not NAME.fullmatch(named):
-            raise UserError(f"{file}: {part} is neither settings, nor a class, nor a file that ends in .yaml")
+        elif isinstance(named, str):
+            if not NAME.fullmatch(named):
+                raise UserError(f"{file}: {part} is neither settings, nor a class, nor a file that ends in .yaml")
+            content[part] = current_class_path(named)
     return content
 
 
@@ -141,11 +199,13 @@ def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  what
         )
     spoken = content.pop(BY_MODEL, None)
     content.pop(BASE, None)
-    result: dict[str, Any] = nested(content, source)
+    result: dict[str, Any] = with_current_class_paths(nested(content, source))
     if spoken is not None:
         if not isinstance(spoken, dict) or not all(isinstance(said, dict) for said in spoken.values()):
             raise UserError(f"{source}: {BY_MODEL} names classes, and below each what it says to them")
-        result[BY_MODEL] = {name: nested(said, source) for name, said in spoken.items()}
+        result[BY_MODEL] = {
+            current_class_path(name): with_current_class_paths(nested(said, source)) for name, said in spoken.items()
+        }
     return result
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from metis_lightning.errors import UserError
+from metis_lightning.renamed_classes import current_class_path
 
 CLASS, ARGUMENTS = "class_path", "init_args"
 _MORE = "dict_kwargs"  # arguments that jsonargparse cannot know of
@@ -112,7 +113,7 @@ def as_class(value: Any, beside: Any) -> Any:  # noqa: ANN401  any value
     if not (isinstance(beside, dict) and _OF_A_CLASS & beside.keys()):
         return value
     if isinstance(value, str) and NAME.fullmatch(value) and not value.endswith(FILE_ENDINGS):
-        return {CLASS: value}
+        return {CLASS: current_class_path(value)}
     if isinstance(value, dict) and value and not _OF_A_CLASS & {str(key).rstrip("+") for key in value}:
         return {ARGUMENTS: value}
     return value
