@@ -39,7 +39,7 @@ STAGE1 = 725.9
 
 def at_paper_scale(command: list[str]) -> list[str]:
     """A documented command with the paper's scale behind the config or a row of experiments/, before a corpus."""
-    files = [file for file in command[2::2] if file != PAPER]
+    files = [file for file in command[2::2] if file.endswith(".yaml") and file != PAPER]
     above = [file for file in files if file.startswith(("configs/data/", "experiments/nano/"))]
     configs = [file for file in files if file not in above]
     return ["fit", *(word for file in (*configs, PAPER, *above) for word in ("-c", file))]

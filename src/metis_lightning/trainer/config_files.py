@@ -62,8 +62,8 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
     for arg in rest:
         joined = _JOINED.match(arg)
         if not joined and arg not in _OPTIONS:
-            option, joined_by, value = arg.rpartition("=")
-            words.append(f"{option}{joined_by}{current_class_path(value)}")
+            option, equals, said = arg.rpartition("=")
+            words.append(f"{option}{equals}{current_class_path(said)}")
             continue
         value = arg[joined.end() :] if joined else next(rest, None)
         if value is None:
