@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
@@ -19,7 +19,7 @@ from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, ma
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import inspect_audio
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.storage import Storage, StoredFile, is_hidden, read_bytes
+from metis_lightning.data.media.storage import Storage, is_hidden, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64, printable
 from metis_lightning.safe_parsing import finite, load_json
@@ -49,16 +49,16 @@ class EmiliaScan(CorpusScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each tar and each legacy list."""
-        files = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
+        stamps = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
         wanted = [language.upper() for language in self.languages]
         # A tar or list begins with its language: DE/DE_B00001.jsonl.
-        names = {f: PurePosixPath(f.name).name for f in files if f.name.endswith((".tar", ".jsonl"))}
-        chosen = [file for file, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
-        audio = _stamps_below([file.name for file in chosen if file.name.endswith(".jsonl")], files)
+        names = {path: PurePosixPath(path).name for path in stamps if path.endswith((".tar", ".jsonl"))}
+        chosen = [path for path, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
+        audio = _stamps_below([path for path in chosen if path.endswith(".jsonl")], stamps)
         return [
-            Shard(file.name, f"{file.stamp}-{audio.get(file.name, 0)}")
-            for file in chosen
-            if not wanted or names[file][:2].upper() in wanted
+            Shard(path, f"{stamps[path]}-{audio.get(path, 0)}")
+            for path in chosen
+            if not wanted or names[path][:2].upper() in wanted
         ]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -235,11 +235,11 @@ def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: b
     )
 
 
-def _stamps_below(lists: Sequence[str], files: Sequence[StoredFile]) -> dict[str, int]:
+def _stamps_below(lists: Sequence[str], stamps: Mapping[str, str]) -> dict[str, int]:
     """Return a stamp of the files in each legacy list's folder, so that a repaired one is noticed."""
-    stamps = dict.fromkeys(lists, 0)
-    for file in files if lists else ():
-        for parent in PurePosixPath(file.name).parents:
-            if (name := f"{parent}.jsonl") in stamps:
-                stamps[name] ^= digest64(f"{printable(file.name)} {file.stamp}")
-    return stamps
+    below = dict.fromkeys(lists, 0)
+    for name, stamp in stamps.items() if lists else ():
+        for parent in PurePosixPath(name).parents:
+            if (listed := f"{parent}.jsonl") in below:
+                below[listed] ^= digest64(f"{printable(name)} {stamp}")
+    return below

@@ -13,20 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+# What the header of a stream says that did not know its size.
 UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-"""What the header of a stream says that did not know its size."""
 
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 _FLAC_HEAD = 42
 
 
 class AudioFault(Exception):
-    """Bytes that are no sound audio file.
-
-    Attributes:
-        kind: what is wrong, in words that are the same for all files of the kind.
-        detail: more about this one.
-    """
+    """Bytes that are no sound audio file; `kind` is worded alike for all files of the kind, `detail` is more of one."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         """Say what is wrong."""
@@ -213,7 +208,7 @@ class _MpegFrame:
 
 @dataclass
 class _MpegStream:
-    """Frames that belong together: where they begin, how many there are, and how many a tag before them tells of."""
+    """Frames that belong together; `listed` is how many a tag before them tells of."""
 
     start: int
     first: _MpegFrame

@@ -14,8 +14,7 @@ from torchaudio.functional import fftconvolve, resample
 _FILTER_WIDTH = 64
 _ROLLOFF = 0.97
 
-# Samples of silence after a wave before its spectrum is shaped: what a filter smears past an end must not come in at
-# the other.
+# Samples of silence after a wave before its spectrum is shaped: what is smeared past an end must not come in again.
 _GUARD = 4096
 
 # Samples on either side of a room response's largest that belong to the direct path, 2.5 ms at 24 kHz: more than a
@@ -34,12 +33,12 @@ def add_noise(speech: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
     Raises:
         ValueError: if either is silent in some row, so that no ratio exists.
     """
-    powers = {"speech": _power(speech), "noise": _power(noise)}
-    for name, power in powers.items():
+    speech_power, noise_power = _power(speech), _power(noise)
+    for name, power in (("speech", speech_power), ("noise", noise_power)):
         if not bool((power > 0).all()):
             raise ValueError(f"silent {name} has no signal-to-noise ratio")
     ratio = 10 ** (torch.as_tensor(snr_db).to(speech)[..., None] / 10)
-    return speech + noise * (powers["speech"] / powers["noise"] / ratio).sqrt()
+    return speech + noise * (speech_power / noise_power / ratio).sqrt()
 
 
 def _power(wave: Tensor) -> Tensor:
@@ -103,11 +102,8 @@ def synthetic_room(rt60: float, direct_db: float, sample_rate: int, generator: t
 
     Polack's model of late reverberation. The first echo comes 2.5 ms after the direct path.
 
-    Args:
-        rt60: seconds in which the reverberation falls by 60 dB, and length of the response; more than 0.0025.
-        direct_db: energy of the direct path over that of all echoes, in dB; not so low that an echo is the largest.
-        sample_rate: in Hz.
-        generator: of the noise.
+    `rt60` is in seconds, in which the reverberation falls by 60 dB, and the length of the response; more than 0.0025.
+    `direct_db` is the energy of the direct path over that of all echoes; not so low that an echo is the largest.
     """
     time = torch.arange(round(rt60 * sample_rate), device=generator.device) / sample_rate
     echoes = torch.randn(time.shape, generator=generator, device=generator.device) * 10 ** (-3 * time / rt60)

@@ -38,11 +38,7 @@ _UNKNOWN = (1 << 36) - 1
 
 @dataclass(frozen=True)
 class Decoder:
-    """An open audio file.
-
-    file: its bytes.
-    sample_rate: in Hz.
-    """
+    """An open audio file, and the pieces that it is joined of."""
 
     file: IO[bytes]
     pieces: tuple[Piece, ...]
@@ -89,11 +85,7 @@ class Decoder:
         return sum(map(len, self.blocks()))
 
     def check_length(self, samples: int) -> None:
-        """Compare what was decoded with the header.
-
-        Raises:
-            AudioFault: if they differ, or several files were joined, of which other programs read the first.
-        """
+        """Refuse a header of another length than was decoded, and joined files, of which other programs read one."""
         if len(self.pieces) > 1:
             raise AudioFault("joined audio", f"{len(self.pieces)} files in one; decode it and write it anew")
         if not self.pieces[0].is_listed:
@@ -152,11 +144,7 @@ class Levels:
         return wave
 
     def check(self) -> None:
-        """Refuse a file without samples or whose channels cancel each other, once all of it was added.
-
-        Raises:
-            AudioFault: if so.
-        """
+        """Refuse a file without samples or whose channels cancel each other, once all of it was added."""
         if not self.samples:
             raise AudioFault("no samples", "the audio file holds no samples; replace it, or leave it out")
         if self.channel is None and self.loudest > SILENT_PEAK and self.mixed < 0.01 * self.loudest:
@@ -227,10 +215,8 @@ class _PieceReader(io.RawIOBase):
         return len(data)
 
 
-@contextmanager
-def _opened(file: IO[bytes], piece: Piece) -> Iterator[_SequentialFile]:
-    with _SequentialFile(io.BufferedReader(_PieceReader(file, piece))) as sound:
-        yield sound
+def _opened(file: IO[bytes], piece: Piece) -> _SequentialFile:
+    return _SequentialFile(io.BufferedReader(_PieceReader(file, piece)))
 
 
 def _read_blocks(sound: _SequentialFile, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -29,8 +30,7 @@ MODES = ("min", "max")
 _FADE = LIBRIMIX_RATE // 2 + 1
 
 
-@dataclass(frozen=True)
-class MixPart:
+class MixPart(NamedTuple):
     """A file, local or a URL, and its gain as a factor."""
 
     path: str
@@ -96,11 +96,12 @@ def _scaled_waves(
     parts: tuple[MixPart, ...], noise: MixPart | None, sample_rate: int, mode: str
 ) -> tuple[np.ndarray, ...]:
     """Return the parts (S,) of a mixture, the noise last, as they are added."""
-    voices = [_first_channel(part) for part in parts]
+    voices = [_first_channel(part.path) for part in parts]
     gains = [part.gain for part in parts]
     if noise is not None:
         longest = max(map(len, voices))
-        voices, gains = [*voices, lengthen(_first_channel(noise)[:longest], longest)], [*gains, noise.gain]
+        voices.append(lengthen(_first_channel(noise.path)[:longest], longest))
+        gains.append(noise.gain)
     scaled = [voice * np.float32(gain) for voice, gain in zip(voices, gains, strict=True)]
     if sample_rate != LIBRIMIX_RATE:
         scaled = [resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled]
@@ -120,11 +121,7 @@ def fit(waves: Sequence[np.ndarray], mode: str) -> list[np.ndarray]:
 
 
 def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
-    """Repeat a noise (S,) until it has `samples`, each time faded into itself by half a second of a Hann window.
-
-    Raises:
-        UserError: if a noise that must be repeated is shorter than the fade.
-    """
+    """Repeat a noise (S,), of at least half a second, until it has `samples`, each time faded into itself."""
     if len(noise) >= samples:
         return noise[:samples]
     if len(noise) <= _FADE:
@@ -144,8 +141,8 @@ def _bytes_digest(path: str) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def _first_channel(part: MixPart) -> np.ndarray:
-    frames, rate = decode(read_bytes(part.path), part.path)
+def _first_channel(path: str) -> np.ndarray:
+    frames, rate = decode(read_bytes(path), path)
     if rate != LIBRIMIX_RATE:
-        raise UserError(f"{part.path}: at {rate} Hz; LibriMix is made of files at {LIBRIMIX_RATE} Hz")
+        raise UserError(f"{path}: at {rate} Hz; LibriMix is made of files at {LIBRIMIX_RATE} Hz")
     return frames[:, 0]

@@ -29,22 +29,12 @@ class VoiceMix:
 
 
 def rms(wave: Tensor) -> float:
-    """Return the root of the mean square.
-
-    >>> import torch
-    >>> rms(torch.tensor([3.0, -3.0]))
-    3.0
-    """
+    """Return the root of the mean square of a wave (S,)."""
     return float(wave.double().square().mean().sqrt())
 
 
 def is_silent(wave: Tensor) -> bool:
-    """Tell whether a wave has no level by which another could be scaled.
-
-    >>> import torch
-    >>> is_silent(torch.zeros(3)), is_silent(torch.tensor([0.0, 1e-6]))
-    (True, False)
-    """
+    """Tell whether a wave (S,) has no level by which another could be scaled."""
     return rms(wave) < SILENT_RMS
 
 
@@ -59,15 +49,10 @@ def fit_length(wave: Tensor, samples: int) -> Tensor:
 
 
 def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> VoiceMix:
-    """Add an interferer to a target at a given ratio of their powers.
+    """Add an interferer, of any length, to a target (S,) at a given ratio of their powers in dB.
 
     The target keeps its level; the interferer is repeated or cut to the target's length and scaled, its power taken
     over that length. Only if the sum would pass 0.99 are all three lowered by one common gain.
-
-    Args:
-        target: (S,).
-        interferer: any length.
-        snr_db: power of the target over the power of the interferer, in dB.
 
     Raises:
         ValueError: if either is silent, so that no ratio exists.

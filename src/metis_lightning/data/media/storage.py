@@ -30,14 +30,6 @@ def is_url(root: str) -> bool:
 
 
 @dataclass(frozen=True)
-class StoredFile:
-    """A file below a root: its relative name, and a stamp that changes when its content does."""
-
-    name: str
-    stamp: str
-
-
-@dataclass(frozen=True)
 class Storage:
     """The files below a root, which is a folder or a URL. Links to folders are followed."""
 
@@ -47,8 +39,8 @@ class Storage:
         """Return the path or URL of a file below the root; of the root itself for an empty name."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
-    def files(self, suffixes: Sequence[str]) -> list[StoredFile]:
-        """Return the files of any depth whose names end with one of `suffixes`, in order of their names.
+    def files(self, suffixes: Sequence[str]) -> dict[str, str]:
+        """Map the names of the files of any depth that end with one of `suffixes`, in order, to stamps of them.
 
         Raises:
             UserError: if there is no such folder, or the URL cannot be listed.
@@ -58,16 +50,14 @@ class Storage:
             try:
                 infos: dict[str, dict[str, Any]] = filesystem.find(base, detail=True)
             except (OSError, NotImplementedError) as error:
-                raise UserError(
-                    f"{self.root}: cannot be listed ({error}); check the URL and its credentials"
-                ) from error
+                raise UserError(f"{self.root}: cannot be listed ({error}); check its URL and credentials") from error
             start = len(base.rstrip("/")) + 1
-            files = [StoredFile(path[start:], _remote_stamp(info)) for path, info in infos.items()]
+            stamps = {path[start:]: _remote_stamp(info) for path, info in infos.items()}
         else:
             require_folder(self.root)
             paths = files_below(Path(self.root))
-            files = [StoredFile(path.relative_to(self.root).as_posix(), files_stamp(path)) for path in paths]
-        return sorted((file for file in files if file.name.endswith(tuple(suffixes))), key=lambda file: file.name)
+            stamps = {path.relative_to(self.root).as_posix(): files_stamp(path) for path in paths}
+        return {name: stamps[name] for name in sorted(stamps) if name.endswith(tuple(suffixes))}
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file below the root for reading bytes; a UserError if it cannot be opened."""
@@ -77,9 +67,7 @@ class Storage:
             filesystem, path = _filesystem(self.path(name))
             return filesystem.open(path, "rb")
         except OSError as error:
-            raise UserError(
-                f"{self.path(name)}: cannot be read ({error}); check the path and its permissions"
-            ) from error
+            raise UserError(f"{self.path(name)}: cannot be read ({error}); check path and permissions") from error
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of this name below the root."""
@@ -120,11 +108,7 @@ def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
 
 
 def location_stamp(location: str | Path) -> str:
-    """Return size and time of change of a local file, or the URL: what tells whether a file is another by now.
-
-    Raises:
-        FileNotFoundError: if a local file is not there.
-    """
+    """Return size and time of change of a local file, which must be there, or the URL: they tell it from another."""
     if is_url(str(location)):
         return str(location)
     status = os.stat(location)
