@@ -28,6 +28,8 @@ FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
 """The largest file that is taken, and how much all that was uploaded in the last day may be together."""
 
 
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
+
 TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.labels}
 """The tasks that are shown, a tab each."""
 
@@ -36,16 +38,16 @@ class Studio:
     """The pipelines behind the tabs, each loaded when it is first used.
 
     Args:
-        options: of the command line, see `verbs.generate.add_model_options`.
+        options: of the command.
 
     Raises:
-        UserError: if there are no such weights, or they answer none of the tasks.
+        UserError: if there are no such weights, or they serve none of the tasks.
     """
 
     def __init__(self, options: AppOptions) -> None:
         self.options = options
+        # Weights by task; of several that serve it, those that were named first.
         self.models = {task: name for name in reversed(options.model) for task in served_tasks(name)}
-        """What answers a task; of several, the first that was named."""
         if not self.models.keys() & TABS.keys():
             raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
         self._loaded: dict[str, Metis] = {}
@@ -57,14 +59,15 @@ class Studio:
         Raises:
             UserError: if an input is missing or not usable, or the weights are not.
         """
+        labels = TABS[task].labels
         for names in TABS[task].needs:
             if not any(name in inputs for name in names):
-                labels = " or ".join(f"“{TABS[task].labels[name]}”" for name in names)
-                raise UserError(f"{labels} is missing")
+                missing = " or ".join(f"“{labels[name]}”" for name in names)
+                raise UserError(f"{missing} is missing")
         if "video" in inputs and self.options.visual_encoder is None:
-            raise UserError(f"{TABS[task].labels['video']}: videos cannot be read here; give their lip features")
+            raise UserError(f"{labels['video']}: videos cannot be read here; give their lip features")
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=TABS[task].labels)
+            job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=labels)
             try:
                 check_job(job)
                 metis = self._metis(task)
@@ -73,16 +76,14 @@ class Studio:
                     if written.error is not None:
                         raise written.error
             except UserError as error:
-                raise UserError(self._without_paths(str(error), inputs)) from error
+                # Strangers read it: files by their names alone, whatever the folders of this machine.
+                message = str(error)
+                for path in (*inputs.values(), *self.options.model, self.options.base):
+                    if "/" in path:
+                        message = message.replace(path, Path(path).name)
+                raise UserError(_FOLDERS.sub("", message)) from error
             samples, rate = soundfile.read(job.out, dtype="int16")
         return rate, samples
-
-    def _without_paths(self, message: str, inputs: Mapping[str, str]) -> str:
-        """Return a message for strangers: files by their names alone, whatever the folders of this machine."""
-        for path in (*inputs.values(), *self.options.model, self.options.base):
-            if "/" in path:
-                message = message.replace(path, Path(path).name)
-        return _FOLDERS.sub("", message)
 
     def _metis(self, task: str) -> Metis:
         if task not in self._loaded:
@@ -90,9 +91,6 @@ class Studio:
             # Weights that serve several tasks are loaded once.
             self._loaded |= {name: metis for name in metis.stage1 if self.models.get(name) == self.models[task]}
         return self._loaded[task]
-
-
-_FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
 
 
 class UploadLimit:
@@ -128,7 +126,7 @@ class UploadLimit:
 
 
 def run_app(options: AppOptions) -> None:
-    """Run the verb `app` until it is stopped.
+    """Run the command `app` until it is stopped.
 
     Raises:
         UserError: if the extra `demo` is not installed, there are no such weights, or the port is taken.
@@ -146,8 +144,8 @@ def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  
     """Serve the page, and return it.
 
     Args:
-        studio: what answers.
-        folder: for what is uploaded and made; both go when they are a day old.
+        studio: the pipelines.
+        folder: of uploads and results; both go when they are a day old.
         server: further options of Gradio's `launch`.
     """
     # Where Gradio keeps files; else it is one folder for all apps of the machine.
@@ -231,7 +229,7 @@ def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: 
 
 
 def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
-    """Return what takes an input."""
+    """Return the component of an input."""
     if name == "language":
         return gr.Dropdown(list(LANGUAGES), value=LANGUAGES[0], label=label)
     if name in ("text", "prompt_text"):
@@ -253,7 +251,7 @@ def _handler(gr: Any, task: str, names: list[str], studio: Studio) -> Callable[.
         try:
             return studio.speak(task, inputs, int(seed), options)
         except UserError as error:
-            # What the browser shows, without the traceback that a bug of ours would have.
+            # Shown in the browser, without the traceback that a bug of ours would have.
             raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
         except Exception as error:
             # A bug of ours: the traceback is for the log.

@@ -1,22 +1,16 @@
-"""A long source as chunks that overlap, without ever holding all of it.
-
-Shape letters: S samples at 24 kHz.
-
-How the results of overlapping chunks become one: where they are cut, how they are laid on each other, how they fade.
+"""Cuts a long source into chunks that overlap, joins their results, and groups short jobs into batches.
 
 The model invents the waveform anew for each chunk, so that two neighbours say the same in their overlap with other
-samples. They are joined where they differ least, which is in a pause, or else where the periods of a voice can be laid
-on each other: the later one is moved by up to 10 ms for that, and moves back at its other end.
-
+samples. They are joined where they differ least: in a pause, or where the periods of a voice can be laid on each other.
+The later one is moved by up to 10 ms for that, and moves back at its other end.
 Shape letters: S samples at 24 kHz, V samples of an overlap, F samples of a fade.
-
-Jobs of like lengths together, so that a batch is a stated number of seconds and holds little padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeVar
 
 import torch
@@ -24,6 +18,21 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.types import WAVE_RATE
+
+Item = TypeVar("Item")
+
+FADE = WAVE_RATE * 40 // 1000
+"""Samples of a fade."""
+
+MARGIN = WAVE_RATE // 4
+"""Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends."""
+
+LARGEST_SHIFT = WAVE_RATE * 10 // 1000
+"""Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
+
+# Every third shift is tried, and then all around the best of them.
+_COARSE = 3
+_REFINED = 8
 
 
 def overlapping(blocks: Iterable[Tensor], longest: int, overlap: int) -> Iterator[Tensor]:
@@ -60,20 +69,6 @@ def grouped(chunks: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
         yield group
 
 
-FADE = WAVE_RATE * 40 // 1000
-"""Samples of a fade."""
-
-MARGIN = WAVE_RATE // 4
-"""Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends."""
-
-LARGEST_SHIFT = WAVE_RATE * 10 // 1000
-"""Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
-
-# Every third shift is tried, and then all around the best of them.
-_COARSE = 3
-_REFINED = 8
-
-
 @dataclass(frozen=True)
 class Joint:
     """A fade from the earlier's samples at `start` to those of the later at `start + shift`, within their overlap."""
@@ -93,31 +88,32 @@ class Joiner:
         if overlap < 2 * MARGIN + FADE + LARGEST_SHIFT:
             raise ValueError(f"an overlap of {overlap} samples has no room for a joint")
         self.overlap = overlap
+        # Where the middle of each fade is in the joined wave.
         self.joints: list[int] = []
-        """Where the middle of each fade is in the joined wave."""
-        self._kept: Tensor | None = None
+        self._held_back: Tensor | None = None
         self._written = 0
 
     def add(self, chunk: Tensor) -> Tensor:
         """Take the result (S,) of the next chunk; return the samples that no later chunk can change."""
         shift = 0
-        if self._kept is not None:
-            joint = find_joint(self._kept, chunk[: self.overlap])
-            shift = joint.shift
+        if self._held_back is not None:
+            joint = find_joint(self._held_back, chunk[: self.overlap])
+            cut, shift = joint.start + joint.shift, joint.shift
             self.joints.append(self._written + joint.start + FADE // 2)
-            chunk = _joined(self._kept, chunk, joint)
-        # What is kept back lies where the next chunk starts, whatever this one was moved by.
+            fade = crossfade(self._held_back[joint.start : joint.start + FADE], chunk[cut : cut + FADE])
+            chunk = torch.cat([self._held_back[: joint.start], fade, chunk[cut + FADE :]])
+        # The part that is held back lies where the next chunk starts, whatever this one was moved by.
         end = max(0, len(chunk) + shift - self.overlap)
-        done, kept = chunk[:end], chunk[end:]
-        self._kept = pad(kept, (0, max(0, self.overlap - len(kept))))[: self.overlap]
+        done, rest = chunk[:end], chunk[end:]
+        self._held_back = pad(rest, (0, max(0, self.overlap - len(rest))))[: self.overlap]
         self._written += len(done)
         return done
 
     def finish(self, samples: int) -> Tensor:
-        """Return what was kept back, cut or padded with silence so that `samples` were returned in all."""
-        kept = torch.empty(0) if self._kept is None else self._kept
+        """Return the part held back, cut or padded with silence so that `samples` were returned in all."""
+        rest = torch.empty(0) if self._held_back is None else self._held_back
         missing = samples - self._written
-        return pad(kept, (0, max(0, missing - len(kept))))[:missing]
+        return pad(rest, (0, max(0, missing - len(rest))))[:missing]
 
 
 def find_joint(earlier: Tensor, later: Tensor) -> Joint:
@@ -126,10 +122,10 @@ def find_joint(earlier: Tensor, later: Tensor) -> Joint:
     Of moved places, those moved less are preferred a little: in a pause it makes no difference.
     """
     shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
-    likely = sorted((_difference(earlier, later, shift) for shift in shifts), key=lambda found: found[0])[:_REFINED]
+    likely = sorted((_difference(earlier, later, shift) for shift in shifts), key=itemgetter(0))[:_REFINED]
     near = {joint.shift + step for _, joint in likely for step in range(1 - _COARSE, _COARSE)}
     allowed = sorted(near & set(range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)))
-    return min((_difference(earlier, later, shift) for shift in allowed), key=lambda found: found[0])[1]
+    return min((_difference(earlier, later, shift) for shift in allowed), key=itemgetter(0))[1]
 
 
 def crossfade(earlier: Tensor, later: Tensor) -> Tensor:
@@ -155,16 +151,6 @@ def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Join
     return cost, Joint(start + int(best.indices), shift)
 
 
-def _joined(earlier: Tensor, later: Tensor, joint: Joint) -> Tensor:
-    """Return the kept end of the earlier, the fade, and the rest of the later."""
-    cut = joint.start + joint.shift
-    fade = crossfade(earlier[joint.start : joint.start + FADE], later[cut : cut + FADE])
-    return torch.cat([earlier[: joint.start], fade, later[cut + FADE :]])
-
-
-Item = TypeVar("Item")
-
-
 def batches(items: Sequence[tuple[float, Item]], batch_seconds: float) -> Iterator[list[Item]]:
     """Yield lists of items whose number times their longest stays within `batch_seconds`; one that exceeds it is alone.
 
@@ -176,7 +162,7 @@ def batches(items: Sequence[tuple[float, Item]], batch_seconds: float) -> Iterat
     [['b', 'c'], ['a']]
     """
     batch: list[Item] = []
-    for seconds, item in sorted(items, key=lambda pair: pair[0]):
+    for seconds, item in sorted(items, key=itemgetter(0)):
         if batch and (len(batch) + 1) * seconds > batch_seconds:
             yield batch
             batch = []

@@ -1,4 +1,4 @@
-"""What a pipeline is asked for, checked, and what it returns.
+"""Requests of a pipeline, checked, and the speech that it returns.
 
 Shape letters: S samples at 24 kHz, T frames at 50 Hz, F frames at any rate, C feature width, Q quantizers.
 """
@@ -16,14 +16,16 @@ from metis_lightning.types import HOP, WAVE_RATE
 SHORTEST = 5
 """Frames of the shortest input and result: the SSL front end needs a few."""
 
+SHORTEST_SECONDS = SHORTEST * HOP / WAVE_RATE
+
 
 @dataclass(frozen=True)
 class Request:
-    """What both stages are asked for, by any task; what a task does not use stays empty.
+    """The inputs of any task, as both stages take them; those that a task does not use stay empty.
 
-    task: which fine-tuned weights answer.
+    task: of the fine-tuned weights.
     prompt: (S',) at 24 kHz, the wanted voice.
-    source: (S,) at 24 kHz, what is heard; the result is aligned with it.
+    source: (S,) at 24 kHz; the result is aligned with it.
     features: (T, C), frames of a condition that is not audio; zeros stand for it over the prompt.
     phones: ids of the prompt's and the result's text, see `Metis.phones`.
     samples: of the result, where neither source nor features give its length.
@@ -43,9 +45,9 @@ class Request:
         Raises:
             UserError: if nothing says how long it is, or more than one thing does.
         """
-        covered = None if self.features is None else len(self.features) * HOP
-        given = (None if self.source is None else len(self.source), covered, self.samples)
-        lengths = [samples for samples in given if samples is not None]
+        lengths = [] if self.samples is None else [self.samples]
+        lengths += [] if self.source is None else [len(self.source)]
+        lengths += [] if self.features is None else [len(self.features) * HOP]
         if len(lengths) != 1:
             raise UserError("give one of source, features and samples: each says how long the result is")
         return lengths[0]
@@ -63,18 +65,18 @@ class Request:
             features=None if self.features is None else checked_frames("condition", self.features, SHORTEST),
         )
         if checked.length < SHORTEST * HOP:
-            length, least = _seconds(checked.length), _seconds(SHORTEST * HOP)
-            raise UserError(f"a result of {length} is asked for; give at least {least}")
+            seconds = checked.length / WAVE_RATE
+            raise UserError(f"a result of {seconds:.2f} s is asked for; give at least {SHORTEST_SECONDS:.2f} s")
         return checked
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What an answer took. The rows of a batch share one: it is of the whole batch.
+    """Time and passes of a batch, whose rows share it.
 
     seconds: by stage: `front_end` (features, prompts' tokens), `stage1`, `stage2`, `vocoder`.
     forwards: passes through a backbone, by stage; one pass holds both branches of the guidance.
-    rows: answered together.
+    rows: of the batch.
     """
 
     seconds: Mapping[str, float]
@@ -89,9 +91,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Speech:
-    """What a pipeline returns, on the CPU: wave (S,) float32 at `sample_rate` Hz, and the tokens that it is made of.
+    """Generated speech on the CPU: wave (S,) float32 at `sample_rate` Hz, SSL tokens (T,), acoustic tokens (T, Q).
 
-    SSL tokens (T,), acoustic tokens (T, Q). `timing` is None where nothing was sampled.
+    `timing` is None where nothing was sampled.
     """
 
     wave: Tensor
@@ -112,7 +114,7 @@ def checked_wave(name: str, wave: Tensor) -> Tensor:
     if not wave.is_floating_point():
         raise UserError(f"the {name} holds {wave.dtype}; give floating-point samples between -1 and 1")
     if len(wave) < SHORTEST * HOP:
-        raise UserError(f"the {name} lasts {_seconds(len(wave))}; give at least {_seconds(SHORTEST * HOP)}")
+        raise UserError(f"the {name} lasts {len(wave) / WAVE_RATE:.2f} s; give at least {SHORTEST_SECONDS:.2f} s")
     if not wave.isfinite().all():
         raise UserError(f"the {name} holds NaN or infinite samples; replace it")
     return wave.to(float32)
@@ -131,7 +133,3 @@ def checked_frames(name: str, features: Tensor, least: int) -> Tensor:
     if not features.isfinite().all():
         raise UserError(f"the {name} holds NaN or infinite features; replace it")
     return features.to(float32)
-
-
-def _seconds(samples: int) -> str:
-    return f"{samples / WAVE_RATE:.2f} s"
