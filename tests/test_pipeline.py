@@ -14,7 +14,7 @@ from metis_lightning.models.runner import Runner
 from metis_lightning.models.stage1 import PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Sampling, Settings
 from metis_lightning.sampling import two_stages
-from metis_lightning.sampling.denoisers import Stage1Request, stage1_branches
+from metis_lightning.sampling.denoisers import Stage1Request, stage1_embeddings
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import Utf8Bytes
 from metis_lightning.tokens.visual.encoder import double_rate
@@ -158,9 +158,10 @@ def test_guidance_compares_with_the_model_that_sees_neither_prompt_nor_phones_in
     assert asked[0].phones is not None
     frames = asked[0].length
     assert passes[0] == (len(asked[0].phones) + 24 + frames, frames)
-    rows = stage1_branches(all_tasks.stage1["tse"], asked[0], GUIDED.stage1)
-    # The condition of what is generated stays.
-    assert torch.equal(rows.unconditional.added, rows.conditional.added)
+    row = stage1_embeddings(all_tasks.stage1["tse"], asked[0])
+    # The condition of what is generated stays, in both branches.
+    assert (len(row.prefix), len(row.added)) == (len(asked[0].phones) + 24, frames)
+    assert row.added.abs().sum() > 0
 
 
 def test_a_guidance_that_can_change_nothing_is_left_out(all_tasks: Metis) -> None:

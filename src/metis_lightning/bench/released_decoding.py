@@ -65,11 +65,13 @@ def _released_speech(stages: TwoStages, request: Request, settings: Settings, no
     with clock.stage("front_end"):
         row = stages.conditionings([request])[0]
     with clock.stage("stage1"):
-        first = Stage1Request(row.prompt, row.length, row.condition, row.phones)
-        ssl_tokens = two_pass_ssl_tokens(stages.stage1, first, settings.stage1, noise)
+        ssl_tokens = two_pass_ssl_tokens(stages.stage1, row.stage1, settings.stage1, noise)
     with clock.stage("stage2"):
-        joined, steps = torch.cat([row.prompt, ssl_tokens]), settings.layer_steps(stages.full.config.num_quantizers)
-        acoustic = row.acoustic_prompt.new_zeros(row.length, 0)
+        joined, steps = (
+            torch.cat([row.stage1.prompt, ssl_tokens]),
+            settings.layer_steps(stages.full.config.num_quantizers),
+        )
+        acoustic = row.acoustic_prompt.new_zeros(row.stage1.length, 0)
         of_both = (stages.first, settings.first_layer_guidance), (stages.full, settings.stage2.guidance_scale)
         for model, scale in of_both:
             second = Stage2Request(joined, row.acoustic_prompt[:, : model.config.num_quantizers], acoustic)

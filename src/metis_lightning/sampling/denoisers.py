@@ -24,36 +24,15 @@ from metis_lightning.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)
-class Branch:
+class FixedEmbeddings:
     """The embeddings of a row that stay the same at each step of its decoding.
 
-    prefix: (P, H), of what stands before the frames: phones, the prompt.
-    added: (T, H), added to the embeddings of the frames' tokens: the condition.
+    prefix: (P, H), of what stands before the frames: phones, the prompt; the unconditional branch goes without.
+    added: (T, H), added to the embeddings of the frames' tokens, in both branches: the condition.
     """
 
     prefix: Tensor
     added: Tensor
-
-
-@dataclass(frozen=True)
-class RowBranches:
-    """Both branches of a row's guidance; `unconditional` is None where nothing is guided."""
-
-    conditional: Branch
-    unconditional: Branch | None = None
-
-    @property
-    def length(self) -> int:
-        """Frames T."""
-        return len(self.conditional.added)
-
-    @classmethod
-    def of(cls, conditional: Branch, settings: Sampling) -> RowBranches:
-        """Return the branches of a row: the other one has the same condition, and nothing before the frames."""
-        # With nothing before them both branches are the same.
-        if settings.guidance_scale == 0 or not len(conditional.prefix):
-            return cls(conditional)
-        return cls(conditional, Branch(conditional.prefix[:0], conditional.added))
 
 
 @dataclass(frozen=True)
@@ -63,35 +42,34 @@ class _Packed:
     lengths: of each branch.
     fixed: (M, H), all that stays.
     source: (M,), which of N frames stands at a position; N where none does.
-    starts: where the frames of each row begin, in its conditional branch and in the other (-1 if there is none).
+    starts: where the frames of each row begin, in its conditional branch and, if it is guided, in the other.
     """
 
     lengths: tuple[int, ...]
     fixed: Tensor
     source: Tensor
-    starts: tuple[tuple[int, int], ...]
+    starts: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, branches: Sequence[RowBranches], rows: Sequence[int]) -> _Packed:
-        """Pack those of all rows' branches that are still being decoded."""
-        first = list(accumulate((row.length for row in branches), initial=0))
-        device = branches[rows[0]].conditional.added.device
+    def of(cls, batch: Sequence[FixedEmbeddings], rows: Sequence[int], is_guided: bool) -> _Packed:
+        """Pack those rows of a batch that are still being decoded."""
+        first = list(accumulate((len(row.added) for row in batch), initial=0))
         lengths: list[int] = []
         fixed: list[Tensor] = []
         source: list[Tensor] = []
-        starts: list[tuple[int, int]] = []
+        starts: list[tuple[int, ...]] = []
         for index in rows:
-            row, of_row = branches[index], [-1, -1]
-            for number, branch in enumerate((row.conditional, row.unconditional)):
-                if branch is None:
-                    continue
-                of_row[number] = sum(lengths) + len(branch.prefix)
-                lengths.append(len(branch.prefix) + row.length)
-                fixed += [branch.prefix, branch.added]
+            row, of_row = batch[index], []
+            # With nothing before the frames both branches are the same: one will do.
+            both = is_guided and len(row.prefix) > 0
+            for prefix in (row.prefix, row.prefix[:0]) if both else (row.prefix,):
+                of_row.append(sum(lengths) + len(prefix))
+                lengths.append(len(prefix) + len(row.added))
+                fixed += [prefix, row.added]
                 # Made on the device: to send them there would be to wait for it.
-                source.append(torch.full((len(branch.prefix),), first[-1], device=device))
-                source.append(torch.arange(first[index], first[index + 1], device=device))
-            starts.append((of_row[0], of_row[1]))
+                source.append(torch.full((len(prefix),), first[-1], device=prefix.device))
+                source.append(torch.arange(first[index], first[index + 1], device=prefix.device))
+            starts.append(tuple(of_row))
         return cls(tuple(lengths), torch.cat(fixed), torch.cat(source), tuple(starts))
 
 
@@ -101,7 +79,7 @@ class BranchDenoiser:
 
     runner: of the backbone.
     scales: (S, 2 L + 1, H), the backbone's `norm_scales` of each step.
-    branches: of each row.
+    batch: of each row.
     embed: tokens (N,) and mask (N,) to embeddings (N, H).
     head: hidden states (K, H) to logits (K, V).
     settings: of the guidance.
@@ -109,7 +87,7 @@ class BranchDenoiser:
 
     runner: Runner
     scales: Tensor
-    branches: Sequence[RowBranches]
+    batch: Sequence[FixedEmbeddings]
     embed: Callable[[Tensor, Tensor], Tensor]
     head: Callable[[Tensor], Tensor]
     settings: Sampling
@@ -119,7 +97,7 @@ class BranchDenoiser:
         """Return logits (K, V) of the masked frames of the state's rows: only these pass through the head."""
         # Packed anew only when a row has ended, which a short one does some steps before the others.
         if state.rows not in self._packed:
-            self._packed = {state.rows: _Packed.of(self.branches, state.rows)}
+            self._packed = {state.rows: _Packed.of(self.batch, state.rows, self.settings.guidance_scale != 0)}
         packed = self._packed[state.rows]
         frames = self.embed(state.tokens, state.mask)
         # Position N of the frames is zeros: nothing is added to a prefix.
@@ -127,19 +105,19 @@ class BranchDenoiser:
         x = packed.fixed + frames.index_select(0, packed.source)
         hidden = self.runner(x[None], packed.lengths, self.scales[step])[0]
         masked_hidden = [
-            self._guided(hidden, self.branches[row].length, starts)[masked]
+            self._guided(hidden, len(self.batch[row].added), starts)[masked]
             for row, starts, masked in zip(state.rows, packed.starts, state.masked, strict=True)
         ]
         return self.head(torch.cat(masked_hidden))
 
-    def _guided(self, hidden: Tensor, length: int, starts: tuple[int, int]) -> Tensor:
+    def _guided(self, hidden: Tensor, length: int, starts: tuple[int, ...]) -> Tensor:
         """Return hidden states (T, H) of a row's frames."""
-        conditional, unconditional = (hidden[start : start + length] for start in starts)
-        if starts[1] < 0:
-            return conditional
+        branches = [hidden[start : start + length] for start in starts]
+        if len(branches) == 1:
+            return branches[0]
         # In float32: the rescaling compares deviations, whatever the backbone computes in.
-        both = conditional.float()[None], unconditional.float()[None]
-        guided = guide(*both, self.settings.guidance_scale, self.settings.guidance_rescale)
+        conditional, unconditional = (branch.float()[None] for branch in branches)
+        guided = guide(conditional, unconditional, self.settings.guidance_scale, self.settings.guidance_rescale)
         return guided[0].to(hidden.dtype)
 
 
@@ -172,7 +150,7 @@ def sample_ssl_tokens(
     denoise = BranchDenoiser(
         runner or Runner(model.diff_estimator),
         model.diff_estimator.norm_scales(schedule(settings.num_steps).to(device), dtype),
-        [stage1_branches(model, request, settings) for request in requests],
+        [stage1_embeddings(model, request) for request in requests],
         model.embed,
         model.to_logit,
         settings,
@@ -180,15 +158,15 @@ def sample_ssl_tokens(
     return mask_predict(denoise, [request.length for request in requests], settings, noises, device)
 
 
-def stage1_branches(model: Stage1, request: Stage1Request, settings: Sampling) -> RowBranches:
-    """Return the branches of a row: phones, then the prompt's tokens, before the frames; the condition on both."""
+def stage1_embeddings(model: Stage1, request: Stage1Request) -> FixedEmbeddings:
+    """Return what stays of a row: phones, then the prompt's tokens, before the frames; the condition on both."""
     prompt_length, embedding = len(request.prompt), model.mask_emb.weight
     added = embedding.new_zeros(prompt_length + request.length, embedding.shape[1])
     if request.condition is not None:
         added = model.adapted(request.condition.to(embedding.dtype))
     prompt = model.embed(request.prompt, torch.zeros_like(request.prompt, dtype=torch.bool)) + added[:prompt_length]
     phones = embedding[:0] if request.phones is None else model.phone_prefix(request.phones)
-    return RowBranches.of(Branch(torch.cat([phones, prompt]), added[prompt_length:]), settings)
+    return FixedEmbeddings(torch.cat([phones, prompt]), added[prompt_length:])
 
 
 @dataclass(frozen=True)
@@ -214,10 +192,7 @@ def sample_acoustic_tokens(
     noises: Sequence[Noise],
     runner: Runner | None = None,
 ) -> list[Tensor]:
-    """Return acoustic tokens (T, Q) of each row: the lower layers, then one layer after another.
-
-    `steps` holds the number of steps of each layer, those of lower layers included.
-    """
+    """Return acoustic tokens (T, Q) of each row, one layer after another; `steps` are those of all Q layers."""
     runner = runner or Runner(model.diff_estimator)
     device, dtype = model.mask_emb.weight.device, model.mask_emb.weight.dtype
     layers = [request.lower_layers for request in requests]
@@ -230,7 +205,7 @@ def sample_acoustic_tokens(
         denoise = BranchDenoiser(
             runner,
             scales[num_steps],
-            [_stage2_branches(model, *pair, layer, settings) for pair in zip(requests, layers, strict=True)],
+            [_stage2_embeddings(model, *row, layer) for row in zip(requests, layers, strict=True)],
             partial(_layer_embeddings, model, layer),
             model.to_logits[layer],
             settings,
@@ -244,14 +219,12 @@ def _layer_embeddings(model: SemanticToAcoustic, layer: int, tokens: Tensor, mas
     return torch.where(mask[:, None], model.mask_emb.weight, model.token_emb[layer](tokens))
 
 
-def _stage2_branches(
-    model: SemanticToAcoustic, request: Stage2Request, lower: Tensor, layer: int, settings: Sampling
-) -> RowBranches:
-    """Return the branches of a row while a layer is sampled, after the layers below it (T, layer)."""
+def _stage2_embeddings(model: SemanticToAcoustic, request: Stage2Request, lower: Tensor, layer: int) -> FixedEmbeddings:
+    """Return what stays of a row while a layer is sampled, after the layers below it (T, layer)."""
     prompt_length = len(request.prompt)
     condition = model.adapted(request.ssl_tokens, layer)
     is_prompt = torch.ones_like(request.prompt[:, 0], dtype=torch.bool)
-    prompt = model.embed(request.prompt, ~is_prompt, layer, is_prompt)
     # Each layer sees the SSL tokens, and the prompt in all layers; above itself, the frames are masked.
+    prompt = model.embed(request.prompt, ~is_prompt, layer, is_prompt)
     added = condition[prompt_length:] + model.other_layers(lower, layer)
-    return RowBranches.of(Branch(prompt + condition[:prompt_length], added), settings)
+    return FixedEmbeddings(prompt + condition[:prompt_length], added)

@@ -43,7 +43,7 @@ Noise = Callable[[tuple[int, ...], tuple[Tensor, ...]], Tensor]
 def gumbel(generator: torch.Generator) -> Noise:
     """Return a source of Gumbel noise that draws from `generator`, on the generator's device.
 
-    The numbers of the whole shape are drawn, so that a seed's noise does not depend on what is asked for.
+    The numbers of the whole shape are drawn, so that a seed's noise does not depend on the index.
     """
 
     def noise(shape: tuple[int, ...], index: tuple[Tensor, ...]) -> Tensor:
@@ -65,21 +65,20 @@ def mask_predict(
 
     At each step every masked token is drawn; then the least confident are masked again, as many as the schedule says.
     """
-    starts = [sum(lengths[:row]) for row in range(len(lengths))]
+    num_steps, starts = settings.num_steps, [sum(lengths[:row]) for row in range(len(lengths))]
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
     # Numbers of this process alone, so that no step waits for the device.
-    masks = [
-        [num_masked(length, step + 1, settings.num_steps) for length in lengths] for step in range(settings.num_steps)
-    ]
-    for step in range(settings.num_steps):
+    masks = [[num_masked(length, step + 1, num_steps) for length in lengths] for step in range(num_steps)]
+    for step in range(num_steps):
         place = _places(starts, rows, masked)
         mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
         draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
         noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
         tokens = tokens.index_copy(0, place, draw.tokens(noise))
         counts = [masks[step][row] for row in rows]
+        # Short rows end some steps before the others, and take no more of a pass.
         going = [index for index, count in enumerate(counts) if count]
         if not going:
             break
@@ -100,8 +99,8 @@ def num_masked(length: int, step: int, num_steps: int) -> int:
 
 def likeliest(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Return the ceil((1 - threshold) · V) largest of logits (K, V) and their tokens, both (K, V'), largest first."""
-    found = logits.topk(math.ceil((1 - threshold) * logits.shape[-1]), dim=-1)
-    return found.values, found.indices
+    top = logits.topk(math.ceil((1 - threshold) * logits.shape[-1]), dim=-1)
+    return top.values, top.indices
 
 
 def least_confident(confidence: Tensor, frames: Tensor, count: int, length: int) -> Tensor:
@@ -116,7 +115,7 @@ _RowNoise = tuple[Noise, int, Tensor]
 
 
 class _Draw:
-    """What is drawn at a step from logits (K, V); the last of several steps takes the likeliest."""
+    """A draw of tokens from logits (K, V) at a step; the last of several steps takes the likeliest."""
 
     def __init__(self, logits: Tensor, settings: Sampling, step: int) -> None:
         self.settings, self.vocabulary = settings, logits.shape[-1]
@@ -130,6 +129,7 @@ class _Draw:
     def tokens(self, rows: Sequence[_RowNoise]) -> Tensor:
         """Draw tokens (K,)."""
         if not self.greedy:
+            # Noise of the candidates alone: the other tokens cannot be drawn.
             parts = self.candidates.split([len(frames) for _, _, frames in rows])
             drawn = [
                 noise((length, self.vocabulary), (frames[:, None], candidates))

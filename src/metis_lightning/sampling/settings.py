@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from metis_lightning.errors import UserError
 
@@ -72,18 +72,12 @@ class Settings:
         Raises:
             UserError: if a number of steps is below 1, or a scale or a temperature is negative or not finite.
         """
-        if (num_steps := options.get("num_steps", 1)) < 1:
-            raise UserError(f"num_steps {num_steps} is asked for; give at least 1")
+        changes: dict[str, Any] = {name: value for name, value in options.items() if name != "stage2_steps"}
+        for name, value in changes.items():
+            least = 1 if name == "num_steps" else 0
+            if not least <= value < math.inf:
+                raise UserError(f"a {name} of {value} is asked for; give a number from {least} on")
         steps = tuple(options.get("stage2_steps", self.stage2_steps))
-        stage1 = replace(
-            self.stage1,
-            num_steps=options.get("num_steps", self.stage1.num_steps),
-            guidance_scale=options.get("guidance_scale", self.stage1.guidance_scale),
-            temperature=options.get("temperature", self.stage1.temperature),
-        )
         if len(steps) != 3 or min(steps) < 1:
             raise UserError(f"stage2_steps {steps} are asked for; give three numbers of at least 1")
-        for name, value in {"guidance_scale": stage1.guidance_scale, "temperature": stage1.temperature}.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"a {name} of {value} is asked for; give a number from 0 on")
-        return replace(self, stage1=stage1, stage2_steps=steps)
+        return replace(self, stage1=replace(self.stage1, **changes), stage2_steps=steps)

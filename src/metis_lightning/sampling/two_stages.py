@@ -6,7 +6,7 @@ Shape letters: S samples at 24 kHz, T frames to generate, P prompt frames, Q qua
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -31,20 +31,15 @@ from metis_lightning.types import HOP, WAVE_RATE
 class Conditioning:
     """A request in tokens and frames, as both stages take it.
 
+    stage1: prompt, condition, phones and frames T to generate.
+    acoustic_prompt: (P, Q) tokens, P may be 0.
     voice_frames: whole frames of the prompt's audio, of which the last may have no SSL token.
-    prompt, acoustic_prompt: (P,) and (P, Q) tokens, P may be 0.
-    condition: (P + T, C) over prompt and result, None if there is none.
-    length: frames T to generate.
-    phones: ids, None if there is no text.
     samples: of the result.
     """
 
-    voice_frames: int
-    prompt: Tensor
+    stage1: Stage1Request
     acoustic_prompt: Tensor
-    condition: Tensor | None
-    length: int
-    phones: Tensor | None
+    voice_frames: int
     samples: int
 
 
@@ -90,13 +85,13 @@ class TwoStages:
         with clock.stage("front_end"):
             conditionings = self.conditionings(requests)
         with clock.stage("stage1"):
-            rows = [Stage1Request(row.prompt, row.length, row.condition, row.phones) for row in conditionings]
+            rows = [row.stage1 for row in conditionings]
             tokens = sample_ssl_tokens(self.stage1, rows, settings.stage1, noises, self._runners[0])
         with clock.stage("stage2"):
             acoustic = self._acoustic_tokens(tokens, conditionings, settings, noises)
         with clock.stage("vocoder"):
-            rows_of_tokens = zip(conditionings, tokens, acoustic, strict=True)
-            decoded = [decoded_speech(self.tokenizer, *row) for row in rows_of_tokens]
+            generated = zip(conditionings, tokens, acoustic, strict=True)
+            decoded = [decoded_speech(self.tokenizer, *row) for row in generated]
         stage1, *stage2 = (runner.forwards - done for runner, done in zip(self._runners, before, strict=True))
         timing = Timing(clock.seconds, {"stage1": stage1, "stage2": sum(stage2)}, len(requests))
         return [replace(speech, timing=timing) for speech in decoded]
@@ -117,56 +112,61 @@ class TwoStages:
             voice_frames = len(voice) // HOP
             frames = voice_frames + -(-request.length // HOP) if condition is None else len(condition)
             phones = torch.tensor(request.phones, device=self.device) if request.phones else None
-            length = frames - len(prompt)
-            conditionings.append(
-                Conditioning(voice_frames, prompt, acoustic, condition, length, phones, request.length)
-            )
+            stage1 = Stage1Request(prompt, frames - len(prompt), condition, phones)
+            conditionings.append(Conditioning(stage1, acoustic, voice_frames, request.length))
         return conditionings
 
     def _prompt_tokens(self, voices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return SSL tokens (P,) and acoustic tokens (P, Q) of prompts (S',), which may be empty."""
+
+        def encode(wave: Tensor, lengths: Tensor) -> list[Tensor]:
+            return [self.tokenizer.ssl_tokens(wave, lengths)[0], self.tokenizer.acoustic_tokens(wave, lengths)]
+
+        encoded = self._encoded({row: voice for row, voice in enumerate(voices) if len(voice)}, encode)
         nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long, device=self.device)
-        tokens = [(nothing[:, 0], nothing) for _ in voices]
-        for group in self._front_end_groups([row for row, voice in enumerate(voices) if len(voice)]):
-            wave, lengths = _padded([voices[row] for row in group])
-            ssl_tokens = self.tokenizer.ssl_tokens(wave, lengths.to(self.device))[0]
-            acoustic = self.tokenizer.acoustic_tokens(wave, lengths.to(self.device))
-            frames = self.tokenizer.num_frames(lengths).tolist()
-            for index, (row, count) in enumerate(zip(group, frames, strict=True)):
-                tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
-        return tokens
+        tokens = (encoded.get(row, [nothing[:, 0], nothing]) for row in range(len(voices)))
+        return [(ssl_tokens, acoustic) for ssl_tokens, acoustic in tokens]
 
     def _conditions(self, requests: Sequence[Request], voices: Sequence[Tensor]) -> list[Tensor | None]:
         """Return the condition (P + T, C) of each row over prompt and result, None if there is none."""
+
+        def encode(wave: Tensor, lengths: Tensor) -> list[Tensor]:
+            return [self.tokenizer.ssl_features(wave, lengths)[0]]
+
         conditions: list[Tensor | None] = [None] * len(requests)
         joined: dict[int, Tensor] = {}
         for row, (request, voice) in enumerate(zip(requests, voices, strict=True)):
             if request.source is not None:
                 joined[row] = torch.cat([voice, request.source.to(self.device)])
             elif request.features is not None:
+                # Over the prompt, whose lips were not seen, stand zeros.
                 conditions[row] = pad(request.features.to(self.device), (0, 0, len(voice) // HOP, 0))
-        for group in self._front_end_groups(list(joined)):
-            wave, lengths = _padded([joined[row] for row in group])
-            features = self.tokenizer.ssl_features(wave, lengths.to(self.device))[0]
-            frames = self.tokenizer.num_frames(lengths).tolist()
-            for index, (row, count) in enumerate(zip(group, frames, strict=True)):
-                conditions[row] = features[index, :count]
+        for row, (features,) in self._encoded(joined, encode).items():
+            conditions[row] = features
         return conditions
 
-    def _front_end_groups(self, rows: list[int]) -> list[list[int]]:
-        """Return which rows go through the front end together: all on a GPU, none elsewhere, where nothing is saved."""
-        if not rows:
-            return []
-        # Alone, a row is what it is alone to the last bit.
-        return [rows] if self.device.type == "cuda" else [[row] for row in rows]
+    def _encoded(
+        self, waves: Mapping[int, Tensor], encode: Callable[[Tensor, Tensor], list[Tensor]]
+    ) -> dict[int, list[Tensor]]:
+        """Return the frames (T, …) that `encode` makes of waves (S,), by row."""
+        rows, encoded = list(waves), {}
+        # All at once on a GPU; elsewhere nothing would be saved, and alone a row is what it is alone to the last bit.
+        groups = [rows] if rows and self.device.type == "cuda" else [[row] for row in rows]
+        for group in groups:
+            lengths = torch.tensor([len(waves[row]) for row in group])
+            padded = pad_sequence([waves[row] for row in group], batch_first=True)
+            tensors, frames = encode(padded, lengths.to(self.device)), self.tokenizer.num_frames(lengths).tolist()
+            for index, row in enumerate(group):
+                encoded[row] = [tensor[index, : frames[index]] for tensor in tensors]
+        return encoded
 
     def _acoustic_tokens(
         self, tokens: Sequence[Tensor], rows: Sequence[Conditioning], settings: Settings, noises: Sequence[Noise]
     ) -> list[Tensor]:
         """Turn SSL tokens (T,) into acoustic tokens (T, Q): the first layer by its own model, then the others."""
         steps = settings.layer_steps(self.full.config.num_quantizers)
-        joined = [torch.cat([row.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
-        layers = [row.acoustic_prompt.new_zeros(row.length, 0) for row in rows]
+        joined = [torch.cat([row.stage1.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
+        layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
         first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
         _, *runners = self._runners
         for model, sampling, runner in zip(
@@ -201,17 +201,12 @@ def decoded_speech(tokenizer: SpeechTokenizer, row: Conditioning, ssl_tokens: Te
     """Return the speech of generated SSL tokens (T,) and acoustic tokens (T, Q), without a timing, on the CPU."""
     # The prompt's frames are decoded too: the vocoder hears what stands before the first new frame.
     tokens = torch.cat([row.acoustic_prompt, acoustic])
-    wave = tokenizer.wave(tokens[None])[0, len(row.prompt) * HOP :].cpu()
+    wave = tokenizer.wave(tokens[None])[0, len(row.stage1.prompt) * HOP :].cpu()
     # The last frame of the prompt needs samples of what follows, so the generated part starts before the result.
-    early = row.voice_frames - len(row.prompt)
+    early = row.voice_frames - len(row.stage1.prompt)
     wave = wave[early * HOP :]
     wave = pad(wave, (0, max(0, row.samples - len(wave))))[: row.samples]
     return Speech(wave, WAVE_RATE, ssl_tokens[early:].cpu(), acoustic[early:].cpu())
-
-
-def _padded(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return waves (S,) as (B, S), zeros after their ends, and their lengths (B,), on the CPU."""
-    return pad_sequence(list(waves), batch_first=True), torch.tensor([len(wave) for wave in waves])
 
 
 def _check_fit(model: Stage1, request: Request, condition: Tensor | None) -> None:
