@@ -15,7 +15,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.options import CommandOptions, option
 
 if TYPE_CHECKING:
-    from metis_lightning.data.manifest.build import Summary
+    from metis_lightning.data.manifest.build import ManifestSummary
     from metis_lightning.data.manifest.scan import CorpusScan
 
 
@@ -267,12 +267,12 @@ def run_prepare(options: PrepareOptions) -> None:
         UserError: if the corpus is not there, or more of it is faulty than allowed.
     """
     from metis_lightning.data.manifest.build import BuildOptions, build_manifest
-    from metis_lightning.data.manifest.records import faults_path, parts_folder, summary_path
+    from metis_lightning.data.manifest.records import FAULTS, PARTS, SUMMARY
     from metis_lightning.files import check_output
 
-    for path in (options.out, faults_path(options.out), summary_path(options.out)):
+    for path in (options.out, options.out.with_suffix(FAULTS), options.out.with_suffix(SUMMARY)):
         check_output(path)
-    check_output(parts_folder(options.out), is_folder=True)
+    check_output(options.out.with_suffix(PARTS), is_folder=True)
     for name in ("mouths", "features"):
         if (folder := getattr(options, name, None)) is not None:
             check_output(folder, f"--{name}", is_folder=True)
@@ -282,7 +282,7 @@ def run_prepare(options: PrepareOptions) -> None:
         options.finish()
 
 
-def _report(corpus: str, found: Summary, out: Path) -> list[str]:
+def _report(corpus: str, found: ManifestSummary, out: Path) -> list[str]:
     """Return the lines that say what a manifest holds."""
     lines = [
         f"{corpus}: {found.utterances:,} utterances, {found.hours:.2f} h, {found.speakers:,} speakers, "

@@ -87,11 +87,9 @@ class MissingTokens:
         self._batches = [batch for batch in missing if batch]
 
     def __len__(self) -> int:
-        """Return the number of batches."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[RecordingBatch]:
-        """Read the batches."""
         loader = DataLoader(
             _KeyedAudio(self.corpora),
             batch_sampler=self._batches,

@@ -37,11 +37,9 @@ class RecipeDataset(Dataset[SpeechItem]):
         self.recipe, self.seed, self.stored = recipe, seed, stored
 
     def __len__(self) -> int:
-        """Return the number of items in an epoch."""
         return len(self.corpus)
 
     def __getitem__(self, key: ItemKey) -> SpeechItem:
-        """Make the item of (epoch, index)."""
         epoch, index = key
         item = self.recipe(self.corpus, index, item_generator(self.seed, epoch, self.corpus, index))
         return item if self.stored is None else self.stored.attach(self.corpus, item)

@@ -126,11 +126,9 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Return the number of batches on this process."""
         return self._count() // process_rank_and_count()[1]
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
-        """Yield this process's batches as (epoch, index) pairs."""
         epoch = self.epoch
         done = self._done if self.shuffle and epoch == self._first_epoch else 0
         rank, processes = process_rank_and_count()

@@ -108,7 +108,7 @@ def _choose_enrollments(utterances: UtteranceTable, candidates: Sequence[Utteran
     for candidate in candidates:
         by_speaker.setdefault(candidate.speaker, []).append(candidate.id)
     best: dict[str, tuple[str, str]] = {}
-    for utterance in utterances.where(utterances.is_speaker(by_speaker)):
+    for utterance in utterances.where(utterances.is_in("speaker", by_speaker)):
         for target in by_speaker.get(utterance.speaker, ()):
             if target != utterance.id:
                 ordered = (hash_order(seed, target, utterance.id), utterance.id)

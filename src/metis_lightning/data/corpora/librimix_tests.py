@@ -45,7 +45,7 @@ class LibriMixTests(TestSets):
         """
         manifest = Path(root) / "librimix.jsonl" if manifest is None else Path(manifest)
         self._root, utterances = Path(root), open_manifest(manifest, str(root))
-        self._corpus = SpeechCorpus(utterances.where(~utterances.is_split("train")), cache=False)
+        self._corpus = SpeechCorpus(utterances.where(~utterances.is_in("split", ("train",))), cache=False)
         sources = {parse_source(utterance.id): utterance.split for utterance in self._corpus.utterances}
         listed = manifest.with_suffix(".map_mixture2enrollment") if enrollment is None else enrollment
         if enrollment is None and not listed.is_file():

@@ -24,10 +24,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from metis_lightning.child_processes import end_with_parent
-from metis_lightning.data.manifest.records import SCHEMA, faults_path, parse_row, parts_folder, summary_path
+from metis_lightning.data.manifest.records import FAULTS, PARTS, SCHEMA, SUMMARY, parse_row
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard
 from metis_lightning.errors import UserError
-from metis_lightning.files import LOCK, atomic_path, locked, printable
+from metis_lightning.files import LOCK, atomic_path, digest64, locked, printable
 from metis_lightning.progress import Progress
 
 
@@ -48,7 +48,7 @@ class BuildOptions:
 
 
 @dataclass
-class Summary:
+class ManifestSummary:
     """What a manifest holds: counts, hours, and what was left out."""
 
     utterances: int = 0
@@ -76,11 +76,6 @@ class Summary:
         if "frame_rate" in row:
             self.frame_rates[str(row["frame_rate"])] += 1
 
-    def add_fault(self, fault: Fault) -> None:
-        """Count a fault."""
-        self.faults[fault.kind] += 1
-        self.broken_archives += fault.archive
-
     @property
     def fault_share(self) -> float:
         """The share of utterances that are faulty, or of archives that are broken, whichever is larger."""
@@ -89,7 +84,7 @@ class Summary:
         return max(utterances, self.broken_archives / max(1, self.archives))
 
 
-def build_manifest(scan: CorpusScan, options: BuildOptions) -> Summary | None:
+def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary | None:
     """Scan this job's share of a corpus, and write the manifest if nothing is left to scan.
 
     Returns:
@@ -103,26 +98,24 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> Summary | None:
     if not shards:
         raise UserError(f"{scan.root}: nothing to prepare; looked for {scan.layout}")
     number, jobs = options.shard
+    folder = options.out.with_suffix(PARTS)
     # Jobs that share the work share the folder; each piece of it has one of them.
-    with (
-        locked(parts_folder(options.out), shared=jobs > 1),
-        locked(parts_folder(options.out), f"{LOCK}-{number}-of-{jobs}"),
-    ):
-        parts = [_part(scan, shard, options.out) for shard in shards]
+    with locked(folder, shared=jobs > 1), locked(folder, f"{LOCK}-{number}-of-{jobs}"):
+        # A name that changes with the piece, the options and the schema.
+        identities = [repr((SCHEMA, scan, shard.name, shard.stamp)) for shard in shards]
+        parts = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl" for text in identities]
         if jobs == 1:
             _clear_others(parts)
         todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
-        _scan_all(scan, todo, options.workers)
+        faults, hours = 0, 0.0
+        with Progress("prepare", "pieces", len(todo)) as progress:
+            for seconds, count in _scan_pieces(scan, todo, options.workers):
+                hours, faults = hours + seconds / 3600, faults + count
+                progress.step(f"{hours:.1f} h, {faults} faults")
         if missing := sum(not part.is_file() for part in parts):
             print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
             return None
         return _merge(parts, options)
-
-
-def _part(scan: CorpusScan, shard: Shard, out: Path) -> Path:
-    """Return where a piece is kept: a name that changes with the piece, the options and the schema."""
-    identity = repr((SCHEMA, scan, shard.name, shard.stamp))
-    return parts_folder(out) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.jsonl"
 
 
 def _clear_others(parts: Sequence[Path]) -> None:
@@ -134,16 +127,8 @@ def _clear_others(parts: Sequence[Path]) -> None:
             path.unlink()
 
 
-def _scan_all(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> None:
-    """Scan the pieces that are not there yet."""
-    faults, hours = 0, 0.0
-    with Progress("prepare", "pieces", len(todo)) as progress:
-        for seconds, count in _results(scan, todo, workers):
-            hours, faults = hours + seconds / 3600, faults + count
-            progress.step(f"{hours:.1f} h, {faults} faults")
-
-
-def _results(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
+def _scan_pieces(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
+    """Yield the seconds and the number of faults of each piece, scanned by one process or several."""
     if workers == 1 or len(todo) < 2:
         for shard, part in todo:
             # Only one process may draw a bar for what it has in hand.
@@ -178,20 +163,23 @@ def _scan_shard(
     """Write a piece's rows and faults, calling `step` at each; return its seconds and the number of faults."""
     seconds, faults = 0.0, 0
     with atomic_path(part) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for found in scan.scan(shard):
+        for row in scan.scan(shard):
             if step is not None:
                 step()
-            checked = found if isinstance(found, Fault) else _checked(found, scan.root, shard.name)
-            if isinstance(checked, Fault):
+            if not isinstance(row, Fault):
+                row = _check_row(row, scan.root, shard.name)
+            if isinstance(row, Fault):
                 faults += 1
-                _write_line(file, {"fault": {**asdict(checked), **_printable(checked)}})
+                # Names of files may be no UTF-8, and a file can hold nothing else.
+                texts = {key: printable(getattr(row, key)) for key in ("where", "kind", "detail")}
+                _write_line(file, {"fault": {**asdict(row), **texts}})
             else:
-                seconds += checked["seconds"]
-                _write_line(file, checked)
+                seconds += row["seconds"]
+                _write_line(file, row)
     return seconds, faults
 
 
-def _checked(row: Row, root: str, where: str) -> Row | Fault:
+def _check_row(row: Row, root: str, where: str) -> Row | Fault:
     """Return a row that `read_manifest` will take, or the fault that it is."""
     place = f"{where}/{row.get('id')}"
     try:
@@ -204,84 +192,73 @@ def _checked(row: Row, root: str, where: str) -> Row | Fault:
     return {**row, "text": utterance.text, "language": utterance.language}
 
 
-def _printable(fault: Fault) -> dict[str, str]:
-    """Return a fault's texts as a file can hold them: names of files may be no UTF-8."""
-    return {key: printable(getattr(fault, key)) for key in ("where", "kind", "detail")}
-
-
-def _merge(parts: Sequence[Path], options: BuildOptions) -> Summary:
+def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
     """Write the manifest, the list of faults and the summary, reading the pieces as streams."""
-    summary, out = Summary(archives=len(parts)), options.out
-    doubled, speakers = _doubled_ids(parts), array("Q")
+    summary, out = ManifestSummary(archives=len(parts)), options.out
+    listed = out.with_suffix(FAULTS)
+    repeated, speakers = _repeated_ids(parts), array("q")
     digest = hashlib.sha256()
     with ExitStack() as stack:
         # Left first: the manifest gets its name only if the check below lets it.
         manifest = stack.enter_context(atomic_path(out))
         with (
-            atomic_path(faults_path(out)) as faults,
+            atomic_path(listed) as faults,
             faults.open("w", encoding="utf-8") as fault_file,
             manifest.open("w", encoding="utf-8", newline="\n") as file,
         ):
-            for found in _unique(_lines(parts), doubled):
-                if isinstance(found, Fault):
-                    summary.add_fault(found)
-                    _write_line(fault_file, asdict(found))
+            for row in _unique(_lines(parts), repeated):
+                if isinstance(row, Fault):
+                    summary.faults[row.kind] += 1
+                    summary.broken_archives += row.archive
+                    _write_line(fault_file, asdict(row))
                 else:
-                    summary.add(found)
-                    speakers.append(_hash(found["speaker"]))
-                    digest.update(_write_line(file, found))
-        summary.speakers = len(np.unique(np.frombuffer(speakers, dtype=np.uint64))) if speakers else 0
+                    summary.add(row)
+                    speakers.append(digest64(row["speaker"]))
+                    digest.update(_write_line(file, row))
+        summary.speakers = len(np.unique(np.frombuffer(speakers, dtype=np.int64))) if speakers else 0
         summary.sha256, summary.bytes = digest.hexdigest(), manifest.stat().st_size
-        _check_faults(summary, options)
-        with atomic_path(summary_path(out)) as temporary:
+        if summary.fault_share > options.max_faults:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in summary.faults.most_common())
+            raise UserError(
+                f"{kinds}: a share of {summary.fault_share:.4%} is faulty, more than --max-faults "
+                f"{options.max_faults:g}; see {listed}, repair the corpus and run again, or accept the share with "
+                "--max-faults"
+            )
+        if not summary.utterances:
+            raise UserError(f"no utterance is left for {out}; see {listed}")
+        with atomic_path(out.with_suffix(SUMMARY)) as temporary:
             temporary.write_text(json.dumps({"schema": SCHEMA, **vars(summary)}, indent=2) + "\n", encoding="utf-8")
     return summary
-
-
-def _check_faults(summary: Summary, options: BuildOptions) -> None:
-    listed = faults_path(options.out)
-    if summary.fault_share > options.max_faults:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.faults.most_common())
-        raise UserError(
-            f"{kinds}: a share of {summary.fault_share:.4%} is faulty, more than --max-faults {options.max_faults:g}; "
-            f"see {listed}, repair the corpus and run again, or accept the share with --max-faults"
-        )
-    if not summary.utterances:
-        raise UserError(f"no utterance is left for {options.out}; see {listed}")
 
 
 def _lines(parts: Sequence[Path]) -> Iterator[Row | Fault]:
     for part in parts:
         with part.open(encoding="utf-8") as file:
             for line in file:
-                found: dict[str, Any] = json.loads(line)
-                yield Fault(**found["fault"]) if "fault" in found else found
+                row: dict[str, Any] = json.loads(line)
+                yield Fault(**row["fault"]) if "fault" in row else row
 
 
-def _doubled_ids(parts: Sequence[Path]) -> set[int]:
+def _repeated_ids(parts: Sequence[Path]) -> set[int]:
     """Return the hashes of ids that occur more than once; 8 bytes an utterance are in memory meanwhile."""
-    hashes = array("Q", (_hash(found["id"]) for found in _lines(parts) if not isinstance(found, Fault)))
+    hashes = array("q", (digest64(row["id"]) for row in _lines(parts) if not isinstance(row, Fault)))
     if not hashes:
         return set()
-    values, counts = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
     return set(values[counts > 1].tolist())
 
 
-def _unique(lines: Iterator[Row | Fault], doubled: set[int]) -> Iterator[Row | Fault]:
-    """Yield the lines, every utterance whose id was there before as a fault."""
+def _unique(rows: Iterator[Row | Fault], repeated: set[int]) -> Iterator[Row | Fault]:
+    """Yield the rows, every utterance whose id was there before as a fault."""
     seen: set[str] = set()
-    for found in lines:
-        if isinstance(found, Fault) or _hash(found["id"]) not in doubled:
-            yield found
-        elif found["id"] in seen:
-            yield Fault(str(found["id"]), "id occurs twice", json.dumps(found["path"]))
+    for row in rows:
+        if isinstance(row, Fault) or digest64(row["id"]) not in repeated:
+            yield row
+        elif row["id"] in seen:
+            yield Fault(str(row["id"]), "id occurs twice", json.dumps(row["path"]))
         else:
-            seen.add(found["id"])
-            yield found
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+            seen.add(row["id"])
+            yield row
 
 
 def _write_line(file: TextIO, row: dict[str, Any]) -> bytes:

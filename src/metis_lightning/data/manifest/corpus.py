@@ -1,4 +1,4 @@
-"""A corpus: utterances, their speakers, and their waveforms read once."""
+"""Corpora: utterances, their speakers, and their waveforms read once."""
 
 from __future__ import annotations
 
@@ -44,15 +44,14 @@ class SpeechCorpus:
         self._mixtures: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
-        """Return the number of utterances."""
         return len(self.utterances)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        return {**self.__dict__, "_cache": _emptied(self._cache), "_mixtures": _emptied(self._mixtures)}
+        empty: dict[str, Any] = {key: None if self._cache is None else {} for key in ("_cache", "_mixtures")}
+        return {**self.__dict__, **empty}
 
     def __contains__(self, utterance_id: str) -> bool:
-        """Tell whether there is an utterance of this id."""
         return utterance_id in self._index
 
     @cached_property
@@ -86,7 +85,7 @@ class SpeechCorpus:
         utterance = self.utterances[index]
         if utterance.mixture is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
-        samples = _cached(self._mixtures, (utterance.mixture, utterance.speed), utterance.mixture, utterance)
+        samples = _read_cached(self._mixtures, (utterance.mixture, utterance.speed), utterance.mixture, utterance)
         if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {samples.numel()} samples are heard of {clean.numel()}; prepare anew"
@@ -98,7 +97,7 @@ class SpeechCorpus:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         utterance = self.utterances[index]
-        return _cached(self._cache, index, utterance.path, utterance)
+        return _read_cached(self._cache, index, utterance.path, utterance)
 
 
 def as_wave(samples: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def as_wave(samples: Tensor) -> Tensor:
     return samples.to(torch.float32) / _SCALE
 
 
-def _cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
+def _read_cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
     """Return 16-bit samples (S,) at 24 kHz of an utterance or its mixture, read only if not in the cache."""
     if cache is not None and key in cache:
         return cache[key]
@@ -134,7 +133,3 @@ def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int)
             "replaced since; put it back, or prepare anew"
         )
     return wave
-
-
-def _emptied(cache: dict[_Key, Tensor] | None) -> dict[_Key, Tensor] | None:
-    return None if cache is None else {}

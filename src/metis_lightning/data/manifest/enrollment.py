@@ -1,4 +1,4 @@
-"""Which utterance enrolls the target of a LibriMix mixture: lists in BUT Speech's format, read or drawn.
+"""Enrollment lists of LibriMix: which utterance enrolls the target of a mixture, in BUT Speech's format, read or drawn.
 
 A line is `mixture_ID target_utterance s{1,2,…}/other_mixture_ID` (`map_mixture2enrollment` of
 github.com/BUTSpeechFIT/speakerbeam, used by WeSep too): the enrollment is that source of that other mixture.
@@ -56,12 +56,20 @@ def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such enrollment list")
-    found = {}
+    enrollments = {}
     for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            target, enrollment = _parse(line, f"{path}:{number}")
-            found[target] = enrollment
-    return found
+        if not line.strip():
+            continue
+        try:
+            mixture, utterance, place = line.split()
+            folder, other = place.split("/")
+            target = MixtureSource(mixture, mixture.split("_").index(utterance) + 1)
+            enrollments[target] = MixtureSource(other, int(folder.removeprefix("s")))
+        except ValueError as error:
+            raise UserError(
+                f"{path}:{number}: expected `mixture_ID target_utterance sN/other_mixture_ID` ({error})"
+            ) from error
+    return enrollments
 
 
 def draw_enrollments(sources: Iterable[MixtureSource]) -> dict[MixtureSource, MixtureSource]:
@@ -74,7 +82,16 @@ def draw_enrollments(sources: Iterable[MixtureSource]) -> dict[MixtureSource, Mi
     targets = list(sources)
     for source in targets:
         by_speaker.setdefault(source.speaker, []).append(source)
-    return {target: _draw(target, by_speaker[target.speaker]) for target in targets}
+    enrollments = {}
+    for target in targets:
+        # Not another mixture of the same recording: it would be the target itself.
+        others = [source for source in by_speaker[target.speaker] if source.utterance != target.utterance]
+        if not others:
+            raise UserError(
+                f"no other utterance of speaker {target.speaker} enrolls {target.id}; give an enrollment list"
+            )
+        enrollments[target] = min(others, key=lambda other: hash_order(target.id, other.id))
+    return enrollments
 
 
 def write_enrollments(path: Path, enrollments: Mapping[MixtureSource, MixtureSource]) -> None:
@@ -82,21 +99,3 @@ def write_enrollments(path: Path, enrollments: Mapping[MixtureSource, MixtureSou
     lines = (f"{t.mixture} {t.utterance} s{e.number}/{e.mixture}\n" for t, e in enrollments.items())
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def _parse(line: str, where: str) -> tuple[MixtureSource, MixtureSource]:
-    try:
-        mixture, utterance, place = line.split()
-        folder, other = place.split("/")
-        target = MixtureSource(mixture, mixture.split("_").index(utterance) + 1)
-        enrollment = MixtureSource(other, int(folder.removeprefix("s")))
-    except ValueError as error:
-        raise UserError(f"{where}: expected `mixture_ID target_utterance sN/other_mixture_ID` ({error})") from error
-    return target, enrollment
-
-
-def _draw(target: MixtureSource, sources: list[MixtureSource]) -> MixtureSource:
-    others = [source for source in sources if source.utterance != target.utterance]
-    if not others:
-        raise UserError(f"no other utterance of speaker {target.speaker} enrolls {target.id}; give an enrollment list")
-    return min(others, key=lambda other: hash_order(target.id, other.id))

@@ -22,24 +22,21 @@ from metis_lightning.types import Trial, Utterance
 SCHEMA = 1
 """Version of a manifest's lines; pieces of another are built anew."""
 
-_Record = TypeVar("_Record", Utterance, Trial)
+SUMMARY, FAULTS, PARTS = ".summary.json", ".faults.jsonl", ".parts"
+"""Suffixes, in place of `.jsonl`, of what lies beside a manifest: its summary, what it leaves out, finished pieces."""
+
 LONGEST_ID = 200
 """Characters; file names have room for 255 bytes."""
+
+_Record = TypeVar("_Record", Utterance, Trial)
+_Parser = Callable[[Any, str, str], Any]
 
 _LONGEST_SHOWN = 100
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
-_LOCATED = {"path": parse_location, "mixture": parse_location, "video": parse_file, "lips": parse_file}
-"""What reads each of a line's locations, by the field of `Utterance`."""
-
-# A line calls its mixture `heard`.
-_KEYS = {"mixture": "heard"}
-
 
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
-    """Read the utterances of a corpus.
-
-    Each line is an object with the fields of `parse_row`.
+    """Read the utterances of a corpus; each line is an object with the fields of `parse_row`.
 
     Args:
         path: the manifest.
@@ -53,70 +50,9 @@ def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
     return _read_records(path, lambda row, where: parse_row(row, root, where))
 
 
-def parse_utterance(line: bytes, root: str, where: str) -> Utterance:
-    """Return the utterance of one line of a manifest whose paths are relative to `root`.
-
-    Raises:
-        UserError: naming `where`, as for `read_manifest`.
-    """
-    return parse_row(_object(_decoded(line, where), where), root, where)
-
-
-def check_utterance(line: bytes, where: str) -> dict[str, Any]:
-    """Return the fields of the utterance that `parse_utterance` makes of a line, its locations as they are written.
-
-    Half of its work: for reading a large manifest through.
-
-    Raises:
-        UserError: naming `where`, as for `read_manifest`.
-    """
-    fields = _fields(_object(_decoded(line, where), where), where)
-    for name, value in _listed_locations(fields):
-        if not is_plain_path(value):
-            _LOCATED[name](value, "", where)
-    return fields
-
-
-def _decoded(line: bytes, where: str) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from error
-
-
-def check_manifest(path: Path) -> None:
-    """Compare a manifest with the checksum beside it, if `prepare` left one.
-
-    Raises:
-        UserError: if the manifest is another, or incomplete.
-    """
-    summary = summary_path(path)
-    if not summary.is_file() or not path.is_file():
-        return
-    try:
-        expected = load_json(summary.read_bytes())
-        whole = path.stat().st_size == expected["bytes"] and sha256_of(path) == expected["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{summary}: not a summary of `prepare` ({error!r}); prepare anew") from error
-    if not whole:
-        raise UserError(
-            f"{path}: not the manifest that {summary.name} is of (checksum); copy both again or prepare anew"
-        )
-
-
-def summary_path(path: Path) -> Path:
-    """Return where a manifest's summary is."""
-    return path.with_suffix(".summary.json")
-
-
-def faults_path(path: Path) -> Path:
-    """Return where it is listed what a manifest leaves out."""
-    return path.with_suffix(".faults.jsonl")
-
-
-def parts_folder(path: Path) -> Path:
-    """Return where the finished pieces of a manifest are."""
-    return path.with_suffix(".parts")
+def manifest_root(path: Path, root: str | None) -> str:
+    """Return what a manifest's paths are relative to: `root`, or else the manifest's folder."""
+    return str(path.resolve().parent) if root is None else root
 
 
 def read_trials(path: Path | str) -> list[Trial]:
@@ -125,8 +61,7 @@ def read_trials(path: Path | str) -> list[Trial]:
     Raises:
         UserError: as for `read_manifest`.
     """
-    path = Path(path)
-    return _read_records(path, lambda row, where: _trial(row, where))
+    return _read_records(Path(path), lambda row, where: Trial(**_parse_fields(row, _TRIAL, where)))
 
 
 def read_speaker_sex(path: Path) -> dict[str, str]:
@@ -136,16 +71,69 @@ def read_speaker_sex(path: Path) -> dict[str, str]:
         UserError: if a line is no JSON object with a speaker.
     """
     return {
-        _text(row, "speaker", where): _text(row, "sex", where)
-        for where, row in _rows(path)
+        _text(row.get("speaker"), "speaker", where): _text(row["sex"], "sex", where)
+        for where, row in _read_rows(path)
         if row.get("sex") is not None
     }
+
+
+def check_manifest(path: Path) -> None:
+    """Compare a manifest with the checksum beside it, if `prepare` left one.
+
+    Raises:
+        UserError: if the manifest is another, or incomplete.
+    """
+    summary = path.with_suffix(SUMMARY)
+    if not summary.is_file() or not path.is_file():
+        return
+    try:
+        expected = load_json(summary.read_bytes())
+        is_whole = path.stat().st_size == expected["bytes"] and sha256_of(path) == expected["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{summary}: not a summary of `prepare` ({error!r}); prepare anew") from error
+    if not is_whole:
+        raise UserError(
+            f"{path}: not the manifest that {summary.name} is of (checksum); copy both again or prepare anew"
+        )
+
+
+def check_utterance(line: bytes, where: str) -> dict[str, Any]:
+    """Return the fields of the utterance that a line of a manifest is, but for its locations.
+
+    These are only checked, which is half of the work: for reading a large manifest through.
+
+    Raises:
+        UserError: naming `where`, as for `read_manifest`.
+    """
+    row = parse_object(line, where)
+    fields = _utterance_fields(row, where)
+    for _, parse, value in _listed_locations(row):
+        if not is_plain_path(value):
+            parse(value, "", where)
+    return fields
+
+
+def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
+    """Return the utterance of a manifest's line.
+
+    The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
+    channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard`, the utterance's
+    `mixture`, are locations (`data.media.locations`), `video` and `lips` files below `root`; `language` may carry a
+    region ("en-US"), which is dropped.
+
+    Raises:
+        UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
+            character outside [A-Za-z0-9._-] or starts with a dot.
+    """
+    fields = _utterance_fields(row, where)
+    locations = {name: parse(value, root, where) for name, parse, value in _listed_locations(row)}
+    return Utterance(**fields, **locations)
 
 
 def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -> list[_Record]:
     records: list[_Record] = []
     seen: dict[str, str] = {}
-    for where, row in _rows(path):
+    for where, row in _read_rows(path):
         record = parse(row, where)
         if record.id in seen:
             raise UserError(f"{where}: id {record.id!r} occurs already at {seen[record.id]}; ids must be unique")
@@ -154,7 +142,7 @@ def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -
     return records
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("file:line", object) for each line that is not blank."""
     if not is_regular(path):
         raise UserError(f"{path}: no such manifest; check the data root")
@@ -162,12 +150,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield where, _object(_decoded(line, where), where)
+                yield where, parse_object(line, where)
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object of a line.
+
+    Raises:
+        UserError: naming `where`, if it is none.
+    """
     try:
-        row = load_json(line)
+        row = load_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from error
     except ValueError as error:
         raise UserError(f"{where}: {error}; each line must be one JSON object") from error
     if not isinstance(row, dict):
@@ -175,78 +170,46 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
-    """Return the utterance of a manifest's line.
-
-    The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
-    channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard` are locations
-    (`data.locations`), `video` and `lips` files below `root`; `language` may carry a region ("en-US"), which is
-    dropped.
-
-    Raises:
-        UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
-            character outside [A-Za-z0-9._-] or starts with a dot.
-    """
-    fields = _fields(row, where)
-    located = {name: _LOCATED[name](value, root, where) for name, value in _listed_locations(fields)}
-    return Utterance(**(fields | located))
-
-
-def _listed_locations(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the locations of a line as they are written; the audio's own even if it is missing."""
-    return ((name, fields[name]) for name in _LOCATED if name == "path" or fields[name] is not None)
-
-
-def _fields(row: dict[str, Any], where: str) -> dict[str, Any]:
+def _parse_fields(row: Mapping[str, Any], schema: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
+    """Return a record's fields: by name what parses each, and the default of one that may be missing."""
     return {
-        "id": _id(row, "id", where),
-        "speaker": _id(row, "speaker", where),
-        "text": clean_text(_text(row, "text", where)),
-        "language": _text(row, "language", where).split("-")[0].lower(),
-        "seconds": _positive(row, "seconds", where),
-        "sample_rate": _whole(row, "sample_rate", where, *SAMPLE_RATES),
-        "split": _text(row, "split", where),
-        "source": str(row.get("source", "")),
-        "license": str(row.get("license", "")),
-        **{name: row.get(_KEYS.get(name, name)) for name in _LOCATED},
-        "channels": _whole(row, "channels", where, 1, 1024) if "channels" in row else 1,
-        "is_whole": _truth(row, "is_whole", where),
-        "dnsmos": _number(row, "dnsmos", where) if row.get("dnsmos") is not None else None,
+        name: default[0] if default and name not in row else parse(row.get(name), name, where)
+        for name, (parse, *default) in schema.items()
     }
 
 
-def manifest_root(path: Path, root: str | None) -> str:
-    """Return what a manifest's paths are relative to: `root`, or else the manifest's folder."""
-    return str(path.resolve().parent) if root is None else root
+def _utterance_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the fields of an utterance but for its locations."""
+    fields = _parse_fields(row, _UTTERANCE, where)
+    fields["text"] = clean_text(fields["text"])
+    fields["language"] = fields["language"].split("-")[0].lower()
+    fields["dnsmos"] = None if row.get("dnsmos") is None else _number(row["dnsmos"], "dnsmos", where)
+    # Shown, never computed with: any value will do.
+    fields["source"], fields["license"] = str(row.get("source", "")), str(row.get("license", ""))
+    return fields
 
 
-def _trial(row: dict[str, Any], where: str) -> Trial:
-    names = {key: _id(row, key, where) for key in ("target", "interferer", "enrollment") if key in row}
-    return Trial(
-        id=_id(row, "id", where),
-        test_set=_id(row, "test_set", where),
-        **names,
-        snr_db=_number(row, "snr_db", where) if "snr_db" in row else None,
-    )
+def _listed_locations(row: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any, str, str], Any], Any]]:
+    """Yield each location of a line: its field, what parses it, and how it is written."""
+    for field, key, parse in _LOCATIONS:
+        # The audio's own must be there.
+        if field == "path" or row.get(key) is not None:
+            yield field, parse, row.get(key)
 
 
-def _text(row: dict[str, Any], key: str, where: str) -> str:
-    value = row.get(key)
+def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: field {key!r} must be a string, found {_shown(value)}")
     return value
 
 
-def _id(row: dict[str, Any], key: str, where: str) -> str:
-    return check_id(_text(row, key, where), key, where)
-
-
-def check_id(value: str, key: str, where: str) -> str:
+def check_id(value: object, key: str, where: str) -> str:
     """Return an id that is harmless as a file's name.
 
     Raises:
         UserError: naming `where` and `key`, if it is not.
     """
+    value = _text(value, key, where)
     if not _ID.fullmatch(value):
         raise UserError(f"{where}: {key} {_shown(value)} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
     if len(value) > LONGEST_ID:
@@ -254,32 +217,34 @@ def check_id(value: str, key: str, where: str) -> str:
     return value
 
 
-def _truth(row: dict[str, Any], key: str, where: str) -> bool | None:
-    value = row.get(key)
+def _truth(value: object, key: str, where: str) -> bool | None:
     if not (value is None or isinstance(value, bool)):
         raise UserError(f"{where}: field {key!r} must be true or false, found {_shown(value)}")
     return value
 
 
-def _number(row: dict[str, Any], key: str, where: str) -> float:
-    number = finite(row.get(key))
+def _number(value: object, key: str, where: str) -> float:
+    number = finite(value)
     if number is None:
-        raise UserError(f"{where}: field {key!r} must be a finite number, found {_shown(row.get(key))}")
+        raise UserError(f"{where}: field {key!r} must be a finite number, found {_shown(value)}")
     return number
 
 
-def _positive(row: dict[str, Any], key: str, where: str) -> float:
-    value = _number(row, key, where)
-    if value <= 0:
-        raise UserError(f"{where}: field {key!r} must be positive, found {value!r}")
-    return value
+def _positive(value: object, key: str, where: str) -> float:
+    number = _number(value, key, where)
+    if number <= 0:
+        raise UserError(f"{where}: field {key!r} must be positive, found {number!r}")
+    return number
 
 
-def _whole(row: dict[str, Any], key: str, where: str, least: int, most: int) -> int:
-    value = _positive(row, key, where)
-    if not least <= value <= most:
-        raise UserError(f"{where}: field {key!r} must lie between {least} and {most}, found {value:g}")
-    return int(value)
+def _whole(least: int, most: int) -> _Parser:
+    def parse(value: object, key: str, where: str) -> int:
+        number = _positive(value, key, where)
+        if not least <= number <= most:
+            raise UserError(f"{where}: field {key!r} must lie between {least} and {most}, found {number:g}")
+        return int(number)
+
+    return parse
 
 
 def _shown(value: object) -> str:
@@ -290,3 +255,33 @@ def _shown(value: object) -> str:
         # Python refuses to write integers of more digits than it reads.
         text = "a very long number"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+# The fields of a line: what parses each, and the default of one that may be missing.
+_UTTERANCE: Mapping[str, tuple[Any, ...]] = {
+    "id": (check_id,),
+    "speaker": (check_id,),
+    "text": (_text,),
+    "language": (_text,),
+    "seconds": (_positive,),
+    "sample_rate": (_whole(*SAMPLE_RATES),),
+    "split": (_text,),
+    "channels": (_whole(1, 1024), 1),
+    "is_whole": (_truth, None),
+}
+_TRIAL: Mapping[str, tuple[Any, ...]] = {
+    "id": (check_id,),
+    "test_set": (check_id,),
+    "target": (check_id, ""),
+    "interferer": (check_id, ""),
+    "enrollment": (check_id, ""),
+    "snr_db": (_number, None),
+}
+
+# The field of `Utterance`, the key of the line, and what parses a location.
+_LOCATIONS = (
+    ("path", "path", parse_location),
+    ("mixture", "heard", parse_location),
+    ("video", "video", parse_file),
+    ("lips", "lips", parse_file),
+)

@@ -1,6 +1,6 @@
-"""Which utterances of a large corpus are heard: filters, and voices held out where a corpus has no split for that.
+"""Selection of utterances of a large corpus: filters, voices held out for validation, and a cap on the hours.
 
-A cap on the hours of a corpus, for runs that differ in how much they hear.
+Each depends on the corpus alone, by hashes of names and ids, so that it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DEV_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Selection:
-    """What is kept of a corpus; how many hours of it are trained on is `hours` of the DataModule.
+    """Filters of a corpus; how many hours of it are trained on is `hours` of the DataModule.
 
     languages: ISO 639-1; none means all.
     seconds: shortest and longest utterance.
@@ -35,22 +35,22 @@ class Selection:
 
 
 def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
-    """Return what is kept, in the order given.
+    """Return the utterances that pass all filters, in the order given.
 
     Raises:
         UserError: if DNSMOS is asked for and an utterance has none.
     """
     shortest, longest = selection.seconds
-    kept = (utterances.seconds >= shortest) & (utterances.seconds <= longest)
+    passes = (utterances.seconds >= shortest) & (utterances.seconds <= longest)
     if selection.languages:
-        kept &= utterances.is_language(selection.languages)
+        passes &= utterances.is_in("language", selection.languages)
     if selection.min_dnsmos is not None:
-        if (missing := np.flatnonzero(kept & np.isnan(utterances.dnsmos))).size:
+        if (missing := np.flatnonzero(passes & np.isnan(utterances.dnsmos))).size:
             name = utterances[int(missing[0])].id
             raise UserError(f"utterance {name!r} has no dnsmos in the manifest; leave min_dnsmos out")
-        # Listed as decimals, kept as float32: the least itself is to pass.
-        kept &= utterances.dnsmos >= np.float32(selection.min_dnsmos)
-    chosen = utterances.where(kept)
+        # Listed as decimals, held as float32: the least itself is to pass.
+        passes &= utterances.dnsmos >= np.float32(selection.min_dnsmos)
+    chosen = utterances.where(passes)
     _, places, counts = np.unique(chosen.speakers, return_inverse=True, return_counts=True)
     return chosen.where(counts[places] >= selection.min_per_speaker)
 
@@ -61,18 +61,18 @@ def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> Ut
     It gets at least two, who can be mixed, where as many are left to train on; else one; and of a single speaker one
     utterance. Utterances that already are of that split mean that nothing is to do.
     """
-    if len(utterances) < 2 or utterances.is_split(val_split).any():
+    if len(utterances) < 2 or utterances.is_in("split", (val_split,)).any():
         return utterances
     voices, first, places = np.unique(utterances.speaker_order(), return_index=True, return_inverse=True)
     if len(voices) == 1:
         alone = np.arange(len(utterances)) == int(np.argmin(utterances.names()))
-        return utterances.moved(alone, val_split)
+        return utterances.with_split(alone, val_split)
     seconds = np.bincount(places, weights=utterances.seconds, minlength=len(first))
     wanted = min(dev_hours * 3600, _DEV_SHARE * float(seconds.sum()))
     # A voice is held out while those before it last less than is wanted.
     held = np.cumsum(seconds) - seconds < wanted
     held[: 2 if len(voices) >= 4 else 1] = True
-    return utterances.moved(held[places], val_split)
+    return utterances.with_split(held[places], val_split)
 
 
 def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:

@@ -1,12 +1,15 @@
-"""The index beside a large manifest: columns and where its lines begin, so that only the first run reads it through.
+"""The index of a manifest: columns of its utterances and where its lines begin, from one reading of it.
 
-`corpus.jsonl` has `corpus.jsonl.index.safetensors`. It may be deleted at any time, and is made anew if the manifest's
-size or time of change is another.
+Beside a large `corpus.jsonl` it is kept as `corpus.jsonl.index.safetensors`, so that only the first run reads the
+manifest through. That file may be deleted at any time, and is made anew if the manifest's size or time of change is
+another.
 """
 
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from metis_lightning.data.manifest.records import check_manifest, check_utterance
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path
+from metis_lightning.files import atomic_path, digest64
 
-FORMAT = "2"
-
+_FORMAT = "2"
 _NAMES = ("speaker_names", "split_names", "language_names")
 
 # Lines from which an index is worth its file.
@@ -28,7 +31,7 @@ _MANY = 10_000
 
 @dataclass(frozen=True)
 class ManifestIndex:
-    """What is known of a manifest's N lines.
+    """Columns of a manifest's N lines.
 
     names: (N,) int64, hashes of the ids.
     seconds: (N,) float64.
@@ -49,12 +52,72 @@ class ManifestIndex:
     language_names: tuple[str, ...]
 
 
+class IndexBuilder:
+    """Columns as they grow; names become numbers in the order of their first use."""
+
+    def __init__(self) -> None:
+        self.names, self.seconds, self.dnsmos, self.offsets = array("q"), array("d"), array("f"), array("q")
+        self.codes = {key: array("i") for key in ("speaker", "split", "language")}
+        self.code_names: dict[str, dict[str, int]] = {key: {} for key in self.codes}
+
+    def add(self, utterance: Mapping[str, Any], offset: int = 0) -> None:
+        """Add the fields of an utterance, whose line begins at `offset`."""
+        self.names.append(digest64(utterance["id"]))
+        self.seconds.append(utterance["seconds"])
+        self.dnsmos.append(float("nan") if utterance["dnsmos"] is None else utterance["dnsmos"])
+        self.offsets.append(offset)
+        for key, codes in self.codes.items():
+            names = self.code_names[key]
+            codes.append(names.setdefault(utterance[key], len(names)))
+
+    def index(self, end: int = 0) -> ManifestIndex:
+        """Return what was added; the last line ends at `end`."""
+        self.offsets.append(end)
+        speakers, splits, languages = (np.array(codes, dtype=np.int32) for codes in self.codes.values())
+        speaker_names, split_names, language_names = map(tuple, self.code_names.values())
+        return ManifestIndex(
+            names=np.array(self.names, dtype=np.int64),
+            seconds=np.array(self.seconds, dtype=np.float64),
+            dnsmos=np.array(self.dnsmos, dtype=np.float32),
+            speakers=speakers,
+            splits=splits,
+            languages=languages,
+            offsets=np.array(self.offsets, dtype=np.int64),
+            speaker_names=speaker_names,
+            split_names=split_names,
+            language_names=language_names,
+        )
+
+
 def index_path(manifest: Path) -> Path:
     """Return where a manifest's index is."""
     return manifest.with_name(f"{manifest.name}.index.safetensors")
 
 
-def read_manifest_index(manifest: Path) -> ManifestIndex | None:
+def index_of(manifest: Path) -> ManifestIndex:
+    """Return the index of a manifest: the one beside it, or a new one of all its lines, kept if they are many.
+
+    Raises:
+        UserError: if a line is wrong or an id occurs twice, or the manifest is another than its checksum's.
+    """
+    index = _read_index(manifest)
+    if index is not None:
+        return index
+    check_manifest(manifest)
+    builder, end = IndexBuilder(), 0
+    with manifest.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                builder.add(check_utterance(line, f"{manifest}:{number}"), end)
+            end += len(line)
+    index = builder.index(end)
+    _check_unique(manifest, index.names)
+    if len(index.names) >= _MANY:
+        _write_index(manifest, index)
+    return index
+
+
+def _read_index(manifest: Path) -> ManifestIndex | None:
     """Return the index beside a manifest; None if there is none, or it is of another state of the manifest."""
     path = index_path(manifest)
     if not path.is_file():
@@ -67,14 +130,11 @@ def read_manifest_index(manifest: Path) -> ManifestIndex | None:
         names: Any = {key: tuple(json.loads(arrays.pop(key).tobytes())) for key in _NAMES}
         return ManifestIndex(**arrays, **names)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        # Whatever it is, the manifest itself says all that it could.
+        # A damaged index costs time, and no run: the manifest has all that it holds.
         return None
 
 
-def write_manifest_index(manifest: Path, index: ManifestIndex) -> None:
-    """Write the index of a large manifest beside it, unless the folder cannot be written to."""
-    if len(index.names) < _MANY:
-        return
+def _write_index(manifest: Path, index: ManifestIndex) -> None:
     arrays = {field.name: getattr(index, field.name) for field in fields(index)}
     for key in _NAMES:
         arrays[key] = np.frombuffer(json.dumps(arrays[key]).encode(), dtype=np.uint8)
@@ -82,9 +142,30 @@ def write_manifest_index(manifest: Path, index: ManifestIndex) -> None:
         with atomic_path(index_path(manifest)) as temporary:
             save_file(arrays, temporary, _state(manifest))
     except UserError:
+        # A folder that cannot be written to: the next run reads the manifest through again.
         return
 
 
 def _state(manifest: Path) -> dict[str, str]:
     status = manifest.stat()
-    return {"format": FORMAT, "bytes": str(status.st_size), "changed": str(status.st_mtime_ns)}
+    return {"format": _FORMAT, "bytes": str(status.st_size), "changed": str(status.st_mtime_ns)}
+
+
+def _check_unique(path: Path, names: np.ndarray) -> None:
+    """Refuse a manifest in which an id occurs twice; its lines are read again only if two hashes are equal."""
+    ascending = np.sort(names)
+    repeated = set(ascending[1:][ascending[1:] == ascending[:-1]].tolist())
+    if not repeated:
+        return
+    seen: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            name = check_utterance(line, f"{path}:{number}")["id"]
+            if name in seen:
+                raise UserError(
+                    f"{path}:{number}: id {name!r} occurs already at {path}:{seen[name]}; ids must be unique"
+                )
+            if digest64(name) in repeated:
+                seen[name] = number

@@ -67,7 +67,6 @@ class LipRecipe(VisualRecipe):
     needs_audio = False
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Name the folder; nothing is read yet."""
         self.folder = None if folder is None else Path(folder)
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
@@ -103,7 +102,6 @@ class EnvelopeRecipe(VisualRecipe):
     edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
 
     def __init__(self, dim: int = 768) -> None:
-        """Choose the width."""
         self.dim = dim
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:

@@ -87,7 +87,6 @@ class LengthOnlyCorpus(SpeechCorpus):
     """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
 
     def __init__(self, corpus: SpeechCorpus, stored: StoredTokens) -> None:
-        """Take over a corpus's utterances."""
         super().__init__(corpus.utterances, cache=False)
         self._stored = stored
 

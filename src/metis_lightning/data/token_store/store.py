@@ -83,7 +83,6 @@ class ShardWriter:
     """Collects arrays of one kind and writes them as shards of `size` recordings."""
 
     def __init__(self, folder: Path, kind: str, fingerprint: str, size: int) -> None:
-        """Name the folder of the shards, what they hold and which tokenizer made it."""
         self.folder, self.size = folder, size
         self._header = _header(kind, fingerprint)
         self._rows: list[tuple[AudioKey, Tensor]] = []
@@ -140,7 +139,6 @@ class TokenStore:
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of arrays."""
         return len(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
