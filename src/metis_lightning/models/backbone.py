@@ -25,8 +25,7 @@ class Layout:
 
     rotation: cosines and sines (T, D) of the positions.
     mask: (B, 1, 1, T), True where a position is attended to; None if all are.
-    lengths: of sequences that stand one after another along T, each attending to itself alone; empty if each row is
-        one sequence.
+    lengths: of sequences one after another along T, each attending to itself alone; empty if a row is one sequence.
     """
 
     rotation: tuple[Tensor, Tensor]
@@ -103,7 +102,7 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and feed-forward, each after an adaptive norm and on a residual path."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
@@ -130,7 +129,7 @@ class Backbone(nn.Module):
     def __init__(self, hidden_size: int, num_layers: int, num_heads: int, cond_mlp: bool) -> None:
         super().__init__()
         self.hidden_size, self.head_dim = hidden_size, hidden_size // num_heads
-        self.layers = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(num_layers))
+        self.layers = nn.ModuleList(TransformerBlock(hidden_size, num_heads) for _ in range(num_layers))
         self.norm = AdaptiveRMSNorm(hidden_size)
         self.diff_step_mlp = condition_mlp(hidden_size)
         self.cond_mlp = condition_mlp(hidden_size) if cond_mlp else None
@@ -139,12 +138,9 @@ class Backbone(nn.Module):
         self.checkpoint_activations = False
 
     def forward(self, x: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
-        """Return hidden states (B, T, H).
+        """Return hidden states (B, T, H) of embeddings x (B, T, H) at steps t (B,) in [0, 1], 1 where all is masked.
 
-        Args:
-            x: (B, T, H) embeddings.
-            t: (B,) step in [0, 1], 1 where all is masked.
-            x_mask: (B, T), nonzero where a position is not padding; None if nothing is.
+        `x_mask` (B, T) is nonzero where a position is not padding; None if nothing is.
         """
         cos, sin = rotary_embedding(x.shape[1], self.head_dim, x)
         # In the type that queries and keys come in: tables in float32 would have mixed precision rotate in float32.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 LEAK = 0.1
-PEAK = 0.8
+TARGET_PEAK = 0.8
 QUIETEST = 1e-3
 """Peak below which a wave is not made louder any further, so that silence does not become noise."""
 
@@ -145,7 +145,7 @@ class Discriminators(nn.Module):
         """Return the output of each for waves (B, S)."""
         centred = wave - wave.mean(dim=-1, keepdim=True)
         peak = centred.abs().amax(dim=-1, keepdim=True)
-        level = PEAK * centred / peak.clamp(min=QUIETEST)
+        level = TARGET_PEAK * centred / peak.clamp(min=QUIETEST)
         return [member(level) for member in self.members]
 
 

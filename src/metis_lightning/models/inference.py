@@ -91,7 +91,7 @@ def prepare_for_inference(model: nn.Module, precision: Precision = "float32") ->
     Args:
         model: stage 1, or a model of stage 2.
         precision: `float32` gives what the model gives, but for the last bits; `bfloat16` casts all of it; `int8`
-            quantises the backbone's linear maps, see `Int8Linear`, on a CPU.
+            quantises the backbone's linear maps, on a CPU.
 
     Raises:
         UserError: if there is no such precision, or it does not run on the model's device.

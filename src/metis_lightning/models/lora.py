@@ -1,4 +1,4 @@
-"""Where a task's new layers go: LoRA into the maps of stage 1 (2106.09685, with peft), adapter and phones before it."""
+"""Puts a task's new layers on stage 1: LoRA in its maps (2106.09685, with peft), adapter and phones before it."""
 
 from __future__ import annotations
 

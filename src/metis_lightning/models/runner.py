@@ -77,11 +77,7 @@ class _Packing:
 
 @dataclass(eq=False)
 class PaddedRunner(Runner):
-    """Runs a backbone on sequences padded to a few shapes, as a GPU wants them.
-
-    graphs: replays passes; None computes each anew.
-    compile: compile the backbone for each shape first.
-    """
+    """Runs a backbone on sequences padded to a few shapes, as a GPU wants them; without `graphs` each pass anew."""
 
     graphs: Graphs | None = None
     compile: bool = False
@@ -109,13 +105,9 @@ class PaddedRunner(Runner):
 
 
 def runner_for(backbone: Backbone, device: torch.device, compile: bool = False, graphs: Graphs | None = None) -> Runner:
-    """Return the runner that suits a device: padded sequences on a GPU, sequences as they are elsewhere.
+    """Return the runner that suits a device: padded sequences where `graphs` replays passes on a GPU, else as they are.
 
-    Args:
-        backbone: what is run.
-        device: where.
-        compile: compile it for each shape first; that takes a minute a shape, and pays where many requests follow.
-        graphs: replays passes on a GPU; without it sequences are not padded there either.
+    `compile` pads everywhere; it takes a minute a shape, and pays where many requests follow.
     """
     graphs = graphs if device.type == "cuda" and torch.cuda.is_available() else None
     if compile or graphs is not None:
@@ -144,12 +136,7 @@ class Graphs:
         return len(self._graphs)
 
     def run(self, owner: Hashable, compute: Compute, *inputs: Tensor) -> Tensor:
-        """Return `compute(*inputs)`, which the next call of any kind overwrites.
-
-        Args:
-            owner: whose computation it is; equal owners share their graphs.
-            compute: what is captured.
-            inputs: on the device.
+        """Return `compute(*inputs)`, which the next call of any kind overwrites; equal owners share their graphs.
 
         Raises:
             RuntimeError: if a new graph does not give what the computation gives.

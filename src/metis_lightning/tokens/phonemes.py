@@ -36,9 +36,8 @@ _CACHED_TEXTS = 65_536
 class TextFrontEnd(ABC):
     """Turns text into ids: a language tag, then the text's symbols. The results of recent texts are cached.
 
-    Attributes:
-        name: under which a trained part records its front end.
-        languages: those of `LANGUAGES` that can be read.
+    name: under which a trained part records its front end.
+    languages: those of `LANGUAGES` that can be read.
     """
 
     name: str
@@ -131,10 +130,7 @@ class EspeakPhones(TextFrontEnd):
     """International phonetic alphabet by eSpeak NG, with stress, length, tone digits and punctuation, a sign an id.
 
     Signs, not phones: their set is closed whatever the language. Japanese is left out, whose characters eSpeak does
-    not read; the released code has readers of its own for Chinese, Japanese and Korean.
-
-    Raises:
-        UserError: if the extra `text` is not installed.
+    not read; the released code has readers of its own for Chinese, Japanese and Korean. Needs the extra `text`.
     """
 
     name = "espeak"

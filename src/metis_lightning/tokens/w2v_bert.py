@@ -21,18 +21,15 @@ if TYPE_CHECKING:
 
 
 class W2vBertFeatures(SSLFeatures):
-    """Hidden state 17 of w2v-BERT 2.0, normalised by a stored mean and deviation (MaskGCT, 2409.00750, section 3.2.1).
+    """Hidden state `layer` of w2v-BERT 2.0, by stored mean and deviation (MaskGCT, 2409.00750, section 3.2.1).
 
-    The encoder is loaded when it is first used and is no part of this module's weights, which are the statistics alone.
-    Hidden state k is what a model of k layers gives, so the layers above are not loaded.
+    The encoder is loaded when it is first used, by `load`, which can be set to take it from elsewhere, such as a
+    bundle. It is no part of this module's weights. The layers above are not loaded.
 
     Args:
         encoder: folder with the encoder, or its name on the model hub (which needs HF_HUB_OFFLINE=0).
         layer: which hidden state.
         dim: its width.
-
-    Attributes:
-        load: returns the encoder; set it to take the encoder from elsewhere, such as a bundle.
     """
 
     def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:
@@ -76,11 +73,7 @@ class W2vBertFeatures(SSLFeatures):
 
 
 def load_encoder(source: str, layers: int) -> Wav2Vec2BertModel:
-    """Return the first layers of a w2v-BERT encoder.
-
-    Raises:
-        UserError: if transformers is not installed, or there is no such encoder.
-    """
+    """Return the first layers of a w2v-BERT encoder; a `UserError` if there is none, or no transformers."""
     transformers = _import_transformers()
 
     class FirstLayers(transformers.Wav2Vec2BertModel):  # type: ignore[name-defined]
@@ -106,11 +99,7 @@ code to be fetched."""
 
 
 def build_encoder(config: Mapping[str, Any]) -> Wav2Vec2BertModel:
-    """Return a freshly initialised encoder by the settings of transformers among `ENCODER_SETTINGS`.
-
-    Raises:
-        UserError: if transformers is not installed.
-    """
+    """Return a freshly initialised encoder by the settings of transformers among `ENCODER_SETTINGS`."""
     transformers = _import_transformers()
     settings = {key: value for key, value in config.items() if key in ENCODER_SETTINGS}
     return transformers.Wav2Vec2BertModel(transformers.Wav2Vec2BertConfig(**settings))

@@ -28,10 +28,8 @@ class WhisperFeatures(SSLFeatures):
     The encoder is a part of this module's weights: the layers above are neither needed nor kept.
 
     Args:
-        num_layers: how many of the encoder's layers; the final layer norm is left out.
-        dim: width of the encoder (Whisper base: 512).
-        num_heads: attention heads (base: 8).
-        num_mels: mel bins (80; 128 for Whisper large-v3).
+        num_layers: of the encoder's layers; the final layer norm is left out.
+        dim, num_heads, num_mels: width, attention heads and mel bins (base: 512, 8, 80; 128 bins for large-v3).
     """
 
     mel_bank: Tensor

@@ -28,11 +28,7 @@ _CHUNK = 200
 
 
 class VisualEncoder(nn.Module, ABC):
-    """Lip features of mouth pictures: grey, 88 x 88, normalised (`data.recipes.l2s.encoder_input`).
-
-    Attributes:
-        dim: width of the features.
-    """
+    """Lip features, `dim` wide, of mouth pictures: grey, 88 x 88, normalised (`data.recipes.l2s.encoder_input`)."""
 
     dim: int
 

@@ -26,12 +26,7 @@ from metis_lightning.tokens.visual.encoder import VisualEncoder
 
 
 def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
-    """Return the lip features (F, C) of a video, for `Metis.lip_to_speech`.
-
-    Args:
-        video: shows a talking face, or in 96 x 96 pixels the mouth alone.
-        encoder: such as `AutoAvsrFeatures`.
-        device: where it runs.
+    """Return the lip features (F, C) of a video of a talking face, or in 96 x 96 pixels of the mouth alone.
 
     Raises:
         UserError: if the video is unreadable, shows no face, or a package for it is not installed.
