@@ -41,6 +41,7 @@ class AutoAvsrScan(ListedFaceScan):
 
     def files(self, entry: AvClip) -> Sequence[Path]:
         """Return the video, the text and the sound of a clip."""
+        # lrs3/lrs3_video_seg16s/test/ID/1.mp4 has its words in lrs3/lrs3_text_seg16s/test/ID/1.txt.
         video = PurePosixPath(entry.video or "")
         folder = re.sub(r"_video_", "_text_", video.parts[1], count=1)
         text = PurePosixPath(video.parts[0], folder, *video.parts[2:]).with_suffix(".txt")

@@ -16,15 +16,7 @@ from typing import Any
 import numpy as np
 
 from metis_lightning.data.manifest.records import check_id
-from metis_lightning.data.manifest.scan import (
-    CorpusScan,
-    Fault,
-    Row,
-    Shard,
-    manifest_row,
-    numbered_shards,
-    shard_items,
-)
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, manifest_row
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, VideoFault, VideoInfo, inspect_audio, inspect_video
 from metis_lightning.data.media.locations import relative_path
@@ -111,8 +103,9 @@ class TalkingFaceScan(CorpusScan):
                 raise AudioFault("wrong field", str(error)) from error
         if clip.text == "":
             raise AudioFault("empty text")
-        video = None if clip.video is None else inspect_video(self._path(clip.video), self.decode)
+        video = None if clip.video is None else inspect_video(Path(self.root, clip.video), self.decode)
         location, sound = self._sound(clip, video)
+        # A clip that was cut or exchanged after it was listed shows in its counts.
         _check_counts(clip, video, sound)
         row = manifest_row(
             clip.id,
@@ -130,19 +123,19 @@ class TalkingFaceScan(CorpusScan):
             self._crop(clip, video)
         if clip.lips is not None:
             row["lips"] = clip.lips
-            _check_pair(_count_features(self._path(clip.lips)), sound.seconds)
+            _check_pair(_count_features(Path(self.root, clip.lips)), sound.seconds)
         return row
 
     def _sound(self, clip: AvClip, video: VideoInfo | None) -> tuple[object, AudioInfo]:
         """Return the location of the sound as a manifest has it, and what it is."""
         if clip.audio is not None:
-            path = self._path(clip.audio)
+            path = Path(self.root, clip.audio)
             if not path.is_file():
                 raise AudioFault("missing pair", f"no {clip.audio}")
             return clip.audio, inspect_audio(path.read_bytes(), self.decode)
         if clip.video is None or video is None or not video.sound:
             raise AudioFault("no sound", "neither a file nor a track in the video")
-        return {"video": clip.video}, _inspect_track(self._path(clip.video))
+        return {"video": clip.video}, _inspect_track(Path(self.root, clip.video))
 
     def _crop(self, clip: AvClip, video: VideoInfo) -> None:
         """Write the mouth, unless it is there or the video shows nothing else."""
@@ -155,10 +148,7 @@ class TalkingFaceScan(CorpusScan):
             raise VideoFault("wrong field", str(error)) from error
         path = Path(self.mouths) / f"{clip.id}.mp4"
         if not path.is_file():
-            write_mouths(self._path(clip.video), path)
-
-    def _path(self, name: str) -> Path:
-        return Path(self.root) / name
+            write_mouths(Path(self.root, clip.video), path)
 
 
 class ListedFaceScan(TalkingFaceScan):
@@ -178,11 +168,11 @@ class ListedFaceScan(TalkingFaceScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return pieces of 250 clips."""
-        return numbered_shards(self._entries, _SHARD_CLIPS, self.files)
+        return Shard.numbered(self._entries, _SHARD_CLIPS, self.files)
 
     def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
         """Yield the clips of a piece."""
-        yield from map(self.clip, shard_items(shard, self._entries, _SHARD_CLIPS))
+        yield from map(self.clip, shard.of(self._entries, _SHARD_CLIPS))
 
     @cached_property
     def _entries(self) -> Sequence[Any]:
@@ -194,6 +184,7 @@ def _inspect_track(path: Path) -> AudioInfo:
         wave, rate = VideoSound(str(path)).frames()
     except UserError as error:
         raise AudioFault("unreadable audio", str(error)) from error
+    # Decoded by FFmpeg, not by libsndfile: `inspect_audio` cannot tell.
     if not wave.size:
         raise AudioFault("no samples")
     if not np.isfinite(wave).all():

@@ -56,6 +56,7 @@ class CustomVideoScan(ListedFaceScan):
         picture = filled.get("video") or filled.get("lips")
         if picture is None:
             return Fault(where, "missing pair", "neither video nor lips")
+        # Macs write letters and their accents as two signs; an id is the same on every system.
         stem = unicodedata.normalize("NFC", PurePosixPath(picture).with_suffix("").as_posix())
         utterance_id = filled.get("id", re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("."))
         defaults = {"id": utterance_id, "speaker": utterance_id, "split": "train"}

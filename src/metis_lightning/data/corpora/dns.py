@@ -12,16 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metis_lightning.data.manifest.scan import (
-    CorpusScan,
-    Fault,
-    Row,
-    Shard,
-    inspect_file,
-    manifest_row,
-    numbered_shards,
-    shard_items,
-)
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, inspect_file, manifest_row
 from metis_lightning.data.manifest.test_sets import TestSets, read_signals
 from metis_lightning.data.media.storage import files_below, files_stamp, require_folder, visible_in, walk
 from metis_lightning.errors import UserError
@@ -54,7 +45,7 @@ class DnsScan(CorpusScan):
             if noisy.is_dir():
                 shards.append(Shard(f"{self._name(clean)}:pairs", files_stamp(*files, *_wavs(noisy))))
             else:
-                shards += numbered_shards(files, _SHARD_FILES, lambda path: [path], self._name(clean))
+                shards += Shard.numbered(files, _SHARD_FILES, lambda path: [path], self._name(clean))
         return shards
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -62,7 +53,7 @@ class DnsScan(CorpusScan):
         name, _, piece = shard.name.rpartition(":")
         clean = Path(self.root) / name
         if piece != "pairs":
-            yield from map(self._row, shard_items(shard, files_below(clean, _SUFFIXES), _SHARD_FILES))
+            yield from map(self._row, shard.of(files_below(clean, _SUFFIXES), _SHARD_FILES))
             return
         for pair in pair_files(clean.parent / "noisy", clean):
             if isinstance(pair, Fault):
@@ -71,6 +62,7 @@ class DnsScan(CorpusScan):
                 yield self._row(pair[2], pair[1])
 
     def _row(self, path: Path, noisy: Path | None = None) -> Row | Fault:
+        # Noisy and clean must have equal lengths and rates: they are used in time with each other.
         info = inspect_file(path, self._name(path), self.decode)
         other = info if noisy is None else inspect_file(noisy, self._name(noisy), self.decode)
         if isinstance(info, Fault):
@@ -198,5 +190,5 @@ def _wavs(folder: Path) -> list[Path]:
 
 
 def _safe(name: str) -> str:
-    """Replace what an id may not hold."""
+    # What is left is what an id may hold.
     return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")

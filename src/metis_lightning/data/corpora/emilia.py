@@ -155,7 +155,7 @@ class _TarScan:
             yield Fault(where, fault.kind, fault.detail)
 
     def _take(self, member: tarfile.TarInfo, key: str, suffix: str) -> None:
-        """Keep the text of a member, or the place of its audio, until the other half is met."""
+        # A header may claim any size; what it claims would be read at once.
         most = _MOST_JSON_BYTES if suffix == ".json" else _MOST_AUDIO_BYTES
         if member.size > most:
             raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
@@ -193,7 +193,6 @@ class _Headers:
 
 
 def _parse_fields(data: bytes) -> dict[str, Any]:
-    """Return the fields of an utterance's json, its id as `id`."""
     try:
         fields = load_json(data)
     except ValueError as error:
@@ -206,7 +205,7 @@ def _parse_fields(data: bytes) -> dict[str, Any]:
 
 
 def _listed_path(fields: dict[str, Any], name: str) -> str:
-    """Return the path of a legacy list's audio, which the list has relative to its own folder."""
+    # The list has it relative to its own folder.
     try:
         return str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
     except UserError as error:
@@ -236,7 +235,7 @@ def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: b
 
 
 def _stamps_below(lists: Sequence[str], stamps: Mapping[str, str]) -> dict[str, int]:
-    """Return a stamp of the files in each legacy list's folder, so that a repaired one is noticed."""
+    # The files of a legacy list's folder are part of its stamp, so that a repaired one is noticed.
     below = dict.fromkeys(lists, 0)
     for name, stamp in stamps.items() if lists else ():
         for parent in PurePosixPath(name).parents:

@@ -19,15 +19,7 @@ import numpy as np
 
 from metis_lightning.data.corpora.librispeech import LICENSE, Transcripts
 from metis_lightning.data.manifest.enrollment import MixtureSource
-from metis_lightning.data.manifest.scan import (
-    CorpusScan,
-    Fault,
-    Row,
-    Shard,
-    manifest_row,
-    numbered_shards,
-    shard_items,
-)
+from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, manifest_row
 from metis_lightning.data.media.audio import audio_seconds, decode
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
@@ -98,7 +90,7 @@ class MixtureScan(CorpusScan):
                 except (UserError, ValueError):
                     return [table]
 
-            shards += numbered_shards(read_table(table), _SHARD_LINES, files, str(table))
+            shards += Shard.numbered(read_table(table), _SHARD_LINES, files, str(table))
         return shards
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
@@ -107,7 +99,7 @@ class MixtureScan(CorpusScan):
         # The subset of `mixture_train-100_mix_both` as of `libri2mix_train-clean-100` is train-100.
         subset = re.sub(r"^(mixture|libri\d+mix)_|_mix_(clean|both|single)$|-clean", "", table.stem)
         texts = None if self.librispeech is None else Transcripts(self.librispeech)
-        for line in shard_items(shard, read_table(table), _SHARD_LINES):
+        for line in shard.of(read_table(table), _SHARD_LINES):
             where = f"{table.name}/{line['mixture_ID']}"
             try:
                 yield from self._rows(line, subset, texts)
@@ -196,7 +188,7 @@ class LibriMixScan(MixtureScan):
         return decode(data, path)[0][:, 0]
 
     def _rate(self) -> int:
-        """Return the sample rate that the folder's name states."""
+        # The csv does not state it, but the name of the folder does.
         for part in reversed(Path(self.root).resolve().parts):
             if match := re.fullmatch(r"wav(\d+)k", part):
                 return int(match[1]) * 1000
@@ -229,6 +221,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _paths(line: Line) -> dict[str, str]:
-    """Return `<subset>/<folder>/<file>` of each path of a line."""
+    # Paths are absolute, from the machine that made the corpus: <subset>/<folder>/<file> are left.
     paths = {column: posix_path(path) for column, path in line.items() if column.endswith("_path")}
     return {column: relative_path("/".join(PurePosixPath(p).parts[-3:]), p) for column, p in paths.items()}

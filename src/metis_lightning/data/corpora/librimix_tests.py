@@ -60,14 +60,14 @@ class LibriMixTests(TestSets):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read mixture, target and enrollment; `interferer` is the sum of the other voices, without noise."""
-        target, prompt = self._utterance(trial.target), self._utterance(trial.enrollment)
+        target, prompt = self._corpus.find(trial.target), self._corpus.find(trial.enrollment)
         if target.mixture is None:
             raise UserError(f"utterance {target.id!r} has nothing `heard`; prepare the manifest of librimix anew")
         signals = read_signals(mixture=target.mixture, target=target.path, enrollment=prompt.path)
         source = parse_source(trial.target)
         count = len(source.mixture.split("_"))
         names = (MixtureSource(source.mixture, n).id for n in range(1, count + 1) if n != source.number)
-        if others := [self._utterance(name).path for name in names if name in self._corpus]:
+        if others := [self._corpus.find(name).path for name in names if name in self._corpus]:
             voices = [read_recording(other) for other in others]
             summed = Recording(torch.stack([voice.wave for voice in voices]).sum(0), voices[0].sample_rate)
             signals |= at_wave_rate({"interferer": summed})
@@ -91,7 +91,7 @@ class LibriMixTests(TestSets):
         return [f"s{source.number}/{source.mixture}"]
 
     def _text(self, utterance: Utterance) -> str:
-        """Return an utterance's text if all of it is said."""
+        # Of a source that was cut, nobody knows how far its text is said.
         is_whole = self._mode(utterance) == "max" if utterance.is_whole is None else utterance.is_whole
         return utterance.text if is_whole else ""
 
@@ -100,6 +100,3 @@ class LibriMixTests(TestSets):
         if isinstance(utterance.mixture, Mixdown):
             return utterance.mixture.mode
         return next((part for part in reversed(self._root.resolve().parts) if part in MODES), "unknown")
-
-    def _utterance(self, name: str) -> Utterance:
-        return self._corpus.utterances[self._corpus.index_of(name)]

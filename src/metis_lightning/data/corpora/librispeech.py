@@ -125,19 +125,13 @@ class LibriSpeechTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read the recording of the text and the prompt; the set has no `mixture`."""
         target, prompt = self._rows[trial.target], self._rows[trial.enrollment]
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=target["speaker"],
-            text=target["text"],
-            language="en",
-            prompt_text=prompt["text"],
-            **read_signals(target=self._root / target["path"], enrollment=self._root / prompt["path"]),
-        )
+        signals = read_signals(target=self._root / target["path"], enrollment=self._root / prompt["path"])
+        texts = {"text": target["text"], "prompt_text": prompt["text"]}
+        return TestItem(trial.id, trial.test_set, target["speaker"], language="en", **texts, **signals)
 
 
 def _choose_pairs(rows: Sequence[Row], count: int) -> list[tuple[str, str]]:
-    """Return the (target, prompt) ids of a speaker."""
+    # The durations are VALL-E's; a prompt is whole, so that what it says is known.
     targets = sorted((row["id"] for row in rows if 4 <= row["seconds"] <= 10), key=hash_order)
     prompts = [row["id"] for row in rows if 3 <= row["seconds"] <= 10]
     others = {target: [prompt for prompt in prompts if prompt != target] for target in targets}

@@ -66,13 +66,13 @@ class LipTests(TestSets):
         corpus, index = self._corpus, self._corpus.index_of(trial.target)
         prompt = self._prompts.get(trial.enrollment)
         if prompt is None:
-            prompt = corpus.utterances[corpus.index_of(trial.enrollment)].path
+            prompt = corpus.find(trial.enrollment).path
         signals = read_signals(target=corpus.utterances[index].path, enrollment=prompt)
         signals["sources"] += (self._lips.file(corpus, index),)
         return trial_item(trial, corpus.utterances[index], features=self._lips.features(corpus, index), **signals)
 
     def _prompt(self, utterance: Utterance, seed: int, shortest: float) -> str:
-        """Return the id of a clip's prompt; empty if there is none."""
+        # Seed-TTS's prompts, as in the paper, or else other clips of the speaker.
         names = list(self._prompts)
         if not names:
             others = (self._corpus.utterances[n] for n in self._corpus.by_speaker[utterance.speaker])
@@ -81,7 +81,7 @@ class LipTests(TestSets):
 
 
 def _recordings(folder: Path) -> Mapping[str, AudioLocation]:
-    """Map names to the recordings of a folder; of Seed-TTS's `en`, those of `prompt-wavs`."""
+    # Seed-TTS's `en` has them in a folder of their own.
     inner = folder / "prompt-wavs"
     source = inner if inner.is_dir() else folder
     paths = {path.stem: path for path in visible_in(source) if path.suffix in {".wav", ".flac"}}

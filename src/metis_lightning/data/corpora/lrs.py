@@ -95,6 +95,7 @@ def _raw_clip(root: str, base: Path, name: str, split: str, source: str) -> AvCl
     text = read_words(Path(f"{base}.txt"), where)
     if isinstance(text, Fault):
         return text
+    # The root may be above `mvlrs_v1`.
     below_root = base.relative_to(root).as_posix()
     audio = f"{below_root}.wav" if Path(f"{base}.wav").is_file() else None
     return AvClip(where, name, base.parent.name, split, source, f"{below_root}.mp4", audio, text)

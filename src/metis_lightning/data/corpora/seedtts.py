@@ -71,16 +71,11 @@ class SeedTtsTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read the prompt, and what else there is."""
         line = self._lines[trial.id]
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            # The lists do not say who speaks; lines with one prompt are of one voice.
-            speaker="" if line.prompt is None else line.prompt.stem,
-            text=line.text,
-            language=line.language,
-            prompt_text=line.prompt_text,
-            **read_signals(mixture=line.source, target=line.recording, enrollment=line.prompt),
-        )
+        # The lists do not say who speaks; lines with one prompt are of one voice.
+        speaker = "" if line.prompt is None else line.prompt.stem
+        signals = read_signals(mixture=line.source, target=line.recording, enrollment=line.prompt)
+        signals |= {"text": line.text, "language": line.language, "prompt_text": line.prompt_text}
+        return TestItem(trial.id, trial.test_set, speaker, **signals)
 
     def other_names(self, trial: Trial) -> Sequence[str]:
         """Return the list's own name, by which the tools of Seed-TTS-eval store what was generated."""

@@ -103,9 +103,6 @@ class StarterTtsTests(TestSets):
         sources = (target.path, prompt.path)
         return replace(item, enrollment=corpus.wave(index), prompt_text=prompt.text, sources=sources)
 
-    def _utterance(self, name: str) -> Utterance:
-        return self._corpus.utterances[self._corpus.index_of(name)]
-
 
 class StarterSeTests(StarterTtsTests):
     """Speech enhancement: the target as training's recipe corrupts it, but never without noise."""
@@ -118,7 +115,7 @@ class StarterSeTests(StarterTtsTests):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Corrupt the target; babble is of other voices of the same split."""
-        corpus = self._splits[self._utterance(trial.target).split]
+        corpus = self._splits[self._corpus.find(trial.target).split]
         recipe = SeRecipe(Corruptions(noise_chance=1.0))
         made = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
         if made.source is None:
@@ -143,7 +140,7 @@ class StarterVcTests(StarterTtsTests):
         Raises:
             UserError: if that voice says nothing but the source's words.
         """
-        source, speaker = self._utterance(trial.target), self._utterance(trial.interferer).speaker
+        source, speaker = self._corpus.find(trial.target), self._corpus.find(trial.interferer).speaker
         voice = [self._corpus.utterances[index] for index in self._corpus.by_speaker[speaker]]
         others = [u for u in voice if u.split == source.split and not same_words(u.text, source.text)]
         if not others:
@@ -154,7 +151,7 @@ class StarterVcTests(StarterTtsTests):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read source and prompt; the speaker is the wanted one."""
-        item, wanted = super().load_item(trial), self._utterance(trial.enrollment).speaker
+        item, wanted = super().load_item(trial), self._corpus.find(trial.enrollment).speaker
         return replace(item, speaker=wanted, mixture=item.target, target=None)
 
 

@@ -88,15 +88,10 @@ class VctkTests(TestSets):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read the source as `mixture` and the wanted voice's prompt as `enrollment`."""
-        return TestItem(
-            id=trial.id,
-            test_set=trial.test_set,
-            speaker=_speaker(trial.enrollment),
-            text=self._text(trial.target),
-            language="en",
-            prompt_text=self._text(trial.enrollment),
-            **read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment]),
-        )
+        signals = read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment])
+        text, prompt = self._text(trial.target), self._text(trial.enrollment)
+        wanted = _speaker(trial.enrollment)
+        return TestItem(trial.id, trial.test_set, wanted, text, "en", prompt_text=prompt, **signals)
 
     def _trial(self, source: str, seed: int, same_speaker: bool) -> Trial:
         voices = [
@@ -115,7 +110,6 @@ class VctkTests(TestSets):
 
 
 def _recordings(root: Path, speaker: str = "*") -> list[Path]:
-    """Return the recordings of the first layout that is there."""
     require_folder(root, "VCTK")
     for folder, suffix in _LAYOUTS:
         if paths := sorted(path for path in root.glob(f"{folder}/{speaker}/*{suffix}") if not is_hidden(path.name)):

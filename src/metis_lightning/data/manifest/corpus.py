@@ -72,6 +72,10 @@ class SpeechCorpus:
             raise UserError(f"no utterance {utterance_id!r} in this corpus; check that list and manifest fit together")
         return self._index[utterance_id]
 
+    def find(self, utterance_id: str) -> Utterance:
+        """Return the utterance of an id; a UserError if there is none."""
+        return self.utterances[self.index_of(utterance_id)]
+
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
         return as_wave(self.samples(index))

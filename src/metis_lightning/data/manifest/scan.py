@@ -39,6 +39,19 @@ class Shard:
     name: str
     stamp: str
 
+    @staticmethod
+    def numbered(
+        items: Sequence[Any], size: int, files: Callable[[Any], Iterable[Path]], name: str = "clips"
+    ) -> list[Shard]:
+        """Return shards of at most `size` items, `NAME:0`, `NAME:1`, …, with the stamp of the items' files."""
+        stamps = [files_stamp(*(path for item in part for path in files(item))) for part in chunks(items, size)]
+        return [Shard(f"{name}:{number}", stamp) for number, stamp in enumerate(stamps)]
+
+    def of(self, items: Sequence[Any], size: int) -> Sequence[Any]:
+        """Return those of the items that this is the shard of, one of `numbered`."""
+        start = size * int(self.name.rpartition(":")[2])
+        return items[start : start + size]
+
 
 class CorpusScan(ABC):
     """Lists a corpus. Subclasses are dataclasses: their fields are the options that decide the rows.
@@ -88,22 +101,6 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     ['ab', 'cd', 'e']
     """
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def numbered_shards(
-    items: Sequence[Any], size: int, files: Callable[[Any], Iterable[Path]], name: str = "clips"
-) -> list[Shard]:
-    """Return shards of at most `size` items, `NAME:0`, `NAME:1`, …, with the stamp of the items' files."""
-    parts = enumerate(chunks(items, size))
-    return [
-        Shard(f"{name}:{number}", files_stamp(*(p for item in part for p in files(item)))) for number, part in parts
-    ]
-
-
-def shard_items(shard: Shard, items: Sequence[Any], size: int) -> Sequence[Any]:
-    """Return those of the items that a shard of `numbered_shards` stands for."""
-    start = size * int(shard.name.rpartition(":")[2])
-    return items[start : start + size]
 
 
 def manifest_row(
