@@ -13,7 +13,7 @@ import yaml
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
-from metis_lightning.trainer.overlays import Settings, merge_configs
+from metis_lightning.trainer.overlays import MergedArguments, merge_configs
 
 COSINE = "metis_lightning.tasks.optimization.WarmupCosine"
 INVERSE = "metis_lightning.tasks.optimization.WarmupInverseSqrt"
@@ -28,7 +28,7 @@ def write(folder: Path, **contents: object) -> dict[str, str]:
     return {name: str(folder / f"{name}.yaml") for name in contents}
 
 
-def content(settings: Settings) -> dict:
+def content(settings: MergedArguments) -> dict:
     """The one config of merged arguments, which stands before every option."""
     at = settings.args.index("-c")
     assert not any(word.startswith("-") for word in settings.args[:at])
@@ -207,13 +207,13 @@ BASE = {
 }
 
 
-def laid(tmp_path: Path, *above: object, options: tuple[str, ...] = ()) -> Settings:
+def laid(tmp_path: Path, *above: object, options: tuple[str, ...] = ()) -> MergedArguments:
     """Configs over BASE."""
     paths = write(tmp_path, base=BASE, **{f"above{i}": said for i, said in enumerate(above)})
     return merge_configs(["fit", *(word for path in paths.values() for word in ("-c", path)), *options])
 
 
-def arguments(settings: Settings, *keys: str) -> dict:
+def arguments(settings: MergedArguments, *keys: str) -> dict:
     value = content(settings)["model"]["init_args"]
     for key in keys:
         value = value[key]["init_args"]

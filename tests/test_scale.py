@@ -129,7 +129,7 @@ def test_the_codecs_and_stage_2_are_the_papers(monkeypatch: pytest.MonkeyPatch) 
         assert {name: weight for name, weight in cli.model.weights.items() if weight} == terms
         assert cli.model.adversary.config.from_step == 0
         assert cli.model.has_unused_parameters is False
-        assert (cli.datamodule.recipe.limit, cli.datamodule.recipe.fixed) == (1.0, True)
+        assert (cli.datamodule.recipe.limit, cli.datamodule.recipe.is_fixed) == (1.0, True)
         assert (cli.datamodule.batch_seconds, cli.trainer.max_steps) == (32, 400_000)
     assert (semantic.model.codebook_weight, semantic.model.commitment_weight) == (1.0, 0.15)
     assert (semantic.datamodule.recipe.limit, semantic.datamodule.recipe.fixed) == (3.0, True)

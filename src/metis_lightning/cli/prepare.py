@@ -7,6 +7,8 @@ it is scanned.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -21,9 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(CommandOptions):
-    """Options of `prepare` for any corpus; a corpus adds its own, and says what scans it."""
+    """Options of `prepare` for any corpus; a corpus adds its own.
+
+    corpus: its name in messages.
+    lister: `module:name` in `data.corpora` of what scans it; its arguments are called as the options are.
+    """
 
     corpus: ClassVar[str]
+    lister: ClassVar[str]
 
     root: str = option("folder of the corpus; emilia takes any fsspec URL too", metavar="DIR")
     out: Path = option("the manifest; paths in it are relative to --root", metavar="M.jsonl")
@@ -60,18 +67,17 @@ class PrepareOptions(CommandOptions):
         index, _, count = self.shard.partition("/")
         return int(index), int(count)
 
-    @property
-    def decode(self) -> bool:
-        """Whether all audio is decoded."""
-        return self.check == "decode"
-
     def scan(self) -> CorpusScan:
-        """Return what lists the corpus.
+        """Return what lists the corpus, made with those options that it takes.
 
         Raises:
             UserError: it is not there, or a package is missing.
         """
-        raise NotImplementedError
+        module, _, name = self.lister.partition(":")
+        lister = getattr(import_module(f"metis_lightning.data.corpora.{module}"), name)
+        values = {**vars(self), "decode": self.check == "decode"}
+        scan: CorpusScan = lister(**{key: values[key] for key in signature(lister).parameters if key in values})
+        return scan
 
     def finish(self) -> None:
         """Do what comes once the manifest is there."""
@@ -81,22 +87,16 @@ class PrepareOptions(CommandOptions):
 class EmiliaOptions(PrepareOptions):
     """Options of `prepare emilia`."""
 
-    corpus = "emilia"
+    corpus, lister = "emilia", "emilia:EmiliaScan"
 
     languages: tuple[str, ...] = option("only these, e.g. EN DE (default: all)", (), metavar="L")
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.emilia import EmiliaScan
-
-        return EmiliaScan(self.root, self.languages, self.decode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LibriMixOptions(PrepareOptions):
     """Options of `prepare librimix`."""
 
-    corpus = "librimix"
+    corpus, lister = "librimix", "librimix:LibriMixScan"
 
     mix: Literal["mix_clean", "mix_both", "mix_single"] = option("which mixtures", "mix_clean")
     librispeech: Path | None = option("folder of LibriSpeech's subsets, for the transcripts", None, metavar="DIR")
@@ -112,21 +112,14 @@ class LibriMixOptions(PrepareOptions):
     mode: Literal["min", "max"] = option("with --metadata", "min")
 
     def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.librimix import LibriMixScan
+        """Return what lists the mixtures: those on disk, or those that the csv files describe."""
+        if not self.metadata:
+            return super().scan()
         from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 
-        if not self.metadata:
-            return LibriMixScan(mix=self.mix, librispeech=self.librispeech, root=self.root)
+        speech = self.librispeech or Path(self.root) / self.speech
         return OnTheFlyMixtureScan(
-            mix=self.mix,
-            librispeech=self.librispeech or Path(self.root) / self.speech,
-            root=self.root,
-            metadata=self.metadata,
-            speech=self.speech,
-            noise=self.noise,
-            sample_rate=self.rate,
-            mode=self.mode,
+            self.mix, speech, self.root, self.metadata, self.speech, self.noise, self.rate, self.mode
         )
 
 
@@ -134,48 +127,30 @@ class LibriMixOptions(PrepareOptions):
 class DnsOptions(PrepareOptions):
     """Options of `prepare dns`."""
 
-    corpus = "dns"
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.dns import DnsScan
-
-        return DnsScan(self.root, self.decode)
+    corpus, lister = "dns", "dns:DnsScan"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LibriSpeechOptions(PrepareOptions):
     """Options of `prepare librispeech`."""
 
-    corpus = "librispeech"
+    corpus, lister = "librispeech", "librispeech:LibriSpeechScan"
 
     subsets: tuple[str, ...] = option("only these (default: all)", (), metavar="S")
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.librispeech import LibriSpeechScan
-
-        return LibriSpeechScan(self.root, self.subsets, self.decode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VctkOptions(PrepareOptions):
     """Options of `prepare vctk`."""
 
-    corpus = "vctk"
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.vctk import VctkScan
-
-        return VctkScan(self.root, self.decode)
+    corpus, lister = "vctk", "vctk:VctkScan"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LipOptions(PrepareOptions):
     """Options of `prepare` for talking faces: mouths cropped on the way, and their features."""
 
-    mouths: Path | None = option(
+    mouths: str | None = option(
         "crop the mouth of each face into DIR/ID.mp4 (needs the extra `lips`); what is there stays", None, metavar="DIR"
     )
     features: Path | None = option("then write each mouth's features (T, 768) into DIR/ID.npy", None, metavar="DIR")
@@ -184,8 +159,8 @@ class LipOptions(PrepareOptions):
     )
     device: str = option("with --features: cpu, cuda, cuda:1, …", "cpu", metavar="D")
 
-    def mouth_folder(self) -> str | None:
-        """Return the folder of mouths, once all that is needed is seen to be there."""
+    def scan(self) -> CorpusScan:
+        """Return what lists the clips, once all that is needed is seen to be there."""
         from metis_lightning.data.media.mouths import require_face_mesh
         from metis_lightning.data.media.video import require_av
 
@@ -198,7 +173,7 @@ class LipOptions(PrepareOptions):
             )
         if self.encoder is not None and not self.encoder.is_file():
             raise UserError(f"--encoder {self.encoder}: no such weights; download Auto-AVSR's model")
-        return None if self.mouths is None else str(self.mouths)
+        return super().scan()
 
     def finish(self) -> None:
         """Write the features of the mouths."""
@@ -207,7 +182,8 @@ class LipOptions(PrepareOptions):
         from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
         from metis_lightning.tokens.visual.lip_features import LipFeatureOptions, write_lip_features
 
-        wanted = LipFeatureOptions(self.out, self.root, self.features, self.mouths, self.device, self.job)
+        mouths = None if self.mouths is None else Path(self.mouths)
+        wanted = LipFeatureOptions(self.out, self.root, self.features, mouths, self.device, self.job)
         count = write_lip_features(AutoAvsrFeatures(self.encoder), wanted)
         print(f"lip features: {count:,} written to {self.features}")
 
@@ -216,48 +192,30 @@ class LipOptions(PrepareOptions):
 class Lrs3Options(LipOptions):
     """Options of `prepare lrs3`."""
 
-    corpus = "lrs3"
+    corpus, lister = "lrs3", "lrs:lrs3_scan"
 
     layout: Literal["auto", "raw", "avhubert", "autoavsr"] = option(
         "as given out, or by AV-HuBERT's or Auto-AVSR's preparation; auto: by their lists", "auto"
     )
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.lrs import lrs3_scan
-
-        return lrs3_scan(self.root, self.decode, self.mouth_folder(), self.layout)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lrs2Options(LipOptions):
     """Options of `prepare lrs2`."""
 
-    corpus = "lrs2"
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.lrs import lrs2_scan
-
-        return lrs2_scan(self.root, self.decode, self.mouth_folder())
+    corpus, lister = "lrs2", "lrs:lrs2_scan"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions(LipOptions):
     """Options of `prepare video`."""
 
-    corpus = "video"
+    corpus, lister = "video", "custom_video:CustomVideoScan"
 
     list: Path = option(
         "jsonl, or csv with a header: video, audio, text, speaker, id, split, language, lips; paths below --root",
         metavar="FILE",
     )
-
-    def scan(self) -> CorpusScan:
-        """Return what lists it."""
-        from metis_lightning.data.corpora.custom_video import CustomVideoScan
-
-        return CustomVideoScan(self.root, self.decode, self.mouth_folder(), self.list)
 
 
 def run_prepare(options: PrepareOptions) -> None:
@@ -275,7 +233,7 @@ def run_prepare(options: PrepareOptions) -> None:
     check_output(options.out.with_suffix(PARTS), is_folder=True)
     for name in ("mouths", "features"):
         if (folder := getattr(options, name, None)) is not None:
-            check_output(folder, f"--{name}", is_folder=True)
+            check_output(Path(folder), f"--{name}", is_folder=True)
     built = build_manifest(options.scan(), BuildOptions(options.out, options.workers, options.job, options.max_faults))
     if built is not None:
         print(*_report(options.corpus, built, options.out), sep="\n")

@@ -1,24 +1,18 @@
-"""The config files that are among the arguments of a trainer's verb, and what each says.
+"""Reads the config files that are among the arguments of a trainer's command, with what they are based on.
 
-The key `based_on` names the config that a file is laid over, in the file's folder or in one below it, so that the file
-runs by itself:
+The key `based_on` names the config that a file is laid over, so that the file runs by itself:
 
     based_on: tse_lora.yaml
     model: {init_args: {lora_rank: 0}}
 
 No other file is read, and errors quote nothing of a file.
-
-Options of a trainer's verb that have to do with what its configs say.
-
-An option that names another class is merged like a config, one that fills a `???` takes its place, and one that stands
-before a config that overrules it is refused. The parser sees the others.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +22,7 @@ import fsspec
 from metis_lightning.errors import UserError
 from metis_lightning.renamed_classes import current_class_path, with_current_class_paths
 from metis_lightning.safe_parsing import MAX_BYTES, load_yaml, read_yaml
-from metis_lightning.texts import is_unicode
-from metis_lightning.trainer.merging import ARGUMENTS, CLASS, FILE_ENDINGS, MISSING, NAME, Merged, as_class, nested
+from metis_lightning.trainer.merging import FILE_ENDINGS, NAME, nested
 
 BASE, BY_MODEL = "based_on", "by_model"
 _OPTIONS = ("-c", "--config")
@@ -72,7 +65,7 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
             layers.append(Layer(value, len(words), _content(value)))
         elif Path(value).is_file() or not _is_text(value):
             below: Path | None = None
-            for file in _with_bases(named_file(value), files):
+            for file in _with_bases(_named_file(value), files):
                 is_experiment = below is not None and below.parent.resolve() != file.parent.resolve()
                 layers.append(Layer(str(file), len(words), _content(file), is_experiment))
                 files.append(file)
@@ -104,12 +97,8 @@ def shipped_configs() -> dict[str, Path]:
     }
 
 
-def named_file(name: str) -> Path:
-    """Return the file that a path names or, where there is none, the package's config of that name.
-
-    Raises:
-        UserError: there is neither.
-    """
+def _named_file(name: str) -> Path:
+    """Return the file that a path names or, where there is none, the package's config of that name."""
     path, shipped = Path(name), shipped_configs()
     if not os.path.lexists(path) and name in shipped:
         return shipped[name]
@@ -124,11 +113,7 @@ def _is_text(value: str) -> bool:
 
 
 def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:
-    """Return a config and those that it is based on, lowest first, down to one that was given already.
-
-    Raises:
-        UserError: if a base is missing, lies elsewhere, or is based on what is based on it.
-    """
+    """Return a config and those that it is based on, lowest first, down to one that was given already."""
     chain = [file]
     known = {path.resolve() for path in given}
     while (base := _base(chain[-1])) is not None and base.resolve() not in known:
@@ -154,11 +139,7 @@ def _base(file: Path) -> Path | None:
 
 
 def _part(file: Path, name: str, key: str) -> Path:
-    """Return the file that holds a part of a config, which lies in the config's folder or in one below it.
-
-    Raises:
-        UserError: if it lies elsewhere or does not exist.
-    """
+    """Return the file that holds a part of a config, which lies in the config's folder or in one below it."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise UserError(f"{file}: {key} is something else than a file in its own folder or in one below it")
     if not (part := file.parent / name).is_file():
@@ -169,7 +150,12 @@ def _part(file: Path, name: str, key: str) -> Path:
 def _content(file: Path | str) -> dict[str, Any]:
     """Return what a config says by itself, its parts that lie in files of their own included."""
     if isinstance(file, str):
-        return _checked(load_yaml(_download(file), file), file)
+        try:
+            with fsspec.open(file, "rb") as opened:
+                text = opened.read(MAX_BYTES).decode("utf-8-sig")
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"{file}: cannot be read ({type(error).__name__})") from error
+        return _checked(load_yaml(text, file), file)
     content = _checked(read_yaml(file), str(file))
     for part in _PARTS:
         if isinstance(named := content.get(part), str) and named.endswith(FILE_ENDINGS):
@@ -183,11 +169,7 @@ def _content(file: Path | str) -> dict[str, Any]:
 
 
 def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  whatever stands there
-    """Return a config's content, `based_on` left out.
-
-    Raises:
-        UserError: if it is none, or asks for more than values of other keys.
-    """
+    """Return a config's content without `based_on`, its class paths today's; refuse what is no config."""
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -207,114 +189,3 @@ def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  what
             current_class_path(name): with_current_class_paths(nested(said, source)) for name, said in spoken.items()
         }
     return result
-
-
-def _download(address: str) -> str:
-    """Return the text of a config that lies on a server."""
-    try:
-        with fsspec.open(address, "rb") as file:
-            content: bytes = file.read(MAX_BYTES)
-        return content.decode("utf-8-sig")
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{address}: cannot be read ({type(error).__name__})") from error
-
-
-def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
-    """Yield key, value and place of every option among the arguments; the value is empty if it has none."""
-    for at, word in enumerate(words):
-        if word.startswith("--"):
-            key, joined, value = word[2:].partition("=")
-            follows = not joined and at + 1 < len(words) and not words[at + 1].startswith("--")
-            yield key.rstrip("+"), words[at + 1] if follows else value, slice(at, at + 1 + follows)
-
-
-def refuse_odd_bytes(words: Sequence[str]) -> None:
-    """Refuse an option whose value, such as the name of a folder, is not UTF-8: no config can hold it."""
-    for key, value, _ in options_in(words):
-        if not is_unicode(key + value):
-            raise UserError(f"--{key} {value}: not UTF-8, which a run's config.yaml must be; rename it, or link to it")
-
-
-def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:
-    """Refuse an option that a config behind it would overrule."""
-    said = set(_keys(layer.content))
-    for key, _, _ in options_in(words[: layer.position]):
-        own = ".".join(part for part in key.split(".") if part != ARGUMENTS)
-        if any(f"{own}.".startswith(f"{other}.") or f"{other}.".startswith(f"{own}.") for other in said):
-            raise UserError(f"--{key} stands before {layer.name}, which says otherwise; give options after all configs")
-
-
-def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    """Yield the keys of a config as options name them."""
-    for key, value in content.items():
-        own = above if key == ARGUMENTS else f"{above}.{str(key).rstrip('+')}".removeprefix(".")
-        if isinstance(value, dict) and value:
-            yield from _keys(value, own)
-        else:
-            yield own
-
-
-def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
-    """Merge the options that name a class where the configs name another, and yield the other arguments."""
-    taken: set[int] = set()
-    for key, value, place in options_in(words):
-        parts = key.split(".")
-        loaded = _value(value)
-        if parts[-1] == CLASS:
-            parts, loaded = parts[:-1], {CLASS: loaded}
-        where = _find(merged.content, parts)
-        if where is not None and isinstance(loaded := as_class(loaded, beside={CLASS: ""}), dict) and CLASS in loaded:
-            for part in reversed(where):
-                loaded = {part: loaded}
-            merged.lay(loaded, f"--{key}")
-            taken |= set(range(place.start, place.stop))
-    yield from (word for at, word in enumerate(words) if at not in taken)
-
-
-def _value(text: str) -> Any:  # noqa: ANN401  any value
-    """Return what the value of an option holds: of a file its content."""
-    if text.endswith(FILE_ENDINGS) and Path(text).is_file():
-        return nested(read_yaml(Path(text)), text)
-    try:
-        return nested(load_yaml(text, "an option"), "an option")
-    except UserError:
-        return text  # The parser, which knows what it expects, says what is wrong.
-
-
-def _find(content: Any, parts: Sequence[str]) -> list[str] | None:  # noqa: ANN401  any value
-    """Return the keys that lead to the class that an option names; None if the configs have none there."""
-    where: list[str] = []
-    for part in parts:
-        if isinstance(content, dict) and part not in content and isinstance(content.get(ARGUMENTS), dict):
-            where, content = [*where, ARGUMENTS], content[ARGUMENTS]
-        if not isinstance(content, dict) or part not in content:
-            return None
-        where, content = [*where, part], content[part]
-    return where if isinstance(content, dict) and CLASS in content else None
-
-
-def fill_missing(content: Any, options: list[str], above: tuple[str, ...] = ()) -> Iterator[str]:  # noqa: ANN401  any value
-    """Put options in the place of `???`, taking them from the list, and yield those that are not given."""
-    for key, value in list(content.items() if isinstance(content, dict) else enumerate(content)):
-        own = (*above, str(key)) if key != ARGUMENTS else above
-        if isinstance(value, dict | list):
-            yield from fill_missing(value, options, own)
-        elif value == MISSING and isinstance(content, dict):
-            named = [(option, given, place) for option, given, place in options_in(options) if _covers(option, own)]
-            exact = [(given, place) for option, given, place in named if _parts(option) == own]
-            if exact:
-                content[key], place = _value(exact[-1][0]), exact[-1][1]
-                del options[place]
-            else:
-                del content[key]
-                if not named:
-                    yield f"--{'.'.join(own)}"
-
-
-def _parts(option: str) -> tuple[str, ...]:
-    return tuple(part for part in option.split(".") if part not in (ARGUMENTS, CLASS))
-
-
-def _covers(option: str, key: tuple[str, ...]) -> bool:
-    """Tell whether an option gives the value of a key, or of what the key lies in."""
-    return key[: len(_parts(option))] == _parts(option)

@@ -1,4 +1,4 @@
-"""Lightning's verbs (fit, validate, test, predict) over configs that name their classes by `class_path`.
+"""Lightning's commands (fit, validate, test, predict) over configs that name their classes by `class_path`.
 
 Beyond LightningCLI: a mistake is one line, and a checkpoint gives weights only. It is read without running code, and
 the hyper-parameters it carries do not override the config, which alone says what is built.
@@ -80,7 +80,7 @@ class MetisCLI(LightningCLI):
     def __init__(
         self, args: Sequence[str], examples: dict[str, str], run: bool = True, stop: StopSignals | None = None
     ) -> None:
-        """Parse, build and, with `run`, carry out the verb; without it there is no verb in `args`.
+        """Parse, build and, with `run`, carry out the command; without it there is no command in `args`.
 
         Configs bring along what they are based on, and are merged before they are parsed (`overlays`). `stop` ends runs
         when signals come.
@@ -91,7 +91,7 @@ class MetisCLI(LightningCLI):
         _say(settings.dropped)
         if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
             raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
-        epilogs = {verb: {"epilog": f"example: {_PROGRAM} {text}"} for verb, text in examples.items()}
+        epilogs = {command: {"epilog": f"example: {_PROGRAM} {text}"} for command, text in examples.items()}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -112,8 +112,8 @@ class MetisCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the verbs and the arguments they do not show; `weights_only` is not for the user to choose."""
-        return {verb: hidden | {"weights_only"} for verb, hidden in LightningCLI.subcommands().items()}
+        """Return the commands and the arguments they do not show; `weights_only` is not for the user to choose."""
+        return {command: hidden | {"weights_only"} for command, hidden in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is neither the trainer's nor a class's."""
@@ -172,8 +172,8 @@ class MetisCLI(LightningCLI):
 
     def _checkpoint(self) -> str | None:
         """Return the value of --ckpt_path."""
-        verb = self.config.get("subcommand")
-        path = self.config[verb].get("ckpt_path") if verb else None
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
         return None if path is None else str(path)
 
     def _resolved_checkpoint(self) -> str | None:
@@ -183,7 +183,7 @@ class MetisCLI(LightningCLI):
         return path if found is None else str(found)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Carry out a verb, if its results can be written."""
+        """Carry out a command, if its results can be written."""
         check_folders(self.trainer)
         super()._run_subcommand(subcommand)
 
@@ -207,11 +207,11 @@ def _say(lines: Sequence[str]) -> None:
 
 
 def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
-    """Run one of Lightning's verbs.
+    """Run one of Lightning's commands.
 
     Args:
-        args: the verb and its options.
-        examples: for the verbs' help, how each is called.
+        args: the command and its options.
+        examples: for the commands' help, how each is called.
 
     Raises:
         UserError: the config or the checkpoint does not fit.
@@ -225,7 +225,7 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
     """Return the module, data module and trainer that configs and options describe, as `fit` would build them.
 
     Args:
-        args: as for `fit`, without the verb.
+        args: as for `fit`, without the command.
 
     Raises:
         UserError: the config does not fit.
@@ -237,7 +237,7 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
 @contextmanager
 def _mistakes_in_one_line() -> Iterator[None]:
     """Within the block, say nothing beside the point, and raise a user's mistake as what it is."""
-    # Without this, a reference would have to start with the verb: ${fit.trainer.max_steps}.
+    # Without this, a reference would have to start with the command: ${fit.trainer.max_steps}.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
     # It knows of resumable loaders only, not of our data module, which does resume.

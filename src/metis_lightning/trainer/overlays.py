@@ -8,7 +8,9 @@ The key `by_model` says different things to different modules:
         model: {init_args: {stage1: {hidden_size: 1536}}}
 
 So one file brings every config to another scale, though the modules' settings have different names. What configs are
-based on is in `config_files`, how one is laid over another in `merging`.
+based on is in `config_files`, how one is laid over another in `merging`. An option that names another class is merged
+like a config, one that fills a `???` takes its place, and one that stands before a config that overrules it is refused;
+the parser sees the others.
 """
 
 from __future__ import annotations
@@ -18,22 +20,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metis_lightning.errors import UserError
-from metis_lightning.safe_parsing import dump_yaml
-from metis_lightning.trainer.config_files import (
-    BY_MODEL,
-    Layer,
-    fill_missing,
-    merge_classes,
-    options_in,
-    read_configs,
-    refuse_odd_bytes,
-    refuse_overruled,
+from metis_lightning.safe_parsing import dump_yaml, load_yaml, read_yaml
+from metis_lightning.texts import is_unicode
+from metis_lightning.trainer.config_files import BY_MODEL, Layer, read_configs
+from metis_lightning.trainer.merging import (
+    ARGUMENTS,
+    CLASS,
+    FILE_ENDINGS,
+    MISSING,
+    Merged,
+    as_class,
+    find_class,
+    nested,
 )
-from metis_lightning.trainer.merging import CLASS, Merged, as_class, find_class
 
 
-class Settings(NamedTuple):
-    """What the arguments of a trainer's verb say.
+class MergedArguments(NamedTuple):
+    """What the arguments of a trainer's command say.
 
     args: the arguments with one config, all of them merged, before every option.
     files: the config files, bases too.
@@ -47,8 +50,8 @@ class Settings(NamedTuple):
     missing: list[str]
 
 
-def merge_configs(args: Sequence[str]) -> Settings:
-    """Return the arguments of a trainer's verb with its configs merged into one, bases and `by_model` included.
+def merge_configs(args: Sequence[str]) -> MergedArguments:
+    """Return the arguments of a trainer's command with its configs merged into one, bases and `by_model` included.
 
     A base that was given already is not laid again. `by_model` speaks to the module that is named last. An option that
     names another class is merged too, so that the class keeps the arguments it takes.
@@ -58,9 +61,12 @@ def merge_configs(args: Sequence[str]) -> Settings:
             config behind it, or an overlay by module is given and nothing names a module.
     """
     words, layers, files = read_configs(args)
-    refuse_odd_bytes(words)
+    for key, value, _ in options_in(words):
+        # A folder's name, for instance, that no config can hold.
+        if not is_unicode(key + value):
+            raise UserError(f"--{key} {value}: not UTF-8, which a run's config.yaml must be; rename it, or link to it")
     if not layers:
-        return Settings(list(args), [], [], [])
+        return MergedArguments(list(args), [], [], [])
     layers = list(_spoken(layers, words))
     merged = Merged()
     for layer in layers:
@@ -68,23 +74,22 @@ def merge_configs(args: Sequence[str]) -> Settings:
         merged.lay(layer.content, layer.name)
     options = list(merge_classes(merged, words))
     missing = list(fill_missing(merged.content, options))
-    verb = [options.pop(0)] if options and not options[0].startswith("-") else []
-    return Settings([*verb, "-c", dump_yaml(merged.content), *options], files, merged.dropped, missing)
+    command = [options.pop(0)] if options and not options[0].startswith("-") else []
+    return MergedArguments([*command, "-c", dump_yaml(merged.content), *options], files, merged.dropped, missing)
 
 
 def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
-    """Yield the configs with `by_model` resolved: what a file says to every module, to ancestors, to the class itself.
-
-    Raises:
-        UserError: if nothing names the module, or a class that is spoken to does not exist.
-    """
+    """Yield the configs with `by_model` resolved: what a file says to all modules, to ancestors, to the class itself."""
     ancestors: list[str] | None = None
     for layer in layers:
         spoken = layer.content.get(BY_MODEL)
         yield layer._replace(content={key: value for key, value in layer.content.items() if key != BY_MODEL})
         if spoken is None:
             continue
-        _refuse_unknown(spoken, layer.name)
+        for name in spoken:
+            # What is said to a class that does not exist would be lost without a word.
+            if name.startswith("metis_lightning.") and find_class(name) is None:
+                raise UserError(f"{layer.name}: {BY_MODEL}: there is no class {name!r}")
         ancestors = class_names(_module(layers, words)) if ancestors is None else ancestors
         for name in reversed(ancestors):
             if name in spoken:
@@ -93,7 +98,8 @@ def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
 
 def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
     """Return the full name of the module that configs and options name last."""
-    named = [_class_path(layer.content.get("model")) for layer in layers]
+    models = [as_class(layer.content.get("model"), beside={CLASS: ""}) for layer in layers]
+    named = [model.get(CLASS) for model in models if isinstance(model, dict)]
     named += [value for key, value, _ in options_in(words) if key in ("model", f"model.{CLASS}")]
     paths = [path for path in named if path]
     if not paths:
@@ -102,13 +108,6 @@ def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
     for path in paths:
         found = find_class(path, beside=found) or found
     return paths[-1] if "." in paths[-1] or found is None else f"{found.__module__}.{found.__qualname__}"
-
-
-def _refuse_unknown(spoken: Mapping[str, Any], source: str) -> None:
-    """Refuse classes of this package that do not exist: what is said to them would be lost."""
-    for name in spoken:
-        if name.startswith("metis_lightning.") and find_class(name) is None:
-            raise UserError(f"{source}: {BY_MODEL}: there is no class {name!r}")
 
 
 def class_names(path: str) -> list[str]:
@@ -123,7 +122,93 @@ def class_names(path: str) -> list[str]:
     return [f"{ancestor.__module__}.{ancestor.__qualname__}" for ancestor in found.__mro__]
 
 
-def _class_path(value: Any) -> str | None:  # noqa: ANN401  whatever stands there
-    """Return the class that a config's `model` names."""
-    full = as_class(value, beside={CLASS: ""})
-    return full.get(CLASS) if isinstance(full, dict) else None
+def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
+    """Yield key, value and place of every option among the arguments; the value is empty if it has none."""
+    for at, word in enumerate(words):
+        if word.startswith("--"):
+            key, joined, value = word[2:].partition("=")
+            follows = not joined and at + 1 < len(words) and not words[at + 1].startswith("--")
+            yield key.rstrip("+"), words[at + 1] if follows else value, slice(at, at + 1 + follows)
+
+
+def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:
+    """Refuse an option that a config behind it would overrule."""
+    said = set(_keys(layer.content))
+    for key, _, _ in options_in(words[: layer.position]):
+        own = ".".join(part for part in key.split(".") if part != ARGUMENTS)
+        if any(f"{own}.".startswith(f"{other}.") or f"{other}.".startswith(f"{own}.") for other in said):
+            raise UserError(f"--{key} stands before {layer.name}, which says otherwise; give options after all configs")
+
+
+def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+    """Yield the keys of a config as options name them."""
+    for key, value in content.items():
+        own = above if key == ARGUMENTS else f"{above}.{str(key).rstrip('+')}".removeprefix(".")
+        if isinstance(value, dict) and value:
+            yield from _keys(value, own)
+        else:
+            yield own
+
+
+def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
+    """Merge the options that name a class where the configs name another, and yield the other arguments."""
+    taken: set[int] = set()
+    for key, value, place in options_in(words):
+        parts = key.split(".")
+        loaded = _value(value)
+        if parts[-1] == CLASS:
+            parts, loaded = parts[:-1], {CLASS: loaded}
+        where = _find(merged.content, parts)
+        if where is not None and isinstance(loaded := as_class(loaded, beside={CLASS: ""}), dict) and CLASS in loaded:
+            for part in reversed(where):
+                loaded = {part: loaded}
+            merged.lay(loaded, f"--{key}")
+            taken |= set(range(place.start, place.stop))
+    yield from (word for at, word in enumerate(words) if at not in taken)
+
+
+def _value(text: str) -> Any:  # noqa: ANN401  any value
+    """Return what the value of an option holds: of a file its content."""
+    if text.endswith(FILE_ENDINGS) and Path(text).is_file():
+        return nested(read_yaml(Path(text)), text)
+    try:
+        return nested(load_yaml(text, "an option"), "an option")
+    except UserError:
+        return text  # The parser, which knows what it expects, says what is wrong.
+
+
+def _find(content: Any, parts: Sequence[str]) -> list[str] | None:  # noqa: ANN401  any value
+    """Return the keys that lead to the class that an option names; None if the configs have none there."""
+    where: list[str] = []
+    for part in parts:
+        if isinstance(content, dict) and part not in content and isinstance(content.get(ARGUMENTS), dict):
+            where, content = [*where, ARGUMENTS], content[ARGUMENTS]
+        if not isinstance(content, dict) or part not in content:
+            return None
+        where, content = [*where, part], content[part]
+    return where if isinstance(content, dict) and CLASS in content else None
+
+
+def fill_missing(content: Any, options: list[str], above: tuple[str, ...] = ()) -> Iterator[str]:  # noqa: ANN401  any value
+    """Put options in the place of `???`, taking them from the list, and yield those that are not given."""
+    for key, value in list(content.items() if isinstance(content, dict) else enumerate(content)):
+        own = (*above, str(key)) if key != ARGUMENTS else above
+        if isinstance(value, dict | list):
+            yield from fill_missing(value, options, own)
+        elif value == MISSING and isinstance(content, dict):
+            # An option gives the value itself, or all of what the value lies in.
+            named = [(_parts(option), given, place) for option, given, place in options_in(options)]
+            named = [option for option in named if own[: len(option[0])] == option[0]]
+            exact = [(given, place) for parts, given, place in named if parts == own]
+            if exact:
+                content[key], place = _value(exact[-1][0]), exact[-1][1]
+                del options[place]
+            else:
+                del content[key]
+                if not named:
+                    yield f"--{'.'.join(own)}"
+
+
+def _parts(option: str) -> tuple[str, ...]:
+    """Return the keys of an option's name, those left out that users may leave out."""
+    return tuple(part for part in option.split(".") if part not in (ARGUMENTS, CLASS))

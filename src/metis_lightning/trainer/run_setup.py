@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace as ParsedConfig
 from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -20,12 +20,12 @@ from metis_lightning.errors import Stopped, UserError
 _OURS = f"{RunCheckpoint.__module__}.{RunCheckpoint.__qualname__}"
 
 
-def prepare_settings(settings: Namespace, verb: str) -> None:
+def prepare_settings(settings: ParsedConfig, command: str) -> None:
     """Change a Trainer's settings in place: checkpoints are `RunCheckpoint`'s, and only `fit` logs where `fit` does.
 
     Args:
         settings: what the config says below `trainer`.
-        verb: what is run.
+        command: what is run.
     """
     callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
     settings.callbacks = [each for each in callbacks if each]
@@ -33,15 +33,15 @@ def prepare_settings(settings: Namespace, verb: str) -> None:
     for each in saves:
         each.class_path = _OURS
     if not saves and settings.enable_checkpointing is not False and not settings.barebones:
-        saves = [Namespace(class_path=_OURS, init_args=Namespace())]
+        saves = [ParsedConfig(class_path=_OURS, init_args=ParsedConfig())]
         settings.callbacks += saves
     if saves and not any(each.init_args.get("save_last") for each in saves):
         own = saves[0].init_args
         own.save_last = True if own.get("save_last") is None else own.save_last
     loggers = settings.logger if isinstance(settings.logger, list) else [settings.logger]
-    for logger in loggers if verb != "fit" else ():
-        if isinstance(logger, Namespace) and logger.class_path.endswith(".TensorBoardLogger"):
-            logger.init_args.sub_dir = logger.init_args.get("sub_dir") or verb
+    for logger in loggers if command != "fit" else ():
+        if isinstance(logger, ParsedConfig) and logger.class_path.endswith(".TensorBoardLogger"):
+            logger.init_args.sub_dir = logger.init_args.get("sub_dir") or command
 
 
 def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Trainer:
