@@ -30,11 +30,8 @@ NUM_SHOWN = 4
 class TestSetProtocol:
     """All that decides the numbers on one test set: a run's protocol without its systems and its other test sets.
 
-    Args:
-        mark: its fingerprint.
-        settings: those that fit in a line of text.
-        run_fingerprint: of the run's whole `protocol.json`.
-        size: items of the whole test set; None if a run of an earlier version does not say.
+    `mark` is its fingerprint, `settings` are those that fit in a line of text. `size` is of the whole test set; None if
+    a run of an earlier version does not say.
     """
 
     __test__ = False  # not a pytest class

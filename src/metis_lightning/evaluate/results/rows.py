@@ -77,16 +77,13 @@ class ResultRow:
 
     Args:
         id: of the test item.
-        speaker: None if unknown.
-        n_samples: of the output, at its own `sample_rate`.
+        n_samples: of the output, at its own `sample_rate` in Hz.
         seconds: spent to make it; None if unknown.
         steps: of the samplers of both stages; None without samplers.
-        text: what should be heard.
+        text: what should be heard; `hypothesis` is what was.
         metrics: by column; None without a value.
         error: why a column has no value; of word errors, why nothing was heard or that the recogniser loops.
         failed: the columns that the system is to blame for.
-        wer: word counts, `cer`: character counts.
-        hypothesis: what was heard.
         absent: fields that the row's file, of an earlier version, does not have.
     """
 
@@ -156,19 +153,15 @@ class ResultRow:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ResultRow:
-        """Return the row of a line of its file, also of one that an earlier version wrote.
-
-        Raises:
-            TypeError: it lacks a field that every version writes.
-        """
+        """Return the row of a line of its file, also of an earlier version; TypeError if it is none of either."""
         names = {each.name for each in fields(cls)} - {"absent"}
-        known: dict[str, Any] = {name: value for name, value in content.items() if name in names}
-        known["wer"] = ErrorCounts.from_json(content.get("wer"), "words")
-        known["cer"] = ErrorCounts.from_json(content.get("cer"), "characters")
+        own: dict[str, Any] = {name: value for name, value in content.items() if name in names}
+        own["wer"] = ErrorCounts.from_json(content.get("wer"), "words")
+        own["cer"] = ErrorCounts.from_json(content.get("cer"), "characters")
         # Earlier versions do not say whose fault an error is: what no test set is to blame for was the system's.
         innocent = (*OF_THE_TEST_SET, INFINITE)
         failed = [name for name, why in content.get("error", {}).items() if not why.startswith(innocent)]
-        return cls(**{"failed": failed, **known}, absent=frozenset(names - content.keys()))
+        return cls(**{"failed": failed, **own}, absent=frozenset(names - content.keys()))
 
 
 def items_of(rows: Iterable[ResultRow]) -> set[tuple[str, str]]:

@@ -27,10 +27,8 @@ class RunFolder:
     """The folder of a run. Several processes write their rows to files of their own, which are merged in the end.
 
     Args:
-        folder: of the run.
-        protocol: all that decides the numbers.
         keys: of every row of the run, in order.
-        is_owner: whether to write: the protocol, and the rows that another call left in several files.
+        is_owner: whether to write the protocol, and to merge the rows that another call left.
 
     Raises:
         UserError: the folder holds rows of another protocol, or `merge` refuses them.
@@ -47,11 +45,8 @@ class RunFolder:
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
         """Put the rows of all processes into the run's file, in the order of the run, and return them.
 
-        Args:
-            is_whole: whether every row must be there.
-
         Raises:
-            UserError: a row is not of this run, two of one key differ, or one is missing.
+            UserError: a row is not of this run, two of one key differ, or one is missing though `is_whole`.
         """
         parts = sorted(self.folder.glob(f"{ROWS}.*"))
         files = [self.folder / ROWS, *parts]
@@ -120,8 +115,8 @@ class Result:
 
     @property
     def is_limited(self) -> bool:
-        """Whether the run left a part of the test set out."""
-        return self.protocol.size is not None and self.count < self.protocol.size
+        """Whether the run left a part of the test set out, as far as its protocol says."""
+        return self.count < (self.protocol.size or 0)
 
     @property
     def count_text(self) -> str:
@@ -138,9 +133,6 @@ def find_results(results_dir: Path) -> list[Result]:
     """Return the results of the finished runs of a folder, by the runs' names; say which are left out.
 
     A result that another run with the same protocol has too, to the last digit, stands once.
-
-    Args:
-        results_dir: one folder a run, as `evaluate` writes them, or one run.
 
     Raises:
         UserError: there is no such folder, or a run's file is not of the form that `evaluate` writes.

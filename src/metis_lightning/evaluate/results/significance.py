@@ -40,11 +40,8 @@ _ROUNDING = 1e-12
 class PairedDifference(Estimate):
     """A system's metric minus a baseline's, on the `n` utterances that both have a value for.
 
-    Args:
-        n_missing: utterances of which one has no value.
-        p: None with fewer than two clusters.
-        utterances_ci95_low: with `utterances_ci95_high` and `p_utterances` the same over utterances.
-        p_holm: with `p_utterances_holm` corrected for the family; None of what is in none.
+    `p` is None with fewer than two clusters, `p_holm` of what is in no family. What is called after utterances is the
+    same over utterances instead of speakers.
     """
 
     n: int
@@ -141,11 +138,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, None, 0.04, 0.03])
     [0.03, None, 0.06, 0.06]
     """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    ranked = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     floor = 0.0
-    for rank, (p, index) in enumerate(known):
-        floor = max(floor, min(1.0, (len(known) - rank) * p))
+    for rank, (p, index) in enumerate(ranked):
+        floor = max(floor, min(1.0, (len(ranked) - rank) * p))
         corrected[index] = floor
     return corrected
 
@@ -154,12 +151,12 @@ def against_baseline(
     systems: Sequence[Sequence[ResultRow]], baseline: Sequence[ResultRow], column: Column
 ) -> list[PairedDifference]:
     """Compare several systems with a baseline in one metric; all of `systems` are one family of Holm's correction."""
-    found = [compare_rows(rows, baseline, column) for rows in systems]
-    p_holm = holm([each.p for each in found])
-    p_utterances_holm = holm([each.p_utterances for each in found])
+    differences = [compare_rows(rows, baseline, column) for rows in systems]
+    p_holm = holm([each.p for each in differences])
+    p_utterances_holm = holm([each.p_utterances for each in differences])
     return [
         replace(each, p_holm=p, p_utterances_holm=p_utterances)
-        for each, p, p_utterances in zip(found, p_holm, p_utterances_holm, strict=True)
+        for each, p, p_utterances in zip(differences, p_holm, p_utterances_holm, strict=True)
     ]
 
 

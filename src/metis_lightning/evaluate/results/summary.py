@@ -74,13 +74,10 @@ def word_error_rule(test_set: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusErrors:
-    """An error rate of all rows taken as one text, its parts, its tail, and the same where measured.
+    """An error rate of all rows taken as one text: `rate` is edits over `length`, in words or characters (`unit`).
 
-    Args:
-        rate: edits over `length`, the words or characters of all references, as `unit` says.
-        parts: substitutions, deletions and insertions, as far as all rows have them.
-        share_above_50: utterances with more than 50% errors.
-        measured_n: utterances that were heard and did not loop, with their own `measured_mean` and `measured_corpus`.
+    `share_above_50` is of utterances with more than 50% errors; `measured_…` is of those that were heard and did not
+    loop. `parts` are the substitutions, deletions and insertions, as far as all rows have them.
     """
 
     rate: float | None
@@ -113,16 +110,13 @@ class CorpusErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Estimate):
-    """One metric of a group of rows.
+    """One metric of a group of rows: a mean over the `n` utterances with a value, and why others have none.
 
     Args:
-        column: what the metric is.
-        n: utterances with a value; `n_failed`, `n_infinite` and `n_not_applicable` are those without.
         errors: why the system failed, with how many utterances; `not_applicable` likewise.
-        n_seeds: with more than one seed, their number, and `seed_sd`, the standard deviation of the seeds' means.
+        seed_sd: standard deviation of the means of `n_seeds` seeds; None with one.
         corpus: of an error rate; None of other metrics, and where rows do not have the counts.
-        n_common: utterances that all compared systems have, of the `n_items` that the metric applies to; None outside
-            of a comparison.
+        n_common: utterances that all compared systems have, of the `n_items` that the metric applies to.
     """
 
     column: Column
@@ -155,27 +149,22 @@ class GroupSummary:
 
     test_set: str
     system: str
-    n_rows: int
+    rows: Sequence[ResultRow]
     metrics: Mapping[str, Summary]
 
     def to_json(self) -> dict[str, Any]:
         """Return the group's record of `summary.json`."""
         metrics = {name: summary.to_json() for name, summary in self.metrics.items()}
-        return {"test_set": self.test_set, "system": self.system, "n_rows": self.n_rows, "metrics": metrics}
+        return {"test_set": self.test_set, "system": self.system, "n_rows": len(self.rows), "metrics": metrics}
 
 
 def summarize(rows: Iterable[ResultRow], columns: Mapping[str, Column]) -> list[GroupSummary]:
-    """Summarize every metric of every system on every test set, in the order of first appearance.
-
-    Args:
-        rows: of which a row without a speaker is a cluster of its own.
-        columns: by name; others are those of earlier versions.
-    """
+    """Summarize every metric of every system on every test set; `columns` describes the metrics, by name."""
     groups: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
     for row in rows:
         groups[row.test_set, row.system].append(row)
     # In the order of the run, which is that of the command line.
-    return [GroupSummary(*key, len(group), summarize_metrics(group, columns)) for key, group in groups.items()]
+    return [GroupSummary(*key, group, summarize_metrics(group, columns)) for key, group in groups.items()]
 
 
 def summarize_metrics(rows: Sequence[ResultRow], columns: Mapping[str, Column]) -> dict[str, Summary]:
@@ -239,7 +228,7 @@ def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence
         return None
     rate, (low, high) = mean_interval([each.edits for each in counts], [each.length for each in counts], clusters)
     # Beside an error the rate is not what was heard, but what counts as the worst.
-    heard = [(row, count) for row, count in zip(rows, counts, strict=True) if column.name not in row.error]
+    clean = [(row, count) for row, count in zip(rows, counts, strict=True) if column.name not in row.error]
     values = [row.metrics[column.name] or 0.0 for row in rows]
     # Rows of earlier versions do not say how their edits divide.
     parts = {part: [getattr(each, part) for each in counts] for part in _EDITS}
@@ -252,7 +241,7 @@ def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence
         unit=ERROR_RATES[column.quantity],
         parts={part: sum(values) for part, values in parts.items() if None not in values},
         share_above_50=float(np.mean([value > HALF for value in values])) if values else None,
-        measured_n=len(items_of(row for row, _ in heard)),
-        measured_mean=float(np.mean([row.metrics[column.name] for row, _ in heard])) if heard else None,
-        measured_corpus=sum(c.edits for _, c in heard) / sum(c.length for _, c in heard) if heard else None,
+        measured_n=len(items_of(row for row, _ in clean)),
+        measured_mean=float(np.mean([row.metrics[column.name] for row, _ in clean])) if clean else None,
+        measured_corpus=sum(c.edits for _, c in clean) / sum(c.length for _, c in clean) if clean else None,
     )

@@ -31,13 +31,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started.
-
-    Args:
-        count: processes in all.
-        rank: this one's number; None if it starts the others itself.
-        local_rank: its number on this machine.
-    """
+    """How this process was started: as number `rank` of `count`; None if it starts the others itself."""
 
     count: int
     rank: int | None = None

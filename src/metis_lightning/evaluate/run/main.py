@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.report import Machine, check_failures, real_time_factor, report
-from metis_lightning.evaluate.results.rows import ROWS, ResultRow, read_rows
+from metis_lightning.evaluate.results.rows import ROWS, read_rows
 from metis_lightning.evaluate.results.runs import PROTOCOL, SUMMARY, RunFolder, write_json
 from metis_lightning.evaluate.results.summary import GroupSummary, summarize
 from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes, use_device
@@ -111,7 +111,7 @@ def _finish(plan: Plan, folder: RunFolder, columns: Mapping[str, Column], option
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     machine = Machine(name, torch.get_num_threads(), Launch.of(options.devices, os.environ).count)
     groups = summarize(rows, columns)
-    write_json(folder.folder / SUMMARY, [{**group.to_json(), **_speed(group, rows, machine)} for group in groups])
+    write_json(folder.folder / SUMMARY, [{**group.to_json(), **_speed(group, machine)} for group in groups])
     described = {name: summary.column for group in groups for name, summary in group.metrics.items()}
     print(*report(rows, [system.name for system in plan.systems], machine, described), sep="\n")
     for control, test_set in plan.left_out:
@@ -124,11 +124,10 @@ def _finish(plan: Plan, folder: RunFolder, columns: Mapping[str, Column], option
     check_failures(rows, options.max_failed_share)
 
 
-def _speed(group: GroupSummary, rows: Sequence[ResultRow], machine: Machine) -> dict[str, Any]:
+def _speed(group: GroupSummary, machine: Machine) -> dict[str, Any]:
     """Return how fast a system was on a test set and where, and in how many steps."""
-    own = [row for row in rows if (row.test_set, row.system) == (group.test_set, group.system)]
-    factor = real_time_factor(own, group.system, machine.processes)
-    steps = sorted({row.steps for row in own if row.steps is not None})
+    factor = real_time_factor(group.rows, group.system, machine.processes)
+    steps = sorted({row.steps for row in group.rows if row.steps is not None})
     return {"real_time_factor": factor, "machine": asdict(machine), "steps": steps}
 
 

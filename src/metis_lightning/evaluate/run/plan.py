@@ -108,8 +108,8 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     check_task_options(options)
     all_sets, whole = _named_test_sets(options)
     test_sets = [replace(each, trials=each.trials[: options.limit]) for each in whole]
-    chosen, known = ({trial.id for each in part for trial in each.trials} for part in (test_sets, all_sets))
-    items = Items(chosen, known, _other_names(test_sets))
+    chosen, all_ids = ({trial.id for each in part for trial in each.trials} for part in (test_sets, all_sets))
+    items = Items(chosen, all_ids, _other_names(test_sets))
     systems = make_systems(_system_names(options), options, device, items)
     left_out = _missing_controls(options.task, test_sets, systems)
     for control in CONTROLS:

@@ -32,13 +32,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
 
 @dataclass(frozen=True)
 class System:
-    """A name for tables, what decides its output (for the fingerprint), and how it is made.
+    """A name for tables, what decides its output (for the fingerprint), and how it is loaded.
 
-    Args:
-        load: makes the function that runs it; models are loaded only then.
-        is_seeded: whether its output depends on the seed.
-        control: which control it is; None if none.
-        extra_files: those of a folder that belong to no item.
+    `control` is which control it is, if any; `extra_files` are those of a folder that belong to no item.
     """
 
     name: str
@@ -54,7 +50,7 @@ class Items:
     """The ids that systems are run on, all that the test sets have, whatever the limit, and ids by others' names."""
 
     chosen: Collection[str]
-    known: Collection[str]
+    all_ids: Collection[str]
     by_other_name: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -186,7 +182,7 @@ def _control(name: str, base: str, device: str) -> System:
 
 
 def _wavs(path: Path, items: Items) -> System:
-    folder = WavFolder.of(path, items.known, items.by_other_name, items.chosen)
+    folder = WavFolder.of(path, items.all_ids, items.by_other_name, items.chosen)
     identity = {"wavs": folder.digest(items.chosen)}
     extra = tuple(folder.extra)
     return System(

@@ -70,9 +70,11 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     serving = [test_set for test_set in test_sets if is_for(task, test_set.trials[0].task)]
     if not serving:
         served = {*filter(None, tasks.values()), *(test_set.trials[0].task for test_set in test_sets)}
-        known = [name for name in TASKS if any(is_for(name, each) for each in served)]
+        known_tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
         own = sorted(served - {"", *TASKS})
-        raise UserError(f"--task {task}: choose one of {', '.join([*known, *own])}, for which {data} has test sets")
+        raise UserError(
+            f"--task {task}: choose one of {', '.join([*known_tasks, *own])}, for which {data} has test sets"
+        )
     return serving
 
 
@@ -185,14 +187,14 @@ def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[
             hashes = [hashlib.sha256(wave.detach().cpu().contiguous().numpy().tobytes()).hexdigest() for wave in waves]
         audio.update(_line([item.id, sizes, hashes]))
     # Where a corpus or a list lies says nothing: what is in it is in the hashes.
-    said = {
+    variant = {
         name: value if isinstance(value, (str, int, float, bool)) else str(value)
         for name, value in test_set.options.items()
         if name != "root" and value is not None and not isinstance(value, Path)
     }
     return {
         "reader": type(test_set.reader).__name__,
-        **said,
+        **variant,
         **test_set.reader.facts(test_set.name),
         "items": len(test_set.trials),
         "sample_rates": " ".join(map(str, sorted(rates))),

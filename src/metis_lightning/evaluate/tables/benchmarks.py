@@ -17,13 +17,10 @@ LABELS = ("task", "test_set", "system", "train_data")
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """Which column of our results stands beside one of the paper's.
+    """Which column of our results stands beside one of the paper's: that of the paper's own metric model.
 
-    Args:
-        column: that of the paper's own metric model. Another model's column may stand in for it, but is marked.
-        differs: why even `column` is not what the paper has.
-        scale: the paper's numbers are ours times this; None for the column's own scale.
-        by_test_set: the columns of test sets that the paper measures with another model.
+    `differs` says why even that is not what the paper has. The paper's numbers are ours times `scale`, or the column's
+    own. `by_test_set` has the columns of test sets that the paper measures with another model.
     """
 
     column: str
@@ -41,13 +38,11 @@ class ResultsSpec:
     """Which of our results belong to a table, and how they are shown.
 
     Args:
-        task: all results of this task are listed under the paper's rows, unless `lists_all` is false because another
-            table of the task lists them.
+        task: whose results are listed under the paper's rows, unless another table `lists_all` of them.
         first: the systems that come first there, in this order; the others follow by name.
         baseline: the system that the others are tested against.
         test_sets: other names that a test set of the paper's may have in our results.
         columns: by the paper's metrics.
-        lists_all: see `task`.
         rows_task: of which task the paper's rows are, where they do not say it; None for `task`.
     """
 
@@ -88,14 +83,9 @@ class Note:
 class Benchmark:
     """One table of the paper.
 
-    Args:
-        name: the file's stem.
-        table: its number in the paper.
-        measured_with: the metric models of the paper.
-        rows: as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the name (or names)
-            of the system in our results that stands for it; `settings`, which those results must have been made with;
-            and `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`.
-        ours: None for tables that we do not repeat.
+    `rows` are as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the name (or names)
+    of the system in our results that stands for it; `settings`, which those results must have been made with; and
+    `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`. `name` is the file's stem.
     """
 
     name: str

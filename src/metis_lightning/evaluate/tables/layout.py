@@ -25,14 +25,9 @@ MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "�
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, and what stands around it.
+    """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITE`, and what stands around it.
 
-    Args:
-        text: the number in its unit, or `EMPTY`, `NOT_APPLICABLE` or `INFINITE`.
-        interval: "[low, high; clusters]" or "± half", or nothing.
-        n_failed: utterances on which the system failed.
-        mark: one of `MARKS`, or nothing.
-        notes: keys of the table's notes.
+    `interval` is "[low, high; clusters]" or "± half", `mark` one of `MARKS`, `notes` are keys of the table's notes.
     """
 
     text: str = EMPTY
@@ -176,7 +171,7 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
 
 def _markdown_text(text: str) -> str:
     """Return text on one line in which nothing is taken for markup of a page, nor an address for a link."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", plain(text))
+    return _MARKUP.sub(lambda match: f"\\{match[0]}", plain(text))
 
 
 _LATEX_ESCAPES = {
