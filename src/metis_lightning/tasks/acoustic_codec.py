@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,7 +20,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
 from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, MelDistances
-from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups
+from metis_lightning.tasks.optimization import parameter_groups
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
 from metis_lightning.tokens.codec_layers import WeightNormConv1d
 from metis_lightning.types import SpeechBatch
@@ -83,7 +82,7 @@ class AcousticCodecModule(QuantizerModule):
         continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
             not begin with a collapsed codebook.
         compile: compile the codec with torch.compile, for crops of one length.
-        optimizer, lr_scheduler: built over the trainable parameters.
+        kwargs: those of `TrainableModule`.
     """
 
     def __init__(
@@ -100,10 +99,9 @@ class AcousticCodecModule(QuantizerModule):
         init_from_data: bool = False,
         continuous_steps: int = 0,
         compile: bool = False,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler)
+        super().__init__(**kwargs)
         self.codec = AcousticCodec(codec)
         if start_from is not None:
             load_weights(self.codec, bundle_or_checkpoint_part(start_from, "acoustic_codec").tensors, start_from)

@@ -41,6 +41,9 @@ class TrainableModule(lightning.LightningModule):
     Subclasses implement `losses`, which returns named scalars (`loss` is the one that is minimised; where it is a mean
     over masked tokens, `masked_tokens` counts them), and `parts`, which says what of the module goes into a bundle;
     every checkpoint carries that as plain data.
+
+    Args:
+        optimizer, lr_scheduler: built over the trainable parameters.
     """
 
     has_unused_parameters: bool = False

@@ -1,4 +1,4 @@
-"""Codebooks in training: how well they are used, and new places for codes that nobody uses.
+"""Codebooks in training: their use, and new places for unused codes.
 
 Shape letters: B batch, T frames, Q quantizers, K codebook width, V codebook size.
 """
@@ -44,25 +44,26 @@ class CodebookRestarts:
 
     def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, least: int = 2000) -> None:
         self.quantizer, self.every, self.least = quantizer, every, since + least
+        # Uses of each code since unused ones were last moved; encodings of the newest batch, on which they move.
         self.counts_QV: Tensor | None = None
         self._encodings: Tensor | None = None
-        self._peak_rate, self._peak_step = 0.0, 0
+        self.peak_rate, self.peak_step = 0.0, 0
 
     @property
     def until(self) -> int:
         """The step from which on no code is moved, as far as the learning rate has been seen."""
-        return max(self.least, 2 * self._peak_step)
+        return max(self.least, 2 * self.peak_step)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Add to a checkpoint how often codes were used since unused ones were last moved, and the rate's peak."""
         checkpoint["code_counts"] = self.counts_QV
-        checkpoint["peak_rate"] = {"rate": self._peak_rate, "step": self._peak_step}
+        checkpoint["peak_rate"] = {"rate": self.peak_rate, "step": self.peak_step}
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        """Go on with the counts and the peak of a checkpoint."""
+        """Go on with the counts and the peak of a checkpoint; older ones have neither."""
         self.counts_QV = checkpoint.get("code_counts")
         peak = checkpoint.get("peak_rate", {"rate": 0.0, "step": 0})
-        self._peak_rate, self._peak_step = peak["rate"], peak["step"]
+        self.peak_rate, self.peak_step = peak["rate"], peak["step"]
 
     @torch.no_grad()
     def observe(self, quantized: Quantized, step: int) -> None:
@@ -78,8 +79,8 @@ class CodebookRestarts:
     def after_update(self, optimizer: Optimizer, step: int) -> None:
         """Move codes that stayed at zero, every so often; `optimizer` has just taken step `step`, from 0."""
         rate = float(optimizer.param_groups[0]["lr"])
-        if rate > self._peak_rate:
-            self._peak_rate, self._peak_step = rate, step
+        if rate > self.peak_rate:
+            self.peak_rate, self.peak_step = rate, step
         if step % self.every == 0 and self.counts_QV is not None and self._encodings is not None:
             # Drawn from the step, so that a resumed run moves the same codes to the same places.
             self._move_unused(self._encodings, self.counts_QV, torch.Generator().manual_seed(step), optimizer)
@@ -100,14 +101,10 @@ class CodebookRestarts:
             if distributed:
                 torch.distributed.broadcast(moved, src=0)
             weight.copy_(moved)
-            _forget(optimizer, weight, unused)
-
-
-def _forget(optimizer: Optimizer, weight: Tensor, rows: Tensor) -> None:
-    """Set an optimizer's moments of some rows of a weight to zero: they are of where these rows were before."""
-    for value in optimizer.state.get(weight, {}).values():
-        if isinstance(value, Tensor) and value.shape == weight.shape:
-            value[rows] = 0
+            # An optimizer's moments are of where these codes were before.
+            for value in optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value[unused] = 0
 
 
 class QuantizerModule(TrainableModule):
@@ -131,13 +128,13 @@ class QuantizerModule(TrainableModule):
             optimizer.register_step_post_hook(lambda opt, *_: restarts.after_update(opt, self.global_step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how often codes were used."""
+        """Add how often codes were used since unused ones were last moved, and the learning rate's peak."""
         super().on_save_checkpoint(checkpoint)
         if self.restarts is not None:
             self.restarts.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec.
+        """Refuse a checkpoint of another codec, and go on with its counts.
 
         Raises:
             UserError: saying what differs.

@@ -1,4 +1,4 @@
-"""Tokens of a corpus into a store: a module for `Trainer.predict` and the callback that writes what it predicts.
+"""Extraction of a corpus's tokens into a store: a module for `Trainer.predict`, and the callback that writes.
 
 Shape letters: B batch, S samples, T frames at 50 Hz, Q quantizers, C feature width.
 """
@@ -84,15 +84,13 @@ class TokenExtractor(LightningModule):
             values = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)[0]
         else:
             values = self.tokenizer.ssl_features(batch.wave, batch.lengths)[0]
-        stored = values.to(_stored_dtype(kind, self.tokenizer)).cpu()
+        # Features are stored in half precision, ids in as few bytes as hold the codebook's.
+        codec = {SSL: self.tokenizer.semantic_codec, ACOUSTIC: self.tokenizer.acoustic_codec}.get(kind)
+        dtype = torch.float16
+        if kind in (SSL, ACOUSTIC):
+            dtype = torch.int16 if codec is not None and codec.config.codebook_size <= 2**15 else torch.int32
+        stored = values.to(dtype).cpu()
         return [row[:count].clone() for row, count in zip(stored, counts.tolist(), strict=True)]
-
-
-def _stored_dtype(kind: str, tokenizer: SpeechTokenizer) -> torch.dtype:
-    if kind not in (SSL, ACOUSTIC):
-        return torch.float16
-    codec = tokenizer.semantic_codec if kind == SSL else tokenizer.acoustic_codec
-    return torch.int16 if codec is not None and codec.config.codebook_size <= 2**15 else torch.int32
 
 
 class TokenWriter(Callback):
@@ -127,15 +125,12 @@ class TokenWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last shards."""
-        self._flush()
+        for writer in self._writers.values():
+            writer.flush()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is complete."""
-        self._flush()
-
-    def _flush(self) -> None:
-        for writer in self._writers.values():
-            writer.flush()
+        self.on_predict_end(trainer, pl_module)
 
 
 def _extractor(module: LightningModule) -> TokenExtractor:

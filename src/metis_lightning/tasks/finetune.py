@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from metis_lightning.errors import UserError
@@ -20,7 +19,6 @@ from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
-from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
@@ -31,8 +29,7 @@ class FinetuneModule(TrainableModule):
     """Trains what a task adds to a pre-trained base, and LoRA weights or the whole of stage 1.
 
     A subclass says what the condition of a batch is, if it has any. With a text front end the phones of a batch's
-    scripts stand before the tokens. A LoRA checkpoint holds the trained weights alone, and the name and the SHA-256 of
-    the base that they belong to.
+    scripts stand before the tokens. A LoRA checkpoint holds the trained weights, name and SHA-256 of the base.
 
     Args:
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
@@ -45,7 +42,7 @@ class FinetuneModule(TrainableModule):
             unless the base has one, and is trained with LoRA too.
         prompt_rule: prompts and masks.
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
-        optimizer, lr_scheduler: built over the trainable parameters.
+        kwargs: those of `TrainableModule`.
     """
 
     task: str
@@ -63,10 +60,9 @@ class FinetuneModule(TrainableModule):
         text: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         from_scratch: bool = False,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler)
+        super().__init__(**kwargs)
         self.text = None if text is None else text_front_end(text)
         self.base, folder = base, bundle_folder(base)
         self.tokenizer = load_tokenizer(folder)
@@ -130,13 +126,8 @@ class FinetuneModule(TrainableModule):
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the task's weights; their names in the state are the published ones."""
-        config: dict[str, Any] = {
-            "adapter": self.extension.adapter,
-            "cond_dim": self.extension.cond_dim,
-            "lora_rank": self.extension.lora_rank,
-            "base": self.base,
-            "base_sha256": self.base_sha256,
-        }
+        extension = {name: getattr(self.extension, name) for name in ("adapter", "cond_dim", "lora_rank")}
+        config: dict[str, Any] = {**extension, "base": self.base, "base_sha256": self.base_sha256}
         if not self.extension.lora_rank:
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:

@@ -1,9 +1,8 @@
-"""Learning-rate schedules, as factors of the optimizer's rate.
+"""Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay.
 
-Which weights decay: matrices do; biases, scales of norms, gains, gates and embeddings do not.
-
-The paper says AdamW and no more, and the training code of Metis and MaskGCT is not released, so the choice is the usual
-one: decay keeps maps small, but would draw scales to 0 and codes that are seldom used with them.
+Matrices decay; biases, scales of norms, gains, gates and embeddings do not. The paper says AdamW and no more, and the
+training code of Metis and MaskGCT is not released, so the choice is the usual one: decay keeps maps small, but would
+draw scales to 0 and codes that are seldom used with them.
 """
 
 from __future__ import annotations

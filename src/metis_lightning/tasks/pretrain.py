@@ -6,9 +6,9 @@ Shape letters: B batch, T frames, M masked positions of a batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from metis_lightning.models.lora import without_gradient
@@ -16,7 +16,6 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
-from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -31,7 +30,7 @@ class PretrainModule(TrainableModule):
         stage1: sizes; `codebook_size` is the semantic codec's.
         tokenizer: bundle whose front end and semantic codec make the tokens.
         prompt_rule: prompts and masks.
-        optimizer, lr_scheduler: built over the trainable parameters.
+        kwargs: those of `TrainableModule`.
     """
 
     token_kinds = ("ssl",)
@@ -41,10 +40,9 @@ class PretrainModule(TrainableModule):
         stage1: Stage1Config = Stage1Config(),  # noqa: B008  frozen
         tokenizer: str = "nano",
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler)
+        super().__init__(**kwargs)
         self.model = Stage1(stage1)
         for name in without_gradient((name for name, _ in self.model.named_parameters()), phones=False):
             self.model.get_parameter(name).requires_grad_(False)

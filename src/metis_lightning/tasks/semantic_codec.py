@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torchaudio
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.optimization import WarmupInverseSqrt
+from metis_lightning.tasks.masked_tokens import frame_mask
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen_arithmetic, resampled_length
@@ -31,7 +31,7 @@ class SemanticCodecModule(QuantizerModule):
         codec: sizes of the codec; `hidden_size` is the features' width.
         features: the frozen SSL front end, or the name of the bundle that has it.
         codebook_weight, commitment_weight: factors beside the reconstruction (released: 1 and 0.15).
-        optimizer, lr_scheduler: built over the trainable parameters.
+        kwargs: those of `TrainableModule`.
     """
 
     def __init__(
@@ -40,10 +40,9 @@ class SemanticCodecModule(QuantizerModule):
         features: SSLFeatures | str | None = None,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.15,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler)
+        super().__init__(**kwargs)
         if isinstance(features, str):
             features = load_features(bundle_folder(features))
         self.features = (features or FilterbankFeatures()).requires_grad_(False)
@@ -61,7 +60,7 @@ class SemanticCodecModule(QuantizerModule):
                 batch = batch.to(self.device)
                 lengths = resampled_length(batch.lengths, self.features.sample_rate)
                 values = self.features.unnormalised(self.resample(batch.wave), lengths)
-                frames.append(values[self._valid(batch, values.shape[1])])
+                frames.append(values[frame_mask(self._frames(batch), values.shape[1])])
             # Every process has batches of its own: all take the first one's.
             std, mean = self.trainer.strategy.broadcast(torch.std_mean(torch.cat(frames), dim=0))
             self.features.std.copy_(std)
@@ -83,28 +82,20 @@ class SemanticCodecModule(QuantizerModule):
         reconstructed, quantized = self.codec(features)
         if self.training and self.restarts is not None:
             self.restarts.observe(quantized, self.global_step)
-        valid = self._valid(batch, features.shape[1])
+        valid = frame_mask(self._frames(batch), features.shape[1])
         reconstruction = (reconstructed.float() - features).abs()[valid].mean()
-        loss = (
-            reconstruction
-            + self.codebook_weight * quantized.codebook_loss
-            + self.commitment_weight * quantized.commitment_loss
-        )
+        codebook, commitment = quantized.codebook_loss, quantized.commitment_loss
         return {
-            "loss": loss,
+            "loss": reconstruction + self.codebook_weight * codebook + self.commitment_weight * commitment,
             "reconstruction": reconstruction,
-            "codebook": quantized.codebook_loss,
-            "commitment": quantized.commitment_loss,
+            "codebook": codebook,
+            "commitment": commitment,
             "perplexity": perplexity(quantized.codes[0][valid], self.codec.config.codebook_size),
         }
 
     def averaged_over(self, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> int:
         """Return the frames of a batch."""
         return int(self._frames(batch).sum())
-
-    def _valid(self, batch: SpeechBatch, length: int) -> Tensor:
-        frames = self._frames(batch)
-        return torch.arange(length, device=frames.device) < frames[:, None]
 
     def _frames(self, batch: SpeechBatch) -> Tensor:
         return self.features.num_frames(resampled_length(batch.lengths, self.features.sample_rate))

@@ -6,10 +6,10 @@ Shape letters: B batch, T frames, Q quantizers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from zlib import crc32
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,7 +18,6 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule
 from metis_lightning.tasks.masked_tokens import frame_mask, ssl_targets
-from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -37,7 +36,7 @@ class SemanticToAcousticModule(TrainableModule):
         prompt_rule: prompts and masks.
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
             keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
-        optimizer, lr_scheduler: built over the trainable parameters.
+        kwargs: those of `TrainableModule`.
     """
 
     token_kinds = ("ssl", "acoustic")
@@ -49,10 +48,9 @@ class SemanticToAcousticModule(TrainableModule):
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
         cache_tokens: bool | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler)
+        super().__init__(**kwargs)
         self.part = part
         self.model = SemanticToAcoustic(stage2)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
