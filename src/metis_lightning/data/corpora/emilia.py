@@ -145,12 +145,12 @@ class _TarScan:
         try:
             self._take(member, key, suffix)
             if key in self.texts and key in self.audio:
-                fields, location = self.texts[key], self.audio[key]
+                location = self.audio[key]
                 data = self._bytes(location["offset"], location["size"])
-                yield _row(fields, location, data, self.name, self.decode)
-                self._forget(key)
+                yield _row(self.texts.pop(key), self.audio.pop(key), data, self.name, self.decode)
         except AudioFault as fault:
-            self._forget(key)
+            self.texts.pop(key, None)
+            self.audio.pop(key, None)
             self.faulty.add(key)
             yield Fault(where, fault.kind, fault.detail)
 
@@ -167,10 +167,6 @@ class _TarScan:
         else:
             # Its bytes wait on the disk: all audio may stand before all texts.
             self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
-
-    def _forget(self, key: str) -> None:
-        self.texts.pop(key, None)
-        self.audio.pop(key, None)
 
     def _bytes(self, offset: int, size: int) -> bytes:
         self.file.seek(offset)

@@ -93,15 +93,14 @@ class StarterTtsTests(TestSets):
         Raises:
             UserError: if an utterance is not in the corpus or its audio cannot be read.
         """
-        corpus, index = self._corpus, self._corpus.index_of(trial.target)
-        target = corpus.utterances[index]
-        item = trial_item(trial, target, target=corpus.wave(index), sources=(target.path,))
-        if not trial.enrollment:
-            return item
-        index = corpus.index_of(trial.enrollment)
-        prompt = corpus.utterances[index]
-        sources = (target.path, prompt.path)
-        return replace(item, enrollment=corpus.wave(index), prompt_text=prompt.text, sources=sources)
+        target = self._corpus.find(trial.target)
+        signals = {"target": self._corpus.wave(self._corpus.index_of(target.id)), "sources": (target.path,)}
+        if trial.enrollment:
+            index = self._corpus.index_of(trial.enrollment)
+            prompt = self._corpus.utterances[index]
+            signals |= {"enrollment": self._corpus.wave(index), "prompt_text": prompt.text}
+            signals["sources"] = (target.path, prompt.path)
+        return trial_item(trial, target, **signals)
 
 
 class StarterSeTests(StarterTtsTests):

@@ -49,13 +49,12 @@ class VctkScan(CorpusScan):
                 yield info
                 continue
             name = path.stem.removesuffix("_mic1")
-            text = _text_file(Path(self.root), name)
             yield manifest_row(
                 name,
                 where,
                 info,
                 speaker=shard.name,
-                text=_read_text(text) if text.is_file() else "",
+                text=_read_text(Path(self.root), name) or "",
                 split="train",
                 source="VCTK",
                 license="CC-BY-4.0",
@@ -79,8 +78,10 @@ class VctkTests(TestSets):
             UserError: if there are no `count` recordings with a text, or there is no prompt for one.
         """
         self._root = Path(root)
-        files = {path.stem.removesuffix("_mic1"): path for path in _recordings(self._root)}
-        self._files = {name: path for name, path in files.items() if _text_file(self._root, name).is_file()}
+        recordings = {path.stem.removesuffix("_mic1"): path for path in _recordings(self._root)}
+        texts = {name: _read_text(self._root, name) for name in recordings}
+        self._texts = {name: text for name, text in texts.items() if text is not None}
+        self._files = {name: recordings[name] for name in self._texts}
         sources = sorted(self._files, key=lambda name: hash_order(seed, name))[:count]
         if len(sources) < count:
             raise UserError(f"{root}: {len(sources)} recordings with texts, {count} are wanted; is VCTK complete?")
@@ -89,7 +90,7 @@ class VctkTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read the source as `mixture` and the wanted voice's prompt as `enrollment`."""
         signals = read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment])
-        text, prompt = self._text(trial.target), self._text(trial.enrollment)
+        text, prompt = self._texts[trial.target], self._texts[trial.enrollment]
         wanted = _speaker(trial.enrollment)
         return TestItem(trial.id, trial.test_set, wanted, text, "en", prompt_text=prompt, **signals)
 
@@ -98,15 +99,11 @@ class VctkTests(TestSets):
             name for name in self._files if name != source and (_speaker(name) == _speaker(source)) == same_speaker
         ]
         # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
-        words = self._text(source)
         ordered = sorted(voices, key=lambda name: hash_order(seed, source, name))
-        prompt = next((name for name in ordered if not same_words(self._text(name), words)), None)
+        prompt = next((name for name in ordered if not same_words(self._texts[name], self._texts[source])), None)
         if prompt is None:
             raise UserError(f"{self._root}: no prompt for {source} that says other words; is VCTK complete?")
         return Trial(f"{source}_by_{prompt}", "vctk", target=source, enrollment=prompt)
-
-    def _text(self, name: str) -> str:
-        return _read_text(_text_file(self._root, name))
 
 
 def _recordings(root: Path, speaker: str = "*") -> list[Path]:
@@ -117,13 +114,10 @@ def _recordings(root: Path, speaker: str = "*") -> list[Path]:
     return []
 
 
-def _text_file(root: Path, name: str) -> Path:
-    return root / "txt" / _speaker(name) / f"{name}.txt"
-
-
-def _read_text(path: Path) -> str:
+def _read_text(root: Path, name: str) -> str | None:
+    path = root / "txt" / _speaker(name) / f"{name}.txt"
     # Some texts of 0.80 hold bytes that are no UTF-8.
-    return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
+    return clean_text(path.read_bytes().decode("utf-8", errors="replace")) if path.is_file() else None
 
 
 def _speaker(name: str) -> str:
