@@ -94,13 +94,7 @@ class Studio:
 
 
 class UploadLimit:
-    """Refuses an upload that would make all uploads together too large: a part of the server, as ASGI has them.
-
-    Args:
-        app: the rest of the server.
-        folder: where uploads lie.
-        limit: of their size, in bytes.
-    """
+    """ASGI middleware that refuses an upload if all uploads in `folder` would exceed a `limit` in bytes."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], folder: str, limit: int) -> None:
         self.app, self.folder, self.limit = app, folder, limit
@@ -132,7 +126,6 @@ def run_app(options: AppOptions) -> None:
         UserError: if the extra `demo` is not installed, there are no such weights, or the port is taken.
     """
     studio = Studio(options)
-    require_gradio()
     with tempfile.TemporaryDirectory(prefix="metis-app-") as folder:
         try:
             launch(studio, folder, server_name=options.host, server_port=options.port)
@@ -162,7 +155,10 @@ def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional pa
     Raises:
         UserError: if the extra `demo` is not installed.
     """
-    gr = require_gradio()
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise UserError(f"the app needs the extra 'demo': pip install 'metis-lightning[demo]' ({error})") from error
     with gr.Blocks(title="Metis", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
         gr.Markdown("# Metis\nGenerated speech. Use a voice only with its owner's consent.")
         if missing := [tab.title for task, tab in TABS.items() if task not in studio.models]:
@@ -174,19 +170,6 @@ def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional pa
                     if task in studio.models:
                         _add_controls(gr, task, tab, studio)
     return app
-
-
-def require_gradio() -> Any:  # noqa: ANN401  a module
-    """Import Gradio.
-
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError(f"the app needs the extra 'demo': pip install 'metis-lightning[demo]' ({error})") from error
-    return gradio
 
 
 def _add_controls(gr: Any, task: str, tab: Task, studio: Studio) -> None:  # noqa: ANN401

@@ -25,21 +25,15 @@ from metis_lightning.tokens.visual.lip_features import lip_features
 from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
 
 LONGEST = 30.0
-"""Seconds of the longest speech that the models were trained on (Emilia's utterances last 3 to 30 s), prompt and all.
-
-A prompt may be so long. What is longer as a source is worked on in chunks.
-"""
+"""Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all."""
 
 LONGEST_RESULT = 60.0
-"""Seconds of the longest result that is not made in chunks: speech of a text or of lips."""
+"""Seconds of the longest speech of a text or of lips; a longer source is worked on in chunks."""
 
 _LATIN = ("LATIN",)
 _CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO")
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
-    "en": _LATIN,
-    "de": _LATIN,
-    "fr": _LATIN,
-    "it": _LATIN,
+    **dict.fromkeys(("en", "de", "fr", "it"), _LATIN),
     "ru": ("CYRILLIC", *_LATIN),
     "zh": (*_CHINESE, *_LATIN),
     "ja": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", *_CHINESE, *_LATIN),
@@ -78,7 +72,7 @@ class LipReader:
 
 
 def read_request(metis: Metis, job: Job, lips: LipReader) -> Request:
-    """Read a job's inputs, and return what the pipeline is asked for.
+    """Read a job's inputs as a request of the pipeline.
 
     Raises:
         UserError: if one is unreadable, silent, or of a wrong length.

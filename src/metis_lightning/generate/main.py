@@ -1,9 +1,10 @@
-"""The command `generate`: reads the jobs, writes what is missing of their results, and shows them."""
+"""The command `generate`: reads the jobs, writes the results that are missing, and shows them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from metis_lightning.data.media.audio import decoded_length
@@ -116,9 +117,7 @@ def sampler_options(options: GenerateOptions) -> Options:
 def _total_seconds(jobs: Sequence[Job]) -> float:
     total = 0.0
     for job in jobs:
-        try:
+        # A mistake is reported when the job's turn comes.
+        with suppress(UserError):
             total += result_seconds(job)
-        except UserError:
-            # It is reported when its turn comes.
-            continue
     return total

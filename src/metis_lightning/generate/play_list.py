@@ -33,15 +33,13 @@ figure audio { width: 100%; height: 36px; }
 def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int = MAX_BYTES) -> None:
     """Write the page of the jobs whose results are there, in order; it works from `file://` and loads nothing."""
     sections: list[str] = []
-    made = [job for job in jobs if job.out.is_file()]
-    room = max_bytes
-    for job in made:
+    done = [job for job in jobs if job.out.is_file()]
+    for job in done:
         section = _section(job)
-        room -= len(section)
-        if room < 0:
+        if sum(map(len, sections)) + len(section) > max_bytes:
             break
         sections.append(section)
-    shown = "" if len(sections) == len(made) else f"<p>The first {len(sections)} of {len(made)}: the page is full.</p>"
+    shown = "" if len(sections) == len(done) else f"<p>The first {len(sections)} of {len(done)}: the page is full.</p>"
     body = f"<main>\n<h1>{escape(title)}</h1>\n{shown}{''.join(sections)}</main>"
     with atomic_path(path) as temporary:
         temporary.write_text(printable(document(title, asset("base.css") + _STYLE, body)), encoding="utf-8")
