@@ -73,11 +73,7 @@ class CustomVideoScan(ListedFaceScan):
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a user's list.
-
-    Raises:
-        UserError: if it is missing, not UTF-8, of another format, or has unknown columns.
-    """
+    """Return the lines of a user's list; a UserError if there is none, it is not UTF-8, or has unknown columns."""
     if not path.is_file():
         raise UserError(f"{path}: no such list; give --list a .jsonl or .csv with the columns {', '.join(COLUMNS)}")
     try:

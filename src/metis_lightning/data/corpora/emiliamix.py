@@ -71,11 +71,7 @@ class EmiliaMixTests(TestSets):
 
 
 def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds: float = 3.0) -> list[Trial]:
-    """Choose the mixtures by the module's rule, reading the manifest once and of some speakers again.
-
-    Raises:
-        UserError: if there are too few speakers with two utterances.
-    """
+    """Choose by the module's rule, reading the manifest once, of some speakers again; a UserError if it has too few."""
 
     def order(utterance: Utterance) -> str:
         return hash_order(seed, utterance.id)

@@ -196,11 +196,7 @@ class LibriMixScan(MixtureScan):
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the lines of one of LibriMix's csv files.
-
-    Raises:
-        UserError: if there is none, it has no mixtures' columns, or a line lacks a field.
-    """
+    """Return the lines of a csv file of LibriMix; a UserError if it is none, or a line lacks a field."""
     if not path.is_file():
         raise UserError(f"{path}: no such csv file")
     try:

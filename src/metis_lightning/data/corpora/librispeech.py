@@ -97,7 +97,7 @@ class Transcripts:
 class LibriSpeechTests(TestSets):
     """Zero-shot TTS on a subset of LibriSpeech, by a rule, since the paper does not state its list.
 
-    Of each speaker, the utterances of 4 to 10 s whose ids are the smallest by SHA-256 are spoken, as many as asked for
+    Of each speaker, the utterances of 4 to 10 s whose ids are the smallest by SHA-256 are spoken, `per_speaker` of them
     (VALL-E, 2301.02111, takes those durations). The prompt is another whole utterance of the speaker of 3 to 10 s, the
     smallest by the SHA-256 of both ids. With one utterance for each of test-clean's 40 speakers the set has the size of
     NaturalSpeech 3's, though not its selection.
@@ -117,7 +117,7 @@ class LibriSpeechTests(TestSets):
             rows = [row for row in scan.scan(shard) if not isinstance(row, Fault)]
             self._rows |= {row["id"]: row for row in rows}
             pairs = _choose_pairs(rows, per_speaker)
-            trials += [Trial(one, f"librispeech-{subset}", target=one, enrollment=prompt) for one, prompt in pairs]
+            trials += [Trial(name, f"librispeech-{subset}", target=name, enrollment=prompt) for name, prompt in pairs]
         names = [name for trial in trials for name in (trial.target, trial.enrollment)]
         require_files([self._root / self._rows[name]["path"] for name in names], "LibriSpeech")
         super().__init__(sorted(trials, key=lambda trial: hash_order(trial.id)))

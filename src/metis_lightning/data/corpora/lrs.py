@@ -63,13 +63,13 @@ class Lrs2Scan(ListedFaceScan):
     def entries(self) -> Sequence[tuple[str, str, Path]]:
         """Return the list, the line `<number>/<n>`, and the files without their suffix, of each clip."""
         root, inner = Path(self.root), Path(self.root) / "mvlrs_v1"
-        corpus, found = inner if inner.is_dir() else root, []
+        corpus, entries = inner if inner.is_dir() else root, []
         for name, (folder, _) in _LRS2_LISTS.items():
             path = next((p for p in (corpus.parent / f"{name}.txt", corpus / f"{name}.txt") if p.is_file()), None)
             lines = [] if path is None else read_lines(path)
             clips = [posix_path(line.split()[0]) for line in lines if line.strip()]
-            found += [(name, clip, corpus / folder / clip) for clip in clips]
-        return found
+            entries += [(name, clip, corpus / folder / clip) for clip in clips]
+        return entries
 
     def files(self, entry: tuple[str, str, Path]) -> Sequence[Path]:
         """Return the video and the text of a clip."""

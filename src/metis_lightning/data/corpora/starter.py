@@ -35,11 +35,7 @@ class StarterDataModule(SpeechDataModule):
     """The starter corpus: splits `train` and `dev`, 86 and 8 minutes of 42 voices."""
 
     def utterances(self) -> list[Utterance]:
-        """Return all utterances; `root` defaults to the embedded corpus.
-
-        Raises:
-            UserError: if the manifest is missing or wrong.
-        """
+        """Return all utterances; `root` defaults to the embedded corpus."""
         return read_manifest(Path(self.root or STARTER_ROOT) / _MANIFEST)
 
 
@@ -88,11 +84,7 @@ class StarterTtsTests(TestSets):
         return replace(trial, interferer="")
 
     def load_item(self, trial: Trial) -> TestItem:
-        """Read a trial's target, and its prompt if it has one.
-
-        Raises:
-            UserError: if an utterance is not in the corpus or its audio cannot be read.
-        """
+        """Read a trial's target, and its prompt if it has one."""
         target = self._corpus.find(trial.target)
         signals = {"target": self._corpus.wave(self._corpus.index_of(target.id)), "sources": (target.path,)}
         if trial.enrollment:
@@ -116,10 +108,10 @@ class StarterSeTests(StarterTtsTests):
         """Corrupt the target; babble is of other voices of the same split."""
         corpus = self._splits[self._corpus.find(trial.target).split]
         recipe = SeRecipe(Corruptions(noise_chance=1.0))
-        made = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
-        if made.source is None:
+        noisy = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
+        if noisy.source is None:
             raise TypeError("SeRecipe made no source")
-        return replace(super().load_item(trial), mixture=made.source, target=made.wave)
+        return replace(super().load_item(trial), mixture=noisy.source, target=noisy.wave)
 
     @cached_property
     def _splits(self) -> Mapping[str, SpeechCorpus]:
@@ -134,11 +126,7 @@ class StarterVcTests(StarterTtsTests):
     task = "vc"
 
     def trial(self, trial: Trial) -> Trial:
-        """Return a trial whose prompt is the interfering voice's: the smallest by SHA-256 of those long enough.
-
-        Raises:
-            UserError: if that voice says nothing but the source's words.
-        """
+        """Take a prompt of the interfering voice: the smallest by SHA-256 of those long enough that say other words."""
         source, speaker = self._corpus.find(trial.target), self._corpus.find(trial.interferer).speaker
         voice = [self._corpus.utterances[index] for index in self._corpus.by_speaker[speaker]]
         others = [u for u in voice if u.split == source.split and not same_words(u.text, source.text)]

@@ -91,11 +91,7 @@ def read_recording(
 
 
 def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
-    """Yield an audio file of any length as mono blocks (S,) float32; joined, they are what `read_audio` returns.
-
-    Raises:
-        UserError: as for `read_audio`; a fault is found when its block is read.
-    """
+    """Yield a file of any length as mono blocks (S,) float32: `read_audio`'s in pieces, with its errors on the way."""
     path = Path(path)
     with _named(path), _open_file(path) as decoder:
         convert, levels = soxr.ResampleStream(decoder.sample_rate, sample_rate, 1, "float32", "HQ"), Levels()
@@ -129,11 +125,7 @@ def audio_seconds(path: Path | str) -> float:
 
 
 def decoded_length(path: Path) -> tuple[float, str]:
-    """Return how long an audio file lasts, and how its header differs from that, as after a download that broke off.
-
-    Raises:
-        UserError: if it is missing or unreadable.
-    """
+    """Return how long a file lasts and how its header differs, as after a broken download; errors as `read_audio`'s."""
     status = path.stat() if is_regular(path) else None
     return _decoded_length(path, status and (status.st_size, status.st_mtime_ns))
 
@@ -152,11 +144,7 @@ def _decoded_length(path: Path, stamp: tuple[int, int] | None) -> tuple[float, s
 
 
 def check_sound(path: Path | str, channel: int | None = None) -> None:
-    """Decode a file to see that there is sound in it, or in one of its channels.
-
-    Raises:
-        UserError: as for `read_audio`, or if every sample is zero.
-    """
+    """Decode a file to see that it, or one of its channels, holds sound; errors as `read_audio`'s, also for silence."""
     path = Path(path)
     with _named(path), _open_file(path) as decoder:
         levels = Levels(channel=channel)

@@ -51,11 +51,7 @@ class Piece:
 
 
 def pieces_of(file: IO[bytes]) -> list[Piece]:
-    """Return what was joined in a file, in order; a format that is not known here is one piece.
-
-    Raises:
-        AudioFault: if a header leaves out what follows, so that nobody knows what that is.
-    """
+    """Return what was joined in a file, in order; an AudioFault if a header leaves out what follows."""
     end = file.seek(0, io.SEEK_END)
     start = _skip_id3(file, 0)
     begin = _read_at(file, start, 12)

@@ -1,4 +1,4 @@
-"""What a recording suffers: noise, a room, a narrow band, a tilted spectrum.
+"""Corrupts recordings: by noise, a room, a narrow band, a tilted spectrum.
 
 Pure functions of tensors on any device; those that draw take a generator, whose device is the result's.
 Shape letters: S samples, R samples of a room response; `...` stands for any leading dimensions, also none.
@@ -71,8 +71,8 @@ def convolve_room(speech: Tensor, response: Tensor) -> Tensor:
 
 def _convolve(wave: Tensor, response: Tensor, delay: int) -> Tensor:
     """Return wave (..., S) through a filter (R,), from `delay` samples on and as long as before."""
-    heard = fftconvolve(wave, response.expand(*wave.shape[:-1], -1))
-    return heard[..., delay : delay + wave.shape[-1]]
+    filtered = fftconvolve(wave, response.expand(*wave.shape[:-1], -1))
+    return filtered[..., delay : delay + wave.shape[-1]]
 
 
 def band_limit(wave: Tensor, cutoff_hz: int, sample_rate: int) -> Tensor:

@@ -46,11 +46,7 @@ class Decoder:
     channels: int
 
     def blocks(self, start: int = 0, samples: int | None = None) -> Iterator[np.ndarray]:
-        """Yield blocks (S, channels) float32 until the file ends, or so many samples from `start` on.
-
-        Raises:
-            AudioFault: if what was joined differs in sample rate or channels, or is broken.
-        """
+        """Yield blocks (S, channels) float32 to the end, or so many samples from `start`; an AudioFault if broken."""
         left = samples
         for block in self._blocks_from(start):
             if left is not None:
@@ -120,11 +116,7 @@ class Levels:
     mixed: float = 0.0
 
     def add(self, block: np.ndarray) -> np.ndarray:
-        """Count a block (S, channels) and return it as one channel (S,): the average, or the one that was chosen.
-
-        Raises:
-            AudioFault: if a sample is not finite or far beyond 1, or there is no such channel.
-        """
+        """Count a block (S, channels) and return the chosen channel or the average (S,); an AudioFault for no sound."""
         if block.size:
             loudest = float(np.abs(block).max())
             if not np.isfinite(loudest):
@@ -156,11 +148,7 @@ class Levels:
 
 @contextmanager
 def open_decoder(file: IO[bytes]) -> Iterator[Decoder]:
-    """Open an audio file by its bytes: wav, flac, mp3, ogg, opus and what else libsndfile reads.
-
-    Raises:
-        AudioFault: if it is none, also while it is decoded.
-    """
+    """Open what libsndfile reads (wav, flac, mp3, ogg, opus, …); an AudioFault, also while decoding, if it is none."""
     try:
         pieces = tuple(pieces_of(file))
         if len(pieces) > _MOST_PIECES:

@@ -50,11 +50,7 @@ class FileSpan(AudioSource):
 
 
 def parse_location(value: object, root: str, where: str) -> AudioLocation:
-    """Return the location that a manifest's value describes; `root` is the corpus's folder or URL.
-
-    Raises:
-        UserError: naming `where`, if the value is none, or a path is absolute or holds `..`.
-    """
+    """Return the location that a manifest's value describes, below `root`; a UserError names `where` if it is none."""
     if isinstance(value, dict) and "mix" in value:
         return _parse_mixdown(value, root, where)
     if isinstance(value, dict) and "video" in value:
@@ -67,11 +63,7 @@ def parse_location(value: object, root: str, where: str) -> AudioLocation:
 
 
 def parse_file(value: object, root: str, where: str) -> Path:
-    """Return the local file that a manifest's value names.
-
-    Raises:
-        UserError: naming `where`, if it is no relative path, holds `..`, or `root` is a URL.
-    """
+    """Return the local file that a manifest's value names; a UserError names `where` if it is none, or `root` a URL."""
     if is_url(root):
         raise UserError(f"{where}: videos and features are read from local folders, not from {root}; copy the corpus")
     return Path(_below(value, root, where))

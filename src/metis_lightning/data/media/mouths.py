@@ -140,11 +140,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def fill_gaps(landmarks: Sequence[np.ndarray | None], where: str) -> np.ndarray:
-    """Return landmarks (F, N, 2), interpolated linearly where none were found, and held at both ends.
-
-    Raises:
-        NoFaceError: naming `where`, if there are none in half of the pictures.
-    """
+    """Return landmarks (F, N, 2), interpolated linearly where there are none; a NoFaceError if that is in over half."""
     seen = [number for number, points in enumerate(landmarks) if points is not None]
     if not seen or len(seen) < _LEAST_SHARE * len(landmarks):
         raise NoFaceError(
