@@ -17,8 +17,8 @@ from metis_lightning.data.corpora.av_corpus import words_of
 from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
-from metis_lightning.data.manifest.enrollment import read_enrollments
 from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.manifest.test_sets import read_enrollments
 from metis_lightning.generate.jobs import COLUMNS, Job
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.text import normalizer

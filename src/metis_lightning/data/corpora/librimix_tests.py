@@ -8,15 +8,18 @@ from pathlib import Path
 import torch
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.manifest.enrollment import (
+from metis_lightning.data.manifest.table import open_manifest
+from metis_lightning.data.manifest.test_sets import (
     MixtureSource,
+    TestSets,
+    at_wave_rate,
     draw_enrollments,
     parse_source,
     read_enrollments,
+    read_signals,
+    trial_item,
     write_enrollments,
 )
-from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.manifest.test_sets import TestSets, at_wave_rate, read_signals, trial_item
 from metis_lightning.data.media.audio import read_recording
 from metis_lightning.data.media.mixdown import MODES, Mixdown
 from metis_lightning.errors import UserError

@@ -100,6 +100,7 @@ class SpeechCorpus:
         """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
+        # Looked up only now: of a large corpus it is a line read from disk.
         utterance = self.utterances[index]
         return _read_cached(self._cache, index, utterance.path, utterance)
 

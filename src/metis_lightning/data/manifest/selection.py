@@ -87,6 +87,7 @@ def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
     """
     if not hours > 0:
         raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")
+    # Speakers first: of an order by utterances alone few speakers would have a second one for a prompt.
     order = np.lexsort((utterances.names(), utterances.speaker_order()))
     taken = np.cumsum(utterances.seconds[order]) <= hours * 3600
     return utterances.where(np.sort(order[taken]))

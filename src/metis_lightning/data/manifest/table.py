@@ -179,6 +179,7 @@ class UtteranceTable(Sequence[Utterance]):
         check_speeds(speeds)
         if list(speeds) == [1.0]:
             return self
+        # Each speed has speakers of its own: a voice whose formants have moved is another one.
         parts, speakers = [], list[str]()
         for speed in speeds:
             part = self._columns.copy()
@@ -192,6 +193,7 @@ class UtteranceTable(Sequence[Utterance]):
     def names(self) -> np.ndarray:
         """Return 64 bits of a hash of each id (N,), by which a token store finds what it holds."""
         names = self._columns["name"].copy()
+        # The column is of ids at speed 1; another speed is part of the id.
         for index in np.flatnonzero(self._columns["speed"] != 1).tolist():
             names[index] = digest64(self[index].id)
         return names
@@ -199,6 +201,7 @@ class UtteranceTable(Sequence[Utterance]):
     def by_speaker(self) -> dict[str, list[int]]:
         """Return the indices of each speaker's utterances, in order."""
         codes = self._columns["speaker"]
+        # A stable sort keeps the corpus's order within a speaker, on which draws of prompts depend.
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
         groups = np.split(order, starts[1:])

@@ -8,6 +8,7 @@ stage 2) a prompt is a random prefix of the tokens, which `models.masking.draw_m
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.manifest.enrollment import parse_source
+from metis_lightning.data.manifest.test_sets import parse_source
 from metis_lightning.data.media.speed import speed_prefix
 from metis_lightning.data.recipes.recipe import (
     Recipe,
@@ -125,37 +126,46 @@ def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator
     """
     target = corpus.utterances[index]
 
-    def interferes(other: Utterance) -> bool:
-        return other.speaker != target.speaker and not same_words(other.text, target.text)
+    def interferes(other: int) -> bool:
+        utterance = corpus.utterances[other]
+        return utterance.speaker != target.speaker and not same_words(utterance.text, target.text)
 
-    for _ in range(_TRIES):
-        drawn = draw_int(len(corpus), generator)
-        if interferes(corpus.utterances[drawn]):
-            return drawn
-    candidates = [drawn for drawn, other in enumerate(corpus.utterances) if interferes(other)]
-    if candidates:
-        return candidates[draw_int(len(candidates), generator)]
-    raise UserError(
-        f"no interferer for utterance {target.id!r}: mixtures need utterances of at least two speakers that say "
-        "different words"
-    )
+    interferer = _draw_accepted(range(len(corpus)), interferes, generator)
+    if interferer is None:
+        raise UserError(
+            f"no interferer for utterance {target.id!r}: mixtures need utterances of at least two speakers that say "
+            "different words"
+        )
+    return interferer
 
 
 def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:
     """Draw another recording of the speaker, with other words where there is one; None if this is the only one."""
-    target, voice = corpus.utterances[index], corpus.by_speaker[corpus.utterances[index].speaker]
-    target_recording = recording_name(target)
+    target = corpus.utterances[index]
+    voice = corpus.by_speaker[target.speaker]
+    if len(voice) == 1:
+        return None
 
-    def differs(other: int) -> bool:
-        return other != index and recording_name(corpus.utterances[other]) != target_recording
+    def enrolls(other: int, other_words: bool = True) -> bool:
+        utterance = corpus.utterances[other]
+        is_same = other == index or recording_name(utterance) == recording_name(target)
+        return not is_same and not (other_words and same_words(utterance.text, target.text))
 
-    def says_other_words(other: int) -> bool:
-        return differs(other) and not same_words(corpus.utterances[other].text, target.text)
+    enrollment = _draw_accepted(voice, enrolls, generator)
+    if enrollment is not None:
+        return enrollment
+    repeats = [other for other in voice if enrolls(other, other_words=False)]
+    return repeats[draw_int(len(repeats), generator)] if repeats else None
 
-    for _ in range(_TRIES if len(voice) > 1 else 0):
-        if says_other_words(drawn := voice[draw_int(len(voice), generator)]):
+
+def _draw_accepted(indices: Sequence[int], accepts: Callable[[int], bool], generator: torch.Generator) -> int | None:
+    """Draw one of the indices that are accepted; None if there is none."""
+    # By trial: a list of all candidates would take a look at every line of the manifest.
+    for _ in range(_TRIES):
+        drawn = indices[draw_int(len(indices), generator)]
+        if accepts(drawn):
             return drawn
-    candidates = [i for i in voice if says_other_words(i)] or [i for i in voice if differs(i)]
+    candidates = [index for index in indices if accepts(index)]
     return candidates[draw_int(len(candidates), generator)] if candidates else None
 
 

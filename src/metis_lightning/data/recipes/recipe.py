@@ -190,6 +190,7 @@ def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> t
 
 def derived_generator(*parts: int | str) -> torch.Generator:
     """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
+    # A separator: (1, 11) and (11, 1) are different generators.
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     # 63 bits: torch takes signed seeds.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -54,6 +54,7 @@ class TseRecipe(PromptedRecipe):
         voices, interference = self._mix(corpus, index, target, generator)
         wave = torch.cat([prompt * voices.gain, voices.target])
         source = torch.cat([prompt * voices.gain, voices.mixture])
+        # One gain for all: the SNR, and the prompt's level beside the mixture, stay as they are.
         gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
         loudest = max(float(wave.abs().max()), float(source.abs().max()))
         gain = gain if gain * loudest <= PEAK else PEAK / loudest
@@ -77,6 +78,7 @@ class TseRecipe(PromptedRecipe):
             other = pad(other, (0, missing)) if missing >= 0 else speech_crop(other, target.numel(), generator)
             return add_voices(target, other), {"interferer": name}
         other = speech_crop(other, target.numel(), generator)
+        # Drawn in any case, so that a silent target does not move the draws that follow.
         snr_db = draw_uniform(*self.snr_range, generator)
         if is_silent(target) or is_silent(other):
             return VoiceMix(target, target, torch.zeros_like(target), gain=1.0), {}

@@ -90,14 +90,14 @@ class WorldConverter(TimbreConverter):
         Raises:
             ValueError: if a range is reversed.
         """
-        ranges = {"formant_ratio": formant_ratio, "pitch_semitones": pitch_semitones}
-        for name, bounds in {**ranges, "pitch_range": pitch_range, "tilt_db": tilt_db}.items():
-            check_range(name, bounds)
         self.formant_ratio, self.pitch_semitones = formant_ratio, pitch_semitones
         self.pitch_range, self.tilt_db = pitch_range, tilt_db
+        for name in ("formant_ratio", "pitch_semitones", "pitch_range", "tilt_db"):
+            check_range(name, getattr(self, name))
 
     def convert(self, wave: Tensor, reference: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Applied]:
         """Return the changed voice (S,) and the change, all of whose numbers the generator draws."""
+        # Both ways alike: the model must not learn that sources are always higher than their targets, or lower.
         direction = 1 if draw_coin(0.5, generator) else -1
         change = VoiceChange(
             formant_ratio=draw_uniform(*self.formant_ratio, generator) ** direction,
@@ -112,15 +112,15 @@ def change_voice(wave: Tensor, change: VoiceChange) -> Tensor:
     """Return wave (S,) at 24 kHz in a changed voice, as long, as loud and in time with it.
 
     Pitch by DIO and StoneMask, envelope by CheapTrick, aperiodicity by D4C, put together again by WORLD (Morise et al.,
-    "WORLD: A Vocoder-Based High-Quality Speech Synthesis System for Real-Time Applications", IEICE Trans. 2016). DIO
-    because Harvest alone takes twice as long as all of this. No chance is in it: WORLD's noise is the same at every
-    call. Where nothing is voiced, only formants and slope change.
+    "WORLD: A Vocoder-Based High-Quality Speech Synthesis System for Real-Time Applications", IEICE Trans. 2016). It
+    draws nothing: WORLD's noise is the same at every call. Where nothing is voiced, only formants and slope change.
 
     Raises:
         UserError: if the package is not installed.
     """
     world = _world()
     dry = wave.detach().double().cpu().numpy()
+    # DIO because Harvest alone takes twice as long as all of this.
     rough, times = world.dio(dry, WAVE_RATE, *_PITCH_HZ)
     pitch = world.stonemask(dry, rough, times, WAVE_RATE)
     envelope = world.cheaptrick(dry, pitch, times, WAVE_RATE)

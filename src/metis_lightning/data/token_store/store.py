@@ -134,6 +134,7 @@ class TokenStore:
         parts += [_read_rows(path, number, _header(kind, fingerprint)) for number, path in enumerate(self.shards)]
         rows = np.concatenate(parts)
         self._rows = rows[np.argsort(rows["name"], kind="stable")]
+        # Sorted and in one stretch of memory, for the binary search of every look-up.
         self._names = np.ascontiguousarray(self._rows["name"])
         self._rows_by_audio: dict[str, int] = {}
         self._open: OrderedDict[int, Any] = OrderedDict()
