@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metis_lightning.data.corpora.librispeech import LICENSE, Transcripts
-from metis_lightning.data.manifest.test_sets import MixtureSource
 from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, manifest_row
+from metis_lightning.data.manifest.test_sets import MixtureSource
 from metis_lightning.data.media.audio import audio_seconds, decode
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
