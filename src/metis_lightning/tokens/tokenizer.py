@@ -7,7 +7,7 @@ C feature width, Q quantizers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -127,44 +127,34 @@ def fingerprints(
         kinds: among `ssl`, `acoustic` and `features`; others, or one without its codec, are a ValueError.
         device: where it makes them; where it is now if None.
     """
-    functions = {"features": _features_digest, "ssl": _ssl_digest, "acoustic": _acoustic_digest}
-    if unknown := set(kinds) - functions.keys():
+    if unknown := set(kinds) - {"features", "ssl", "acoustic"}:
         raise ValueError(f"unknown kinds of tokens: {', '.join(sorted(unknown))}")
-    digests = {kind: functions[kind](tokenizer) for kind in kinds}
+    digests = {kind: _digest(tokenizer, kind) for kind in kinds}
     precision = product_precision(device or next(tokenizer.parameters()).device)
     if precision == "float32":
         return digests
     return {kind: hashlib.sha256(f"{precision}|{digest}".encode()).hexdigest() for kind, digest in digests.items()}
 
 
-def _features_digest(tokenizer: SpeechTokenizer) -> str:
-    front_end = tokenizer.features
-    # Not its configuration: where an encoder was found says nothing that its weights do not.
-    settings = {"class": type(front_end).__name__, "dim": front_end.dim, "wave_rate": WAVE_RATE}
-    return _digest("features", settings, {**front_end.state_dict(), **front_end.encoder_weights()})
-
-
-def _ssl_digest(tokenizer: SpeechTokenizer) -> str:
-    codec = tokenizer.semantic_codec
-    settings = {"features": _features_digest(tokenizer), **asdict(codec.config)}
-    return _digest("ssl", settings, codec.state_dict(), ("encoder.", "quantizer."))
-
-
-def _acoustic_digest(tokenizer: SpeechTokenizer) -> str:
-    codec = tokenizer.acoustic_codec
-    if codec is None:
+def _digest(tokenizer: SpeechTokenizer, kind: str) -> str:
+    features, semantic, acoustic = tokenizer.features, tokenizer.semantic_codec, tokenizer.acoustic_codec
+    parts: tuple[str, ...] = ("",)
+    if kind == "features":
+        # Not its configuration: where an encoder was found says nothing that its weights do not.
+        settings = {"class": type(features).__name__, "dim": features.dim, "wave_rate": WAVE_RATE}
+        weights = {**features.state_dict(), **features.encoder_weights()}
+    elif kind == "ssl":
+        settings = {"features": _digest(tokenizer, "features"), **asdict(semantic.config)}
+        weights, parts = semantic.state_dict(), ("encoder.", "quantizer.")
+    elif acoustic is None:
         raise ValueError("acoustic tokens need a tokenizer with an acoustic codec")
-    # The decoder's sizes begin with "vocos_"; dropout works in training alone.
-    decoders = ("vocos_", "n_fft", "quantizer_drop")
-    settings = {name: value for name, value in asdict(codec.config).items() if not name.startswith(decoders)}
-    return _digest("acoustic", settings, codec.state_dict(), ("encoder.", "decoder.quantizer."))
-
-
-def _digest(
-    kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor], prefixes: tuple[str, ...] = ("",)
-) -> str:
+    else:
+        # The decoder's sizes begin with "vocos_"; dropout works in training alone.
+        decoding = ("vocos_", "n_fft", "quantizer_drop")
+        settings = {name: size for name, size in asdict(acoustic.config).items() if not name.startswith(decoding)}
+        weights, parts = acoustic.state_dict(), ("encoder.", "decoder.quantizer.")
     digest = hashlib.sha256(f"{kind}|{ALGORITHM}|{sorted(settings.items())!r}".encode())
-    for name in sorted(name for name in weights if name.startswith(prefixes)):
+    for name in sorted(name for name in weights if name.startswith(parts)):
         value = weights[name].detach().cpu().contiguous()
         # With name, type and shape: values alone would let two tensors trade places.
         digest.update(f"|{name}|{value.dtype}|{tuple(value.shape)}|".encode())
