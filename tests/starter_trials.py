@@ -5,11 +5,13 @@ Every choice is the smallest of a set by SHA-256, so that the list depends on no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from metis_lightning.data.corpora.starter import MIN_ENROLLMENT_SECONDS, STARTER_ROOT
-from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex
+from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.test_sets import hash_order
 from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.types import Trial, Utterance
@@ -38,6 +40,12 @@ class TrialPlan:
 
 
 PLANS = (TrialPlan("test-human", tuple(_HUMAN.split())), TrialPlan("test-unseen", tuple(_UNSEEN.split())))
+
+
+def read_speaker_sex(manifest: Path) -> dict[str, str]:
+    """Map each speaker of the starter corpus to its `sex` field."""
+    rows = map(json.loads, manifest.read_text(encoding="utf-8").splitlines())
+    return {row["speaker"]: row["sex"] for row in rows if row.get("sex")}
 
 
 def make_starter_trials() -> list[Trial]:

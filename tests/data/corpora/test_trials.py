@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from metis_lightning.data.corpora.starter import STARTER_ROOT
-from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
+from metis_lightning.data.manifest.records import read_manifest, read_trials
 from metis_lightning.data.manifest.test_sets import write_trials
 from metis_lightning.data.recipes.prompts import same_words
-from starter_trials import SNRS_DB, TrialPlan, make_starter_trials, make_trials
+from starter_trials import SNRS_DB, TrialPlan, make_starter_trials, make_trials, read_speaker_sex
 
 TRIALS = STARTER_ROOT / "tse_trials.jsonl"
 

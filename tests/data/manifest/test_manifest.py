@@ -3,7 +3,7 @@ import json
 import pytest
 
 from metis_lightning.data.corpora.starter import STARTER_ROOT
-from metis_lightning.data.manifest.records import read_manifest, read_speaker_sex, read_trials
+from metis_lightning.data.manifest.records import read_manifest, read_trials
 from metis_lightning.errors import UserError
 
 
@@ -73,8 +73,3 @@ def test_trials_are_checked(tmp_path):
     path.write_text(json.dumps({**trial, "snr_db": None}))
     with pytest.raises(UserError, match="'snr_db' must be a finite number"):
         read_trials(path)
-
-
-def test_speaker_sex(tmp_path, row, write_manifest):
-    rows = [row("ada", 0), row("bob", 0), row("eve", 0, sex=None)]
-    assert read_speaker_sex(write_manifest(tmp_path / "m.jsonl", rows)) == {"ada": "f", "bob": "m"}

@@ -22,19 +22,8 @@ _SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A line of the lists."""
-
-    id: str
-    text: str | None
-    split: str
-    frames: int | None = None
-    samples: int | None = None
-
-
-@dataclass(frozen=True)
 class AvHubertScan(ListedFaceScan):
-    """Lists AV-HuBERT's preparation; the split is the tables', or without them that of the folder."""
+    """Lists AV-HuBERT's preparation; entries are clips, whose split is the tables', or without them the folder's."""
 
     layout = "file.list and label.list, or 433h_data/train.tsv and .wrd"
 
@@ -43,51 +32,39 @@ class AvHubertScan(ListedFaceScan):
         """Tell whether a folder is laid out so."""
         return (root / "file.list").is_file() or any((root / name).is_dir() for name in _TABLES)
 
-    def entries(self) -> Sequence[_Entry]:
-        """Return the lines of the lists; a table's line goes before that of `file.list`, but for words it lacks."""
+    def entries(self) -> Sequence[AvClip]:
+        """Return the clips of the lists; a table's line goes before that of `file.list`, but for words it lacks."""
         root = Path(self.root)
-        entries = {entry.id: entry for entry in _read_list(root)}
+        clips = {clip.where: clip for clip in _read_list(root)}
         for table in reversed(_TABLES):
             for name, split in _SPLITS.items():
-                for entry in _read_table(root / table / f"{name}.tsv", split):
-                    before = entries.get(entry.id)
-                    text = before.text if entry.text is None and before is not None else entry.text
-                    entries[entry.id] = replace(entry, text=text)
-        return list(entries.values())
+                for clip in _read_table(root / table / f"{name}.tsv", split):
+                    before = clips.get(clip.where)
+                    text = before.text if clip.text is None and before is not None else clip.text
+                    clips[clip.where] = replace(clip, text=text)
+        return list(clips.values())
 
-    def files(self, entry: _Entry) -> Sequence[Path]:
-        """Return the mouth and the sound of an entry."""
-        return [Path(self.root) / f"video/{entry.id}.mp4", Path(self.root) / f"audio/{entry.id}.wav"]
+    def files(self, entry: AvClip) -> Sequence[Path]:
+        """Return the mouth and the sound of a clip."""
+        return [Path(self.root, name) for name in (entry.video, entry.audio) if name]
 
-    def clip(self, entry: _Entry) -> AvClip | Fault:
-        """Return the clip of an entry."""
-        parts = entry.id.split("/")
-        if len(parts) != 3:
-            return Fault(entry.id, "wrong field", "an id has three parts, such as test/UmvOgW6iV2s/00001")
+    def clip(self, entry: AvClip) -> AvClip | Fault:
+        """Return a clip if its line is complete."""
+        if entry.where.count("/") != 2:
+            return Fault(entry.where, "wrong field", "an id has three parts, such as test/UmvOgW6iV2s/00001")
         if entry.text is None:
-            return Fault(entry.id, "missing pair", "no line in the list of words")
-        return AvClip(
-            where=entry.id,
-            id="_".join(parts),
-            speaker=parts[1],
-            split=entry.split,
-            source=f"LRS3 {parts[0]}",
-            video=f"video/{entry.id}.mp4",
-            audio=f"audio/{entry.id}.wav",
-            text=entry.text,
-            frames=entry.frames,
-            samples=entry.samples,
-        )
+            return Fault(entry.where, "missing pair", "no line in the list of words")
+        return entry
 
 
-def _read_list(root: Path) -> Iterator[_Entry]:
+def _read_list(root: Path) -> Iterator[AvClip]:
     texts = _lines(root / "label.list")
     for number, name in enumerate(map(posix_path, _lines(root / "file.list"))):
-        text = words_of(texts[number]) if number < len(texts) else None
-        yield _Entry(name, text, "test" if name.startswith("test/") else "train")
+        clip = _clip_of(name, "test" if name.startswith("test/") else "train")
+        yield replace(clip, text=words_of(texts[number]) if number < len(texts) else None)
 
 
-def _read_table(path: Path, split: str) -> Iterator[_Entry]:
+def _read_table(path: Path, split: str) -> Iterator[AvClip]:
     texts = _lines(path.with_suffix(".wrd"))
     # The first line is the preparing machine's folder.
     for number, line in enumerate(_lines(path)[1:]):
@@ -95,7 +72,14 @@ def _read_table(path: Path, split: str) -> Iterator[_Entry]:
         if len(cells) != 5 or not (cells[3].isdecimal() and cells[4].isdecimal()):
             raise UserError(f"{path}:{number + 2}: expected id, two paths and two counts; the file is cut or damaged")
         text = words_of(texts[number]) if number < len(texts) else None
-        yield _Entry(posix_path(cells[0]), text, split, int(cells[3]), int(cells[4]))
+        clip = _clip_of(posix_path(cells[0]), split)
+        yield replace(clip, text=text, frames=int(cells[3]), samples=int(cells[4]))
+
+
+def _clip_of(name: str, split: str) -> AvClip:
+    folder, speaker, *_ = f"{name}//".split("/")
+    video, audio = f"video/{name}.mp4", f"audio/{name}.wav"
+    return AvClip(name, name.replace("/", "_"), speaker, split, f"LRS3 {folder}", video, audio)
 
 
 def _lines(path: Path) -> list[str]:

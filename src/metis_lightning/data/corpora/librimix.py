@@ -207,9 +207,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}: not UTF-8 csv ({error}); make or download it anew") from error
     columns = lines[0].keys() if lines else ()
     if not {"mixture_ID", "source_1_path"} <= set(columns):
-        raise UserError(
-            f"{path}: not a list of LibriMix's mixtures: it has no lines, or no mixture_ID and source_1_path"
-        )
+        raise UserError(f"{path}: not a list of LibriMix's mixtures: no lines, or no mixture_ID and source_1_path")
     for number, line in enumerate(lines, start=2):
         if None in line.values() or None in line:
             raise UserError(f"{path}:{number}: expected {len(columns)} fields; the file is cut or damaged")
