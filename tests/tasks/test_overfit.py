@@ -1,6 +1,6 @@
 """Pre-training, both models of stage 2 and both codecs learn one batch by heart, at widths 16 to 64.
 
-The other modules do in files of their own: TSE, SE and VC in test_heard, TTS, L2S and Omni in test_conditions, the
+The other modules do in files of their own: TSE, SE and VC in test_source_conditioned, TTS, L2S and Omni in test_conditions, the
 codec against discriminators in test_adversary.
 """
 

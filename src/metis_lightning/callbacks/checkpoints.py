@@ -112,6 +112,7 @@ class RunCheckpoint(ModelCheckpoint):
         The last one is saved here, not at the end of training, where the loops have counted an epoch that is not over.
         """
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # Lightning knows of saves by time with automatic optimization only.
         if not pl_module.automatic_optimization and self._time_is_up(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
@@ -131,6 +132,7 @@ class RunCheckpoint(ModelCheckpoint):
             return path
         self.last_model_path = str(path)
         written = Path(self._last_checkpoint_saved)
+        # The same state was saved under a name of its own: a second name takes no room.
         if self._last_global_step_saved == trainer.global_step and written.is_file():
             on_all_processes(trainer, lambda: _link(written, path))
         else:
@@ -155,11 +157,12 @@ class RunCheckpoint(ModelCheckpoint):
         on_all_processes(trainer, lambda: trainer.strategy.save_checkpoint(content, filepath))
 
     def _time_is_up(self, trainer: Trainer) -> bool:
-        """Return whether a save by time is due; Lightning knows of it with automatic optimization only."""
+        """Return whether a save by time is due."""
         if self._train_time_interval is None or self._should_skip_saving_checkpoint(trainer):
             return False
         now = time.monotonic()
         due = now - (self._last_time_checked or now) >= self._train_time_interval.total_seconds()
+        # Clocks differ; a process that saved alone would wait for the others forever.
         if due := bool(trainer.strategy.broadcast(due)):
             self._last_time_checked = now
         return due

@@ -52,8 +52,10 @@ class EMA(Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Move the average, if the weights were updated."""
+        # Within a gathered update nothing was moved yet.
         if trainer.global_step == self._step:
             return
+        # A fixed decay would hold on to the first weights for long.
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
         for name, value in _trained(pl_module).items():
             self._average[name].lerp_(value, 1 - decay)
@@ -61,8 +63,12 @@ class EMA(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average in the weights' place."""
-        if self.validate_with == "ema" and trainer.state.fn != TrainerFn.FITTING:
-            self._read(trainer, pl_module)
+        # Lightning hands a checkpoint to callbacks in `fit` only.
+        if self.validate_with == "ema" and trainer.state.fn != TrainerFn.FITTING and trainer.ckpt_path is not None:
+            checkpoint = read_checkpoint(Path(trainer.ckpt_path))
+            if not checkpoint.get("ema"):
+                raise UserError(f"checkpoint {trainer.ckpt_path}: it holds no EMA weights; set validate_with: raw")
+            self.on_load_checkpoint(trainer, pl_module, checkpoint)
         if self.validate_with == "ema" and self._average:
             self._raw = {name: value.clone() for name, value in _trained(pl_module).items()}
             _put(pl_module, self._average)
@@ -78,6 +84,7 @@ class EMA(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the average, and which weights validation uses."""
+        # A copy: on the device the average moves on while a file is written.
         if self._average:
             average = {name: value.clone() for name, value in self._average.items()}
             checkpoint["ema"] = {"weights": average, "updates": self._updates, "validate_with": self.validate_with}
@@ -92,15 +99,6 @@ class EMA(Callback):
             if text := difference(_trained(pl_module), ema["weights"]):
                 raise UserError(f"the checkpoint's EMA weights do not fit: {text}")
             self._average, self._updates = dict(ema["weights"]), ema["updates"]
-
-    def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the average of the checkpoint that is being validated: Lightning hands it to callbacks in `fit` only."""
-        if trainer.ckpt_path is None:
-            return
-        checkpoint = read_checkpoint(Path(trainer.ckpt_path))
-        if not checkpoint.get("ema"):
-            raise UserError(f"checkpoint {trainer.ckpt_path}: it holds no EMA weights; set validate_with: raw")
-        self.on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ def set_aside(trainer: Trainer) -> None:
     if not moves:
         return
     homes = set(moves.values())
+    # One number for logs and checkpoints, though they may lie in different folders.
     version = next(f"version_{n}" for n in count() if not any((home / f"version_{n}").exists() for home in homes))
     for path, home in moves.items():
         target = home / version / path.relative_to(home)

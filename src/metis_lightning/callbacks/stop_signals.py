@@ -69,6 +69,7 @@ class StopSignals(Callback):
         self._is_training, self._step = True, trainer.global_step
         self._launcher = None
         self._speaks = trainer.is_global_zero
+        # A group on the CPU: agreeing on NCCL's would wait for the devices.
         self._group = None
         if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
             self._group = torch.distributed.new_group(backend="gloo")
@@ -93,7 +94,9 @@ class StopSignals(Callback):
             return
         self._step = trainer.global_step
         if number := self._agreed(trainer):
-            saved = _save(trainer)
+            callbacks = (each for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint))
+            saved = next((shown(callback.save_newest(trainer)) for callback in callbacks), None)
+            # Lightning's own handler asks SLURM to start the job again.
             if number == signal.SIGUSR1 and self._requeue is not None:
                 self.received = None
                 self._requeue(number, None)
@@ -136,12 +139,3 @@ class StopSignals(Callback):
 def _is_running(process: BaseProcess | Popen[bytes]) -> bool:
     """Return whether a process that was started runs."""
     return process.pid is not None and (process.poll() is None if isinstance(process, Popen) else process.is_alive())
-
-
-def _save(trainer: Trainer) -> str | None:
-    """Save the present state as `last.ckpt`; return its path, None if nothing is saved."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, RunCheckpoint):
-            path = callback.save_newest(trainer)
-            return shown(path)
-    return None

@@ -169,12 +169,13 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
 def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with every matrix and convolution as int8, and beside it the scale of each of its rows.
 
-    A row's largest value becomes 127. The scale is rounded to bfloat16 first, as it is stored.
+    A row's largest value becomes 127.
     """
     stored = dict(tensors)
     for name, value in tensors.items():
         if value.is_floating_point() and value.dim() > 1 and value[0].numel() >= _MIN_ROW:
             rows = value.float().flatten(1)
+            # The stored scale is what the rows are divided by, so that its rounding costs nothing.
             scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30).bfloat16().float()
             stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
             stored[name + _SCALE] = scale
@@ -193,6 +194,7 @@ def from_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """Return how a tensor is stored if weights are in `dtype`: what counts steps or batches stays whole."""
+    # A bfloat16 holds whole numbers up to 256 only.
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
@@ -207,6 +209,7 @@ def part_file(part: str) -> str:
     Raises:
         UserError: if the part's name could lead out of the bundle's folder.
     """
+    # A name such as "../x" would be written outside the folder.
     if not part.replace("_", "").isalnum():
         raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")
     return f"{part}.safetensors"

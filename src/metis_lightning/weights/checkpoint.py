@@ -111,6 +111,7 @@ def is_whole(path: Path) -> bool:
         with ZipFile(path) as archive, path.open("rb") as file:
             file.seek(-_SEAL_LENGTH, os.SEEK_END)
             seal = file.read()
+            # A comment that is no seal was changed, or is another program's: either is no state to go on from.
             if seal.startswith(_MARK) or archive.comment:
                 return seal == _seal_of(path, path.stat().st_size - _SEAL_LENGTH)
             # Of a member with the attribute of a folder PyTorch reads nothing, and gives memory as it finds it.

@@ -95,7 +95,7 @@ def export(
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
 
-    Merged weights are stored in float32: in bfloat16 most of a LoRA's change would be rounded away.
+    Merged weights are stored in float32.
 
     Args:
         checkpoint: of a run.
@@ -110,6 +110,7 @@ def export(
         if merge_with is None:
             write_part(bundle, name, part)
         else:
+            # In bfloat16 most of a LoRA's change would be rounded away.
             write_part(bundle, name, merged(part, merge_with, f"checkpoint {checkpoint}"), torch.float32)
     return list(parts)
 

@@ -64,16 +64,13 @@ def snapshot(repository: str, files: Sequence[str], revision: str | None = None)
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:
-        raise UserError(
-            f"{what}: its owner asks for a log-in; accept the terms there, then run: hf auth login"
-        ) from error
+        advice = "its owner asks for a log-in; accept the terms there, then run: hf auth login"
+        raise UserError(f"{what}: {advice}") from error
     except RepositoryNotFoundError as error:
         raise UserError(f"{what}: no such repository; give the folder of a bundle, or 'owner/name'") from error
     except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{what}: not downloaded yet, and the hub is not to be reached; is HF_HUB_OFFLINE=1 set? (HF_HUB_OFFLINE=0 "
-            "lets commands download)"
-        ) from error
+        advice = "is HF_HUB_OFFLINE=1 set? (HF_HUB_OFFLINE=0 lets commands download)"
+        raise UserError(f"{what}: not downloaded yet, and the hub is not to be reached; {advice}") from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{what}: {reason}; run the command again, a download goes on where it stopped") from error

@@ -45,15 +45,23 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
         UserError: if there is no such bundle or file, or nothing in it serves the task.
     """
     if name.endswith(".ckpt"):
-        folder, parts, what = bundle_folder(base), checkpoint_parts(name), f"checkpoint {name}"
-        part = _serving({key: value.config for key, value in parts.items()}, task, what)
-        config = parts[part].config
+        folder, parts, what = bundle_folder(base), dict(checkpoint_parts(name)), f"checkpoint {name}"
+        configs: Configs = {key: value.config for key, value in parts.items()}
+    else:
+        folder, parts, what = bundle_folder(name), {}, f"bundle {name!r}"
+        configs = _configs(name)
+    part = part_for(configs, task)
+    if part is None:
+        raise UserError(
+            f"{what}: it has no weights for the task {task!r}, only for {', '.join(_tasks(configs)) or 'none'}; "
+            "name one of these, or fine-tune for it and give the checkpoint"
+        )
+    if parts:
         model, digest = load_base(folder)
         apply_task(model, parts[part], digest, what)
     else:
-        folder, configs = bundle_folder(name), _configs(name)
-        part = _serving(configs, task, f"bundle {name!r}")
-        config, model = configs[part], load_task(folder, part)
+        model = load_task(folder, part)
+    config = configs[part]
     return TaskModel(model.eval(), (part, *config.get("answers", ())), config.get("text"), folder)
 
 
@@ -75,16 +83,6 @@ def part_for(configs: Configs, task: str) -> str | None:
     """
     others = (name for name, config in configs.items() if task in config.get("answers", ()))
     return task if _is_task(configs.get(task, {})) else next(others, None)
-
-
-def _serving(configs: Configs, task: str, what: str) -> str:
-    part = part_for(configs, task)
-    if part is None:
-        raise UserError(
-            f"{what}: it has no weights for the task {task!r}, only for {', '.join(_tasks(configs)) or 'none'}; "
-            "name one of these, or fine-tune for it and give the checkpoint"
-        )
-    return part
 
 
 def _tasks(configs: Configs) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Files of named tensors from elsewhere: read without running code, and tensor by tensor."""
+"""Files of named tensors from elsewhere, read without running code and tensor by tensor."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class TensorFile:
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, which shares its memory with no other."""
         tensor = self._tensors[name]
+        # What `torch.save` wrote may hold two views of one memory, which safetensors refuses to write.
         return tensor if self.path.suffix == ".safetensors" else tensor.clone()
 
     def published_config(self) -> dict[str, Any] | None:

@@ -95,6 +95,7 @@ def _opened(located: LocatedPart, configs: Mapping[str, Config], ignored: Sequen
     """Return a part with the names that its files give it."""
     tensors: dict[str, tuple[TensorFile, PublishedFile, str]] = {}
     left_out = []
+    # Names and shapes only; bytes are read when the part is written.
     files = [TensorFile(path) for path in located.files]
     rules = located.part.files
     if len(rules) != len(files):
@@ -173,6 +174,7 @@ def _task_config(
 
 def _differences(part: FittingPart, base: Config) -> list[str]:
     """Return every tensor that does not fit, by its name."""
+    # It is carried along as it is: no model here has its names.
     if part.located.part is LIP_ENCODER:
         return []
     needed = needed_tensors(part.located.part.name, part.config, base)

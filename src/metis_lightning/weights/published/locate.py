@@ -140,7 +140,9 @@ def _locate_part(part: PublishedPart, request: ImportRequest, roots: Sequence[Pa
         given = request.files[part.name]
         # A folder such as w2v-BERT's stands for the file in it.
         return LocatedPart(part, tuple(path / part.files[0].path if path.is_dir() else path for path in given))
+    # A download's folder is called by its commit.
     commit = roots[0].name if roots and request.source == HUB else None
+    # A LoRA goes before the file that holds all of a task's weights.
     for files in (part.files, (part.whole,)) if part.whole else (part.files,):
         for root in roots:
             if any((root / file.path).is_file() for file in files):
