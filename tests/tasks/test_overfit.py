@@ -1,7 +1,7 @@
 """Pre-training, both models of stage 2 and both codecs learn one batch by heart, at widths 16 to 64.
 
-The other modules do in files of their own: TSE, SE and VC in test_source_conditioned, TTS, L2S and Omni in test_conditions, the
-codec against discriminators in test_adversary.
+The other modules do in files of their own: TSE, SE and VC in test_source_conditioned, TTS, L2S and Omni in
+test_conditions, the codec against discriminators in test_adversary.
 """
 
 from __future__ import annotations
