@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from metis_lightning.data.media.decoding import SAMPLE_RATES
-from metis_lightning.data.media.locations import parse_file, parse_location
+from metis_lightning.data.media.locations import is_plain_path, parse_file, parse_location
 from metis_lightning.errors import UserError
-from metis_lightning.files import is_regular
+from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.safe_parsing import finite, load_json
 from metis_lightning.texts import clean_text
 from metis_lightning.types import Trial, Utterance
@@ -62,6 +62,59 @@ def read_trials(path: Path | str) -> list[Trial]:
         UserError: as for `read_manifest`.
     """
     return _read_records(Path(path), lambda row, where: Trial(**_parse_fields(row, _TRIAL, where)))
+
+
+def check_manifest(path: Path) -> None:
+    """Compare a manifest with the checksum beside it, if `prepare` left one.
+
+    Raises:
+        UserError: if the manifest is another, or incomplete.
+    """
+    summary = path.with_suffix(SUMMARY)
+    if not summary.is_file() or not path.is_file():
+        return
+    try:
+        expected = load_json(summary.read_bytes())
+        is_whole = path.stat().st_size == expected["bytes"] and sha256_of(path) == expected["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{summary}: not a summary of `prepare` ({error!r}); prepare anew") from error
+    if not is_whole:
+        raise UserError(
+            f"{path}: not the manifest that {summary.name} is of (checksum); copy both again or prepare anew"
+        )
+
+
+def check_utterance(line: bytes, where: str) -> dict[str, Any]:
+    """Return the fields of the utterance that a line of a manifest is, but for its locations.
+
+    These are only checked, which is half of the work: for reading a large manifest through.
+
+    Raises:
+        UserError: naming `where`, as for `read_manifest`.
+    """
+    row = parse_object(line, where)
+    fields = _utterance_fields(row, where)
+    for _, parse, value in _listed_locations(row):
+        if not is_plain_path(value):
+            parse(value, "", where)
+    return fields
+
+
+def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
+    """Return the utterance of a manifest's line.
+
+    The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
+    channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard`, the utterance's
+    `mixture`, are locations (`data.media.locations`), `video` and `lips` files below `root`; `language` may carry a
+    region ("en-US"), which is dropped.
+
+    Raises:
+        UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
+            character outside [A-Za-z0-9._-] or starts with a dot.
+    """
+    fields = _utterance_fields(row, where)
+    locations = {name: parse(value, root, where) for name, parse, value in _listed_locations(row)}
+    return Utterance(**fields, **locations)
 
 
 def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -> list[_Record]:
