@@ -152,7 +152,6 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         return hashlib.sha256(self.lengths.tobytes() + settings.encode()).hexdigest()[:16]
 
     def _buckets(self) -> Buckets:
-        """Return the buckets of this epoch."""
         if self._draw_lengths is not None and self._planned[0] != self.epoch:
             self._planned = (self.epoch, Buckets(self._draw_lengths(self.epoch), self.batch_seconds))
         return self._planned[1]
@@ -166,7 +165,6 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         return rounded_up if rounded_up <= items else min(self._most, items) // processes * processes
 
     def _epoch_batches(self) -> list[np.ndarray]:
-        """Return the batches of all processes, in order."""
         generator = derived_generator("batches", self.seed, self.epoch)
         buckets, count = self._buckets(), self._count()
         while self._draw_lengths is not None and buckets.count > count < len(self.lengths):

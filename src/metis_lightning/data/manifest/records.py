@@ -166,7 +166,6 @@ def _parse_fields(row: Mapping[str, Any], schema: Mapping[str, tuple[Any, ...]],
 
 
 def _utterance_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the fields of an utterance but for its locations."""
     fields = _parse_fields(row, _UTTERANCE, where)
     fields["text"] = clean_text(fields["text"])
     fields["language"] = fields["language"].split("-")[0].lower()

@@ -130,7 +130,7 @@ class DnsRecipe(Recipe):
     def _reverberate(
         self, clean: np.ndarray, generator: torch.Generator
     ) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
-        """Return the clip in a room, or as it is; the target; and whether there is a room."""
+        """Return the clip in a room, or as it is, the target, and whether there is a room."""
         if self.rooms is None or not draw_coin(self.rir_chance, generator):
             return clean, clean, {}
         response = self.rooms.draw(generator, sample_rate=self.rules.sample_rate)[0].numpy()

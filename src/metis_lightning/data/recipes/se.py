@@ -114,7 +114,11 @@ class SeRecipe(PromptedRecipe):
         """Return corrupted speech (S,) in time with the clean, and what was done."""
         chances, applied = self.corruptions, dict[str, float | str]()
         if draw_coin(chances.room_chance, generator):
-            response, room = self._draw_room(generator)
+            if isinstance(self.rooms, SyntheticRooms):
+                response, room = self.rooms.draw(generator)
+            else:
+                response, name = self.rooms.draw(generator)
+                room = {"room": name}
             speech, applied = convolve_room(speech, response), {**applied, **room}
         if draw_coin(chances.noise_chance, generator):
             noise, kind = self._draw_noise(corpus, index, speech.numel(), generator)
@@ -126,13 +130,6 @@ class SeRecipe(PromptedRecipe):
             cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]
             speech, applied = band_limit(speech, cutoff_hz, WAVE_RATE), {**applied, "cutoff_hz": cutoff_hz}
         return speech, applied
-
-    def _draw_room(self, generator: torch.Generator) -> tuple[Tensor, Applied]:
-        """Return a room response (R,) and what it is."""
-        if isinstance(self.rooms, SyntheticRooms):
-            return self.rooms.draw(generator)
-        response, name = self.rooms.draw(generator)
-        return response, {"room": name}
 
     def _draw_noise(
         self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator

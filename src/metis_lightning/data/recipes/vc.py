@@ -226,17 +226,13 @@ class VcRecipe(PromptedRecipe):
     def _convert(
         self, corpus: SpeechCorpus, index: int, wave: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Applied]:
-        """Return wave (S,) in another timbre, and what was done.
-
-        Raises:
-            ValueError: if the converter changed the length, which moves words in time.
-        """
         if not self.converter.needs_reference:
             converted, applied = self.converter.convert(wave, None, generator)
         else:
             other = draw_interferer(corpus, index, generator)
             converted, applied = self.converter.convert(wave, corpus.wave(other), generator)
             applied = {**applied, "reference": corpus.utterances[other].id}
+        # Another length would move the words in time, away from the target's.
         if converted.shape != wave.shape:
             raise ValueError(
                 f"{type(self.converter).__name__} made {tuple(converted.shape)} samples of {tuple(wave.shape)}"
