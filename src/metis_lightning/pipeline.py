@@ -6,8 +6,7 @@
     >>> many = metis.generate(batch, seeds=[0, 1], num_steps=8)        # doctest: +SKIP
 
 A `Request` holds the wanted voice and the condition of any task. Those of a batch are worked on together, and each
-gets the tokens that it would get alone.
-Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
+gets the tokens that it would get alone. Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ RENAMED: Mapping[str, str] = {
     "data.tse.TseRecipe": "data.recipes.tse.TseRecipe",
     "data.tts.TtsRecipe": "data.recipes.tts.TtsRecipe",
     "data.vc.VcRecipe": "data.recipes.vc.VcRecipe",
+    "sampling.mask_predict.Sampling": "sampling.settings.Sampling",
     "tasks.schedule.WarmupCosine": "tasks.optimization.WarmupCosine",
     "tasks.schedule.WarmupInverseSqrt": "tasks.optimization.WarmupInverseSqrt",
     "tasks.se.SeModule": "tasks.source_conditioned.SeModule",

@@ -15,7 +15,6 @@ from every_task import LIP_DIM, Run, write_voice
 from metis_lightning.data.media.audio import read_audio, stream_audio
 from metis_lightning.generate import writer
 from metis_lightning.generate.index import INDEX
-from metis_lightning.generate.long_audio import batches
 from metis_lightning.pipeline import Metis, Request
 
 RATE = 24_000
@@ -183,16 +182,6 @@ def test_a_bad_file_does_not_stop_a_folder(generate: Run, folder: Path) -> None:
     assert [path.name for path in (folder / "made").glob("*.wav")] == ["a.wav"]
     assert "in/b.wav: not a readable audio file" in err and "in/c.wav is silent" in err
     assert err.splitlines()[-1].startswith("metis-lightning: error: 2 of 3 could not be made, the first: ")
-
-
-def test_batches_stay_within_their_seconds() -> None:
-    generator = np.random.default_rng(0)
-    items = [(float(seconds), number) for number, seconds in enumerate(generator.uniform(1, 9, 50))]
-    found = list(batches(items, 20.0))
-    assert sorted(number for batch in found for number in batch) == list(range(50))
-    longest = [max(items[number][0] for number in batch) * len(batch) for batch in found]
-    assert max(longest) <= 20 and np.mean(longest) > 12
-    assert list(batches([(30.0, "long"), (1.0, "short")], 20.0)) == [["short"], ["long"]]
 
 
 def test_a_play_list_holds_every_sound(generate: Run, folder: Path) -> None:

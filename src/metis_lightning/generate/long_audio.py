@@ -1,4 +1,4 @@
-"""Cuts a long source into chunks that overlap, joins their results, and groups short jobs into batches.
+"""Cuts a long source into chunks that overlap, and joins their results.
 
 The model invents the waveform anew for each chunk, so that two neighbours say the same in their overlap with other
 samples. They are joined where they differ least: in a pause, or where the periods of a voice can be laid on each other.
@@ -8,18 +8,15 @@ Shape letters: S samples at 24 kHz, V samples of an overlap, F samples of a fade
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.types import WAVE_RATE
-
-Item = TypeVar("Item")
 
 FADE = WAVE_RATE * 40 // 1000
 """Samples of a fade."""
@@ -149,23 +146,3 @@ def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Join
     best = (running[FADE:] - running[:-FADE]).min(dim=0)
     cost = float(best.values) * (1 + abs(shift) / LARGEST_SHIFT)
     return cost, Joint(start + int(best.indices), shift)
-
-
-def batches(items: Sequence[tuple[float, Item]], batch_seconds: float) -> Iterator[list[Item]]:
-    """Yield lists of items whose number times their longest stays within `batch_seconds`; one that exceeds it is alone.
-
-    Args:
-        items: (seconds, item); they come out from the shortest to the longest, equals in their order.
-        batch_seconds: of a batch, padding counted.
-
-    >>> list(batches([(4.0, "a"), (1.0, "b"), (2.0, "c")], 5.0))
-    [['b', 'c'], ['a']]
-    """
-    batch: list[Item] = []
-    for seconds, item in sorted(items, key=itemgetter(0)):
-        if batch and (len(batch) + 1) * seconds > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
+from metis_lightning.data.batches.sampler import fill_batches
 from metis_lightning.data.media.audio import audio_seconds, audio_writer, stream_audio
 from metis_lightning.errors import UserError
 from metis_lightning.generate.inputs import (
@@ -25,7 +27,7 @@ from metis_lightning.generate.inputs import (
     silence_error,
 )
 from metis_lightning.generate.jobs import Job
-from metis_lightning.generate.long_audio import Joiner, batches, grouped, overlapping
+from metis_lightning.generate.long_audio import Joiner, grouped, overlapping
 from metis_lightning.generate.options import SHORTEST_CHUNK
 from metis_lightning.pipeline import Metis, Options, Request
 from metis_lightning.types import WAVE_RATE
@@ -79,8 +81,10 @@ class SpeechWriter:
             else:
                 short.setdefault(job.task, []).append((seconds + prompt, job))
         for of_task in short.values():
-            for batch in batches(of_task, self.batch_seconds):
-                yield from self._write_batch(batch)
+            # From the shortest to the longest, so that a batch holds little padding.
+            of_task.sort(key=itemgetter(0))
+            for batch in fill_batches((seconds for seconds, _ in of_task), self.batch_seconds):
+                yield from self._write_batch([of_task[index][1] for index in batch])
         for job in long:
             yield from self._write_long(job)
 

@@ -1,10 +1,11 @@
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from metis_lightning.data.batches.collate import collate
-from metis_lightning.data.batches.sampler import SecondsBatchSampler
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, fill_batches
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import PlainRecipe, SpeechItem
 from metis_lightning.errors import UserError
@@ -162,3 +163,12 @@ def test_a_resumed_epoch_goes_on_after_the_batches_that_were_done() -> None:
     for sampler in (whole, resumed):
         sampler.set_epoch(3)
     assert list(resumed) == list(whole)
+
+
+def test_batches_of_sorted_lengths_stay_within_their_seconds_and_are_full() -> None:
+    seconds = sorted(np.random.default_rng(0).uniform(1, 9, 50).tolist())
+    batches = list(fill_batches(seconds, 20.0))
+    assert [number for batch in batches for number in batch] == list(range(50))
+    padded = [max(seconds[number] for number in batch) * len(batch) for batch in batches]
+    assert max(padded) <= 20 and np.mean(padded) > 12
+    assert list(fill_batches([1.0, 30.0], 20.0)) == [[0], [1]]
