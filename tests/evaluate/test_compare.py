@@ -22,7 +22,7 @@ from metis_lightning.evaluate.compare.clips import read_clips
 from metis_lightning.evaluate.compare.main import run_compare
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import folder_names
-from metis_lightning.evaluate.html.spectrogram import difference, difference_picture, log_mel, picture
+from metis_lightning.evaluate.html.spectrogram import difference_picture, log_mel, mel_difference, picture
 from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import read_comparison
 from small_results import rows_of, write_run, write_wavs
@@ -302,9 +302,9 @@ def test_a_tone_is_bright_at_its_frequency() -> None:
 
 def test_a_difference_of_louder_speech_is_red() -> None:
     wave = torch.randn(24_000, generator=torch.Generator().manual_seed(0))
-    louder = difference(log_mel(10 * wave), log_mel(wave))
+    louder = mel_difference(log_mel(10 * wave), log_mel(wave))
     assert louder is not None and louder == pytest.approx(np.full((80, 101), 20.0), abs=0.01)
     red, _, blue = difference_picture(louder)[40, 50]
     assert red > blue
     assert np.ptp(difference_picture(np.zeros((2, 2)))) < 15, "no difference is white"
-    assert difference(log_mel(wave), log_mel(wave[:20_000])) is None
+    assert mel_difference(log_mel(wave), log_mel(wave[:20_000])) is None

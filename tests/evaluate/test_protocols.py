@@ -15,7 +15,7 @@ from fake_corpora import librimix, librimix_storage
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.protocol import differences, fingerprint
+from metis_lightning.evaluate.results.protocol import fingerprint, protocol_differences
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables import main as tables
@@ -125,7 +125,7 @@ def test_versions_of_packages_are_recorded_and_decide_nothing(
     monkeypatch.setattr(packages, "_version", lambda name: "0" if name == "numpy" else "99.9")
     after = suite.fingerprint()
     assert after["packages"]["numpy"] == "0"
-    said = differences(before, after)
+    said = protocol_differences(before, after)
     assert len(said) == 2
     assert all(line.startswith("normalizer_versions.") for line in said), said
     assert fingerprint({"metrics": {"packages": before["packages"]}}) == fingerprint({"metrics": {}})

@@ -12,7 +12,7 @@ import pytest
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.runs import find_results
-from metis_lightning.evaluate.tables.benchmarks import our_names, read_benchmarks
+from metis_lightning.evaluate.tables.benchmarks import read_benchmarks, result_names
 from metis_lightning.evaluate.tables.layout import escape_latex, grid, number
 from metis_lightning.evaluate.tables.main import write_tables
 from small_results import OFFLINE, rows_of, write_run
@@ -533,7 +533,7 @@ def test_benchmark_values_are_the_printed_ones() -> None:
 
 def test_every_experiment_has_its_rows() -> None:
     """A run is named after its experiment, and the benchmark file says which row of the paper it stands for."""
-    known = {name for b in read_benchmarks(BENCHMARKS) for row in b.rows for name in our_names(row)}
+    known = {name for b in read_benchmarks(BENCHMARKS) for row in b.rows for name in result_names(row)}
     experiments = [path for path in (BENCHMARKS.parents[1] / "experiments").glob("table_*/*.yaml")]
     assert experiments
     for path in experiments:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from metis_lightning.evaluate.results.report import Machine, margin_gain, real_time_factor, report
+from metis_lightning.evaluate.results.report import Machine, margin_gain, real_time_factor, report_lines
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.metrics.column import Column
 
@@ -34,7 +34,7 @@ def test_real_time_factor_is_seconds_over_seconds() -> None:
 
 
 def test_speed_is_never_without_the_machine() -> None:
-    assert report(ROWS, ["nano", "theirs"], CPU, COLUMNS)[:2] == [
+    assert report_lines(ROWS, ["nano", "theirs"], CPU, COLUMNS)[:2] == [
         "nano: real-time factor 0.50 (on cpu, 1 process, 2 threads each, without the first item, scoring beside it)",
         "theirs: its speed is not known",
     ]
@@ -58,7 +58,7 @@ def test_the_margin_of_one_speaker_has_an_interval_over_utterances_alone() -> No
 
 
 def test_controls_that_bound_are_not_compared() -> None:
-    lines = report([*ROWS, row("target", 0, 0.9)], ["input", "target", "nano"], CPU, COLUMNS)
+    lines = report_lines([*ROWS, row("target", 0, 0.9)], ["input", "target", "nano"], CPU, COLUMNS)
     assert [line.split(":")[0] for line in lines[:3]] == ["input", "target", "nano"]
     assert len(lines) == 5
     assert lines[-1].startswith("Intervals over fewer than 20 speakers are right where")

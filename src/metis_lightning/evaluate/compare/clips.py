@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.html.spectrogram import difference, log_mel
+from metis_lightning.evaluate.html.spectrogram import log_mel, mel_difference
 from metis_lightning.evaluate.results.comparison import ComparedUtterance
 from metis_lightning.types import WAVE_RATE
 
@@ -21,7 +21,7 @@ from metis_lightning.types import WAVE_RATE
 REFERENCE = "target"
 
 # What is longer is cut, so that one file cannot fill the page.
-MAX_SECONDS = 30
+MAX_CLIP_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Calla
         except UserError:
             missing[system] = "the audio file cannot be read"
     # Pictures are of what is heard, so both are cut alike.
-    limit = MAX_SECONDS * WAVE_RATE
+    limit = MAX_CLIP_SECONDS * WAVE_RATE
     mels = {system: log_mel(wave[:limit]) for system, wave in waves.items()}
     reference = REFERENCE if REFERENCE in systems else systems[0]
     clips = {}
     for system, wave in waves.items():
         is_compared = system != reference and reference in mels
-        change = difference(mels[system], mels[reference]) if is_compared else None
+        change = mel_difference(mels[system], mels[reference]) if is_compared else None
         clips[system] = SystemClip(wave[:limit], mels[system], change, len(wave) > limit)
     return ClipSet(utterance, clips, missing, max((float(mel.max()) for mel in mels.values()), default=0.0))

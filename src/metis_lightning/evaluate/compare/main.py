@@ -15,7 +15,7 @@ from metis_lightning.files import atomic_path, check_output
 from metis_lightning.progress import tracked
 from metis_lightning.types import WAVE_RATE
 
-PAGE, BOARD = "index.html", "tensorboard"
+PAGE_NAME, BOARD = "index.html", "tensorboard"
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -25,7 +25,7 @@ def run_compare(options: CompareOptions) -> None:
         UserError: there are no results, no such system, or no such metric.
     """
     out = options.out or Path("evaluation/compare") / options.task
-    check_output(out / PAGE)
+    check_output(out / PAGE_NAME)
     check_output(out / BOARD, is_folder=True)
     comparison = read_comparison(options.results, options.task, options.systems)
     metric, system = comparison.sort_order(options.sort)
@@ -37,9 +37,9 @@ def run_compare(options: CompareOptions) -> None:
             clips = read_clips(utterance, comparison.systems, lambda path: read_audio(path, WAVE_RATE))
             page.add(clips)
             board.add(clips)
-    with atomic_path(out / PAGE) as temporary:
+    with atomic_path(out / PAGE_NAME) as temporary:
         temporary.write_text(page.html(), encoding="utf-8")
     for warning in comparison.warnings:
         print(f"metis-lightning: {warning}", file=sys.stderr)
-    print(f"page: {out / PAGE} ({(out / PAGE).stat().st_size / 1e6:.1f} MB, {page.count} utterances)")
+    print(f"page: {out / PAGE_NAME} ({(out / PAGE_NAME).stat().st_size / 1e6:.1f} MB, {page.count} utterances)")
     print(f"TensorBoard: python -m tensorboard.main --logdir {out / BOARD}")

@@ -19,7 +19,7 @@ from metis_lightning.metrics.metric import INFINITE
 from metis_lightning.types import WAVE_RATE
 
 # Utterances that would make the page larger than this are left out, and the page says so.
-MAX_BYTES = 64_000_000
+MAX_PAGE_BYTES = 64_000_000
 
 _MAX_TEXT = 2000  # characters of a transcript: a recognizer that loops writes without end
 
@@ -39,7 +39,7 @@ class ComparePage:
     """
 
     def __init__(
-        self, comparison: Comparison, metric: str, system: str, total: int, max_bytes: int = MAX_BYTES
+        self, comparison: Comparison, metric: str, system: str, total: int, max_bytes: int = MAX_PAGE_BYTES
     ) -> None:
         self.comparison, self.metric, self.system, self.total = comparison, metric, system, total
         self._columns = {name: summary.column for name, summary in comparison.metrics.items()}

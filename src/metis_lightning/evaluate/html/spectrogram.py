@@ -33,10 +33,10 @@ def log_mel(wave: Tensor) -> np.ndarray:
     return (10.0 * power.clamp_min(_FLOOR).log10()).T.numpy()
 
 
-def difference(mel: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
+def mel_difference(mel: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
     """Return `mel` minus `reference`, cropped to the shorter; None if they are not of one length within 0.1 s.
 
-    >>> difference(np.ones((1, 3)), np.zeros((1, 4))).shape, difference(np.ones((1, 30)), np.zeros((1, 4)))
+    >>> mel_difference(np.ones((1, 3)), np.zeros((1, 4))).shape, mel_difference(np.ones((1, 30)), np.zeros((1, 4)))
     ((1, 3), None)
     """
     if abs(mel.shape[1] - reference.shape[1]) * HOP_LENGTH > _MAX_LENGTH_DIFFERENCE * WAVE_RATE:

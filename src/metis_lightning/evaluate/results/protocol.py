@@ -100,10 +100,10 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def protocol_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the values that two protocols differ in, as "where: old -> new".
 
-    >>> differences({"test_sets": {"a": {"mode": "min"}}}, {"test_sets": {"a": {"mode": "max"}}, "task": "se"})
+    >>> protocol_differences({"test_sets": {"a": {"mode": "min"}}}, {"test_sets": {"a": {"mode": "max"}}, "task": "se"})
     ['task: nothing -> se', 'test_sets.a.mode: min -> max']
     """
     return list(_differences(_deciding(old, _RECORDED), _deciding(new, _RECORDED), ""))

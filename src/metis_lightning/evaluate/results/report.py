@@ -32,7 +32,7 @@ class Machine:
         return f"on {self.device}, {processes}, {threads} each"
 
 
-def report(
+def report_lines(
     rows: Sequence[ResultRow], systems: Sequence[str], machine: Machine, columns: Mapping[str, Column]
 ) -> list[str]:
     """Return lines on each system: its speed, and its similarity margin against that of `input`."""

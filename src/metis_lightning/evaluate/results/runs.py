@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.protocol import NUM_SHOWN, Protocol, TestSetProtocol, differences, fingerprint
+from metis_lightning.evaluate.results.protocol import (
+    NUM_SHOWN,
+    Protocol,
+    TestSetProtocol,
+    fingerprint,
+    protocol_differences,
+)
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, items_of, merge_rows, read_rows, row_line
 from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize_metrics
 from metis_lightning.files import atomic_path
 from metis_lightning.safe_parsing import load_json
 
-SUMMARY, PROTOCOL = "summary.json", "protocol.json"
+RUN_SUMMARY, PROTOCOL = "summary.json", "protocol.json"
 
 # A quantity that means nothing without device and threads, which rows do not say: it is in no table.
 _SPEED = "RTF"
@@ -75,7 +81,7 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {error}; {advice}") from error
         if fingerprint(old.content) != fingerprint(self.protocol.content):
-            lines = differences(old.content, self.protocol.content)
+            lines = protocol_differences(old.content, self.protocol.content)
             more = f" and {len(lines) - NUM_SHOWN} more" if len(lines) > NUM_SHOWN else ""
             different = f"{'; '.join(lines[:NUM_SHOWN])}{more}"
             raise UserError(f"{self.folder}: it holds results of another protocol (different: {different}); {advice}")
@@ -143,7 +149,7 @@ def find_results(results_dir: Path) -> list[Result]:
     unique: dict[tuple[str, ...], Result] = {}
     own = results_dir / PROTOCOL
     for path in [own] if own.is_file() else sorted(results_dir.glob(f"*/{PROTOCOL}")):
-        if not (path.parent / SUMMARY).is_file():
+        if not (path.parent / RUN_SUMMARY).is_file():
             print(f"metis-lightning: {path.parent} is left out: the run is not finished", file=sys.stderr)
             continue
         for result in read_results(path.parent):
@@ -160,7 +166,7 @@ def read_results(folder: Path) -> list[Result]:
     """
     try:
         protocol = Protocol.from_json(load_json((folder / PROTOCOL).read_bytes()))
-        summary = folder / SUMMARY
+        summary = folder / RUN_SUMMARY
         columns = columns_of(load_json(summary.read_bytes())) if summary.is_file() else {}
         groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)
         for row in merge_rows({folder / ROWS: read_rows(folder)}).values():

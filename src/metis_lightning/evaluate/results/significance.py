@@ -26,7 +26,7 @@ from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
 from metis_lightning.evaluate.results.rows import ResultRow, clusters_of
 from metis_lightning.metrics.column import Column
 
-SEED = 0
+PERMUTATION_SEED = 0
 PERMUTATIONS = 9999
 LEVEL = 0.05
 
@@ -123,7 +123,7 @@ def _swapped_sums(totals_G: np.ndarray) -> np.ndarray:
     if 2**count <= PERMUTATIONS:
         swaps = np.arange(2**count)[:, None] >> np.arange(count) & 1
         return np.asarray(totals_G.sum() - 2 * swaps @ totals_G)
-    random, width = np.random.default_rng(SEED), -(-count // 8)
+    random, width = np.random.default_rng(PERMUTATION_SEED), -(-count // 8)
     rows = max(1, _BATCH_CELLS // count)
     parts = []
     for start in range(0, PERMUTATIONS, rows):

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.report import Machine, check_failures, real_time_factor, report
+from metis_lightning.evaluate.results.report import Machine, check_failures, real_time_factor, report_lines
 from metis_lightning.evaluate.results.rows import ROWS, read_rows
-from metis_lightning.evaluate.results.runs import PROTOCOL, SUMMARY, RunFolder, write_json
+from metis_lightning.evaluate.results.runs import PROTOCOL, RUN_SUMMARY, RunFolder, write_json
 from metis_lightning.evaluate.results.summary import GroupSummary, summarize
 from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes, use_device
 from metis_lightning.evaluate.run.plan import Plan, chosen_test_sets, make_plan
 from metis_lightning.evaluate.run.shard import run_share
-from metis_lightning.evaluate.run.test_sets import export
+from metis_lightning.evaluate.run.test_sets import export_test_sets
 from metis_lightning.evaluate.tables.main import RESULTS, TABLES, write_tables
 from metis_lightning.files import check_output, locked
 from metis_lightning.metrics.column import Column
@@ -47,7 +47,7 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
     """
     if options.export is not None:
         check_output(options.export, "--export", is_folder=True)
-        return export(chosen_test_sets(options), options.export)
+        return export_test_sets(chosen_test_sets(options), options.export)
     launch = Launch.of(options.devices, os.environ)
     device = device_of(options.device, launch.local_rank)
     # A process that starts others leaves the memory of GPUs to them.
@@ -111,9 +111,9 @@ def _finish(plan: Plan, folder: RunFolder, columns: Mapping[str, Column], option
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     machine = Machine(name, torch.get_num_threads(), Launch.of(options.devices, os.environ).count)
     groups = summarize(rows, columns)
-    write_json(folder.folder / SUMMARY, [{**group.to_json(), **_speed(group, machine)} for group in groups])
+    write_json(folder.folder / RUN_SUMMARY, [{**group.to_json(), **_speed(group, machine)} for group in groups])
     described = {name: summary.column for group in groups for name, summary in group.metrics.items()}
-    print(*report(rows, [system.name for system in plan.systems], machine, described), sep="\n")
+    print(*report_lines(rows, [system.name for system in plan.systems], machine, described), sep="\n")
     for control, test_set in plan.left_out:
         print(f"{control}: not on {test_set}, which has no such signal")
     _tell_extra_files(plan, folder.folder)
@@ -163,7 +163,7 @@ def _check_outputs(folder: Path) -> None:
     """Refuse a folder that cannot be written into, before hours are spent."""
     for part in (folder, folder / "wavs", _tables_folder(folder)):
         check_output(part, is_folder=True)
-    for name in (ROWS, SUMMARY, PROTOCOL, EXTRA_FILES):
+    for name in (ROWS, RUN_SUMMARY, PROTOCOL, EXTRA_FILES):
         check_output(folder / name)
 
 

@@ -22,10 +22,10 @@ from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
 # Why there is no waveform, where a folder of another tool's has no file for an item.
-MISSING = "missing"
+MISSING_FILE = "missing"
 
 # What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that.
-SHORTEST_SECONDS = 0.1
+SHORTEST_OUTPUT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Output:
             return "the signal has samples that are not finite"
         if not self.wave.any():
             return "the signal is silent"
-        is_short = self.wave.numel() < round(SHORTEST_SECONDS * self.rate)
-        return f"the signal is shorter than {SHORTEST_SECONDS} s" if is_short else None
+        is_short = self.wave.numel() < round(SHORTEST_OUTPUT_SECONDS * self.rate)
+        return f"the signal is shorter than {SHORTEST_OUTPUT_SECONDS} s" if is_short else None
 
     @property
     def rate(self) -> int:
@@ -97,7 +97,7 @@ def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
 PREFIX = "wavs:"
 
 # Files of these belong to an item, though of some formats nothing can be read, which is then said in its row.
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
 
 _NUMBER = re.compile(r"fileid_\d+$")
 
@@ -142,7 +142,7 @@ class WavFolder:
             if item_id is None and path.parent == folder:
                 extra.append(path.name)
         if not files and not extra:
-            raise UserError(f"{option}: no audio in it ({', '.join(SUFFIXES)}); files are named ID.wav")
+            raise UserError(f"{option}: no audio in it ({', '.join(AUDIO_SUFFIXES)}); files are named ID.wav")
         if needed and not any(item_id in files for item_id in needed):
             names = extra or [str(path.relative_to(folder)) for path in files.values()]
             raise UserError(
@@ -154,11 +154,13 @@ class WavFolder:
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
         path = self.files.get(item_id)
-        return Output.failed(MISSING) if path is None else read_output(path)
+        return Output.failed(MISSING_FILE) if path is None else read_output(path)
 
     def digest(self, ids: Collection[str]) -> str:
         """Return the SHA-256 of what the folder has for these items."""
-        listed = [f"{each} {sha256_of(self.files[each]) if each in self.files else MISSING}" for each in sorted(ids)]
+        listed = [
+            f"{each} {sha256_of(self.files[each]) if each in self.files else MISSING_FILE}" for each in sorted(ids)
+        ]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
@@ -180,7 +182,7 @@ def _audio_files(folder: Path) -> Iterator[Path]:
     """Yield the audio of a folder and of the folders in it."""
     within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
     for each in (folder, *(path for path in within if not is_hidden(path.name))):
-        yield from (path for path in visible_in(each) if path.suffix.lower() in SUFFIXES and is_regular(path))
+        yield from (path for path in visible_in(each) if path.suffix.lower() in AUDIO_SUFFIXES and is_regular(path))
 
 
 def _item_id(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:

@@ -21,7 +21,7 @@ from metis_lightning.evaluate.run.systems import (
     has_control,
     make_systems,
     serves,
-    task_of,
+    trial_task,
 )
 from metis_lightning.evaluate.run.test_sets import TestSet, choose, contents, find_test_sets
 from metis_lightning.types import TestItem, Trial
@@ -161,7 +161,7 @@ def _missing_controls(task: str, test_sets: Sequence[TestSet], systems: Sequence
     missing = []
     for test_set in test_sets if controls else ():
         trial = test_set.trials[0]
-        own, item = task_of(task, trial), test_set.reader.load_item(trial)
+        own, item = trial_task(task, trial), test_set.reader.load_item(trial)
         missing += [(name, test_set.name) for name in controls if not has_control(name, own, item)]
     return missing
 

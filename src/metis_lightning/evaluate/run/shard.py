@@ -18,7 +18,7 @@ from metis_lightning.data.media.audio import write_wav
 from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, RowKey, append_row
 from metis_lightning.evaluate.run.outputs import Output, Run, timed
 from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
-from metis_lightning.evaluate.run.systems import task_of
+from metis_lightning.evaluate.run.systems import trial_task
 from metis_lightning.metrics.metric import INFINITE, ErrorRate, MetricValue, character_errors_of, word_errors_of
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.signal import ScoringItem
@@ -113,7 +113,7 @@ def _counts(rate: ErrorRate, compared: tuple[str, str] | None = None) -> ErrorCo
 def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) -> ScoringItem:
     """Return what the metrics are given of an item and a system's output: no samples if the output is at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
-    is_compared = task_of(task, job.trial).is_aligned or not task_named(task).is_aligned
+    is_compared = trial_task(task, job.trial).is_aligned or not task_named(task).is_aligned
     fields = {"interferer": "interferer", "prompt": "enrollment"}
     fields |= {"reference": "target"} if is_compared else {}
     fields |= {"text_recording": "target"} if item.is_transcribed else {}

@@ -54,7 +54,7 @@ class Items:
     by_other_name: Mapping[str, str] = field(default_factory=dict)
 
 
-def task_of(name: str, trial: Trial) -> Task:
+def trial_task(name: str, trial: Trial) -> Task:
     """Return which task a trial is in an evaluation of the task `name`."""
     return task_named(trial.task if task_named(name).covers else name)
 
@@ -198,7 +198,7 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
         metis = Metis.from_pretrained(source, options.task, options.base, device, precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
-            task = task_of(options.task, trial)
+            task = trial_task(options.task, trial)
             settings = settings_for(task, options)
             speech = metis.generate([request_for(metis, task, item, options)], seed, settings)[0]
             layers = settings.layer_steps(speech.acoustic_tokens.shape[1])

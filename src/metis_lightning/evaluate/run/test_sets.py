@@ -217,7 +217,7 @@ def _line(value: object) -> bytes:
 LIST = "list.jsonl"
 
 
-def export(test_sets: Sequence[TestSet], folder: Path) -> None:
+def export_test_sets(test_sets: Sequence[TestSet], folder: Path) -> None:
     """Write the items of test sets as files by their ids and as lists; what is there already is written anew.
 
     Below the folder each test set has one of its own: `SIGNAL/ID.wav` for each signal, at its own rate; `list.jsonl`, a

@@ -126,7 +126,7 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
     return sorted((_read(path) for path in paths), key=lambda benchmark: benchmark.table)
 
 
-def our_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+def result_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names that a row's system may have in our results; the paper's own name is always one."""
     named = row.get("ours", ())
     return (*((named,) if isinstance(named, str) else named), row["system"])

@@ -17,7 +17,7 @@ EMPTY = "–"
 # A cell of what cannot be measured here, which is nobody's fault; a remark says why.
 NOT_APPLICABLE = "n/a"
 
-INFINITE = "∞"
+INFINITY_SIGN = "∞"
 
 # How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over.
 MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
@@ -25,7 +25,7 @@ MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "�
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITE`, and what stands around it.
+    """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITY_SIGN`, and what stands around it.
 
     `interval` is "[low, high; clusters]" or "± half", `mark` one of `MARKS`, `notes` are keys of the table's notes.
     """

@@ -21,7 +21,7 @@ from metis_lightning.evaluate.tables.result_sections import group_results, resul
 from metis_lightning.files import atomic_path, check_output
 
 RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
-PAGE = "tables.html"
+TABLES_PAGE = "tables.html"
 
 
 def run_tables(options: TablesOptions) -> None:
@@ -69,8 +69,8 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
         _write(path.with_suffix(".csv"), to_csv(benchmark, results, groups))
         tables.append(table)
     title, style = "Metis: the paper's tables and ours", asset("base.css") + asset("tables.css")
-    _write(out_dir / PAGE, render("tables.html", title, style, tables=tables))
-    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / PAGE]
+    _write(out_dir / TABLES_PAGE, render("tables.html", title, style, tables=tables))
+    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / TABLES_PAGE]
 
 
 def _check_baseline(baseline: str | None, results: Sequence[Result]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from metis_lightning.evaluate.results.intervals import too_few
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import Summary, column_by_name, word_error_rule
-from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, our_names
-from metis_lightning.evaluate.tables.layout import EMPTY, INFINITE, NOT_APPLICABLE, Cell, number
+from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, result_names
+from metis_lightning.evaluate.tables.layout import EMPTY, INFINITY_SIGN, NOT_APPLICABLE, Cell, number
 
 # The results of an Omni model on another task's test set stand in that task's rows.
 _ANY_TASK = "omni"
@@ -53,10 +53,10 @@ class TableValue:
         """Return it as a cell: "∞" where all is infinite, "n/a" where nothing can have a value."""
         text = NOT_APPLICABLE if self.is_absent else EMPTY
         if self.is_infinite:
-            text = INFINITE
+            text = INFINITY_SIGN
         elif self.mean is not None:
             # A mean is of the finite values; of how many it is not stands beside it.
-            infinite = f" ({self.summary.n_infinite} {INFINITE})" if self.summary.n_infinite else ""
+            infinite = f" ({self.summary.n_infinite} {INFINITY_SIGN})" if self.summary.n_infinite else ""
             text = number(self.mean, decimals) + infinite
         interval = ""
         if self.low is not None:
@@ -109,7 +109,7 @@ def _named(benchmark: Benchmark, row: Mapping[str, Any], results: Sequence[Resul
         return []
     place = (row["test_set"], row["system"])
     # Of two rows with one name, such as two settings of a system, results must be named after one.
-    names = set(our_names(row))
+    names = set(result_names(row))
     if sum((other["test_set"], other["system"]) == place for other in benchmark.rows) > 1:
         names.discard(row["system"])
     return [
