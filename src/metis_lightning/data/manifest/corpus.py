@@ -92,7 +92,7 @@ class SpeechCorpus:
         samples = _read_cached(self._mixtures, (utterance.mixture, utterance.speed), utterance.mixture, utterance)
         if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
-                f"utterance {utterance.id!r}: its mixture has {samples.numel()} samples, it has {clean.numel()}; prepare anew"
+                f"utterance {utterance.id!r}: {clean.numel()} samples, its mixture has {samples.numel()}; prepare anew"
             )
         return as_wave(samples)
 
