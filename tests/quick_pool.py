@@ -8,18 +8,22 @@ import numpy as np
 import torch
 
 from metis_lightning.data.media.audio import resample
+from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import MetricValue, WerValue
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.types import WAVE_RATE
 
 NO_ASR = "no ASR in this test"
+COLUMNS = (
+    Column("LEVEL", "LEVEL"),
+    Column("MSE", "MSE"),
+    Column.by_model("WER", "none", unit="%", higher_is_better=False),
+)
 
 
 class QuickPool:
     """The level of what is heard, and the error to the reference; it stands in for `ScoringPool`."""
-
-    wer_column = "WER_none"
 
     def __init__(self, options: SuiteOptions, processes: int) -> None:
         self.options = options
@@ -29,6 +33,9 @@ class QuickPool:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def columns(self) -> tuple[Column, ...]:
+        return COLUMNS
 
     def fingerprint(self) -> dict[str, str]:
         return {"protocol": self.options.protocol}

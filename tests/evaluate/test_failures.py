@@ -24,11 +24,12 @@ from metis_lightning.evaluate.results.summary import column_by_name
 from metis_lightning.evaluate.run import test_sets
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables.main import write_tables
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.intrusive import si_sdr
 from metis_lightning.metrics.metric import MetricError, MetricValue, measure
 from metis_lightning.metrics.protocols import caps_loops
-from metis_lightning.metrics.si_sdr import si_sdr
 from metis_lightning.metrics.signal import ScoringItem, as_array
-from metis_lightning.metrics.word_scores import WordScores
+from metis_lightning.metrics.wer import WordScores
 from metis_lightning.types import TestItem, Trial
 from quick_pool import QuickPool
 
@@ -93,8 +94,8 @@ class HearingPool(QuickPool):
             return as_array(utterance.generated)
 
         return {
-            **measure(("SI_SDR",), lambda: (si_sdr(wave(), np.asarray(utterance.reference)),)),
-            **words.score(wave, utterance.text, utterance.language),
+            **measure((Column("SI_SDR", "SI_SDR", "dB"),), lambda: si_sdr(wave(), np.asarray(utterance.reference))),
+            **dict(zip(("WER_fake", "CER_fake"), words.rates(wave, utterance.text, utterance.language), strict=True)),
         }
 
 

@@ -23,8 +23,7 @@ from metis_lightning.evaluate.run.outputs import read_output
 from metis_lightning.evaluate.run.plan import make_plan
 from metis_lightning.evaluate.run.shard import scoring_item
 from metis_lightning.metrics.dnsmos import Dnsmos
-from metis_lightning.metrics.pesq import pesq
-from metis_lightning.metrics.si_sdr import si_sdr
+from metis_lightning.metrics.intrusive import pesq, si_sdr
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
 

@@ -19,7 +19,7 @@ from metis_lightning.evaluate.results.protocol import fingerprint, protocol_diff
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables import main as tables
-from metis_lightning.metrics import packages
+from metis_lightning.metrics import model_files
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
 from small_results import rows_of, write_run
@@ -122,7 +122,7 @@ def test_versions_of_packages_are_recorded_and_decide_nothing(
 ) -> None:
     suite = Suite(SuiteOptions(task="se", asr=(), speakers=()))
     before = suite.fingerprint()
-    monkeypatch.setattr(packages, "_version", lambda name: "0" if name == "numpy" else "99.9")
+    monkeypatch.setattr(model_files, "_version", lambda name: "0" if name == "numpy" else "99.9")
     after = suite.fingerprint()
     assert after["packages"]["numpy"] == "0"
     said = protocol_differences(before, after)

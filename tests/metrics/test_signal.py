@@ -8,7 +8,6 @@ from metis_lightning.metrics.signal import (
     same_length,
     sounding_pair,
     to_metric_rate,
-    utterances,
     with_sound,
 )
 
@@ -54,8 +53,3 @@ def test_pairs_are_cropped_within_a_tenth_of_a_second_only() -> None:
         same_length(short, np.ones(17_601))
     with pytest.raises(MetricError, match="16000 and 17600 samples"):
         sounding_pair(short, long)
-
-
-def test_padding_is_cut_off() -> None:
-    rows = list(utterances(torch.arange(6).reshape(2, 3), torch.tensor([2, 3])))
-    assert [row.tolist() for row in rows] == [[0, 1], [3, 4, 5]]

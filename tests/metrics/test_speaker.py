@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
 
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.signal import to_metric_rate
-from metis_lightning.metrics.sim import SimMetric, speaker_similarity
 from metis_lightning.metrics.speakers.ge2e import WEIGHTS, Ge2eEncoder, partial_starts, raise_volume
+from metis_lightning.metrics.speakers.similarity import speaker_similarity
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +66,3 @@ def test_partial_utterances(seconds: float, starts: list[int]) -> None:
 def test_silence_has_no_voice(encoder: Ge2eEncoder) -> None:
     with pytest.raises(MetricError, match="the signal is silent"):
         encoder.embed(np.zeros(16_000))
-
-
-def test_metric_keeps_the_encoder_out_of_checkpoints(clean: np.ndarray) -> None:
-    metric = SimMetric(sample_rate=24_000)
-    assert not list(metric.parameters())
-    assert not metric.state_dict()
-
-
-def test_metric_resamples(encoder: Ge2eEncoder, clean: np.ndarray, noisy: np.ndarray) -> None:
-    first, second = torch.from_numpy(clean)[None], torch.from_numpy(noisy)[None]
-    metric = SimMetric(sample_rate=24_000)
-    metric.update(prediction=first, reference=second)
-    direct = speaker_similarity(to_metric_rate(clean, 24_000), to_metric_rate(noisy, 24_000), encoder)
-    assert float(metric.compute()["SIM_ge2e"]) == pytest.approx(direct, abs=1e-9)

@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -8,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from metis_lightning import metrics
 from metis_lightning.errors import UserError
+from metis_lightning.metrics.intrusive import pesq, si_sdr, stoi
 from metis_lightning.metrics.metric import MetricValue, WerValue
-from metis_lightning.metrics.pesq import pesq
 from metis_lightning.metrics.protocols import resolve
-from metis_lightning.metrics.recognizers.base import FasterWhisperTiny
-from metis_lightning.metrics.si_sdr import si_sdr
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisperTiny
 from metis_lightning.metrics.signal import ScoringItem
-from metis_lightning.metrics.stoi import stoi
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 
 COLUMNS = [
@@ -73,7 +73,7 @@ def test_all_columns_have_values(
     assert (values["SIM_margin_ge2e"] or 0.0) > 0.1
     heard = scores["WER_tiny.en"]
     assert isinstance(heard, WerValue)
-    assert heard.words == 8
+    assert heard.length == 8
     assert heard.value == (heard.edits or 0) / 8
     assert heard.hypothesis
 
@@ -180,7 +180,7 @@ def test_a_loop_counts_as_all_words_with_what_was_heard(
     scores = suite.score(ScoringItem("a", signals["generated"], 16_000, text="And then it rained."))
     heard = scores["WER_tiny.en"]
     assert isinstance(heard, WerValue)
-    assert (heard.value, heard.words, heard.hypothesis) == (1.0, 4, loop)
+    assert (heard.value, heard.length, heard.hypothesis) == (1.0, 4, loop)
     assert "the recogniser loops: 40 repeats in a row" in (heard.error or "")
     assert scores["CER_tiny.en"].error == heard.error
 
@@ -194,9 +194,56 @@ def test_the_papers_protocol_says_all_that_is_missing() -> None:
 
 
 def test_the_papers_protocol_has_the_papers_models() -> None:
-    tts = resolve(SuiteOptions("paper", task="tts", nisqa="n.tar", speakers=("wavlm-large:w.pth",)))
+    tts, _ = resolve(SuiteOptions("paper", task="tts", nisqa="n.tar", speakers=("wavlm-large:w.pth",)))
     assert tts.asr == ("zh=paraformer:paraformer-zh", "whisper:openai/whisper-large-v3")
     assert (tts.speakers, tts.normalizer) == (("wavlm-large:w.pth",), "seed-tts")
-    assert resolve(SuiteOptions("paper", task="se", nisqa="n.tar")).speakers == ("wavlm-sv",)
+    assert resolve(SuiteOptions("paper", task="se", nisqa="n.tar"))[0].speakers == ("wavlm-sv",)
     with pytest.raises(UserError, match="unknown task 'ttss': choose one of tts, vc, tse, se, l2s, omni"):
         resolve(SuiteOptions(task="ttss"))
+
+
+TOY = """
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import UtteranceMetric, measure
+
+
+class PeakMetric(UtteranceMetric):
+    columns = (Column("PEAK", "PEAK", higher_is_better=False),)
+
+    def __init__(self, options, task):
+        pass
+
+    def applies_to(self, task):
+        return not task.is_aligned
+
+    def score(self, item):
+        return measure(self.columns, lambda: float(abs(item.wave("generated")).max()))
+
+    def fingerprint(self):
+        return {"peak": "of the absolute samples"}
+"""
+
+
+def test_a_metric_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_peak.py").write_text(TOY)
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    tts, se = (Suite(SuiteOptions(task=task, asr=(), speakers=())) for task in ("tts", "se"))
+    scores = tts.score(ScoringItem("a", torch.tensor([0.25, -0.5] * 800), 16_000))
+    assert list(scores)[-1] == "PEAK", "after those that say where they stand"
+    assert scores["PEAK"] == MetricValue(0.5)
+    assert tts.columns[-1].title == "PEAK ↓"
+    assert "PEAK" not in {column.name for column in se.columns}
+    assert tts.fingerprint()["peak"] == se.fingerprint()["peak"] == "of the absolute samples"
+
+
+def test_columns_are_declared_with_model_unit_and_direction(suite: Suite, signals: dict[str, Tensor]) -> None:
+    item = ScoringItem("a", **signals, sample_rate=16_000, text="A word.", seconds=1.0, num_steps=3)
+    declared = {column.name: column for column in suite.columns}
+    assert list(suite.score(item)) == [name for name in declared if "_asr_" not in name]
+    wer = declared["WER_tiny.en"]
+    assert (wer.quantity, wer.model, wer.unit, wer.higher_is_better) == ("WER", "tiny.en", "%", False)
+    assert declared["WER_asr_tiny.en"].is_word_errors
+    assert declared["SI_SDR"].title == "SI SDR dB ↑"
+    assert [name for name, column in declared.items() if column.model == "ge2e"] == [
+        "SIM_ge2e", "SIM_target_ge2e", "SIM_margin_ge2e",
+    ]  # fmt: skip

@@ -8,8 +8,6 @@ from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.text import normalizer
 from metis_lightning.metrics.wer import (
-    CerMetric,
-    WerMetric,
     WordErrors,
     compression_ratio,
     longest_run,
@@ -57,17 +55,6 @@ def test_rules_are_refused_for_what_they_are_not_for() -> None:
 def test_characters_equal_jiwer_without_blanks(reference: str, hypothesis: str) -> None:
     ours = word_errors(reference, hypothesis, str, "character")
     assert ours.rate == pytest.approx(jiwer.cer(reference.replace(" ", ""), hypothesis.replace(" ", "")))
-
-
-def test_character_metric_has_its_own_names() -> None:
-    metric = CerMetric("seed-tts", "zh")
-    metric.update(hypotheses=["你号"], references=["你好！"])
-    assert {name: float(value) for name, value in metric.compute().items()} == {
-        "CER": 0.5,
-        "CER_mean": 0.5,
-        "CER_failed": 0,
-    }
-    assert float(WerMetric("none").clone().words) == 0
 
 
 LOOP = "thank you for watching " * 30

@@ -27,9 +27,9 @@ from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.dnsmos import COLUMNS, model_files
+from metis_lightning.metrics.dnsmos import DnsmosMetric, model_files
 from metis_lightning.metrics.metric import MetricValue
-from metis_lightning.metrics.packages import require
+from metis_lightning.metrics.model_files import require
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem

@@ -4,26 +4,28 @@ Reddy et al., DNSMOS P.835 (ICASSP 2022). The windows and polynomials are those 
 microsoft/DNS-Challenge (commit 591184a), without the personalised variant; the ONNX files are the ones that the package
 speechmos carries. That package is never imported, since it would import librosa. What the script does to clips of any
 length is in `window_starts`.
+
+Shape letters: F frames of a window (100 a second), S samples.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from metis_lightning.metrics.base import UtteranceMean
-from metis_lightning.metrics.dnsmos_p835 import P835, session
-from metis_lightning.metrics.packages import missing, verify
-from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array, utterances
+from metis_lightning.files import sha256_of
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.model_files import missing, require, verify
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem, Wave, as_array
+from metis_lightning.task_table import Task
 from metis_lightning.tokens.mel import PowerMel
-
-COLUMNS = ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808")
-"""Names of the ratings in results, in the order of `DnsmosScores`."""
 
 WINDOW_SECONDS = 9.01
 WINDOW_SAMPLES = int(WINDOW_SECONDS * METRIC_RATE)
@@ -59,13 +61,32 @@ def model_files() -> dict[str, Path]:
     return {"dnsmos_p835": folder / _P835[0], "dnsmos_p808": folder / _P808[0]}
 
 
+def session(model: Path | bytes, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime is imported late, without types)
+    """Open a network with `num_threads` CPU threads.
+
+    Raises:
+        UserError: onnxruntime is not installed.
+    """
+    # onnxruntime reports usage to its maker unless told not to before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    onnxruntime = require("onnxruntime", "eval")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    # It would keep a plan of its memory for every number of frames that it meets.
+    options.enable_mem_pattern = False
+    # Idle threads of one network would spin on the cores that the other metrics need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
 def window_starts(num_samples: int) -> list[int]:
     """Return the second at which each window of 9.01 s begins, for a number of samples at 16 kHz.
 
     What the published script leaves out stays out: the tail after the last whole window, and the 8th to 24th window,
-    which its rounding makes one sample too short. So just past 9.01 s still one window is heard, the first 9.01 s; a
+    which its rounding makes one sample too short. So just past 9.01 s still one window is rated, the first 9.01 s; a
     second one comes from 11 s on. Shorter audio is repeated by doubling: 9.00 s become 18 s, of which the windows
-    at 0 to 6 s are heard.
+    at 0 to 6 s are rated.
 
     >>> window_starts(144_160), window_starts(11 * 16_000), window_starts(18 * 16_000)
     ([0], [0, 1], [0, 1, 2, 3, 4, 5, 6])
@@ -76,38 +97,74 @@ def window_starts(num_samples: int) -> list[int]:
     return [hop for hop, end in enumerate(ends) if min(end, num_samples) - hop * METRIC_RATE == WINDOW_SAMPLES]
 
 
-def repeated(wave: np.ndarray) -> np.ndarray:
-    """Double audio (S,) until a window fits."""
+def windows(wave: np.ndarray) -> dict[int, np.ndarray]:
+    """Cut 16 kHz audio (S,), doubled until one fits, into windows (144160,) by the second at which each begins."""
     while len(wave) < WINDOW_SAMPLES:
         wave = np.append(wave, wave)
-    return wave
+    return {start: wave[start * METRIC_RATE :][:WINDOW_SAMPLES] for start in window_starts(len(wave))}
 
 
-def windows(wave: np.ndarray) -> list[np.ndarray]:
-    """Cut 16 kHz audio (S,) into its windows, (144160,) each; audio that is too short is doubled until it fits."""
-    stream = repeated(wave)
-    starts = [start * METRIC_RATE for start in window_starts(len(stream))]
-    return [stream[start : start + WINDOW_SAMPLES] for start in starts]
+class P835:
+    """The P.835 network without most of its repetitions: the same ratings 2 to 4 times as fast from two windows on.
+
+    Windows begin a second apart, so eight ninths of one were in the window before. The network's first four
+    convolutions, nearly all of its work, see four frames to either side: so the published graph is cut behind them, and
+    they run on the frames that are new, and at the ends of a window, where they see padding. The whole suite without
+    recognisers takes half the time for it (clips of 3 to 30 s).
+    """
+
+    _STEP = 100  # frames between two windows
+    _REACH = 4  # frames that four convolutions of kernel 3 see to either side
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        onnx = require("onnx", "eval")
+        network = onnx.load(path)
+        image, features = "adjusted_input6", "mos_estimator_logpow/conv2d_3/Relu:0"
+        # What is between the parts may have any number of frames.
+        for name, shape in ((image, ("batch", 1, "frames", 161)), (features, ("batch", 32, "frames", 161))):
+            network.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        extractor = require("onnx.utils", "eval").Extractor(network)
+        cuts = (("input_1", image), (image, features), (features, "Identity:0"))
+        parts = [extractor.extract_model([start], [end]) for start, end in cuts]
+        self._networks = [session(part.SerializeToString(), num_threads) for part in parts]
+
+    def __call__(self, cuts: dict[int, np.ndarray]) -> np.ndarray:
+        """Return the raw ratings (windows, 3) of `windows`: signal, background, overall."""
+        ratings, before, features = [], -1, np.zeros(0, dtype=np.float32)
+        for start, window in cuts.items():
+            image = self._run(0, window[None])
+            # Where the published rounding skips windows there is nothing to go on from.
+            follows = before >= 0 and start == before + 1
+            features = self._next(features, image) if follows else self._run(1, image)
+            ratings.append(self._run(2, features)[0])
+            before = start
+        return np.stack(ratings)
+
+    def _next(self, before: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """Return the features (1, 32, F, 161) of a window's spectra (1, 1, F, 161), by those of the window before."""
+        step, reach = self._STEP, self._REACH
+        first = self._run(1, image[:, :, : 2 * reach])[:, :, :reach]
+        last = self._run(1, image[:, :, -step - 3 * reach :])[:, :, 2 * reach :]
+        return np.concatenate([first, before[:, :, step + reach : -reach], last], axis=2)
+
+    def _run(self, part: int, batch: np.ndarray) -> np.ndarray:
+        network = self._networks[part]
+        return network.run(None, {network.get_inputs()[0].name: np.ascontiguousarray(batch)})[0]
 
 
 class Dnsmos:
-    """The two networks, ready to rate 16 kHz audio. Can be copied and pickled; a copy opens the files again."""
+    """The two networks, which rate 16 kHz audio."""
 
     def __init__(self, num_threads: int = 1) -> None:
         """Open the networks, each with `num_threads` threads.
 
         Raises:
-            UserError: onnxruntime or speechmos is not installed.
+            UserError: onnx, onnxruntime or speechmos is not installed.
         """
-        self.num_threads = num_threads
         files = model_files()
         self._p835 = P835(files["dnsmos_p835"], num_threads)
         self._p808 = session(files["dnsmos_p808"], num_threads)
         self._mel = PowerMel(METRIC_RATE, n_fft=321, hop_length=160, n_mels=120)
-
-    def __reduce__(self) -> tuple[type[Dnsmos], tuple[int]]:
-        """Rebuild from the files: sessions cannot be pickled, and torchmetrics copies its metrics."""
-        return Dnsmos, (self.num_threads,)
 
     def __call__(self, wave: Wave) -> DnsmosScores:
         """Rate one utterance, (S,) at 16 kHz. Silence is rated too, as by the published script.
@@ -115,39 +172,35 @@ class Dnsmos:
         Raises:
             MetricError: the audio is empty or not finite.
         """
-        samples = as_array(wave)
-        cuts = windows(samples)
-        starts = window_starts(len(repeated(samples)))
-        raw = self._p835(cuts, starts, len(samples) if len(samples) < WINDOW_SAMPLES else None).astype(np.float64)
+        cuts = windows(as_array(wave))
+        raw = self._p835(cuts).astype(np.float64)
         sig, bak, ovrl = (float(np.polyval(*pair).mean()) for pair in zip((_SIG, _BAK, _OVRL), raw.T, strict=True))
-        return DnsmosScores(sig, bak, ovrl, float(np.mean([self._rate_p808(window) for window in cuts])))
+        return DnsmosScores(sig, bak, ovrl, float(np.mean([self._rate_p808(window) for window in cuts.values()])))
 
     def _rate_p808(self, window: np.ndarray) -> float:
-        # The P.808 network was trained on windows that end one hop earlier.
-        features = self._decibels(window[:-160]).numpy()[None]
-        return float(self._p808.run(None, {"input_1": features})[0][0][0])
-
-    def _decibels(self, wave: np.ndarray) -> Tensor:
-        """Map (S,) to (frames, 120): dB below the loudest cell, floored at -80, scaled to about -1 ... 1."""
-        floor = 1e-10
-        power = self._mel(torch.from_numpy(wave)).clamp_min(floor)
+        # This network was trained on windows that end one hop earlier.
+        power = self._mel(torch.from_numpy(window[:-160])).clamp_min(1e-10)
+        # Decibels below the loudest cell, floored at -80, scaled to about -1 ... 1.
         decibels = 10.0 * torch.log10(power / power.max())
-        return (decibels.clamp_min(-80.0) + 40.0) / 40.0
+        features = (decibels.clamp_min(-80.0) + 40.0) / 40.0
+        return float(self._p808.run(None, {"input_1": features.numpy()[None]})[0][0][0])
 
 
-class DnsmosMetric(UtteranceMean):
-    """Mean DNSMOS over utterances: DNSMOS_SIG, DNSMOS_BAK, DNSMOS_OVRL, DNSMOS_P808; higher is better."""
+class DnsmosMetric(UtteranceMetric):
+    """The four ratings."""
 
-    def __init__(self, sample_rate: int, num_threads: int = 1) -> None:
-        """Take waves at `sample_rate` Hz."""
-        super().__init__(*COLUMNS, sample_rate=sample_rate)
-        self._dnsmos = Dnsmos(num_threads)
+    order = 10
+    packages = ("onnxruntime", "speechmos")
+    columns = tuple(Column(name, name) for name in ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"))
 
-    def update(self, *, prediction: Tensor, lengths: Tensor | None = None) -> None:
-        """Add the utterances of `prediction` (B, S); `lengths` (B,) in samples."""
-        for wave in utterances(prediction, lengths):
-            self.add(wave)
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        self._rate = Dnsmos(options.num_threads)
 
-    def values(self, *waves: np.ndarray) -> DnsmosScores:
-        """Rate one utterance."""
-        return self._dnsmos(*waves)
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return the ratings of what was generated."""
+        return measure(self.columns, lambda: self._rate(item.wave("generated")))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the files' hashes, and the variant."""
+        files = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in model_files().items()}
+        return {"models": files, "dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised"}

@@ -1,13 +1,20 @@
-"""Why an utterance has no value of a metric.
+"""A metric: the columns that it declares, the values that it gives, and the reasons where it gives none.
 
-What a metric gave for one utterance: a value, or null and the reason; for rates of errors maybe both.
+Imports neither numpy nor torch, since tables and pages read the reasons, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from metis_lightning.metrics.column import Column
+
+if TYPE_CHECKING:
+    from metis_lightning.metrics.signal import ScoringItem
+    from metis_lightning.task_table import Task
 
 INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
 """The reason of what has no value because it is beyond all: JSON has no infinity, so rows say it in words."""
@@ -19,9 +26,6 @@ class MetricError(Exception):
     It is raised for what is wrong with the audio or the text (silence, too short, not English), never for a missing
     package or file, which is a `UserError`.
     """
-
-
-Rate = TypeVar("Rate", bound="ErrorRate")
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ class MetricValue:
 class ErrorRate(MetricValue):
     """A rate of errors with its counts; unlike other values it may stand beside an error.
 
-    Where nothing can be heard, the worst is known: all words are deleted, and `error` says why nothing was heard. A
-    loop of the recogniser may count as no more than that: then `is_loop`, and `error` describes it. Null means that
-    there is no text to compare with, or nothing that knows its language: no fault of who spoke.
+    Where nothing can be transcribed, the worst is known: all words are deleted, and `error` says why. A loop of the
+    recogniser may count as no more than that: then `is_loop`, and `error` describes it. Null means that there is no
+    text to compare with, or nothing that knows its language: no fault of who spoke.
 
-    `edits` are those counted; how they divide is as heard, so a capped loop has more of them.
+    `edits` are those counted; how they divide is as transcribed, so a capped loop has more of them. `length` is that of
+    the reference, in words or characters.
     """
 
     edits: int | None = None
@@ -65,38 +70,61 @@ class ErrorRate(MetricValue):
 
 @dataclass(frozen=True)
 class WerValue(ErrorRate):
-    """A word error rate (edits / words, a fraction), what was heard, and the two texts as they were compared.
+    """A word error rate (edits / words, a fraction), and the texts that were compared.
 
-    `hypothesis` is None if nothing was transcribed. `compared` are the reference and the hypothesis after
-    normalisation, words separated by blanks. `reference` is what was heard in a recording that stands in for the text.
+    `hypothesis` is the transcript, None if nothing was transcribed. `compared` are the reference and the hypothesis
+    after normalisation, words separated by blanks. `reference` is the transcript of a recording that stands in for the
+    text.
     """
 
     hypothesis: str | None = None
     compared: tuple[str, str] | None = None
     reference: str | None = None
 
-    @property
-    def words(self) -> int | None:
-        """Words of the reference."""
-        return self.length
-
 
 @dataclass(frozen=True)
 class CerValue(ErrorRate):
     """A character error rate (edits / characters, a fraction)."""
 
-    @property
-    def characters(self) -> int | None:
-        """Characters of the reference."""
-        return self.length
+
+class UtteranceMetric(ABC):
+    """One measure of utterances. Those that a module of this package defines are part of every `Suite`.
+
+    Its class is called with the suite's `SuiteOptions`, in which the protocol is filled in, and the `Task`; it loads
+    its models then, so that a missing package ends a run before hours are spent.
+
+    columns: those that its values may have.
+    order: where they stand in results rows.
+    packages: distributions whose versions are recorded.
+    """
+
+    columns: tuple[Column, ...] = ()
+    order: ClassVar[int] = 100
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def applies_to(self, task: Task) -> bool:
+        """Return whether it means something for a task."""
+        return True
+
+    @abstractmethod
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return values by the names of columns, null with a reason where the item has none."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the numbers, as plain JSON values; models with their hashes are under "models"."""
 
 
-def measure(columns: tuple[str, ...], score: Callable[[], tuple[float, ...]]) -> dict[str, MetricValue]:
-    """Return a value per column from `score()`, or the reason of its `MetricError` in each of them."""
+def measure(
+    columns: Sequence[Column], score: Callable[..., float | Sequence[float]], *arguments: object
+) -> dict[str, MetricValue]:
+    """Return a value per column from `score(*arguments)`, or the reason of its `MetricError` in each of them."""
     try:
-        return {column: MetricValue(float(value)) for column, value in zip(columns, score(), strict=True)}
+        scores = score(*arguments)
     except MetricError as error:
-        return {column: MetricValue(None, str(error)) for column in columns}
+        return {column.name: MetricValue(None, str(error)) for column in columns}
+    values = [scores] if isinstance(scores, float) else scores
+    return {column.name: MetricValue(float(value)) for column, value in zip(columns, values, strict=True)}
 
 
 def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
@@ -104,13 +132,11 @@ def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
 
     It is null without a hypothesis if word errors were left out.
     """
-    return next(_of_kind(WerValue, values), WerValue(None, "word errors were not asked for"))
+    rates = (value for value in values.values() if isinstance(value, WerValue))
+    return next(rates, WerValue(None, "word errors were not asked for"))
 
 
 def character_errors_of(values: Mapping[str, MetricValue]) -> CerValue:
     """Return the character error rate of a scored utterance; null if word errors were left out."""
-    return next(_of_kind(CerValue, values), CerValue(None, "word errors were not asked for"))
-
-
-def _of_kind(kind: type[Rate], values: Mapping[str, MetricValue]) -> Iterator[Rate]:
-    return (value for value in values.values() if isinstance(value, kind))
+    rates = (value for value in values.values() if isinstance(value, CerValue))
+    return next(rates, CerValue(None, "word errors were not asked for"))

@@ -1,29 +1,72 @@
-"""Metric models from the hub or a folder: found, named honestly, and hashed.
+"""Optional packages and model files of metrics: found, checked, and named in fingerprints.
 
-Everything is loaded from a folder in the end, so that what a result was made with can be said file by file.
-
-A metric's model as transformers keeps it: loaded, named honestly, and hashed.
+Packages are imported where they are used, with a message that says how to get them. Models from the hub are loaded from
+a folder in the end, so that what a result was made with can be said file by file.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics.packages import require
 from metis_lightning.safe_parsing import load_json
 
 _SMALL_FILES = ("*.json", "*.txt", "*.yaml", "*.ckpt", "*.safetensors")
-_OLD_WEIGHTS = "pytorch_model.bin"
 _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar")
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import and return `module`, which the optional dependencies `extra` bring.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing(module, extra) from error
+
+
+def missing(package: str, extra: str) -> UserError:
+    """Return the error that says which extra brings `package`."""
+    return UserError(f"the package '{package}' is not installed: run  pip install 'metis-lightning[{extra}]'")
+
+
+def verify(path: Path, sha256: str, requirement: str) -> None:
+    """Check that a file which the package `requirement` carries is the one whose numbers we know.
+
+    Raises:
+        UserError: it is missing or another file.
+    """
+    if not path.is_file() or sha256_of(path) != sha256:
+        raise UserError(f"{path}: missing, or not the file expected: install  {requirement}  again")
+
+
+def versions(names: tuple[str, ...]) -> dict[str, str | None]:
+    """Return the installed version of each distribution, None for one that is absent."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_offline() -> bool:
+    """Return whether the hub may not be reached."""
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
 
 
 def model_folder(source: str) -> Path:
@@ -40,10 +83,16 @@ def model_folder(source: str) -> Path:
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
         raise UserError(f"no folder with a metric model at {source}: give a folder, or a name on the hub (OWNER/NAME)")
-    found = _download(source, list(_SMALL_FILES))
-    if not any(found.glob("*.safetensors")):
-        found = _download(source, [*_SMALL_FILES, _OLD_WEIGHTS])
-    return found
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(source, allow_patterns=list(_SMALL_FILES)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(source, allow_patterns=[*_SMALL_FILES, "pytorch_model.bin"]))
+    except (OSError, ValueError) as error:
+        cure = "set HF_HUB_OFFLINE=0 to download it, or give its folder" if is_offline() else "give its folder instead"
+        raise UserError(f"the metric model {source} is not on this machine: {cure}") from error
+    return folder
 
 
 def model_name(source: str, owner: str) -> str:
@@ -64,97 +113,76 @@ def model_name(source: str, owner: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", whole.lower()).strip("-")
 
 
-def require_sizes(name: str, published: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]) -> None:
-    """Refuse a model under a published one's name whose sizes are not those of the published one.
-
-    Raises:
-        UserError: a size differs.
-    """
-    wrong = {key: config.get(key) for key, size in published.get(name, {}).items() if config.get(key) != size}
-    if wrong:
-        found = ", ".join(f"{key} {value}" for key, value in sorted(wrong.items()))
-        raise UserError(f"the model called {name} is another one ({found}): give its folder the name of what is in it")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return a model's `config.json`.
-
-    Raises:
-        UserError: there is none, or it is no JSON object.
-    """
-    path = folder / "config.json"
-    try:
-        config = load_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not the config of a model ({error}): give the folder of a complete model") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: not the config of a model: give the folder of a complete model")
-    return config
-
-
 def weight_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file with weights in a folder."""
     paths = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS and path.is_file())
     return {path.name: sha256_of(path) for path in paths}
 
 
-def _download(repository: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint of tensors and plain data, which cannot run code.
 
+    Raises:
+        UserError: the file holds anything else.
+    """
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-        cure = "set HF_HUB_OFFLINE=0 to download it, or give its folder" if offline else "give its folder instead"
-        raise UserError(f"the metric model {repository} is not on this machine: {cure}") from error
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a checkpoint of plain tensors ({type(error).__name__}): {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a checkpoint of plain tensors, but a {type(content).__name__}")
+    return content
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Which of transformers' classes read a kind of model, and who published the originals.
-
-    processor, model: names of the classes.
-    owner: of the originals' repositories on the hub.
-    published: sizes of the originals by name, so that no other model passes for one of them.
-    """
-
-    processor: str
-    model: str
-    owner: str
-    published: Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
 class TransformersModel:
-    """What was loaded: in float32, frozen, on `device`.
+    """A metric's model as transformers has it, in float32 and frozen. Not an `nn.Module`: checkpoints need none of it.
 
-    name: what a column calls it.
-    hashes: SHA-256 of its files with weights.
+    A subclass names transformers' classes, the source that is loaded by default, the owner of the original repositories
+    on the hub, and sizes of the originals by name, so that no other model passes for one of them.
     """
 
-    name: str
-    hashes: Mapping[str, str]
-    device: str
-    processor: Any
-    model: Any
+    processor_class: ClassVar[str]
+    model_class: ClassVar[str]
+    source: ClassVar[str]
+    owner: ClassVar[str]
+    published: ClassVar[Mapping[str, Mapping[str, int]]]
 
-    @classmethod
-    def load(cls, kind: Kind, source: str, device: str) -> TransformersModel:
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a model.
 
         Args:
-            kind: of the model.
-            source: a folder as transformers saves it, or a name on the hub.
+            source: a folder as transformers saves it, or a name on the hub; the class's own if empty.
             device: "cpu" or "cuda".
+            num_threads: not used, torch has threads of its own.
 
         Raises:
             UserError: transformers or the model is missing, or the model is not the one that its name says.
         """
         transformers = require("transformers", "ssl")
-        folder = model_folder(source)
-        name = model_name(source, kind.owner)
-        require_sizes(name, kind.published, read_config(folder))
-        processor = getattr(transformers, kind.processor).from_pretrained(folder)
-        model = getattr(transformers, kind.model).from_pretrained(folder, dtype=torch.float32)
-        model.eval().requires_grad_(False).to(device)
-        return cls(name, weight_hashes(folder), device, processor, model)
+        folder = model_folder(source or self.source)
+        self.name, self.device = model_name(source or self.source, self.owner), device
+        self._require_published_sizes(folder / "config.json")
+        self.processor = getattr(transformers, self.processor_class).from_pretrained(folder)
+        self.model = getattr(transformers, self.model_class).from_pretrained(folder, dtype=torch.float32)
+        self.model.eval().requires_grad_(False).to(device)
+        self._hashes = weight_hashes(folder)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return hashes of the weights, and versions."""
+        return {"name": self.name, "sha256": self._hashes, "packages": versions(("transformers", "torch"))}
+
+    def _require_published_sizes(self, path: Path) -> None:
+        try:
+            config = load_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = f"not the config of a model ({error}): give the folder of a complete model"
+            raise UserError(f"{path}: {reason}") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path}: not the config of a model: give the folder of a complete model")
+        sizes = self.published.get(self.name, {})
+        wrong = [f"{key} {config.get(key)}" for key, size in sorted(sizes.items()) if config.get(key) != size]
+        if wrong:
+            raise UserError(
+                f"the model called {self.name} is another one ({', '.join(wrong)}): give its folder the name of what "
+                "is in it"
+            )

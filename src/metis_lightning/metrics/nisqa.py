@@ -3,7 +3,7 @@
 Mittag et al., NISQA: A Deep CNN-Self-Attention Model for Multidimensional Speech Quality Prediction (2021). The weights
 are those of gabrielmittag/NISQA, `weights/nisqa.tar`, which no package carries: the user gives their path. They are
 loaded as plain tensors and must be of exactly this structure; their SHA-256 is in the fingerprint, and is compared with
-the user's where one is given.
+the user's where one is given. torchmetrics has the network too, behind downloads and librosa; a test compares with it.
 
 Shape letters: M mel bands, N segments, S samples, T mel frames, W frames of a segment.
 """
@@ -11,7 +11,6 @@ Shape letters: M mel bands, N segments, S samples, T mel frames, W frames of a s
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +21,17 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics.base import UtteranceMean
-from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.signal import RESAMPLER, Wave, utterances, with_sound
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.model_files import load_checkpoint
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import METRIC_RATE, RESAMPLER, ScoringItem, Wave, with_sound
+from metis_lightning.state_dicts import difference
+from metis_lightning.task_table import Task
 from metis_lightning.tokens.mel import slaney_filters
 
-COLUMNS = ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD")
-"""Names of the ratings in results, in the order of the network's outputs."""
+COLUMNS = tuple(Column(name, name) for name in ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD"))
+"""In the order of the network's outputs."""
 
 _KIND = {"model": "NISQA_DIM", "cnn_model": "adapt", "td": "self_att", "pool": "att"}
 _NUMBERS = (
@@ -79,7 +82,6 @@ class AttentionPool(nn.Module):
     """A rating from vectors over time, weighted by attention."""
 
     def __init__(self, dim: int, hidden: int) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, 1)
@@ -116,44 +118,41 @@ class NisqaNetwork(nn.Module):
 
 
 class Nisqa:
-    """The network with published weights. Can be copied and pickled; a copy reads the file again."""
+    """The network with published weights.
+
+    Args:
+        weights: path of `nisqa.tar`; `PATH#SHA256` to have the file's hash compared.
+    """
 
     def __init__(self, weights: str) -> None:
         """Load the weights, on the CPU: the network is small.
 
-        Args:
-            weights: path of `nisqa.tar`; `PATH#SHA256` to have the file's hash compared.
-
         Raises:
             UserError: there is no such file, its hash is another, or it is not NISQA v2.0.
         """
-        self.weights = weights
-        path, _, expected = weights.partition("#")
-        self._path = Path(path).expanduser()
-        if not self._path.is_file():
+        name, _, expected = weights.partition("#")
+        path = Path(name).expanduser()
+        if not path.is_file():
             raise UserError(
-                f"no NISQA weights {self._path}: download weights/nisqa.tar of github.com/gabrielmittag/NISQA and give "
-                "its path"
+                f"no NISQA weights {path}: download weights/nisqa.tar of github.com/gabrielmittag/NISQA and give its "
+                "path"
             )
-        self._sha256 = sha256_of(self._path)
+        self._file, self._sha256 = path.name, sha256_of(path)
         if expected and expected != self._sha256:
-            raise UserError(f"{self._path}: its SHA-256 is {self._sha256}, not {expected}: download the file again")
-        content = _content(self._path)
-        self._args = _arguments(content, self._path)
+            raise UserError(f"{path}: its SHA-256 is {self._sha256}, not {expected}: download the file again")
+        content = load_checkpoint(path)
+        if not {"args", "model_state_dict"} <= content.keys():
+            raise UserError(f"{path}: not a NISQA checkpoint: it has no 'args' and 'model_state_dict'")
+        self._args = _arguments(content["args"], path)
         self._network = NisqaNetwork(self._args).eval().requires_grad_(False)
         tensors = {_our_name(name): tensor for name, tensor in content["model_state_dict"].items()}
-        try:
-            self._network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise UserError(f"{self._path}: not the tensors of NISQA v2.0: {error}") from error
-
-    def __reduce__(self) -> tuple[type[Nisqa], tuple[str]]:
-        """Rebuild from the file."""
-        return Nisqa, (self.weights,)
+        if wrong := difference(self._network.state_dict(), tensors):
+            raise UserError(f"{path}: not the tensors of NISQA v2.0: {wrong}")
+        self._network.load_state_dict(tensors)
 
     @torch.no_grad()
     def __call__(self, wave: Wave, sample_rate: int) -> NisqaScores:
-        """Rate one utterance, (S,) at `sample_rate` Hz. It hears up to 20 kHz, so the rate matters.
+        """Rate one utterance, (S,) at `sample_rate` Hz. It sees up to 20 kHz, so the rate matters.
 
         Raises:
             MetricError: the audio is empty, silent, not finite, shorter than 0.14 s, or longer than the model's limit
@@ -168,7 +167,7 @@ class Nisqa:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the file and its hash."""
-        return {"name": "NISQA v2.0", "file": self._path.name, "sha256": self._sha256}
+        return {"name": "NISQA v2.0", "file": self._file, "sha256": self._sha256}
 
     def _decibels(self, samples: np.ndarray, sample_rate: int) -> Tensor:
         """Map (S,) to (T, M): mel magnitudes in dB, at most 80 dB below the loudest, as librosa computes them."""
@@ -202,48 +201,47 @@ class Nisqa:
         return segments
 
 
-class NisqaMetric(UtteranceMean):
-    """Mean NISQA over utterances: NISQA and its four dimensions; higher is better."""
+class NisqaMetric(UtteranceMetric):
+    """NISQA and its dimensions; without weights it has no columns."""
 
-    def __init__(self, sample_rate: int, weights: str) -> None:
-        """Take waves at `sample_rate` Hz; `weights` as for `Nisqa`."""
-        super().__init__(*COLUMNS, sample_rate=sample_rate)
-        self._nisqa = Nisqa(weights)
+    order = 20
 
-    def update(self, *, prediction: Tensor, lengths: Tensor | None = None) -> None:
-        """Add each row of a padded batch (B, S), of which `lengths` (B,) samples are audio."""
-        for wave in utterances(prediction, lengths):
-            self.record(partial(self._nisqa, wave, self.sample_rate))
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        self._rate = None if options.nisqa is None else Nisqa(options.nisqa)
+        self._sample_rate = task.nisqa_rate
+        self.columns = () if options.nisqa is None else COLUMNS
+
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return the ratings of what was generated, at its own rate or at that of the task."""
+        rate = self._rate
+        if rate is None:
+            return {}
+        if self._sample_rate == METRIC_RATE:
+            return measure(self.columns, lambda: rate(item.wave("generated"), METRIC_RATE))
+        return measure(self.columns, rate, item.generated, item.sample_rate)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the weights, if there are any, and the rate."""
+        return {"models": {"nisqa": self._rate and self._rate.fingerprint()}, "nisqa_rate": self._sample_rate}
 
 
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: not a checkpoint of plain tensors ({type(error).__name__}): {error}") from error
-    if not isinstance(content, dict) or not {"args", "model_state_dict"} <= content.keys():
-        raise UserError(f"{path}: not a NISQA checkpoint: it has no 'args' and 'model_state_dict'")
-    return content
-
-
-def _arguments(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _arguments(args: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the checkpoint's description of itself.
 
     Raises:
         UserError: it describes another network.
     """
-    args = content["args"]
     wrong = {key: args.get(key) for key, value in _KIND.items() if args.get(key) != value}
-    missing = [key for key in _NUMBERS if args.get(key) is None]
-    if wrong or missing or args.get("td_2") not in (None, "skip"):
-        raise UserError(f"{path}: not NISQA v2.0 with dimensions (nisqa.tar): {wrong or missing or args.get('td_2')}")
+    absent = [key for key in _NUMBERS if args.get(key) is None]
+    if wrong or absent or args.get("td_2") not in (None, "skip"):
+        raise UserError(f"{path}: not NISQA v2.0 with dimensions (nisqa.tar): {wrong or absent or args.get('td_2')}")
     return args
 
 
 def _our_name(name: str) -> str:
     """Return our name of a tensor of the checkpoint."""
-    name = re.sub(r"^cnn\.model\.conv(\d)\.", lambda found: f"cnn.convs.{int(found[1]) - 1}.", name)
-    name = re.sub(r"^cnn\.model\.bn(\d)\.", lambda found: f"cnn.norms.{int(found[1]) - 1}.", name)
+    name = re.sub(r"^cnn\.model\.conv(\d)\.", lambda match: f"cnn.convs.{int(match[1]) - 1}.", name)
+    name = re.sub(r"^cnn\.model\.bn(\d)\.", lambda match: f"cnn.norms.{int(match[1]) - 1}.", name)
     name = re.sub(r"^pool_layers\.(\d)\.model\.", r"pools.\1.", name)
     return name.removeprefix("time_dependency.model.")
 

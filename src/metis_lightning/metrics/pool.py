@@ -2,38 +2,47 @@
 
 Why processes, and never forked ones: torch, numpy and onnxruntime each keep a pool of threads, and after a first
 scoring beside generation in one process torch computes on fewer cores than it had.
+
+Light to import: in a new process threads are capped before numpy and torch are loaded.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from operator import attrgetter, methodcaller
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
-from metis_lightning.metrics import worker
+from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.protocols import SuiteOptions
-from metis_lightning.metrics.signal import ScoringItem
+
+if TYPE_CHECKING:
+    from metis_lightning.metrics.signal import ScoringItem
+    from metis_lightning.metrics.suite import Suite
 
 Result = TypeVar("Result")
 
 _WAITING_PER_PROCESS = 2
 """Utterances that wait for each process; `submit` blocks beyond that, so waiting audio cannot fill the memory."""
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class ScoringPool:
     """Processes with a `Suite` each. Use it as a context manager.
 
     >>> with ScoringPool(SuiteOptions(), processes=2) as pool:  # doctest: +SKIP
-    ...     rows = [pool.submit(utterance) for utterance in utterances]
+    ...     rows = [pool.submit(item) for item in items]
     ...     values = [row.result() for row in rows]
     """
 
@@ -69,7 +78,7 @@ class ScoringPool:
         while not self._free.empty():
             self._free.get().end()
 
-    def submit(self, utterance: ScoringItem) -> Future[dict[str, MetricValue]]:
+    def submit(self, item: ScoringItem) -> Future[dict[str, MetricValue]]:
         """Score an utterance in some process; blocks while many wait already.
 
         Returns:
@@ -77,8 +86,8 @@ class ScoringPool:
         """
         self._room.acquire()
         try:
-            sent = utterance.as_arrays()
-            future = self._threads.submit(self._run, f"the utterance {utterance.id}", worker.score, sent)
+            score: Callable[[Suite], dict[str, MetricValue]] = methodcaller("score", item.as_arrays())
+            future = self._threads.submit(self._run, f"the utterance {item.id}", score)
         except BaseException:
             self._room.release()
             raise
@@ -87,18 +96,17 @@ class ScoringPool:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return `Suite.fingerprint()` of the processes' suites."""
-        return self._run("the fingerprint", worker.fingerprint)
+        return self._run("the fingerprint", methodcaller("fingerprint"))
 
-    @property
-    def wer_column(self) -> str | None:
-        """`Suite.wer_column` of the processes' suites."""
-        return self._run("the name of the word error rate", worker.wer_column)
+    def columns(self) -> tuple[Column, ...]:
+        """Return `Suite.columns` of the processes' suites."""
+        return self._run("the columns", attrgetter("columns"))
 
-    def _run(self, what: str, function: Callable[..., Result], *arguments: object) -> Result:
-        """Call `function` in a free process; one that died is replaced, so that other utterances are still scored."""
+    def _run(self, what: str, read: Callable[[Suite], Result]) -> Result:
+        """Call `read` in a free process; one that died is replaced, so that other utterances are still scored."""
         process = self._free.get()
         try:
-            return process.call(function, *arguments)
+            return process.call(read)
         except BrokenProcessPool as error:
             process.end()
             process = _Process(self.options)
@@ -121,13 +129,39 @@ class _Process:
             # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
             initargs=(signal.SIG_IGN,),
         )
-        self._ready = self._executor.submit(worker.start, options)
+        self._started = self._executor.submit(_start, options)
 
-    def call(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Return what `function` returns there."""
-        self._ready.result()
-        return self._executor.submit(function, *arguments).result()
+    def call(self, read: Callable[[Suite], Result]) -> Result:
+        """Return what `read` makes of the suite there; an error of loading it is raised here."""
+        self._started.result()
+        return self._executor.submit(_on_suite, read).result()
 
     def end(self) -> None:
         """End the process."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+# From here on, what runs in a scoring process.
+
+
+class _Worker:
+    """The suite of this process, made once by `_start`."""
+
+    suite: Suite
+
+
+def _start(options: SuiteOptions) -> None:
+    """Load the suite; the process has no more than `options.num_threads` threads for each of its number crunchers."""
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(options.num_threads)
+    import torch
+
+    from metis_lightning.metrics.suite import Suite
+
+    torch.set_num_threads(options.num_threads)
+    _Worker.suite = Suite(options)
+
+
+def _on_suite(read: Callable[[Suite], Result]) -> Result:
+    """Return what `read` makes of the suite of this process."""
+    return read(_Worker.suite)

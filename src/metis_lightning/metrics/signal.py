@@ -1,11 +1,11 @@
 """Waveforms on their way into a metric: one utterance, mono, 16 kHz, finite; and the item that is scored.
 
-Shape letters: B batch, S samples.
+Shape letters: S samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,17 +97,6 @@ def sounding_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.nda
     if len(pair[0]) != len(pair[1]):
         raise MetricError(f"signal and reference have {len(pair[0])} and {len(pair[1])} samples")
     return pair
-
-
-def utterances(waves: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield the rows of a padded batch without their padding.
-
-    Args:
-        waves: (B, S).
-        lengths: (B,) samples of each row, or None where nothing is padding.
-    """
-    for row, wave in enumerate(waves):
-        yield wave if lengths is None else wave[: int(lengths[row])]
 
 
 _WAVES = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+from typing import Any
 
-from metis_lightning.metrics.metric import MetricError
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import ScoringItem
+from metis_lightning.task_table import Task
 
 
 def real_time_factor(computed: float, spoken: float) -> float:
@@ -25,32 +27,24 @@ def real_time_factor(computed: float, spoken: float) -> float:
     return computed / spoken
 
 
-class SpeedMetric(Metric):
-    """`RTF`: all seconds computed over all seconds spoken; `STEPS`: mean number of sampling steps of an utterance.
+class SpeedMetric(UtteranceMetric):
+    """The real-time factor and the number of steps of both stages, where an item has them."""
 
-    Both are NaN before anything was added. All states are sums, so they add up over ranks.
-    """
+    order = 90
+    columns = (Column("RTF", "RTF", higher_is_better=False), Column("STEPS", "STEPS", higher_is_better=False))
 
-    full_state_update = False
-    higher_is_better = False
-    computed: Tensor
-    spoken: Tensor
-    steps: Tensor
-    count: Tensor
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        self._rtf, self._steps = self.columns
 
-    def __init__(self) -> None:
-        """Start from nothing."""
-        super().__init__()
-        for name in ("computed", "spoken", "steps", "count"):
-            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return those of the two that are known."""
+        values: dict[str, MetricValue] = {}
+        if item.seconds is not None:
+            values |= measure((self._rtf,), real_time_factor, item.seconds, len(item.generated) / item.sample_rate)
+        if item.num_steps is not None:
+            values[self._steps.name] = MetricValue(float(item.num_steps))
+        return values
 
-    def update(self, *, computed: float, spoken: float, num_steps: int) -> None:
-        """Add one utterance: seconds it took, seconds it lasts, steps of both stages."""
-        self.computed += computed
-        self.spoken += spoken
-        self.steps += num_steps
-        self.count += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return both as float64 scalars."""
-        return {"RTF": self.computed / self.spoken, "STEPS": self.steps / self.count}
+    def fingerprint(self) -> dict[str, Any]:
+        """Return nothing: both are measured outside."""
+        return {}

@@ -1,4 +1,4 @@
-"""What texts go through before words or characters are compared: the normalisers of word error rates.
+"""Normalisers of texts, which word and character error rates are counted after.
 
 A rate means nothing without its normaliser, so its name is in every fingerprint.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.packages import require
+from metis_lightning.metrics.model_files import require
 from metis_lightning.texts import clean_text, unify_apostrophes
 
 Normalizer = Callable[[str], str]
@@ -55,8 +55,9 @@ def english_normalizer() -> Normalizer:
     whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
 
     def normalize(text: str) -> str:
+        tokens = whisper(unify_apostrophes(clean_text(text))).split()
         # Of an ellipsis it leaves one dot, which would count as a word.
-        return " ".join(token for token in whisper(_unified(text)).split() if any(map(str.isalnum, token)))
+        return " ".join(token for token in tokens if any(map(str.isalnum, token)))
 
     return normalize
 
@@ -77,11 +78,15 @@ def seed_tts_normalizer(language: str) -> Normalizer:
     >>> seed_tts_normalizer("zh")("你好，世界！")
     '你 好 世 界'
     """
-    if language == "en":
-        return lambda text: " ".join(_without_punctuation(_unified(text)).lower().split())
-    if language == "zh":
-        return lambda text: " ".join("".join(_without_punctuation(_unified(text)).split()))
-    raise MetricError(f"the Seed-TTS rules are for en and zh; the language is '{language}'")
+    if language not in ("en", "zh"):
+        raise MetricError(f"the Seed-TTS rules are for en and zh; the language is '{language}'")
+
+    def normalize(text: str) -> str:
+        text = unify_apostrophes(clean_text(text))
+        words = "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter)).split()
+        return " ".join(words).lower() if language == "en" else " ".join("".join(words))
+
+    return normalize
 
 
 def simplified(text: str) -> str:
@@ -93,14 +98,6 @@ def simplified(text: str) -> str:
     return require("zhconv", "zh").convert(text, "zh-cn")
 
 
-def _unified(text: str) -> str:
-    return unify_apostrophes(clean_text(text))
-
-
-def _without_punctuation(text: str) -> str:
-    return "".join(character for character in text if character == "'" or not _is_punctuation(character))
-
-
-def _is_punctuation(character: str) -> bool:
-    listed = character in string.punctuation or character in _FULL_WIDTH_SYMBOLS
-    return listed or unicodedata.category(character).startswith("P")
+def _is_punctuation(letter: str) -> bool:
+    is_listed = letter in string.punctuation or letter in _FULL_WIDTH_SYMBOLS
+    return is_listed or unicodedata.category(letter).startswith("P")

@@ -1,22 +1,30 @@
-"""Loops: a recogniser that repeats itself has told what its decoder does, not what was said.
+"""Word and character error rates between a text and a recogniser's transcript of the speech.
 
-WER and CER: word and character errors between a transcript and what a recogniser heard.
+A recogniser that loops, repeating itself, has told what its decoder does and not what was said: see `loop_in`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+import numpy as np
 
-from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.packages import require
-from metis_lightning.metrics.text import Normalizer, english_normalizer, normalizer
+from metis_lightning import texts
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, UtteranceMetric, WerValue
+from metis_lightning.metrics.model_files import require, versions
+from metis_lightning.metrics.protocols import SuiteOptions, caps_loops
+from metis_lightning.metrics.recognizers.base import Recognizer, Recognizers
+from metis_lightning.metrics.signal import ScoringItem, with_sound
+from metis_lightning.metrics.text import NORMALIZERS, Normalizer, normalizer, simplified
+from metis_lightning.task_table import Task
+
+Unit = Literal["word", "character"]
 
 MAX_COMPRESSION_RATIO = 2.4
 """Bytes of the text over bytes that zlib makes of it, above which Whisper's own decoding counts a text as a failure
@@ -32,64 +40,11 @@ CAPPED = (
     f"{_MAX_GROUP} words (or characters of an unspaced text) at least {MIN_REPEATS} times in a row and more often than "
     "in the reference"
 )
-AS_HEARD = "as heard: no rule"
+NOT_CAPPED = "as heard: no rule"
 """What becomes of loops, for the fingerprint."""
 
-
-def compression_ratio(text: str) -> float:
-    """Return how many times shorter zlib makes the UTF-8 of a text.
-
-    >>> round(compression_ratio("a quick brown fox"), 2)
-    0.68
-    """
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
-
-
-def longest_run(text: str) -> int:
-    """Return how often a group of 1 to 16 words stands in a row at most; of characters if the text has no spaces.
-
-    >>> longest_run("so we go so we go so we go home")
-    3
-    >>> longest_run("a quick brown fox")
-    1
-    """
-    tokens = text.lower().split()
-    if len(tokens) == 1:
-        tokens = list(tokens[0])
-    return max((_run(tokens, size) for size in range(1, _MAX_GROUP + 1)), default=0)
-
-
-def loop_in(hypothesis: str, reference: str) -> str | None:
-    """Return what is wrong with a hypothesis that repeats itself; None if the reference does so as often.
-
-    Both signs are needed: a long text of few words compresses well, and "no no no no" may have been said.
-
-    >>> loop_in("thanks " * 30, "a quick brown fox")
-    'the recogniser loops: 30 repeats in a row, compression ratio 11.7'
-    >>> loop_in("no no no no no", "a quick brown fox")
-    """
-    ratio, run = compression_ratio(hypothesis), longest_run(hypothesis)
-    if ratio > MAX_COMPRESSION_RATIO and run >= max(MIN_REPEATS, longest_run(reference) + 1):
-        return f"the recogniser loops: {run} repeats in a row, compression ratio {ratio:.1f}"
-    return None
-
-
-def _run(tokens: list[str], size: int) -> int:
-    """Return the most repeats in a row of a group of `size` tokens; at least 1 if there are as many tokens."""
-    longest = equal = 0
-    for here, before in zip(tokens[size:], tokens, strict=False):
-        equal = equal + 1 if here == before else 0
-        longest = max(longest, equal)
-    return 1 + longest // size if len(tokens) >= size else 0
-
-
-__all__ = ["CerMetric", "Normalizer", "WerMetric", "WordErrors", "english_normalizer", "word_errors"]
-
-Unit = Literal["word", "character"]
-
-NO_WORDS = "the reference text has no words"
-"""Why a text cannot be compared with, as results say it."""
+_RULES = ("whisper-normalizer", "zhconv")
+"""Packages that are rules for texts: another version may count other words."""
 
 
 @dataclass(frozen=True)
@@ -128,66 +83,188 @@ def word_errors(reference: str, hypothesis: str, normalize: Normalizer, unit: Un
     WordErrors(edits=2, words=3)
     """
     jiwer = require("jiwer", "eval")
-    expected, heard = normalize(reference).split(), normalize(hypothesis).split()
+    expected, transcribed = normalize(reference).split(), normalize(hypothesis).split()
     if not expected:
-        raise MetricError(NO_WORDS)
+        raise MetricError("the reference text has no words")
     if unit == "character":
-        expected, heard = list("".join(expected)), list("".join(heard))
-    compared = " ".join(expected), " ".join(heard)
-    found = jiwer.process_words([compared[0]], [compared[1]])
-    parts = found.substitutions, found.deletions, found.insertions
-    return WordErrors(sum(parts), found.substitutions + found.deletions + found.hits, *parts, compared)
+        expected, transcribed = list("".join(expected)), list("".join(transcribed))
+    compared = " ".join(expected), " ".join(transcribed)
+    counts = jiwer.process_words([compared[0]], [compared[1]])
+    parts = counts.substitutions, counts.deletions, counts.insertions
+    return WordErrors(sum(parts), counts.substitutions + counts.deletions + counts.hits, *parts, compared)
 
 
-class WerMetric(Metric):
-    """Error rate of a corpus and the mean of its utterances' rates, as fractions.
+def compression_ratio(text: str) -> float:
+    """Return how many times shorter zlib makes the UTF-8 of a text.
 
-    `compute` gives `{"WER": total edits / total words, "WER_mean": mean of rates, "WER_failed": count}`.
+    >>> round(compression_ratio("a quick brown fox"), 2)
+    0.68
+    """
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def longest_run(text: str) -> int:
+    """Return how often a group of 1 to 16 words stands in a row at most; of characters if the text has no spaces.
+
+    >>> longest_run("so we go so we go so we go home")
+    3
+    >>> longest_run("a quick brown fox")
+    1
+    """
+    tokens = text.lower().split()
+    if len(tokens) == 1:
+        tokens = list(tokens[0])
+    longest = 0
+    for size in range(1, min(_MAX_GROUP, len(tokens)) + 1):
+        equal = most = 0
+        # A token that equals the one a group before continues the run.
+        for here, before in zip(tokens[size:], tokens, strict=False):
+            equal = equal + 1 if here == before else 0
+            most = max(most, equal)
+        longest = max(longest, 1 + most // size)
+    return longest
+
+
+def loop_in(hypothesis: str, reference: str) -> str | None:
+    """Return what is wrong with a hypothesis that repeats itself; None if the reference does so as often.
+
+    Both signs are needed: a long text of few words compresses well, and "no no no no" may have been said.
+
+    >>> loop_in("thanks " * 30, "a quick brown fox")
+    'the recogniser loops: 30 repeats in a row, compression ratio 11.7'
+    >>> loop_in("no no no no no", "a quick brown fox")
+    """
+    ratio, run = compression_ratio(hypothesis), longest_run(hypothesis)
+    if ratio > MAX_COMPRESSION_RATIO and run >= max(MIN_REPEATS, longest_run(reference) + 1):
+        return f"the recogniser loops: {run} repeats in a row, compression ratio {ratio:.1f}"
+    return None
+
+
+class WordScores:
+    """Recognisers with the rules for their texts.
+
+    Args:
+        recognizers: in order of preference.
+        rules: one of `metis_lightning.metrics.text.NORMALIZERS`.
+        caps_loops: whether a loop of the recogniser counts as 100% at most; else every word of it counts.
     """
 
-    full_state_update = False
-    higher_is_better = False
-    unit: Unit = "word"
-    quantity = "WER"
-    edits: Tensor
-    words: Tensor
-    rates: Tensor
-    count: Tensor
-    failed: Tensor
+    def __init__(self, recognizers: Recognizers, rules: str, caps_loops: bool) -> None:
+        """Make the English rules.
 
-    def __init__(self, rules: str = "whisper-english", language: str = "en") -> None:
-        """Take text in `language`, normalised by the `rules` of `metis_lightning.metrics.text.NORMALIZERS`."""
-        super().__init__()
-        self.rules, self.language = rules, language
-        self._normalize = normalizer(rules, language)
-        for name in ("edits", "words", "count", "failed"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("rates", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        Raises:
+            UserError: there are no such rules, or their package is missing.
+        """
+        self.recognizers, self.rules, self.caps_loops = recognizers, rules, caps_loops
+        # Made once a language: building Whisper's takes longer than using it.
+        self._normalizer: Callable[[str], Normalizer] = cache(lambda language: normalizer(rules, language))
+        self._normalizer("en")
+        self._simplifies = rules == "seed-tts"
+        if self._simplifies and recognizers.is_kept_for("zh"):
+            require("zhconv", "zh")
+        self._transcripts: dict[str, str] = {}
 
-    def update(self, *, hypotheses: Sequence[str], references: Sequence[str]) -> None:
-        """Add one utterance for each pair of a hypothesis and a reference."""
-        for hypothesis, reference in zip(hypotheses, references, strict=True):
-            self._add(hypothesis, reference)
+    def rates(
+        self, wave: Callable[[], np.ndarray], text: str | Callable[[], np.ndarray] | None, language: str
+    ) -> tuple[WerValue, CerValue]:
+        """Return the word and the character error rate.
 
-    def _add(self, hypothesis: str, reference: str) -> None:
+        Of what cannot be transcribed all words are deleted, with the reason beside it. Null, with the reason, they are
+        only where the text is not known or nothing knows its language.
+
+        Args:
+            wave: gives (S,) samples at 16 kHz, or raises `MetricError`.
+            text: what should be said, or what gives a recording of it.
+            language: of the text, ISO 639-1.
+        """
+        reference: str | None = None
+        hypothesis: str | None = None
+        error: str | None = None
         try:
-            errors = word_errors(reference, hypothesis, self._normalize, self.unit)
-        except MetricError:
-            self.failed += 1
-            return
-        self.edits += errors.edits
-        self.words += errors.words
-        self.rates += errors.rate
-        self.count += 1
+            if text is None:
+                raise MetricError("no reference text")
+            recognizer, normalize = self.recognizers.require(language), self._normalizer(language)
+            if callable(text):
+                text = reference = self._reference(recognizer, text(), language)
+            word_errors(text, "", normalize)
+        except MetricError as reason:
+            return WerValue(None, str(reason)), CerValue(None, str(reason))
+        try:
+            hypothesis = self._transcript(recognizer, with_sound(wave()), language)
+        except MetricError as reason:
+            error = str(reason)
+        words, characters = (word_errors(text, hypothesis or "", normalize, unit) for unit in ("word", "character"))
+        said, transcribed = words.compared
+        loop = loop_in(transcribed, said) if self.caps_loops and hypothesis is not None else None
+        wer = WerValue(*_rate(words, loop or error, loop is not None), hypothesis, words.compared, reference)
+        return wer, CerValue(*_rate(characters, loop or error, loop is not None))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the two rates and the number of utterances without a reference; NaN when there are no words."""
-        rates = {"": self.edits / self.words, "_mean": self.rates / self.count, "_failed": self.failed}
-        return {f"{self.quantity}{suffix}": value for suffix, value in rates.items()}
+    def _reference(self, recognizer: Recognizer, wave: np.ndarray, language: str) -> str:
+        """Return the transcript of a recording of the text; it is kept, since every system meets the same ones."""
+        samples = with_sound(wave)
+        key = f"{language} {hashlib.sha256(samples.tobytes()).hexdigest()}"
+        if key not in self._transcripts:
+            self._transcripts[key] = self._transcript(recognizer, samples, language)
+        return self._transcripts[key]
+
+    def _transcript(self, recognizer: Recognizer, samples: np.ndarray, language: str) -> str:
+        transcript = recognizer.transcribe(samples, language)
+        # As Seed-TTS-eval does with every hypothesis: Whisper writes either kind of characters.
+        return simplified(transcript) if self._simplifies and language == "zh" else transcript
 
 
-class CerMetric(WerMetric):
-    """As `WerMetric`, by characters: CER, CER_mean, CER_failed."""
+def _rate(
+    errors: WordErrors, error: str | None, is_loop: bool
+) -> tuple[float, str | None, int, int, int, int, int, bool]:
+    """Return the fields of an `ErrorRate`; a loop has no more edits than the reference has words."""
+    edits = min(errors.edits, errors.words) if is_loop else errors.edits
+    counts = errors.substitutions, errors.deletions, errors.insertions
+    return edits / errors.words, error, edits, errors.words, *counts, is_loop
 
-    unit: Unit = "character"
-    quantity = "CER"
+
+class WerMetric(UtteranceMetric):
+    """WER and CER by the recogniser of an item's language.
+
+    Columns are named by it: WER_… and CER_…, or WER_asr_… and CER_asr_… where a recording stands in for the text. An
+    item whose language none knows has those of the first.
+    """
+
+    order = 70
+    packages = ("jiwer",)
+
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        require("jiwer", "eval")
+        recognizers = Recognizers(options.asr or (), options.device, options.num_threads)
+        self._words = WordScores(
+            recognizers, options.normalizer or "whisper-english", caps_loops=caps_loops(options.protocol)
+        )
+        self.columns = tuple(
+            Column.by_model(quantity, name, unit="%", higher_is_better=False)
+            for name in recognizers.names
+            for quantity in ("WER", "CER", "WER_asr", "CER_asr")
+        )
+
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return both rates; nothing if there is no recogniser."""
+        recognizers = self._words.recognizers
+        if not recognizers.names:
+            return {}
+        name = recognizers.column_name(item.language)
+        text: str | Callable[[], np.ndarray] | None = item.text
+        source = ""
+        if item.text_recording is not None:
+            text, source = (lambda: item.wave("text_recording")), "_asr"
+        wer, cer = self._words.rates(lambda: item.wave("generated"), text, item.language)
+        return {f"WER{source}_{name}": wer, f"CER{source}_{name}": cer}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the recognisers, the rules for texts, and what becomes of loops and of silence."""
+        return {
+            "models": {"asr": self._words.recognizers.fingerprint()},
+            "normalizer": NORMALIZERS[self._words.rules],
+            "normalizer_versions": versions(_RULES),
+            "texts": texts.RULES,
+            "asr_loops": CAPPED if self._words.caps_loops else NOT_CAPPED,
+            "nothing_heard": "all words deleted",
+        }

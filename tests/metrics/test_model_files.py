@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.packages import require, verify, versions
+from metis_lightning.metrics.model_files import require, verify, versions
 
 
 def test_missing_package_says_what_to_install() -> None:

@@ -1,0 +1,176 @@
+"""Metrics that compare sample by sample with the clean reference: PESQ, STOI and ESTOI, SI-SDR.
+
+They mean something for tasks whose results keep the reference's timing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+from unittest.mock import patch
+
+import numpy as np
+
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import INFINITE, MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.model_files import require
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem, Wave, sounding_pair
+from metis_lightning.task_table import Task
+
+Band = Literal["wb", "nb"]
+
+SEED = 0
+"""Of the noise of 2e-16 with which pystoi keeps ESTOI defined in silent bands."""
+
+_STOI_FRAME = 410
+"""Samples at 16 kHz below which there is no frame of 256 at 10 kHz."""
+
+
+def pesq(prediction: Wave, reference: Wave, band: Band = "wb") -> float:
+    """Return PESQ of two (S,) signals at 16 kHz: up to 4.64 (the same) in wide band, 4.55 in narrow band.
+
+    Wide band is ITU-T P.862.2, narrow band P.862.1.
+
+    Raises:
+        MetricError: one is silent or shorter than a quarter of a second, no speech is found, or the lengths differ.
+        UserError: the package pesq is not installed.
+    """
+    package = require("pesq", "eval")
+    degraded, clean = sounding_pair(prediction, reference)
+    try:
+        return float(package.pesq(METRIC_RATE, clean, degraded, band))
+    except package.PesqError as error:
+        message = error.args[0] if error.args else type(error).__name__
+        # The package's messages are bytes.
+        raise MetricError(f"PESQ: {message.decode() if isinstance(message, bytes) else message}") from error
+
+
+def stoi(prediction: Wave, reference: Wave, extended: bool = False) -> float:
+    """Return STOI, or ESTOI if `extended`, at most 1, of two (S,) signals at 16 kHz, by pystoi.
+
+    Taal et al., An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech (2011); Jensen and
+    Taal, An Algorithm for Predicting the Intelligibility of Speech Masked by Modulated Noise Maskers (2016).
+
+    Raises:
+        MetricError: one is silent, less than about 0.4 s of the reference is speech, or the lengths differ.
+        UserError: the package pystoi is not installed.
+    """
+    processed, clean = sounding_pair(prediction, reference)
+    package = require("pystoi", "eval")
+    if len(clean) < _STOI_FRAME:
+        raise MetricError("STOI: the signal is shorter than a frame (26 ms)")
+    # Where bands are silent, the noise decides: it is drawn from numpy's global generator, which would give another
+    # number each time, so that one of the same draws stands in.
+    noise = np.random.default_rng(SEED).standard_normal
+    with warnings.catch_warnings(), patch.object(np.random, "standard_normal", noise):
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+        try:
+            value = float(package.stoi(clean, processed, METRIC_RATE, extended=extended))
+        except RuntimeWarning as error:
+            reason = "the reference has too little speech: STOI: Not enough STFT frames (0.4 s are needed)"
+            raise MetricError(reason) from error
+    if not np.isfinite(value):
+        raise MetricError("STOI: the measure is not finite")
+    return value
+
+
+def si_sdr(prediction: Wave, reference: Wave) -> float:
+    """Return the scale-invariant signal-to-distortion ratio in dB for two (S,) signals, each without its mean.
+
+    Le Roux et al., SDR - half-baked or well done? (2019).
+
+    Raises:
+        MetricError: one is silent or constant, they are orthogonal or multiples of each other (the ratio is infinite),
+            or the lengths differ.
+
+    >>> round(si_sdr(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, 0.0, -1.0, 0.0])), 6)
+    0.0
+    """
+    pair = sounding_pair(prediction, reference)
+    estimate, target = (wave.astype(np.float64) - wave.mean(dtype=np.float64) for wave in pair)
+    if not target.any():
+        raise MetricError("the reference is constant")
+    if not estimate.any():
+        raise MetricError("the signal is constant")
+    projection = (estimate @ target) / (target @ target) * target
+    signal, distortion = np.sum(projection**2), np.sum((estimate - projection) ** 2)
+    if distortion == 0.0:
+        raise MetricError(INFINITE)
+    if signal == 0.0:
+        raise MetricError("SI-SDR is minus infinity: nothing of the reference is in the signal")
+    return float(10.0 * np.log10(signal / distortion))
+
+
+class IntrusiveMetric(UtteranceMetric):
+    """A metric of a signal beside its reference."""
+
+    definition: ClassVar[dict[str, str]]
+
+    def __init__(self, options: SuiteOptions | None = None, task: Task | None = None) -> None:
+        for package in self.packages:
+            require(package, "eval")
+
+    def applies_to(self, task: Task) -> bool:
+        """Return whether the task keeps the reference's timing."""
+        return task.is_aligned
+
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return what `compare` gives."""
+        return measure(self.columns, lambda: self.compare(*item.pair()))
+
+    @abstractmethod
+    def compare(self, prediction: np.ndarray, reference: np.ndarray) -> float | tuple[float, ...]:
+        """Return a value per column for two signals (S,) at 16 kHz, or raise `MetricError`."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the definition."""
+        return dict(self.definition)
+
+
+class PesqMetric(IntrusiveMetric):
+    """PESQ in wide band."""
+
+    order = 30
+    packages = ("pesq",)
+    columns = (Column("PESQ", "PESQ"),)
+    definition = {"pesq": "P.862.2 wide band; P.862.1 narrow band"}
+    band: Band = "wb"
+
+    def compare(self, prediction: np.ndarray, reference: np.ndarray) -> float:
+        """Return PESQ."""
+        return pesq(prediction, reference, self.band)
+
+
+class NarrowBandPesqMetric(PesqMetric):
+    """PESQ in narrow band, which may find speech where wide band finds none, and the other way round."""
+
+    order = 31
+    columns = (Column("PESQ_NB", "PESQ_NB"),)
+    band: Band = "nb"
+
+
+class StoiMetric(IntrusiveMetric):
+    """STOI and ESTOI."""
+
+    order = 40
+    packages = ("pystoi",)
+    columns = (Column("STOI", "STOI"), Column("ESTOI", "ESTOI"))
+    definition = {"stoi": f"not extended, and extended with noise of seed {SEED}"}
+
+    def compare(self, prediction: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+        """Return both."""
+        return stoi(prediction, reference), stoi(prediction, reference, extended=True)
+
+
+class SiSdrMetric(IntrusiveMetric):
+    """SI-SDR in dB."""
+
+    order = 50
+    columns = (Column("SI_SDR", "SI_SDR", "dB"),)
+    definition = {"si_sdr": "without the mean"}
+
+    def compare(self, prediction: np.ndarray, reference: np.ndarray) -> float:
+        """Return SI-SDR."""
+        return si_sdr(prediction, reference)

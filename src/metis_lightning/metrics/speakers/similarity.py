@@ -1,0 +1,126 @@
+"""Speaker similarity: whether two recordings have the same voice, as the cosine of their speaker embeddings.
+
+Values of different encoders are not comparable, so columns have the encoder's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from metis_lightning.errors import UserError
+from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.protocols import SuiteOptions
+from metis_lightning.metrics.signal import ScoringItem, Wave
+from metis_lightning.metrics.speakers.ecapa import SpeechBrainEcapa
+from metis_lightning.metrics.speakers.ge2e import Ge2eEncoder
+from metis_lightning.metrics.speakers.wavlm import WavLmEcapa, WavLmXVector
+from metis_lightning.task_table import Task
+
+QUANTITIES = {"prompt": "SIM", "reference": "SIM_target", "margin": "SIM_margin"}
+"""Quantities by what a voice is compared with, as `Task.similar_to` has it."""
+
+
+class SpeakerEncoder(Protocol):
+    """A voice as a direction. `name` stands in column names."""
+
+    name: str
+
+    def embed(self, wave: Wave) -> Tensor:
+        """Return the float64 embedding of unit length of one utterance, (S,) at 16 kHz.
+
+        Raises:
+            MetricError: the audio cannot be used, or is too short.
+        """
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the embeddings: files with hashes, package versions."""
+        ...
+
+
+def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
+    """Return the encoder that a specification names.
+
+    Args:
+        spec: "ge2e", "wavlm-large:CHECKPOINT", "wavlm-sv[:SOURCE]" or "speechbrain:FOLDER".
+        device: "cpu" or "cuda"; GE2E is on the CPU.
+
+    Raises:
+        UserError: it is unknown, needs a path, or a package or a model is missing.
+    """
+    kind, _, source = spec.partition(":")
+    kinds: dict[str, Callable[[], SpeakerEncoder]] = {
+        "ge2e": Ge2eEncoder,
+        "wavlm-large": lambda: WavLmEcapa(source, device),
+        "wavlm-sv": lambda: WavLmXVector(source, device),
+        "speechbrain": lambda: SpeechBrainEcapa(source, device),
+    }
+    if kind not in kinds:
+        raise UserError(f"unknown speaker encoder '{spec}': give KIND[:SOURCE], KIND one of {', '.join(kinds)}")
+    files = {"wavlm-large": "wavlm_large_finetune.pth of UniSpeech", "speechbrain": "speechbrain/spkrec-ecapa-voxceleb"}
+    if kind in files and not source:
+        raise UserError(f"the speaker encoder '{spec}' needs a path: {spec}:PATH, the path of {files[kind]}")
+    return kinds[kind]()
+
+
+def speaker_similarity(first: Wave, second: Wave, encoder: SpeakerEncoder) -> float:
+    """Return the cosine, -1 to 1, of the voices of two (S,) recordings at 16 kHz.
+
+    Raises:
+        MetricError: one is empty, silent, not finite, or too short for the encoder.
+    """
+    return float(encoder.embed(first) @ encoder.embed(second))
+
+
+class SimMetric(UtteranceMetric):
+    """Similarities to what the task has: SIM_… to the prompt, SIM_target_… to the reference, SIM_margin_….
+
+    The margin is the similarity to the reference less that to the interferer.
+    """
+
+    order = 60
+
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        self._encoders = [speaker_encoder(spec, options.device) for spec in options.speakers or ()]
+        self._similar_to = task.similar_to
+        self.columns = tuple(
+            Column.by_model(QUANTITIES[other], encoder.name) for encoder in self._encoders for other in self._similar_to
+        )
+
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return each similarity by each encoder."""
+        values: dict[str, MetricValue] = {}
+        for encoder in self._encoders:
+            # Each signal is embedded once.
+            embed = cache(partial(_embedding, encoder, item))
+            for other in self._similar_to:
+                column = Column.by_model(QUANTITIES[other], encoder.name)
+                values |= measure((column,), _similarity, embed, other)
+        return values
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the encoders."""
+        return {"models": {"speakers": [encoder.fingerprint() for encoder in self._encoders]}}
+
+
+def _embedding(encoder: SpeakerEncoder, item: ScoringItem, name: str) -> Tensor:
+    wave = item.wave(name)
+    try:
+        return encoder.embed(wave)
+    except MetricError as error:
+        # Encoders call whatever they are given the signal.
+        raise MetricError(str(error) if name == "generated" else f"the {name}: {error}") from error
+
+
+def _similarity(embed: Callable[[str], Tensor], other: str) -> float:
+    """Return the similarity of what was generated to another signal, or the margin."""
+    if other == "margin":
+        return _similarity(embed, "reference") - _similarity(embed, "interferer")
+    # What the test set lacks is said before what the system lacks.
+    voice = embed(other)
+    return float(embed("generated") @ voice)
