@@ -21,9 +21,9 @@ class BenchDataOptions(CommandOptions):
 class BenchEvaluateOptions(CommandOptions):
     """Options of `bench evaluate`."""
 
-    clips: int = option("clips to score on both sides", 200, metavar="N", least=1)
+    clips: int = option("clips to score", 200, metavar="N", least=1)
     seconds: int = option("length of a clip", 5, metavar="S", least=1)
-    processes: int = option("of ours", os.cpu_count() or 1, metavar="N", least=1)
+    processes: int = option("that score", os.cpu_count() or 1, metavar="N", least=1)
     memory_clips: int = option("further clips for the memory's slope, 0 for none", 2000, metavar="N")
 
 

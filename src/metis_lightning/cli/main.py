@@ -113,7 +113,7 @@ COMMANDS = {
     "bench evaluate": Command(
         BenchEvaluateOptions,
         "metis_lightning.bench.evaluate:run_bench_evaluate",
-        "how fast clips are scored, beside torchmetrics",
+        "how fast clips are scored, what each metric costs, and the memory",
         ("--clips 200",),
     ),
     "bench generate": Command(

@@ -35,8 +35,8 @@ class Suite:
         kinds = sorted(metric_classes(), key=lambda kind: kind.order)
         # Those that the task has no use for are loaded too: their models are part of the protocol.
         self._all = [kind(self.options, task) for kind in kinds]
-        self._applied = [metric for metric in self._all if metric.applies_to(task)]
-        self.columns = tuple(column for metric in self._applied for column in metric.columns)
+        self.metrics = [metric for metric in self._all if metric.applies_to(task)]
+        self.columns = tuple(column for metric in self.metrics for column in metric.columns)
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the values of one utterance by the names of `columns`, null with a reason where it has none.
@@ -47,7 +47,7 @@ class Suite:
         """
         values: dict[str, MetricValue] = {}
         try:
-            for metric in self._applied:
+            for metric in self.metrics:
                 values |= metric.score(item)
         except Exception as error:
             error.add_note(f"while scoring {item.id}")
