@@ -27,15 +27,13 @@ class QuickPool:
 
     def __init__(self, options: SuiteOptions, processes: int) -> None:
         self.options = options
+        self.columns = {column.name: column for column in COLUMNS}
 
     def __enter__(self) -> QuickPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
-
-    def columns(self) -> tuple[Column, ...]:
-        return COLUMNS
 
     def fingerprint(self) -> dict[str, str]:
         return {"protocol": self.options.protocol}

@@ -44,7 +44,7 @@ def test_numbers_are_those_of_a_suite_here(pool: ScoringPool, clean: np.ndarray,
     suite = Suite(FAST)
     assert [future.result() for future in futures] == [suite.score(item) for item in items]
     assert pool.fingerprint() == suite.fingerprint()
-    assert pool.columns() == suite.columns
+    assert pool.columns == suite.columns
 
 
 def test_a_process_that_dies_names_the_utterance_and_is_replaced(pool: ScoringPool, clean: np.ndarray) -> None:

@@ -231,14 +231,14 @@ def test_a_metric_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scores = tts.score(ScoringItem("a", torch.tensor([0.25, -0.5] * 800), 16_000))
     assert list(scores)[-1] == "PEAK", "after those that say where they stand"
     assert scores["PEAK"] == MetricValue(0.5)
-    assert tts.columns[-1].title == "PEAK ↓"
-    assert "PEAK" not in {column.name for column in se.columns}
+    assert tts.columns["PEAK"].title == "PEAK ↓"
+    assert "PEAK" not in se.columns
     assert tts.fingerprint()["peak"] == se.fingerprint()["peak"] == "of the absolute samples"
 
 
 def test_columns_are_declared_with_model_unit_and_direction(suite: Suite, signals: dict[str, Tensor]) -> None:
     item = ScoringItem("a", **signals, sample_rate=16_000, text="A word.", seconds=1.0, num_steps=3)
-    declared = {column.name: column for column in suite.columns}
+    declared = suite.columns
     assert list(suite.score(item)) == [name for name in declared if "_asr_" not in name]
     wer = declared["WER_tiny.en"]
     assert (wer.quantity, wer.model, wer.unit, wer.higher_is_better) == ("WER", "tiny.en", "%", False)

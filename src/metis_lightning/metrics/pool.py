@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from operator import attrgetter, methodcaller
@@ -98,8 +98,9 @@ class ScoringPool:
         """Return `Suite.fingerprint()` of the processes' suites."""
         return self._run("the fingerprint", methodcaller("fingerprint"))
 
-    def columns(self) -> tuple[Column, ...]:
-        """Return `Suite.columns` of the processes' suites."""
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """`Suite.columns` of the processes' suites."""
         return self._run("the columns", attrgetter("columns"))
 
     def _run(self, what: str, read: Callable[[Suite], Result]) -> Result:

@@ -36,7 +36,7 @@ class Suite:
         # Those that the task has no use for are loaded too: their models are part of the protocol.
         self._all = [kind(self.options, task) for kind in kinds]
         self.metrics = [metric for metric in self._all if metric.applies_to(task)]
-        self.columns = tuple(column for metric in self.metrics for column in metric.columns)
+        self.columns = {column.name: column for metric in self.metrics for column in metric.columns}
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the values of one utterance by the names of `columns`, null with a reason where it has none.

@@ -82,7 +82,7 @@ def _start_ranks(
     # The models of one scoring process tell their fingerprint; ranks have their own.
     with _pool(options, make_pool, 1) as pool:
         folder = RunFolder(_folder(options), plan.protocol(pool.fingerprint()), plan.keys)
-        columns = getattr(pool, "columns", {})
+        columns = pool.columns
     run_in_processes(run_rank, launch.count, options, make_pool)
     return folder, columns
 
@@ -94,7 +94,7 @@ def _run_share(
     rank = launch.rank or 0
     with joined(launch) as wait_for_all, _pool(options, make_pool, options.scoring_processes) as pool:
         folder = RunFolder(_folder(options), plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
-        columns = getattr(pool, "columns", {})
+        columns = pool.columns
         # The first process merges what earlier calls left, before the others look for what is done.
         wait_for_all()
         done = {row.key for row in read_rows(folder.folder)}
