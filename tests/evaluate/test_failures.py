@@ -62,13 +62,6 @@ class Hears:
     item: str = ""
     name: str = "fake"
 
-    def of(self, language: str) -> Hears | None:
-        return self if language == "en" else None
-
-    @property
-    def first(self) -> Hears:
-        return self
-
     def require(self, language: str) -> Hears:
         if language != "en":
             raise MetricError("English only")

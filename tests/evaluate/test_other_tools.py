@@ -22,7 +22,7 @@ from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.outputs import read_output
 from metis_lightning.evaluate.run.plan import make_plan
 from metis_lightning.evaluate.run.shard import scoring_item
-from metis_lightning.metrics.dnsmos import Dnsmos
+from metis_lightning.metrics.dnsmos import DnsmosMetric
 from metis_lightning.metrics.intrusive import pesq, si_sdr
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from quick_pool import QuickPool
@@ -143,7 +143,7 @@ def test_16_khz_is_scored_at_16_khz(tmp_path: Path, make_options: MakeOptions) -
     direct = {
         "SI_SDR": si_sdr(noisy, clean),
         "PESQ": pesq(noisy, clean),
-        "DNSMOS_OVRL": Dnsmos()(noisy).ovrl,
+        "DNSMOS_OVRL": DnsmosMetric().rate(noisy).ovrl,
     }
     for system in plan.systems:
         (job,) = plan.jobs_of(system)

@@ -69,7 +69,7 @@ def test_the_data_package_never_runs(tiny: FasterWhisperTiny) -> None:
 
 
 def test_fingerprints_name_the_model(tiny: FasterWhisperTiny) -> None:
-    fingerprint = json.loads(json.dumps(tiny.fingerprint()))
+    fingerprint = json.loads(json.dumps(tiny.identity))
     assert fingerprint["name"] == "tiny.en"
     assert fingerprint["sha256"]["model.bin"].startswith("1a5afae06a4d")
     decides = {name: fingerprint["decoding"][name] for name in ("beam_size", "temperature", "compute_type")}
@@ -87,15 +87,15 @@ def test_another_model_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fallback_goes_under_its_own_name_and_does_not_remember(
     monkeypatch: pytest.MonkeyPatch, speech: Callable[[str], np.ndarray]
 ) -> None:
-    monkeypatch.setattr(base, "_installed", lambda module: module == "pocketsphinx")
+    monkeypatch.setattr(base, "find_spec", lambda module: module == "pocketsphinx")
     sphinx = offline_asr()
-    assert sphinx.name == sphinx.fingerprint()["name"] == "pocketsphinx"
+    assert sphinx.name == sphinx.identity["name"] == "pocketsphinx"
     first = sphinx.transcribe(speech("if-sara_0069")[:20_000])
     sphinx.transcribe(speech("am-michael_0285")[:12_000])
     assert sphinx.transcribe(speech("if-sara_0069")[:20_000]) == first != ""
 
 
 def test_no_recogniser_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_installed", lambda module: False)
+    monkeypatch.setattr(base, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=r"pip install 'metis-lightning\[offline\]'"):
         offline_asr()

@@ -11,7 +11,14 @@ import torch
 import torch.multiprocessing as mp
 from torchmetrics import Metric, MetricCollection
 
-from metis_lightning.metrics.intrusive import NarrowBandPesqMetric, PesqMetric, SiSdrMetric, StoiMetric, si_sdr
+from metis_lightning.metrics.intrusive import (
+    EstoiMetric,
+    NarrowBandPesqMetric,
+    PesqMetric,
+    SiSdrMetric,
+    StoiMetric,
+    si_sdr,
+)
 from metis_lightning.metrics.mean import MeanOf
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import ScoringItem
@@ -36,7 +43,7 @@ def items_of(clean: np.ndarray) -> list[ScoringItem]:
 
 def metrics() -> list[Metric]:
     options, task = SuiteOptions(speakers=("ge2e",)), Task("", similar_to=("prompt",))
-    kinds = (PesqMetric, NarrowBandPesqMetric, StoiMetric, SiSdrMetric, SimMetric, SpeedMetric)
+    kinds = (PesqMetric, NarrowBandPesqMetric, StoiMetric, EstoiMetric, SiSdrMetric, SimMetric, SpeedMetric)
     return [MeanOf(kind(options, task)) for kind in kinds]
 
 

@@ -9,7 +9,7 @@ import pytest
 from metis_lightning.errors import UserError
 from metis_lightning.metrics import dnsmos
 from metis_lightning.metrics.dnsmos import (
-    Dnsmos,
+    DnsmosMetric,
     DnsmosScores,
     model_files,
     session,
@@ -21,19 +21,20 @@ SHORT = "if-sara_0069"
 
 
 @pytest.fixture(scope="module")
-def rate() -> Dnsmos:
-    return Dnsmos()
+def rate() -> DnsmosMetric:
+    return DnsmosMetric()
 
 
 @pytest.mark.parametrize("name", [SHORT, "allison_cannot-complete-as-dialed", "noise"])
 def test_equals_the_package(
-    rate: Dnsmos, expected: dict[str, Any], expected_waves: dict[str, np.ndarray], name: str
+    rate: DnsmosMetric, expected: dict[str, Any], expected_waves: dict[str, np.ndarray], name: str
 ) -> None:
-    assert rate(expected_waves[name]) == pytest.approx(expected[name]["dnsmos"], abs=1e-3)
+    assert rate.rate(expected_waves[name]) == pytest.approx(expected[name]["dnsmos"], abs=1e-3)
 
 
 def test_the_package_is_not_imported() -> None:
-    code = "import sys; from metis_lightning.metrics.dnsmos import Dnsmos; Dnsmos(); print('speechmos' in sys.modules)"
+    code = "from metis_lightning.metrics.dnsmos import DnsmosMetric; DnsmosMetric()"
+    code += "; import sys; print('speechmos' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -57,7 +58,7 @@ def test_windows_that_the_published_rounding_skips_are_skipped() -> None:
 
 @pytest.mark.parametrize("samples", [640, 32_000, 80_000, 80_007, 144_159, 144_160, 176_000])
 def test_new_frames_alone_give_the_ratings_of_the_whole_network(
-    rate: Dnsmos, speech: Callable[[str], np.ndarray], samples: int
+    rate: DnsmosMetric, speech: Callable[[str], np.ndarray], samples: int
 ) -> None:
     wave = np.concatenate([speech(item) for item in ("am-michael_0285", SHORT, "allison_cannot-complete-as-dialed")])
     wave = np.concatenate([wave, wave])[:samples]
@@ -66,7 +67,7 @@ def test_new_frames_alone_give_the_ratings_of_the_whole_network(
     np.testing.assert_allclose(rate._p835(windows(wave)), raw, atol=1e-5)
 
 
-def test_equals_speechmos_on_longer_speech(rate: Dnsmos, speech: Callable[[str], np.ndarray]) -> None:
+def test_equals_speechmos_on_longer_speech(rate: DnsmosMetric, speech: Callable[[str], np.ndarray]) -> None:
     pytest.importorskip("librosa")
     from speechmos import dnsmos as published
 
@@ -77,21 +78,21 @@ def test_equals_speechmos_on_longer_speech(rate: Dnsmos, speech: Callable[[str],
         part = np.clip(wave[: round(seconds * 16_000)], -1, 1)
         theirs = published.run(part, 16_000)
         expected = [theirs[f"{name}_mos"] for name in ("sig", "bak", "ovrl", "p808")]
-        assert list(rate(part)) == pytest.approx(expected, abs=1e-4)
+        assert list(rate.rate(part)) == pytest.approx(expected, abs=1e-4)
 
 
-def test_noise_is_rated_lower(rate: Dnsmos, expected: dict[str, Any], noisy: np.ndarray) -> None:
-    worse, better = rate(noisy), DnsmosScores(*expected[SHORT]["dnsmos"])
+def test_noise_is_rated_lower(rate: DnsmosMetric, expected: dict[str, Any], noisy: np.ndarray) -> None:
+    worse, better = rate.rate(noisy), DnsmosScores(*expected[SHORT]["dnsmos"])
     assert worse.bak < better.bak - 1.0
     assert worse.ovrl < better.ovrl - 0.5
 
 
-def test_audio_that_is_not_finite_has_no_rating(rate: Dnsmos) -> None:
+def test_audio_that_is_not_finite_has_no_rating(rate: DnsmosMetric) -> None:
     with pytest.raises(MetricError, match="not finite"):
-        rate(np.full(1000, np.nan))
+        rate.rate(np.full(1000, np.nan))
 
 
 def test_another_model_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dnsmos, "_P835", ("sig_bak_ovr.onnx", "0" * 64))
     with pytest.raises(UserError, match=r"sig_bak_ovr\.onnx: missing, or not the file expected.*speechmos==0\.0\.1\.1"):
-        Dnsmos()
+        DnsmosMetric()

@@ -65,7 +65,7 @@ def test_decibels_equal_librosa(weights: Path, clean: np.ndarray, sample_rate: i
 
 def test_file_is_verified_and_named(weights: Path, tmp_path: Path) -> None:
     sha256 = sha256_of(weights)
-    assert Nisqa(f"{weights}#{sha256}").fingerprint()["sha256"] == sha256
+    assert Nisqa(f"{weights}#{sha256}").identity["sha256"] == sha256
     with pytest.raises(UserError, match=f"its SHA-256 is {sha256}, not 0000"):
         Nisqa(f"{weights}#0000")
     with pytest.raises(UserError, match=r"no NISQA weights .*download weights/nisqa.tar"):

@@ -44,7 +44,7 @@ def test_whisper_is_what_transformers_makes_of_it(whisper_folder: Path, clean: n
     assert ours.transcribe(clean, "en") == theirs != ""
     assert ours.name == "toy-whisper"
     assert ours.languages is None
-    fingerprint = json.loads(json.dumps(ours.fingerprint()))
+    fingerprint = json.loads(json.dumps(ours.identity))
     assert len(fingerprint["sha256"]["model.safetensors"]) == 64
 
 
@@ -99,7 +99,7 @@ def test_faster_whisper_has_a_name_of_its_own(speech: Callable[[str], np.ndarray
     assert ours.name == "faster-whisper-tiny.en"
     assert ours.languages == {"en"}
     assert "simmer for half an hour" in ours.transcribe(speech("am-michael_0285"))
-    assert set(ours.fingerprint()["sha256"]) == {"model.bin"}
+    assert set(ours.identity["sha256"]) == {"model.bin"}
 
 
 def test_models_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_paraformer_is_asked_as_seed_tts_eval_asks_it(monkeypatch: pytest.Monkey
     ours = Paraformer("paraformer-zh")
     assert ours.transcribe(np.ones(16_000, dtype=np.float32)) == "欢迎"
     assert ours.name == "paraformer-zh"
-    assert set(ours.fingerprint()["sha256"]) == {"model.pt"}
+    assert set(ours.identity["sha256"]) == {"model.pt"}
     assert asked[0]["model"] == "paraformer-zh"
     assert asked[1]["input"].dtype == np.float32
     assert asked[1]["fs"] == 16_000

@@ -152,21 +152,26 @@ class P835:
         return network.run(None, {network.get_inputs()[0].name: np.ascontiguousarray(batch)})[0]
 
 
-class Dnsmos:
-    """The two networks, which rate 16 kHz audio."""
+class DnsmosMetric(UtteranceMetric):
+    """The four ratings by the two networks."""
 
-    def __init__(self, num_threads: int = 1) -> None:
-        """Open the networks, each with `num_threads` threads.
+    order = 10
+    packages = ("onnxruntime", "speechmos")
+    columns = tuple(Column(name, name) for name in ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"))
+    definition = {"dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised"}
+
+    def __init__(self, options: SuiteOptions = SuiteOptions(), task: Task | None = None) -> None:  # noqa: B008  (frozen)
+        """Open the networks.
 
         Raises:
             UserError: onnx, onnxruntime or speechmos is not installed.
         """
         files = model_files()
-        self._p835 = P835(files["dnsmos_p835"], num_threads)
-        self._p808 = session(files["dnsmos_p808"], num_threads)
+        self._p835 = P835(files["dnsmos_p835"], options.num_threads)
+        self._p808 = session(files["dnsmos_p808"], options.num_threads)
         self._mel = PowerMel(METRIC_RATE, n_fft=321, hop_length=160, n_mels=120)
 
-    def __call__(self, wave: Wave) -> DnsmosScores:
+    def rate(self, wave: Wave) -> DnsmosScores:
         """Rate one utterance, (S,) at 16 kHz. Silence is rated too, as by the published script.
 
         Raises:
@@ -185,22 +190,11 @@ class Dnsmos:
         features = (decibels.clamp_min(-80.0) + 40.0) / 40.0
         return float(self._p808.run(None, {"input_1": features.numpy()[None]})[0][0][0])
 
-
-class DnsmosMetric(UtteranceMetric):
-    """The four ratings."""
-
-    order = 10
-    packages = ("onnxruntime", "speechmos")
-    columns = tuple(Column(name, name) for name in ("DNSMOS_SIG", "DNSMOS_BAK", "DNSMOS_OVRL", "DNSMOS_P808"))
-
-    def __init__(self, options: SuiteOptions, task: Task) -> None:
-        self._rate = Dnsmos(options.num_threads)
-
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the ratings of what was generated."""
-        return measure(self.columns, lambda: self._rate(item.wave("generated")))
+        return measure(self.columns, lambda: self.rate(item.wave("generated")))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the files' hashes, and the variant."""
         files = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in model_files().items()}
-        return {"models": files, "dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised"}
+        return {"models": files, **self.definition}

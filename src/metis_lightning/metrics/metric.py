@@ -96,11 +96,13 @@ class UtteranceMetric(ABC):
     columns: those that its values may have.
     order: where they stand in results rows.
     packages: distributions whose versions are recorded.
+    definition: what decides its numbers beside models, as plain JSON values.
     """
 
     columns: tuple[Column, ...] = ()
     order: ClassVar[int] = 100
     packages: ClassVar[tuple[str, ...]] = ()
+    definition: ClassVar[Mapping[str, Any]] = {}
 
     def applies_to(self, task: Task) -> bool:
         """Return whether it means something for a task."""
@@ -110,9 +112,9 @@ class UtteranceMetric(ABC):
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return values by the names of columns, null with a reason where the item has none."""
 
-    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the numbers, as plain JSON values; models with their hashes are under "models"."""
+        """Return what decides the numbers: the definition, and under "models" files with their hashes."""
+        return dict(self.definition)
 
 
 def measure(

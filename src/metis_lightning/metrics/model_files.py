@@ -39,7 +39,8 @@ def require(module: str, extra: str) -> ModuleType:
 
 def missing(package: str, extra: str) -> UserError:
     """Return the error that says which extra brings `package`."""
-    return UserError(f"the package '{package}' is not installed: run  pip install 'metis-lightning[{extra}]'")
+    command = f"pip install 'metis-lightning[{extra}]'"
+    return UserError(f"the package '{package}' is not installed: run  {command}")
 
 
 def verify(path: Path, sha256: str, requirement: str) -> None:
@@ -148,12 +149,7 @@ class TransformersModel:
     published: ClassVar[Mapping[str, Mapping[str, int]]]
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a model.
-
-        Args:
-            source: a folder as transformers saves it, or a name on the hub; the class's own if empty.
-            device: "cpu" or "cuda".
-            num_threads: not used, torch has threads of its own.
+        """Load a folder as transformers saves it, or a name on the hub; torch has threads of its own.
 
         Raises:
             UserError: transformers or the model is missing, or the model is not the one that its name says.
@@ -165,11 +161,8 @@ class TransformersModel:
         self.processor = getattr(transformers, self.processor_class).from_pretrained(folder)
         self.model = getattr(transformers, self.model_class).from_pretrained(folder, dtype=torch.float32)
         self.model.eval().requires_grad_(False).to(device)
-        self._hashes = weight_hashes(folder)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes of the weights, and versions."""
-        return {"name": self.name, "sha256": self._hashes, "packages": versions(("transformers", "torch"))}
+        packages = versions(("transformers", "torch"))
+        self.identity: dict[str, Any] = {"name": self.name, "sha256": weight_hashes(folder), "packages": packages}
 
     def _require_published_sizes(self, path: Path) -> None:
         try:

@@ -137,9 +137,10 @@ class Nisqa:
                 f"no NISQA weights {path}: download weights/nisqa.tar of github.com/gabrielmittag/NISQA and give its "
                 "path"
             )
-        self._file, self._sha256 = path.name, sha256_of(path)
-        if expected and expected != self._sha256:
-            raise UserError(f"{path}: its SHA-256 is {self._sha256}, not {expected}: download the file again")
+        sha256 = sha256_of(path)
+        if expected and expected != sha256:
+            raise UserError(f"{path}: its SHA-256 is {sha256}, not {expected}: download the file again")
+        self.identity: dict[str, Any] = {"name": "NISQA v2.0", "file": path.name, "sha256": sha256}
         content = load_checkpoint(path)
         if not {"args", "model_state_dict"} <= content.keys():
             raise UserError(f"{path}: not a NISQA checkpoint: it has no 'args' and 'model_state_dict'")
@@ -164,10 +165,6 @@ class Nisqa:
             sample_rate = native
         segments = self._segments(self._decibels(samples, sample_rate))
         return NisqaScores(*self._network(segments).tolist())
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the file and its hash."""
-        return {"name": "NISQA v2.0", "file": self._file, "sha256": self._sha256}
 
     def _decibels(self, samples: np.ndarray, sample_rate: int) -> Tensor:
         """Map (S,) to (T, M): mel magnitudes in dB, at most 80 dB below the loudest, as librosa computes them."""
@@ -222,7 +219,7 @@ class NisqaMetric(UtteranceMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the weights, if there are any, and the rate."""
-        return {"models": {"nisqa": self._rate and self._rate.fingerprint()}, "nisqa_rate": self._sample_rate}
+        return {"models": {"nisqa": self._rate and self._rate.identity}, "nisqa_rate": self._sample_rate}
 
 
 def _arguments(args: dict[str, Any], path: Path) -> dict[str, Any]:

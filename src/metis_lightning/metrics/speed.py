@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.protocols import SuiteOptions
@@ -33,7 +31,7 @@ class SpeedMetric(UtteranceMetric):
     order = 90
     columns = (Column("RTF", "RTF", higher_is_better=False), Column("STEPS", "STEPS", higher_is_better=False))
 
-    def __init__(self, options: SuiteOptions, task: Task) -> None:
+    def __init__(self, options: SuiteOptions | None = None, task: Task | None = None) -> None:
         self._rtf, self._steps = self.columns
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
@@ -44,7 +42,3 @@ class SpeedMetric(UtteranceMetric):
         if item.num_steps is not None:
             values[self._steps.name] = MetricValue(float(item.num_steps))
         return values
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return nothing: both are measured outside."""
-        return {}

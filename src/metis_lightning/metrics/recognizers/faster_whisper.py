@@ -52,12 +52,7 @@ class FasterWhisper:
     languages: frozenset[str] | None = None
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a model.
-
-        Args:
-            source: a folder with a conversion, or a size such as "large-v3", which is the default.
-            device: "cpu" or "cuda".
-            num_threads: CPU threads.
+        """Load a folder with a conversion, or a size such as "large-v3", which is the default.
 
         Raises:
             UserError: faster-whisper or the model is missing.
@@ -76,7 +71,12 @@ class FasterWhisper:
                 f"the faster-whisper model {source} cannot be loaded ({error}): give the folder of a conversion, or a "
                 "size with HF_HUB_OFFLINE=0 to download it"
             ) from error
-        self._hashes = weight_hashes(folder)
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "sha256": weight_hashes(folder),
+            "decoding": {**GREEDY, "compute_type": COMPUTE_TYPE},
+            "packages": versions(("faster-whisper", "ctranslate2")),
+        }
         if not self._model.model.is_multilingual:
             self.languages = frozenset({"en"})
 
@@ -84,12 +84,6 @@ class FasterWhisper:
         """Return the words; see `Recognizer.transcribe`."""
         segments, _ = self._model.transcribe(as_array(wave), language=language, **GREEDY)
         return " ".join(segment.text.strip() for segment in segments)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes, decoding options and versions."""
-        packages = versions(("faster-whisper", "ctranslate2"))
-        decoding = {**GREEDY, "compute_type": COMPUTE_TYPE}
-        return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}
 
 
 class FasterWhisperTiny(FasterWhisper):
@@ -106,16 +100,15 @@ class FasterWhisperTiny(FasterWhisper):
         """
         package, folder = require("faster_whisper", "offline"), tiny_model_folder()
         verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
-        self._hashes = {name: sha256_of(folder / name) for name in _TINY_FILES}
         self._model = package.WhisperModel(
             str(folder), device="cpu", compute_type=COMPUTE_TYPE, cpu_threads=num_threads
         )
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes, decoding options and versions."""
-        packages = versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE))
-        decoding = {"language": "en", **GREEDY, "compute_type": COMPUTE_TYPE}
-        return {"name": self.name, "sha256": self._hashes, "decoding": decoding, "packages": packages}
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "sha256": {name: sha256_of(folder / name) for name in _TINY_FILES},
+            "decoding": {"language": "en", **GREEDY, "compute_type": COMPUTE_TYPE},
+            "packages": versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE)),
+        }
 
 
 def tiny_model_folder() -> Path:

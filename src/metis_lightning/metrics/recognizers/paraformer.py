@@ -20,12 +20,7 @@ class Paraformer:
     languages: frozenset[str] | None = frozenset({"zh"})
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a model.
-
-        Args:
-            source: a name that funasr knows ("paraformer-zh" if empty), or a folder with its files.
-            device: "cpu" or "cuda".
-            num_threads: not used, torch has threads of its own.
+        """Load a model by a name that funasr knows ("paraformer-zh" if empty), or a folder with its files.
 
         Raises:
             UserError: funasr or zhconv is not installed, or the model cannot be loaded.
@@ -43,13 +38,14 @@ class Paraformer:
             ) from error
         # Where funasr put what it downloaded.
         folder = Path(getattr(self._model, "model_path", None) or source)
-        self._hashes = weight_hashes(folder) if folder.is_dir() else {}
+        hashes = weight_hashes(folder) if folder.is_dir() else {}
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "sha256": hashes,
+            "packages": versions(("funasr", "zhconv")),
+        }
 
     def transcribe(self, wave: Wave, language: str = "zh") -> str:
         """Return the characters; see `Recognizer.transcribe`."""
         results = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
         return simplified(results[0]["text"]) if results else ""
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes and versions."""
-        return {"name": self.name, "sha256": self._hashes, "packages": versions(("funasr", "zhconv"))}

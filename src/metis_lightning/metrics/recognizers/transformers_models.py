@@ -5,8 +5,6 @@ Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision (2022
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from metis_lightning.metrics.metric import MetricError
@@ -47,6 +45,7 @@ class Whisper(TransformersModel):
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         super().__init__(source, device, num_threads)
+        self.identity["decoding"] = {**_GREEDY, "task": "transcribe", "compute_type": "float32"}
         if not getattr(self.model.generation_config, "is_multilingual", True):
             self.languages = frozenset({"en"})
 
@@ -69,10 +68,6 @@ class Whisper(TransformersModel):
         )
         return str(self.processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes, decoding options and versions."""
-        return super().fingerprint() | {"decoding": {**_GREEDY, "task": "transcribe", "compute_type": "float32"}}
-
 
 class HubertCtc(TransformersModel):
     """HuBERT: English letters, best path, no language model."""
@@ -87,6 +82,10 @@ class HubertCtc(TransformersModel):
     }
     languages: frozenset[str] | None = frozenset({"en"})
 
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
+        super().__init__(source, device, num_threads)
+        self.identity["decoding"] = "best path"
+
     @torch.no_grad()
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words; see `Recognizer.transcribe`."""
@@ -97,7 +96,3 @@ class HubertCtc(TransformersModel):
         tokens = self.model(inputs.input_values.to(self.device)).logits.argmax(dim=-1)
         # To skip special tokens would skip the blanks before doubled letters are told from long ones.
         return str(self.processor.batch_decode(tokens)[0]).strip()
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return hashes, the way of decoding, and versions."""
-        return super().fingerprint() | {"decoding": "best path"}

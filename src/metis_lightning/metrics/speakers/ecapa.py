@@ -140,11 +140,7 @@ class SpeechBrainEcapa:
     name = "ecapa-voxceleb"
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
-        """Load the weights.
-
-        Args:
-            folder: with `embedding_model.ckpt`.
-            device: "cpu" or "cuda".
+        """Load `embedding_model.ckpt` of a folder.
 
         Raises:
             UserError: speechbrain is not installed, or the file is missing or of another network.
@@ -171,15 +167,17 @@ class SpeechBrainEcapa:
             raise UserError(f"{path}: not the weights of spkrec-ecapa-voxceleb: {wrong}")
         self._network.load_state_dict(tensors)
         self._network.eval().requires_grad_(False).to(device)
-        self._sha256 = sha256_of(path)
+        packages = versions(("speechbrain", "torch"))
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "file": WEIGHTS,
+            "sha256": sha256_of(path),
+            "packages": packages,
+        }
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
-        """Return the (192,) float64 embedding of unit length of one utterance, (S,) at 16 kHz.
-
-        Raises:
-            MetricError: the audio is empty, silent, not finite, or shorter than 0.1 s.
-        """
+        """Return (192,); see `SpeakerEncoder.embed`."""
         samples = with_sound(wave)
         if len(samples) < _MIN_SAMPLES:
             raise MetricError(f"the signal is too short for {self.name}: 0.1 s are needed")
@@ -188,8 +186,3 @@ class SpeechBrainEcapa:
         mels = self._normalize(self._filters(torch.from_numpy(samples)[None]), whole)
         embedding = self._network(mels.to(self._device), whole.to(self._device))[0, 0]
         return nn.functional.normalize(embedding.double().cpu(), dim=0)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the file's hash and versions."""
-        packages = versions(("speechbrain", "torch"))
-        return {"name": self.name, "file": WEIGHTS, "sha256": self._sha256, "packages": packages}

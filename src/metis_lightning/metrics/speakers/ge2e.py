@@ -76,15 +76,12 @@ class Ge2eEncoder:
         """Load the weights shipped with the project."""
         self._network = Ge2eNetwork().eval().requires_grad_(False)
         self._network.load_state_dict(load_file(WEIGHTS))
+        self.identity: dict[str, Any] = {"name": self.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)}
         self._mel = PowerMel(METRIC_RATE, n_fft=400, hop_length=_HOP, n_mels=_MELS)
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
-        """Return the (256,) float64 embedding of unit length of one utterance, (S,) at 16 kHz.
-
-        Raises:
-            MetricError: the audio is empty, silent or not finite, or the rectified embedding is zero.
-        """
+        """Return (256,); see `SpeakerEncoder.embed`. There is none where the rectified embedding is zero."""
         samples = torch.from_numpy(raise_volume(with_sound(wave)))
         starts = partial_starts(len(samples))
         padding = (starts[-1] + _PARTIAL_FRAMES) * _HOP - len(samples)
@@ -93,7 +90,3 @@ class Ge2eEncoder:
         if not partials.any():
             raise MetricError("the speaker encoder finds no voice")
         return nn.functional.normalize(partials.double().mean(dim=0), dim=0)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the file and its hash."""
-        return {"name": self.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)}

@@ -26,9 +26,14 @@ QUANTITIES = {"prompt": "SIM", "reference": "SIM_target", "margin": "SIM_margin"
 
 
 class SpeakerEncoder(Protocol):
-    """A voice as a direction. `name` stands in column names."""
+    """A voice as a direction.
+
+    name: as it stands in column names.
+    identity: what decides the embeddings: files with hashes, package versions.
+    """
 
     name: str
+    identity: dict[str, Any]
 
     def embed(self, wave: Wave) -> Tensor:
         """Return the float64 embedding of unit length of one utterance, (S,) at 16 kHz.
@@ -36,10 +41,6 @@ class SpeakerEncoder(Protocol):
         Raises:
             MetricError: the audio cannot be used, or is too short.
         """
-        ...
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the embeddings: files with hashes, package versions."""
         ...
 
 
@@ -66,15 +67,6 @@ def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
     if kind in files and not source:
         raise UserError(f"the speaker encoder '{spec}' needs a path: {spec}:PATH, the path of {files[kind]}")
     return kinds[kind]()
-
-
-def speaker_similarity(first: Wave, second: Wave, encoder: SpeakerEncoder) -> float:
-    """Return the cosine, -1 to 1, of the voices of two (S,) recordings at 16 kHz.
-
-    Raises:
-        MetricError: one is empty, silent, not finite, or too short for the encoder.
-    """
-    return float(encoder.embed(first) @ encoder.embed(second))
 
 
 class SimMetric(UtteranceMetric):
@@ -105,7 +97,7 @@ class SimMetric(UtteranceMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the encoders."""
-        return {"models": {"speakers": [encoder.fingerprint() for encoder in self._encoders]}}
+        return {"models": {"speakers": [encoder.identity for encoder in self._encoders]}}
 
 
 def _embedding(encoder: SpeakerEncoder, item: ScoringItem, name: str) -> Tensor:

@@ -114,54 +114,46 @@ class WavLmEcapa:
     """The network with published weights. Not an `nn.Module`, as `Ge2eEncoder`."""
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu", sizes: dict[str, Any] | None = None) -> None:
-        """Load a checkpoint.
-
-        Args:
-            checkpoint: path of `wavlm_large_finetune.pth`.
-            device: "cpu" or "cuda".
-            sizes: of another WavLM than large; its name then says so.
+        """Load `wavlm_large_finetune.pth`; `sizes` are those of another WavLM than large, whose name then says so.
 
         Raises:
             UserError: there is no such file, it is no checkpoint of tensors, or it is not this network's.
         """
-        self._path, self._device = Path(checkpoint).expanduser(), device
+        path, self._device = Path(checkpoint).expanduser(), device
         self.name = "wavlm-large" if sizes is None else "wavlm-other"
-        if not self._path.is_file():
+        if not path.is_file():
             raise UserError(
-                f"no speaker verification checkpoint {self._path}: download wavlm_large_finetune.pth as "
+                f"no speaker verification checkpoint {path}: download wavlm_large_finetune.pth as "
                 "microsoft/UniSpeech, downstreams/speaker_verification, says, and give its path"
             )
-        content = load_checkpoint(self._path)
+        content = load_checkpoint(path)
         tensors = content.get("model", content)
         if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            raise UserError(f"{self._path}: no tensors under 'model': give UniSpeech's wavlm_large_finetune.pth")
+            raise UserError(f"{path}: no tensors under 'model': give UniSpeech's wavlm_large_finetune.pth")
         tensors = {our_name(name): tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
         # Random weights would take seconds to draw, and go again.
         with torch.device("meta"):
             self._network = WavLmEcapaNetwork(LARGE if sizes is None else sizes)
         if wrong := difference(self._network.state_dict(), tensors):
-            raise UserError(f"{self._path}: not the tensors of UniSpeech's WavLM with ECAPA-TDNN: {wrong}")
+            raise UserError(f"{path}: not the tensors of UniSpeech's WavLM with ECAPA-TDNN: {wrong}")
         self._network.load_state_dict(tensors, assign=True)
         self._network.eval().requires_grad_(False).float().to(device)
-        self._sha256 = sha256_of(self._path)
+        packages = versions(("transformers", "torch"))
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "packages": packages,
+        }
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
-        """Return the (256,) float64 embedding of unit length of one utterance, (S,) at 16 kHz.
-
-        Raises:
-            MetricError: the audio is empty, silent, not finite, or shorter than 45 ms.
-        """
+        """Return (256,); see `SpeakerEncoder.embed`."""
         samples = torch.from_numpy(with_sound(wave))
         if len(samples) < _MIN_SAMPLES:
             raise MetricError(f"the signal is too short for {self.name}: 45 ms are needed")
         embedding = self._network(samples[None].to(self._device))[0]
         return nn.functional.normalize(embedding.double().cpu(), dim=0)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the file, its hash and versions."""
-        packages = versions(("transformers", "torch"))
-        return {"name": self.name, "file": self._path.name, "sha256": self._sha256, "packages": packages}
 
 
 class WavLmXVector(TransformersModel):
@@ -187,11 +179,7 @@ class WavLmXVector(TransformersModel):
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
-        """Return the float64 embedding of unit length of one utterance, (S,) at 16 kHz.
-
-        Raises:
-            MetricError: the audio is empty, silent, not finite, or too short (0.33 s for the published model).
-        """
+        """Return (512,) in the published model, of at least 0.33 s; see `SpeakerEncoder.embed`."""
         samples = with_sound(wave)
         if len(samples) < self.min_samples:
             needed = self.min_samples / METRIC_RATE
