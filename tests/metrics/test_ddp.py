@@ -98,12 +98,11 @@ def test_nothing_to_average_is_no_number(clean: np.ndarray) -> None:
     mean.update(items_of(clean)[4])
     assert torch.isnan(mean.compute()["SI_SDR"])
     assert int(mean.compute()["SI_SDR_failed"]) == 1
-    mean.reset()
-    assert int(mean.compute()["SI_SDR_failed"]) == 0
 
 
 def test_collections_copy_means_and_keep_models_out_of_checkpoints(clean: np.ndarray) -> None:
-    copies = MetricCollection(metrics()).clone(prefix="val/")
+    named = {name: mean for mean in metrics() for name in mean.names[:1]}
+    copies = MetricCollection(named).clone(prefix="val/")
     copies.update(items_of(clean)[0])
     assert {"val/STOI", "val/SI_SDR", "val/SIM_ge2e"} <= set(copies.compute())
     assert not list(copies.parameters())
