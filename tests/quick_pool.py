@@ -52,7 +52,9 @@ class QuickPool:
     def _error(self, utterance: ScoringItem, wave: torch.Tensor) -> MetricValue:
         if utterance.reference is None:
             return MetricValue(None, "no reference")
-        reference = resample(np.asarray(utterance.reference), utterance.rate_of("reference"), WAVE_RATE)
+        reference = resample(
+            np.asarray(utterance.reference), utterance.rates.get("reference", utterance.sample_rate), WAVE_RATE
+        )
         if abs(len(wave) - len(reference)) > 2_400 and self.options.task not in ("tts", "vc"):
             return MetricValue(None, "signal and reference differ in length")
         length = min(len(wave), len(reference))

@@ -122,7 +122,7 @@ def test_versions_of_packages_are_recorded_and_decide_nothing(
 ) -> None:
     suite = Suite(SuiteOptions(task="se", asr=(), speakers=()))
     before = suite.fingerprint()
-    monkeypatch.setattr(model_files, "_version", lambda name: "0" if name == "numpy" else "99.9")
+    monkeypatch.setattr(model_files.importlib.metadata, "version", lambda name: "0" if name == "numpy" else "99.9")
     after = suite.fingerprint()
     assert after["packages"]["numpy"] == "0"
     said = protocol_differences(before, after)

@@ -47,11 +47,7 @@ class DnsmosScores(NamedTuple):
 
 
 def model_files() -> dict[str, Path]:
-    """Return the two ONNX files of the installed speechmos package, found without importing it.
-
-    Raises:
-        UserError: the package is missing, or a file is not the known one.
-    """
+    """Return the two ONNX files of the installed speechmos package, which must be the known ones."""
     spec = importlib.util.find_spec("speechmos")
     if spec is None or spec.origin is None:
         raise missing("speechmos", "eval")
@@ -62,11 +58,7 @@ def model_files() -> dict[str, Path]:
 
 
 def session(model: Path | bytes, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime is imported late, without types)
-    """Open a network with `num_threads` CPU threads.
-
-    Raises:
-        UserError: onnxruntime is not installed.
-    """
+    """Open a network with `num_threads` CPU threads."""
     # onnxruntime reports usage to its maker unless told not to before it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     onnxruntime = require("onnxruntime", "eval")
@@ -161,22 +153,13 @@ class DnsmosMetric(UtteranceMetric):
     definition = {"dnsmos": "dnsmos_local 591184a: 9.01 s windows, 1 s hop, not personalised"}
 
     def __init__(self, options: SuiteOptions = SuiteOptions(), task: Task | None = None) -> None:  # noqa: B008  (frozen)
-        """Open the networks.
-
-        Raises:
-            UserError: onnx, onnxruntime or speechmos is not installed.
-        """
         files = model_files()
         self._p835 = P835(files["dnsmos_p835"], options.num_threads)
         self._p808 = session(files["dnsmos_p808"], options.num_threads)
         self._mel = PowerMel(METRIC_RATE, n_fft=321, hop_length=160, n_mels=120)
 
     def rate(self, wave: Wave) -> DnsmosScores:
-        """Rate one utterance, (S,) at 16 kHz. Silence is rated too, as by the published script.
-
-        Raises:
-            MetricError: the audio is empty or not finite.
-        """
+        """Rate one utterance, (S,) at 16 kHz. Silence is rated too, as by the published script."""
         cuts = windows(as_array(wave))
         raw = self._p835(cuts).astype(np.float64)
         sig, bak, ovrl = (float(np.polyval(*pair).mean()) for pair in zip((_SIG, _BAK, _OVRL), raw.T, strict=True))

@@ -36,7 +36,6 @@ class MetricValue:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a value beside an error, and neither of the two."""
         if (self.value is None) == (self.error is None):
             raise ValueError(f"either a value or an error is needed: {self}")
 
@@ -61,7 +60,6 @@ class ErrorRate(MetricValue):
     is_loop: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse neither a value nor an error, and a value without its counts."""
         if self.value is None and self.error is None:
             raise ValueError(f"a value or an error is needed: {self}")
         if (self.value is None) != (self.edits is None):
@@ -130,10 +128,7 @@ def measure(
 
 
 def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
-    """Return the word error rate of a scored utterance: its one column that is a `WerValue`.
-
-    It is null without a hypothesis if word errors were left out.
-    """
+    """Return the word error rate of a scored utterance, null if word errors were left out."""
     rates = (value for value in values.values() if isinstance(value, WerValue))
     return next(rates, WerValue(None, "word errors were not asked for"))
 

@@ -6,6 +6,7 @@ a folder in the end, so that what a result was made with can be said file by fil
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -44,25 +45,18 @@ def missing(package: str, extra: str) -> UserError:
 
 
 def verify(path: Path, sha256: str, requirement: str) -> None:
-    """Check that a file which the package `requirement` carries is the one whose numbers we know.
-
-    Raises:
-        UserError: it is missing or another file.
-    """
+    """Raise `UserError` unless a file that the package `requirement` carries is the one whose numbers we know."""
     if not path.is_file() or sha256_of(path) != sha256:
         raise UserError(f"{path}: missing, or not the file expected: install  {requirement}  again")
 
 
 def versions(names: tuple[str, ...]) -> dict[str, str | None]:
     """Return the installed version of each distribution, None for one that is absent."""
-    return {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    installed: dict[str, str | None] = dict.fromkeys(names)
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def is_offline() -> bool:

@@ -53,10 +53,9 @@ class NisqaScores(NamedTuple):
 
 
 class SegmentCnn(nn.Module):
-    """Six convolutions that turn a piece of mel spectrogram into a vector."""
+    """Six convolutions that turn a piece of mel spectrogram into a vector; `args` are those of the checkpoint."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        """Make the layers with random weights; `args` are those of the checkpoint."""
         super().__init__()
         widths = [1, args["cnn_c_out_1"], args["cnn_c_out_2"], *[args["cnn_c_out_3"]] * 4]
         height, width = _pair(args["cnn_kernel_size"])
@@ -97,7 +96,6 @@ class NisqaNetwork(nn.Module):
     """Segments, each through the CNN, then self-attention over time, then a pool for each rating."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        """Make the layers with random weights; `args` are those of the checkpoint."""
         super().__init__()
         dim = args["td_sa_d_model"]
         self.cnn = SegmentCnn(args)
@@ -153,12 +151,7 @@ class Nisqa:
 
     @torch.no_grad()
     def __call__(self, wave: Wave, sample_rate: int) -> NisqaScores:
-        """Rate one utterance, (S,) at `sample_rate` Hz. It sees up to 20 kHz, so the rate matters.
-
-        Raises:
-            MetricError: the audio is empty, silent, not finite, shorter than 0.14 s, or longer than the model's limit
-                (52 s).
-        """
+        """Rate one utterance of 0.14 to 52 s, (S,) at `sample_rate` Hz. It sees up to 20 kHz, so the rate matters."""
         samples, native = with_sound(wave), self._args.get("ms_sr")
         if native and native != sample_rate:
             samples = soxr.resample(samples, sample_rate, native, quality=RESAMPLER.split()[-1])
@@ -223,11 +216,7 @@ class NisqaMetric(UtteranceMetric):
 
 
 def _arguments(args: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the checkpoint's description of itself.
-
-    Raises:
-        UserError: it describes another network.
-    """
+    """Return the checkpoint's description of itself, which must be of this network."""
     wrong = {key: args.get(key) for key, value in _KIND.items() if args.get(key) != value}
     absent = [key for key in _NUMBERS if args.get(key) is None]
     if wrong or absent or args.get("td_2") not in (None, "skip"):
@@ -236,7 +225,6 @@ def _arguments(args: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _our_name(name: str) -> str:
-    """Return our name of a tensor of the checkpoint."""
     name = re.sub(r"^cnn\.model\.conv(\d)\.", lambda match: f"cnn.convs.{int(match[1]) - 1}.", name)
     name = re.sub(r"^cnn\.model\.bn(\d)\.", lambda match: f"cnn.norms.{int(match[1]) - 1}.", name)
     name = re.sub(r"^pool_layers\.(\d)\.model\.", r"pools.\1.", name)

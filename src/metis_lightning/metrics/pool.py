@@ -39,7 +39,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 class ScoringPool:
-    """Processes with a `Suite` each. Use it as a context manager.
+    """Processes with a `Suite` of the same options each, at least 1; they run within the `with` block.
 
     >>> with ScoringPool(SuiteOptions(), processes=2) as pool:  # doctest: +SKIP
     ...     rows = [pool.submit(item) for item in items]
@@ -47,15 +47,6 @@ class ScoringPool:
     """
 
     def __init__(self, options: SuiteOptions, processes: int) -> None:
-        """Describe the pool; processes start with the `with` block.
-
-        Args:
-            options: of every process's suite.
-            processes: how many, at least 1.
-
-        Raises:
-            UserError: fewer than 1 process.
-        """
         if processes < 1:
             raise UserError(f"scoring needs at least 1 process, not {processes}")
         self.options, self.processes = options, processes
@@ -76,13 +67,12 @@ class ScoringPool:
         """Wait for what was submitted, or drop what waits if the block failed, and end the processes."""
         self._threads.shutdown(wait=True, cancel_futures=kind is not None)
         while not self._free.empty():
-            self._free.get().end()
+            self._free.get().executor.shutdown(cancel_futures=True)
 
     def submit(self, item: ScoringItem) -> Future[dict[str, MetricValue]]:
-        """Score an utterance in some process; blocks while many wait already.
+        """Return a future of what `Suite.score` gives in some process; blocks while many wait already.
 
-        Returns:
-            A future of what `Suite.score` returns. It raises `UserError` if the process died, with the utterance's id.
+        The future raises `UserError` if the process died, with the utterance's id.
         """
         self._room.acquire()
         try:
@@ -109,7 +99,7 @@ class ScoringPool:
         try:
             return process.call(read)
         except BrokenProcessPool as error:
-            process.end()
+            process.executor.shutdown(cancel_futures=True)
             process = _Process(self.options)
             raise UserError(
                 f"a scoring process died on {what} (out of memory, or a crash of a metric's library): "
@@ -123,23 +113,19 @@ class _Process:
     """One scoring process. Its first task makes the suite: an error of that reaches the caller as it is."""
 
     def __init__(self, options: SuiteOptions) -> None:
-        self._executor = ProcessPoolExecutor(
+        self.executor = ProcessPoolExecutor(
             1,
             multiprocessing.get_context("spawn"),
             initializer=end_with_parent,
             # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
             initargs=(signal.SIG_IGN,),
         )
-        self._started = self._executor.submit(_start, options)
+        self._started = self.executor.submit(_start, options)
 
     def call(self, read: Callable[[Suite], Result]) -> Result:
         """Return what `read` makes of the suite there; an error of loading it is raised here."""
         self._started.result()
-        return self._executor.submit(_on_suite, read).result()
-
-    def end(self) -> None:
-        """End the process."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        return self.executor.submit(_on_suite, read).result()
 
 
 # From here on, what runs in a scoring process.

@@ -29,17 +29,14 @@ Wave = np.ndarray | Tensor
 
 
 def as_array(wave: Wave, name: str = "signal") -> np.ndarray:
-    """Return `wave` as a float32 array.
-
-    Args:
-        wave: (S,) samples.
-        name: what to call it in messages.
+    """Return (S,) samples as float32; `name` is what messages call them.
 
     Raises:
-        MetricError: it is empty, or a sample is not finite.
-        ValueError: it is not one-dimensional.
+        MetricError: there are none, or one is not finite.
+        ValueError: they are not one-dimensional.
     """
     array = wave.detach().cpu().float().numpy() if isinstance(wave, Tensor) else np.asarray(wave, dtype=np.float32)
+    # A batch is a mistake of the caller, not of the audio.
     if array.ndim != 1:
         raise ValueError(f"{name}: expected one utterance of shape (samples,), got {array.shape}")
     if array.size == 0:
@@ -50,11 +47,7 @@ def as_array(wave: Wave, name: str = "signal") -> np.ndarray:
 
 
 def with_sound(wave: Wave, name: str = "signal") -> np.ndarray:
-    """Return `wave` like `as_array`, refusing digital silence.
-
-    Raises:
-        MetricError: every sample is zero, or `as_array` refuses it.
-    """
+    """Return samples like `as_array`; digital silence is a `MetricError`, too."""
     array = as_array(wave, name)
     if not array.any():
         raise MetricError(f"the {name} is silent")
@@ -62,15 +55,12 @@ def with_sound(wave: Wave, name: str = "signal") -> np.ndarray:
 
 
 def to_metric_rate(wave: Wave, sample_rate: int, name: str = "signal") -> np.ndarray:
-    """Return `wave` of `sample_rate` Hz as float32 at 16 kHz.
-
-    Raises:
-        MetricError: it is empty, not finite, or too short to give one sample at 16 kHz.
-    """
+    """Return (S,) samples of `sample_rate` Hz at 16 kHz; what `as_array` refuses is refused before and after."""
     array = as_array(wave, name)
     if sample_rate == METRIC_RATE:
         return array
     resampled = soxr.resample(array, sample_rate, METRIC_RATE, quality=RESAMPLER.split()[-1])
+    # Less than a sixteenth of a millisecond leaves no sample.
     return as_array(resampled, name)
 
 
@@ -88,11 +78,7 @@ def same_length(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarr
 
 
 def sounding_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float32 arrays with sound, which is what every intrusive metric starts with.
-
-    Raises:
-        MetricError: one is empty, silent or not finite, or the lengths differ.
-    """
+    """Return two signals of one length as float32 with sound, which is what every intrusive metric starts with."""
     pair = with_sound(prediction), with_sound(reference, "reference")
     if len(pair[0]) != len(pair[1]):
         raise MetricError(f"signal and reference have {len(pair[0])} and {len(pair[1])} samples")
@@ -143,29 +129,17 @@ class ScoringItem:
     # Several metrics read a signal; it is resampled for the first of them.
     _resampled: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
-    def rate_of(self, name: str) -> int:
-        """Return the sample rate of a signal in Hz."""
-        return self.rates.get(name, self.sample_rate)
-
     def wave(self, name: str) -> np.ndarray:
-        """Return the signal of a field, (S,) float32 at 16 kHz.
-
-        Raises:
-            MetricError: there is none, or it cannot be used.
-        """
+        """Return the signal of a field, (S,) float32 at 16 kHz, or raise `MetricError` if there is none to use."""
         if name not in self._resampled:
             wave: Wave | None = getattr(self, name)
             if wave is None:
                 raise MetricError(f"no {_WAVES[name]}")
-            self._resampled[name] = to_metric_rate(wave, self.rate_of(name), _WAVES[name])
+            self._resampled[name] = to_metric_rate(wave, self.rates.get(name, self.sample_rate), _WAVES[name])
         return self._resampled[name]
 
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what was generated and the reference, at 16 kHz, cropped to the shorter.
-
-        Raises:
-            MetricError: there is no reference, one cannot be used, or they are not of one recording.
-        """
+        """Return what was generated and the reference, at 16 kHz, as `same_length` crops them."""
         # What the test set lacks is said before what the system lacks.
         reference = self.wave("reference")
         return same_length(self.wave("generated"), reference)

@@ -32,7 +32,7 @@ def normalizer(name: str, language: str) -> Normalizer:
     """Return a normaliser by its name in `NORMALIZERS`, for a language (ISO 639-1).
 
     Raises:
-        UserError: there is no such normaliser, or the package whisper-normalizer is not installed.
+        UserError: there is no such normaliser, or its package is not installed.
         MetricError: it has no rules for the language.
     """
     if name == "none":
@@ -47,11 +47,7 @@ def normalizer(name: str, language: str) -> Normalizer:
 
 
 def english_normalizer() -> Normalizer:
-    """Return Whisper's English normaliser: case, punctuation, contractions, numerals, British spellings, fillers.
-
-    Raises:
-        UserError: the package whisper-normalizer is not installed.
-    """
+    """Return Whisper's English normaliser: case, punctuation, contractions, numerals, British spellings, fillers."""
     whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
 
     def normalize(text: str) -> str:
@@ -83,6 +79,7 @@ def seed_tts_normalizer(language: str) -> Normalizer:
 
     def normalize(text: str) -> str:
         text = unify_apostrophes(clean_text(text))
+        # An apostrophe is a part of its word.
         words = "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter)).split()
         return " ".join(words).lower() if language == "en" else " ".join("".join(words))
 
@@ -90,11 +87,7 @@ def seed_tts_normalizer(language: str) -> Normalizer:
 
 
 def simplified(text: str) -> str:
-    """Return Chinese text in simplified characters.
-
-    Raises:
-        UserError: the package zhconv is not installed.
-    """
+    """Return Chinese text in simplified characters."""
     return require("zhconv", "zh").convert(text, "zh-cn")
 
 

@@ -9,7 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -141,19 +141,15 @@ class WordScores:
 
     Args:
         recognizers: in order of preference.
-        rules: one of `metis_lightning.metrics.text.NORMALIZERS`.
+        rules: one of `text.NORMALIZERS`.
         caps_loops: whether a loop of the recogniser counts as 100% at most; else every word of it counts.
     """
 
     def __init__(self, recognizers: Recognizers, rules: str, caps_loops: bool) -> None:
-        """Make the English rules.
-
-        Raises:
-            UserError: there are no such rules, or their package is missing.
-        """
         self.recognizers, self.rules, self.caps_loops = recognizers, rules, caps_loops
         # Made once a language: building Whisper's takes longer than using it.
-        self._normalizer: Callable[[str], Normalizer] = cache(lambda language: normalizer(rules, language))
+        self._normalizer: Callable[[str], Normalizer] = cache(partial(normalizer, rules))
+        # Unknown rules and missing packages are told before hours are spent.
         self._normalizer("en")
         self._simplifies = rules == "seed-tts"
         if self._simplifies and "zh" in recognizers.kept_for:

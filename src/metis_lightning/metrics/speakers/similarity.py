@@ -45,11 +45,7 @@ class SpeakerEncoder(Protocol):
 
 
 def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
-    """Return the encoder that a specification names.
-
-    Args:
-        spec: "ge2e", "wavlm-large:CHECKPOINT", "wavlm-sv[:SOURCE]" or "speechbrain:FOLDER".
-        device: "cpu" or "cuda"; GE2E is on the CPU.
+    """Return the encoder of "ge2e", "wavlm-large:CHECKPOINT", "wavlm-sv[:SOURCE]" or "speechbrain:FOLDER".
 
     Raises:
         UserError: it is unknown, needs a path, or a package or a model is missing.
