@@ -77,7 +77,7 @@ def test_file_is_verified_and_named(weights: Path, tmp_path: Path) -> None:
     [
         ({"model": "NISQA"}, "not NISQA v2.0 with dimensions .*'model': 'NISQA'"),
         ({"cnn_c_out_2": None}, "not NISQA v2.0 with dimensions .*cnn_c_out_2"),
-        ({"td_sa_h": 32}, "not the tensors of NISQA v2.0: .*linear1.weight"),
+        ({"td_sa_h": 32}, r"not the tensors of NISQA v2.0: .*layers\.\*\.linear\*\.weight"),
     ],
 )
 def test_another_model_is_refused(weights: Path, tmp_path: Path, change: dict[str, Any], reason: str) -> None:

@@ -133,7 +133,7 @@ class TransformersModel:
     """A metric's model as transformers has it, in float32 and frozen. Not an `nn.Module`: checkpoints need none of it.
 
     A subclass names transformers' classes, the source that is loaded by default, the owner of the original repositories
-    on the hub, and sizes of the originals by name, so that no other model passes for one of them.
+    on the hub, sizes of the originals by name, so that no other model passes for one of them, and how it decodes.
     """
 
     processor_class: ClassVar[str]
@@ -141,6 +141,7 @@ class TransformersModel:
     source: ClassVar[str]
     owner: ClassVar[str]
     published: ClassVar[Mapping[str, Mapping[str, int]]]
+    decoding: ClassVar[Any] = None
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a folder as transformers saves it, or a name on the hub; torch has threads of its own.
@@ -157,6 +158,8 @@ class TransformersModel:
         self.model.eval().requires_grad_(False).to(device)
         packages = versions(("transformers", "torch"))
         self.identity: dict[str, Any] = {"name": self.name, "sha256": weight_hashes(folder), "packages": packages}
+        if self.decoding is not None:
+            self.identity["decoding"] = self.decoding
 
     def _require_published_sizes(self, path: Path) -> None:
         try:

@@ -46,11 +46,6 @@ class SuiteOptions:
     num_threads: int = 1
 
 
-def caps_loops(protocol: str) -> bool:
-    """Return whether a recogniser's loop counts as 100% of word errors at most: the paper's has no such rule."""
-    return protocol != "paper"
-
-
 def resolve(options: SuiteOptions) -> tuple[SuiteOptions, Task]:
     """Return options with what the protocol decides filled in, and the task.
 

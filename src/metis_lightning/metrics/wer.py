@@ -18,7 +18,7 @@ from metis_lightning import texts
 from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, UtteranceMetric, WerValue
 from metis_lightning.metrics.model_files import require, versions
-from metis_lightning.metrics.protocols import SuiteOptions, caps_loops
+from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.recognizers.base import Recognizer, Recognizers
 from metis_lightning.metrics.signal import ScoringItem, with_sound
 from metis_lightning.metrics.text import NORMALIZERS, Normalizer, normalizer, simplified
@@ -228,9 +228,9 @@ class WerMetric(UtteranceMetric):
     def __init__(self, options: SuiteOptions, task: Task) -> None:
         require("jiwer", "eval")
         recognizers = Recognizers(options.asr or (), options.device, options.num_threads)
-        self._words = WordScores(
-            recognizers, options.normalizer or "whisper-english", caps_loops=caps_loops(options.protocol)
-        )
+        # The paper has no rule for loops.
+        caps_loops = options.protocol != "paper"
+        self._words = WordScores(recognizers, options.normalizer or "whisper-english", caps_loops)
         self.columns = tuple(
             Column.by_model(quantity, name, unit="%", higher_is_better=False)
             for name in recognizers.names

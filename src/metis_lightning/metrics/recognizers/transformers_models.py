@@ -35,6 +35,7 @@ class Whisper(TransformersModel):
     model_class = "WhisperForConditionalGeneration"
     source = "openai/whisper-large-v3"
     owner = "openai"
+    decoding = {**_GREEDY, "task": "transcribe", "compute_type": "float32"}
     published = {
         f"whisper-{size}": dict(
             zip(("d_model", "encoder_layers", "decoder_layers", "num_mel_bins"), numbers, strict=True)
@@ -45,7 +46,6 @@ class Whisper(TransformersModel):
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         super().__init__(source, device, num_threads)
-        self.identity["decoding"] = {**_GREEDY, "task": "transcribe", "compute_type": "float32"}
         if not getattr(self.model.generation_config, "is_multilingual", True):
             self.languages = frozenset({"en"})
 
@@ -76,15 +76,12 @@ class HubertCtc(TransformersModel):
     model_class = "HubertForCTC"
     source = "facebook/hubert-large-ls960-ft"
     owner = "facebook"
+    decoding = "best path"
     published = {
         "hubert-large-ls960-ft": {"hidden_size": 1024, "num_hidden_layers": 24, "vocab_size": 32},
         "hubert-xlarge-ls960-ft": {"hidden_size": 1280, "num_hidden_layers": 48, "vocab_size": 32},
     }
     languages: frozenset[str] | None = frozenset({"en"})
-
-    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        super().__init__(source, device, num_threads)
-        self.identity["decoding"] = "best path"
 
     @torch.no_grad()
     def transcribe(self, wave: Wave, language: str = "en") -> str:
