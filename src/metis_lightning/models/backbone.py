@@ -119,11 +119,9 @@ class TransformerBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Transformer over token embeddings at diffusion step t.
+    """Transformer over token embeddings at diffusion step t; the feed-forward width is 4 · hidden_size.
 
-    Args:
-        hidden_size, num_layers, num_heads: sizes; the feed-forward width is 4 · hidden_size.
-        cond_mlp: whether the model has an MLP for its condition (phones in stage 1, SSL tokens in stage 2).
+    `cond_mlp` gives it an MLP for the model's condition (phones in stage 1, SSL tokens in stage 2).
     """
 
     def __init__(self, hidden_size: int, num_layers: int, num_heads: int, cond_mlp: bool) -> None:

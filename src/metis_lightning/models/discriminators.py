@@ -26,9 +26,8 @@ QUIETEST = 1e-3
 class DiscriminatorConfig:
     """Sizes; the defaults are DAC's.
 
-    periods: one multi-period discriminator each, in samples.
-    period_channels: widths of its layers; all but the last one divide the length by three.
-    window_lengths: one spectrum discriminator each, in samples; the hop is a quarter.
+    periods, window_lengths: in samples, a discriminator each; the hop is a quarter of the window.
+    period_channels: widths of the layers; all but the last one divide the length by three.
     band_edges: limits of the frequency bands as shares of the spectrum, from 0 up to 1.
     band_channels: width of the layers of each band.
     """

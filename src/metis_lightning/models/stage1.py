@@ -23,10 +23,7 @@ PHONE_LAYERS = ("phone_emb.", "diff_estimator.cond_mlp.")
 
 @dataclass(frozen=True)
 class Stage1Config:
-    """Sizes; the defaults are those of the published base model.
-
-    `use_phone_cond` adds the phone embedding and its MLP (TTS, Omni).
-    """
+    """Sizes of the published base model; `use_phone_cond` adds the phone embedding and its MLP (TTS, Omni)."""
 
     hidden_size: int = 1536
     num_layers: int = 16
@@ -62,11 +59,9 @@ class PlainAdapter(nn.Sequential):
 
 
 class Stage1(nn.Module):
-    """Predicts masked SSL tokens from the others, from a frame-level condition, and from phones.
+    """Predicts masked SSL tokens from the others, from phones, and from a frame-level condition.
 
-    Args:
-        config: sizes.
-        cond_adapter: from condition frames to embeddings that are added to the tokens'; None if the model takes none.
+    `cond_adapter` maps the condition to embeddings that are added to the tokens'; None if the model takes none.
     """
 
     def __init__(self, config: Stage1Config, cond_adapter: GatedAdapter | PlainAdapter | None = None) -> None:

@@ -168,9 +168,8 @@ class ResidualVectorQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> Quantized:
         """Quantise latents (B, D, T), in the precision of the weights.
 
-        In training a share `quantizer_dropout` of the rows uses a random number of stages, and stages that a row does
-        not use have no part in its losses. As in the released code, losses are means over all rows, used or not, and
-        sums over stages (the released quantizer returns one a stage, which trainers of this kind, as DAC's, add up).
+        In training a share `quantizer_dropout` of the rows uses a random number of stages; the others have no part in
+        their losses, which are means over all rows and, as DAC's trainer adds them up, sums over stages.
         """
         residual = latents.to(self.stages[0].codebook.weight.dtype)
         used_QB = self._draw_stages(latents)

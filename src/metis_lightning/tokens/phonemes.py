@@ -182,11 +182,7 @@ class MaskgctPhones(TextFrontEnd):
 
     @classmethod
     def read(cls, path: Path) -> MaskgctPhones:
-        """Read the vocabulary file, `vocab.json`: `{"vocab": {phone: id}}` with 363 phones of six languages.
-
-        Raises:
-            UserError: if it is missing or another kind of file.
-        """
+        """Read `vocab.json`, `{"vocab": {phone: id}}` with 363 phones; a `UserError` if it is no such file."""
         try:
             vocabulary = load_json(path.read_bytes())["vocab"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -244,11 +240,7 @@ def _american(phones: Sequence[str]) -> list[str]:
 
 
 def text_front_end(name: str) -> TextFrontEnd:
-    """Return a front end by its name.
-
-    Raises:
-        UserError: if there is none of this name, or what it needs is not installed.
-    """
+    """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed."""
     kinds: tuple[type[TextFrontEnd], ...] = (Utf8Bytes, EspeakPhones, MaskgctPhones)
     for kind in kinds:
         if kind.name == name:

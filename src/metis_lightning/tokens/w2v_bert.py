@@ -28,8 +28,7 @@ class W2vBertFeatures(SSLFeatures):
 
     Args:
         encoder: folder with the encoder, or its name on the model hub (which needs HF_HUB_OFFLINE=0).
-        layer: which hidden state.
-        dim: its width.
+        layer, dim: which hidden state, and its width.
     """
 
     def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:

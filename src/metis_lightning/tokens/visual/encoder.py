@@ -38,10 +38,8 @@ class VisualEncoder(nn.Module, ABC):
 
     @torch.no_grad()
     def features(self, mouths: np.ndarray, device: str = "cpu") -> Tensor:
-        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8.
-
-        The encoder must be on `device`, or go there by itself.
-        """
+        """Return the features (F, C) float32, on the CPU, of one video's mouth pictures (F, 96, 96, 3) uint8."""
+        # The encoder is on the device, or goes there by itself.
         pictures = encoder_input(mouths)[None].to(device)
         return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
 
