@@ -16,6 +16,7 @@ from torch import Tensor
 from metis_lightning.models.lora import PUBLISHED_PREFIX
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1Config
+from metis_lightning.task_table import task_named
 from metis_lightning.tokens.acoustic_codec import AcousticCodecConfig
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES
 from metis_lightning.tokens.semantic_codec import SemanticCodecConfig
@@ -193,7 +194,7 @@ BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetenso
 
 _TEXT = TaskLayout(text=MASKGCT_PHONES)
 _SOURCE = TaskLayout("gated")
-_OMNI = TaskLayout("gated", text=MASKGCT_PHONES, covers=("tts", "vc", "tse", "se"))
+_OMNI = TaskLayout("gated", text=MASKGCT_PHONES, covers=task_named("omni").covers)
 
 FINE_TUNED = (
     PublishedPart(
