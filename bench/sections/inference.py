@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metis_lightning.bench.published_sizes import random_metis
+from metis_lightning.bench.generate import random_metis
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.models.runner import BUCKET, Graphs, PaddedRunner, Runner

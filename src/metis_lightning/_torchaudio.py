@@ -1,4 +1,4 @@
-"""Let torchaudio's CUDA-linked wheel import on a CPU-only torch.
+"""Lets torchaudio's CUDA-linked wheel import on a CPU-only torch.
 
 The published wheel's extension needs `libc10_cuda.so`, which a CPU build of torch does not ship, and then
 `import torchaudio` fails, and with it peft, transformers and speechbrain, which import it when it is installed.
@@ -27,7 +27,11 @@ def stand_in_for_missing_extension() -> bool:
     if "torchaudio" in sys.modules or _NAME in sys.modules:
         return False
     audio, torch = _package_folder("torchaudio"), _package_folder("torch")
-    if audio is None or torch is None or not _extension_lacks_cuda(audio, torch):
+    if audio is None or torch is None or (torch / "lib" / _CUDA_LIBRARY).exists():
+        return False
+    # The names of needed libraries stand as plain text in a shared object; the file is small.
+    extensions = (audio / "lib").glob("_torchaudio*.so")
+    if not any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in extensions):
         return False
     sys.modules[_NAME] = _absent_extension()
     return True
@@ -39,15 +43,6 @@ def _package_folder(name: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0])
-
-
-def _extension_lacks_cuda(audio: Path, torch: Path) -> bool:
-    """Say whether torchaudio's extension is linked against a CUDA library that torch does not ship."""
-    if (torch / "lib" / _CUDA_LIBRARY).exists():
-        return False
-    # The names of needed libraries stand as plain text in a shared object; the file is small.
-    extensions = (audio / "lib").glob("_torchaudio*.so")
-    return any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in extensions)
 
 
 def _absent_extension() -> ModuleType:

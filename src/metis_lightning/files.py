@@ -1,8 +1,7 @@
-"""Files that appear under their final name only when they are complete, and whether they can be written at all.
+"""Files that are complete when they appear, checks that outputs can be written, and locks on folders.
 
-One command at a time writes into a folder: the system locks a file in it until the command ends, or is killed.
-
-What the file says is for people: which command holds it. One that a killed command left behind locks nothing.
+One command at a time writes into a folder: the system locks a file in it until the command ends, or is killed. What the
+file says is for people: which command holds it. One that a killed command left behind locks nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def check_output(path: Path, named: str = "--out", is_folder: bool = False) -> N
 
 
 def _obstacle(path: Path, is_folder: bool) -> str | None:
-    """Return what keeps an output from being written; None if nothing does."""
+    """Return what keeps an output from being written."""
     folder = path if is_folder else path.parent
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():
@@ -133,10 +132,10 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
     The folder is made; if it is empty in the end, what was made of it is removed again.
 
     Args:
-        folder: where it is written.
+        folder: where the block writes.
         name: of the file that is locked; commands that lock different ones do not mind each other.
-        shared: whether others may hold the same lock that share it, too.
-        what: is kept for this command, for the message; None for the folder.
+        shared: others that share the lock, too, may hold it at the same time.
+        what: what is kept for this command, for the message; None for the folder.
 
     Raises:
         UserError: another command holds it, or nothing can be written there.
@@ -170,7 +169,13 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _refusal(what, file) from error
+            file.seek(0)
+            holder = file.read().strip() or "it does not say which"
+            file.close()
+            raise UserError(
+                f"{what}: another command is writing here ({holder}); wait until it has ended, end it, or give another "
+                "folder"
+            ) from error
         except OSError as error:
             # Some network file systems have no locks. To refuse all work there would help nobody.
             print(
@@ -179,7 +184,9 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
             )
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.truncate(0)
-            file.write(_this_command())
+            command = "python -m metis_lightning " + printable(shlex.join(sys.argv[1:]))
+            started = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n")
             file.flush()
             return file
         # Whoever held it has just ended and removed the file: what is locked is no longer there.
@@ -193,20 +200,3 @@ def _is_last(file: TextIO) -> bool:
     except OSError:
         return False
     return True
-
-
-def _this_command() -> str:
-    """Return who locks, as a line."""
-    command = "python -m metis_lightning " + printable(shlex.join(sys.argv[1:]))
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    return f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n"
-
-
-def _refusal(what: Path, file: TextIO) -> UserError:
-    """Return the refusal, with what the file says of who holds it."""
-    file.seek(0)
-    holder = file.read().strip() or "it does not say which"
-    file.close()
-    return UserError(
-        f"{what}: another command is writing here ({holder}); wait until it has ended, end it, or give another folder"
-    )

@@ -1,9 +1,7 @@
-"""JSON of strangers: whatever a line holds, plain values that UTF-8 and floats can hold, or one reason why not.
+"""Reads JSON and YAML that others wrote: plain values, in bounded time and memory, or one reason why not.
 
-YAML of strangers, read in bounded time and memory.
-
-A few hundred bytes of nested aliases stand for more values than any machine holds, and nested brackets end the parser's
-recursion. So a text is looked through by its events, which cost what its length does, before anything is built of it.
+A few hundred bytes of nested aliases in YAML stand for more values than any machine holds, and nested brackets end the
+parser's recursion. So a text's events, which cost what its length does, are surveyed before anything is built of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Weights are numbers: NaN and infinity are refused wherever weights are read or written.
-
-What differs between the weights that are there and those that a model needs, name by name.
-"""
+"""Checks of state dicts: their numbers are finite, and their names and shapes are those that a model needs."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from metis_lightning.errors import UserError
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether all numbers of a tensor are finite; whole numbers are, and what has no storage yet."""
+    """Tell whether all numbers of a tensor are finite; whole numbers are, and what has no storage yet."""
     return tensor.is_meta or not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 

@@ -1,13 +1,10 @@
-"""`bench data`: whether the batches of a config come as fast as a model takes them.
-
-How fast batches come: start-up, resume, padding, and hours of audio a second.
-"""
+"""`bench data`: how fast a config's batches come: start-up, resume, padding, and hours of audio a second."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
@@ -17,7 +14,7 @@ from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_wi
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.trainer.main import build_from_config
-from metis_lightning.types import WAVE_RATE, SpeechBatch
+from metis_lightning.types import WAVE_RATE
 
 
 def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
@@ -34,29 +31,29 @@ def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
     print(*report(measure(datamodule, options.seconds), datamodule), sep="\n")
 
 
-def report(found: Throughput, datamodule: SpeechDataModule) -> list[str]:
+def report(speed: Throughput, datamodule: SpeechDataModule) -> list[str]:
     """Return the lines that `bench data` prints."""
     source = "audio" if datamodule.tokens is None else f"token store {datamodule.tokens}"
-    rate = found.hours_per_second * 3600 / datamodule.batch_seconds
+    rate = speed.hours_per_second * 3600 / datamodule.batch_seconds
     lines = [
-        f"corpus       {found.utterances:,} utterances, {found.hours:,.2f} h, read from {source}",
-        f"start-up     {found.setup_seconds:.2f} s, {found.setup_megabytes:.0f} MB",
-        f"resume       {found.resume_seconds:.2f} s to the first batch, from the middle of an epoch",
-        f"padding      {found.padding:.1%} of a batch; without length buckets {found.padding_unbucketed:.1%}",
-        f"throughput   {found.hours_per_second:.3f} hours of audio a second with {datamodule.num_workers} workers "
-        f"({found.batches} batches in {found.read_seconds:.1f} s)",
+        f"corpus       {speed.utterances:,} utterances, {speed.hours:,.2f} h, read from {source}",
+        f"start-up     {speed.setup_seconds:.2f} s, {speed.setup_megabytes:.0f} MB",
+        f"resume       {speed.resume_seconds:.2f} s to the first batch, from the middle of an epoch",
+        f"padding      {speed.padding:.1%} of a batch; without length buckets {speed.padding_unbucketed:.1%}",
+        f"throughput   {speed.hours_per_second:.3f} hours of audio a second with {datamodule.num_workers} workers "
+        f"({speed.batches} batches in {speed.read_seconds:.1f} s)",
         f"so a device that takes a step of {datamodule.batch_seconds:g} s of audio in {1 / max(rate, 1e-9):.3f} s "
         "or more does not wait for data",
     ]
-    if not datamodule.num_workers and found.processor_seconds:
+    if not datamodule.num_workers and speed.processor_seconds:
         # What a machine with other work on it still measures.
-        lines.append(f"per core     {found.read_hours / found.processor_seconds:.3f} hours of audio a processor second")
+        lines.append(f"per core     {speed.read_hours / speed.processor_seconds:.3f} hours of audio a processor second")
     return lines
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What `measure` found.
+    """The speed of a data module.
 
     utterances, hours: of the training split.
     setup_seconds, setup_megabytes: from the data module to its first batch's plan, and the memory that this took.
@@ -86,6 +83,7 @@ class Throughput:
 
 def measure(datamodule: SpeechDataModule, seconds: float) -> Throughput:
     """Start a data module, take up an epoch in its middle, and read batches for about `seconds`."""
+    # What is measured is a process that has just begun: the planning of a large corpus is part of a start.
     start, memory = perf_counter(), resident_megabytes()
     loader = datamodule.train_dataloader()
     sampler = loader.batch_sampler
@@ -97,7 +95,11 @@ def measure(datamodule: SpeechDataModule, seconds: float) -> Throughput:
     next(batches)
     resume_seconds = perf_counter() - start
     start, computed = perf_counter(), process_time()
-    hours = [_hours(batch) for batch in _until(batches, start + seconds)]
+    hours = []
+    for batch in batches:
+        hours.append(float(batch.lengths.sum()) / WAVE_RATE / 3600)
+        if perf_counter() >= start + seconds:
+            break
     read_seconds, processor_seconds = perf_counter() - start, process_time() - computed
     lengths = sampler.lengths
     return Throughput(
@@ -113,17 +115,6 @@ def measure(datamodule: SpeechDataModule, seconds: float) -> Throughput:
         read_seconds=read_seconds,
         processor_seconds=processor_seconds,
     )
-
-
-def _until(batches: Iterator[SpeechBatch], end: float) -> Iterator[SpeechBatch]:
-    for batch in batches:
-        yield batch
-        if perf_counter() >= end:
-            return
-
-
-def _hours(batch: SpeechBatch) -> float:
-    return float(batch.lengths.sum()) / WAVE_RATE / 3600
 
 
 def resident_megabytes() -> float:

@@ -14,28 +14,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from metis_lightning.bench.options import BenchGenerateOptions
-from metis_lightning.bench.published_sizes import random_metis
 from metis_lightning.bench.released_decoding import ReleasedMetis
 from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.files import atomic_path, check_output
+from metis_lightning.models.inference import prepare_for_inference
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
+from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings, Speech
 from metis_lightning.task_table import task_named
+from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
+from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
+from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.types import WAVE_RATE
+from metis_lightning.weights.build import config_from
+from metis_lightning.weights.bundle import bundle_folder, read_index
+
+Kind = TypeVar("Kind", bound=Metis)
 
 SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
 """Lengths of the requests, one after another, as shares of the length that is asked for."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """A line of the table: how the requests were answered, and what that took.
 
     seconds, forwards: by stage, of all requests together.
@@ -73,7 +84,7 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     requests = bench_requests(options.task, options.seconds, max(options.batch_sizes), options.scale == "nano")
     print(*machine(device), sep="\n")
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     names: list[Precision | None] = [*([None] if options.released else []), *options.precision]
     for precision in names:
         metis = _pipeline(options, precision, device)
@@ -95,10 +106,9 @@ def _pipeline(options: BenchGenerateOptions, precision: Precision | None, device
     kind = ReleasedMetis if precision is None else Metis
     if options.scale == "paper":
         return random_metis(kind, options.task, device, precision, compile=options.compile)
-    metis = kind.from_pretrained(
+    return kind.from_pretrained(
         options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
     )
-    return metis
 
 
 def _settings(options: BenchGenerateOptions, request: Request) -> Settings:
@@ -130,7 +140,7 @@ def _starter_speech(samples: int) -> Tensor:
     raise AssertionError("a cycle ends only where it is left")
 
 
-def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: int, settings: Settings) -> Row:
+def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: int, settings: Settings) -> Measurement:
     """Return how long a pipeline takes to answer requests, `batch_size` at a time."""
     metis.batch_size = batch_size
     # Kernels are chosen, memory is taken and graphs are captured in the first round; a short one will do for the CPU.
@@ -145,7 +155,7 @@ def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: i
     # Rows that were answered together share one timing.
     timings = {id(said.timing): said.timing for said in speech if said.timing is not None}.values()
     stages = next(iter(timings)).seconds
-    return Row(
+    return Measurement(
         name,
         batch_size,
         {stage: sum(timing.seconds[stage] for timing in timings) for stage in stages},
@@ -170,14 +180,15 @@ def matmul_gigaflops(device: torch.device, size: int = 1536) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[Measurement]) -> list[str]:
     """Return the table, in Markdown."""
     columns = ["", "batch", *(f"{stage} s" for stage in rows[0].seconds), "total s", "CPU s", "RTF", "throughput"]
     columns += ["passes 1, 2", "GFLOP/s", "peak MB", "SSL, acoustic tokens changed"]
-    return [_joined(columns), "|" + "---|" * len(columns), *(_joined(_cells(row, rows[0])) for row in rows)]
+    head, *lines = [f"| {' | '.join(cells)} |" for cells in (columns, *(_cells(row, rows[0]) for row in rows))]
+    return [head, "|" + "---|" * len(columns), *lines]
 
 
-def _cells(row: Row, first: Row) -> list[str]:
+def _cells(row: Measurement, first: Measurement) -> list[str]:
     changed = ", ".join(f"{_changed(row, first, kind):.1%}" for kind in ("ssl_tokens", "acoustic_tokens"))
     return [
         row.name,
@@ -192,11 +203,7 @@ def _cells(row: Row, first: Row) -> list[str]:
     ]
 
 
-def _joined(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _changed(row: Row, first: Row, kind: str) -> float:
+def _changed(row: Measurement, first: Measurement, kind: str) -> float:
     """Return the share of tokens that are not those of the table's first row."""
     pairs = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(row.speech, first.speech, strict=True)]
     return sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
@@ -227,3 +234,41 @@ def _peak_megabytes(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
+
+
+@torch.no_grad()
+def random_metis(
+    kind: type[Kind], task: str, device: str, precision: Precision | None, compile: bool = False, seed: int = 0
+) -> Kind:
+    """Return a pipeline of the published sizes for a task that hears something, always with the same weights.
+
+    Args:
+        kind: the pipeline's class.
+        task: for example `se`.
+        device: where the models run.
+        precision: of both stages; None leaves them as they were built.
+        compile: see `Metis`.
+        seed: of the weights.
+    """
+    config = {name: part["config"] for name, part in read_index(bundle_folder("paper"))["parts"].items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        features = W2vBertFeatures()
+        # The front end reads its weights when it is first used; here it gets random ones instead.
+        encoder = build_encoder({"num_hidden_layers": features.layer})
+        features.load = lambda: encoder
+        semantic = SemanticCodec(config_from(SemanticCodecConfig, config["semantic_codec"]))
+        acoustic = AcousticCodec(config_from(AcousticCodecConfig, config["acoustic_codec"]))
+        stage1 = Stage1(config_from(Stage1Config, config["stage1"]))
+        stage1.cond_adapter = GatedAdapter(features.dim, stage1.config.hidden_size)
+        stage1.cond_adapter.gate_scale.fill_(0.1)
+        stages = [stage1.to(device).eval()]
+        if precision is not None:
+            prepare_for_inference(stages[0], precision)
+        sizes = (config_from(SemanticToAcousticConfig, config[name]) for name in ("s2a_1layer", "s2a_full"))
+        first, full = (SemanticToAcoustic(size).to(device).eval() for size in sizes)
+        for model in (first, full):
+            if precision is not None:
+                prepare_for_inference(model, precision)
+    tokenizer = SpeechTokenizer(features, semantic, acoustic).to(device)
+    return kind(tokenizer, {task: stage1}, (first, full), compile=compile)

@@ -6,16 +6,13 @@ the hyper-parameters it carries do not override the config, which alone says wha
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from jsonargparse import set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -33,7 +30,7 @@ from metis_lightning.callbacks.run_folder import (
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked
-from metis_lightning.trainer.explain import explain_parse_error, explain_state_dict_error
+from metis_lightning.trainer.explain import explain_parse_error
 from metis_lightning.trainer.overlays import merge_configs
 from metis_lightning.trainer.run_setup import build_trainer, one_line_mistakes, prepare_settings
 from metis_lightning.weights.checkpoint import open_checkpoint
@@ -217,7 +214,7 @@ def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
         UserError: the config or the checkpoint does not fit.
     """
     stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
-    with stop.installed(), _mistakes_in_one_line():
+    with stop.installed(), one_line_mistakes():
         MetisCLI(args, examples, stop=stop)
 
 
@@ -230,30 +227,8 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
     Raises:
         UserError: the config does not fit.
     """
-    with _mistakes_in_one_line():
+    with one_line_mistakes():
         return MetisCLI(args, {}, run=False)
-
-
-@contextmanager
-def _mistakes_in_one_line() -> Iterator[None]:
-    """Within the block, say nothing beside the point, and raise a user's mistake as what it is."""
-    # Without this, a reference would have to start with the command: ${fit.trainer.max_steps}.
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
-    # It knows of resumable loaders only, not of our data module, which does resume.
-    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-    # Lightning recommends other products at the start of every run.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip: For seamless" not in record.getMessage()
-    )
-    with one_line_mistakes(_weights_that_do_not_fit):
-        yield
-
-
-def _weights_that_do_not_fit(error: BaseException) -> UserError | None:
-    """Return PyTorch's error of weights that are not a model's as one line; None for any other."""
-    explained = explain_state_dict_error(str(error)) if isinstance(error, RuntimeError | ValueError) else None
-    return UserError(f"{explained}; check --ckpt_path and the sizes in the config") if explained else None
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:

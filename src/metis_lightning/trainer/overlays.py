@@ -79,7 +79,7 @@ def merge_configs(args: Sequence[str]) -> MergedArguments:
 
 
 def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
-    """Yield the configs with `by_model` resolved: what a file says to all modules, to ancestors, to the class itself."""
+    """Yield the configs with `by_model` resolved: what is said to all modules, to ancestors, to the class itself."""
     ancestors: list[str] | None = None
     for layer in layers:
         spoken = layer.content.get(BY_MODEL)

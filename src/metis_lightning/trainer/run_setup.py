@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 from jsonargparse import Namespace as ParsedConfig
+from jsonargparse import set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -16,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import Stopped, UserError
+from metis_lightning.trainer.explain import explain_state_dict_error
 
 _OURS = f"{RunCheckpoint.__module__}.{RunCheckpoint.__qualname__}"
 
@@ -68,12 +72,17 @@ def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Tra
 
 
 @contextmanager
-def one_line_mistakes(explain: Callable[[BaseException], UserError | None]) -> Iterator[None]:
-    """Within the block, raise what is no bug of ours as one line.
-
-    Args:
-        explain: gives further mistakes by exception; None for those that it does not know.
-    """
+def one_line_mistakes() -> Iterator[None]:
+    """Within the block, say nothing beside the point, and raise what is no bug of ours as one line."""
+    # Without this, a reference would have to start with the command: ${fit.trainer.max_steps}.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    # It knows of resumable loaders only, not of our data module, which does resume.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # Lightning recommends other products at the start of every run.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: For seamless" not in record.getMessage()
+    )
     try:
         yield
     except ProcessExitedException as error:
@@ -82,13 +91,13 @@ def one_line_mistakes(explain: Callable[[BaseException], UserError | None]) -> I
             raise Stopped(error.exit_code - 128) from error
         raise UserError(f"{_end_of(error)}; go on from the last checkpoint with --ckpt_path last") from error
     except Exception as error:
-        mistake = _find(error, explain)
+        mistake = _mistake_behind(error)
         if mistake is None:
             raise
         raise mistake from error
 
 
-def _find(error: BaseException | None, explain: Callable[[BaseException], UserError | None]) -> UserError | None:
+def _mistake_behind(error: BaseException | None) -> UserError | None:
     """Return the user's mistake that an exception came from; None if it came from a bug.
 
     An exception in a class's constructor reaches us as the cause of a ValueError of jsonargparse's, and one in a
@@ -103,8 +112,8 @@ def _find(error: BaseException | None, explain: Callable[[BaseException], UserEr
             line = str(error).strip().splitlines()[-1]
             name, _, text = line.partition(": ")
             return UserError(text) if name.endswith(UserError.__name__) else None
-        if (found := explain(error)) is not None:
-            return found
+        if isinstance(error, RuntimeError | ValueError) and (reason := explain_state_dict_error(str(error))):
+            return UserError(f"{reason}; check --ckpt_path and the sizes in the config")
         error = error.__cause__
     return None
 
