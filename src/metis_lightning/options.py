@@ -69,6 +69,7 @@ class CommandOptions:
         """
         for item in fields(self):
             value = getattr(self, item.name)
+            # Texts and paths have no limits, and True is no number to be compared with one.
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float) and (wanted := _broken_limit(number, **item.metadata["limits"])):
                     raise UserError(f"{flag(item.name)}: must be {wanted}, not {number}")
@@ -76,6 +77,7 @@ class CommandOptions:
 
 def _broken_limit(number: float, least: float | None, most: float | None, above: float | None) -> str | None:
     """Return what a number must be and is not; None if it is allowed."""
+    # float("nan") is neither too small nor too large, so it would pass all that follows.
     if not math.isfinite(number):
         return "a finite number"
     if most is not None and not (least or 0) <= number <= most:

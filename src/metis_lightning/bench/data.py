@@ -89,6 +89,7 @@ def measure(datamodule: SpeechDataModule, seconds: float) -> Throughput:
     sampler = loader.batch_sampler
     assert isinstance(sampler, SecondsBatchSampler)
     setup_seconds, setup_megabytes = perf_counter() - start, resident_megabytes() - memory
+    # As a run that was killed there and goes on.
     sampler.resume(epoch=1, batches=len(sampler) // 2)
     start = perf_counter()
     batches = iter(loader)

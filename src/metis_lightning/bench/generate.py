@@ -88,11 +88,13 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
     names: list[Precision | None] = [*([None] if options.released else []), *options.precision]
     for precision in names:
         metis = _pipeline(options, precision, device)
+        # The released code answers one request at a time.
         sizes = [1] if precision is None else options.batch_sizes
         for batch_size in sizes:
             name = "released way" if precision is None else precision
             rows.append(measured(metis, requests, name, batch_size, _settings(options, requests[0])))
             print(f"{name}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
+        # The peak of the next row must not hold this one's weights.
         del metis
         gc.collect()
     lines = table(rows)
@@ -122,6 +124,7 @@ def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[R
     speech = _starter_speech(4 * needed + 60 * WAVE_RATE)
     requests = []
     for index, share in zip(range(count), cycle(SPREAD if mixed or count > 1 else SPREAD[:1]), strict=False):
+        # Source and prompt do not overlap, and requests are all different.
         start = (index * needed) % (len(speech) - 3 * needed)
         source = speech[start : start + int(share * needed)]
         prompt = None if task == "se" else speech[start + 2 * needed : start + 3 * needed]
@@ -226,6 +229,7 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access("/proc/self/clear_refs", os.W_OK):
+        # Resets VmHWM, see proc(5).
         Path("/proc/self/clear_refs").write_text("5")
 
 

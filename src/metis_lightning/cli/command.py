@@ -76,6 +76,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         self._made, self._types = command.options, get_type_hints(command.options)
         if not command.takes_config:
             self.add_argument("--config", action="config", metavar="YAML", help="file of options, by the names below")
+        # Field by field, as jsonargparse has no form of `--system A B` for a class's arguments.
         for item in fields(command.options):
             self._add_field(item)
 
@@ -85,6 +86,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         settings: dict[str, Any] = {"required": True} if default is MISSING else {"default": default}
         settings |= {"metavar": item.metadata["metavar"]} if item.metadata["metavar"] else {}
         if kind is bool:
+            # All of them are off unless given: `--no-controls` is a field of that name.
             settings["action"] = "store_true"
         else:
             settings["type"] = kind
@@ -112,6 +114,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         Raises:
             UserError: for a mistake in them.
         """
+        # jsonargparse gives lists; the options are frozen.
         values = vars(self.parse_args(args))
         names = [item.name for item in fields(self._made) if item.name in values]
         try:
@@ -128,6 +131,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         target = others
         for word in args:
             if word.startswith("-"):
+                # jsonargparse has no `parse_known_args`: whose an option is decides whose the words behind it are.
                 target = own if word.partition("=")[0] in self._option_string_actions else others
             target.append(word)
         return own, others
@@ -138,6 +142,7 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def _explained(self, message: str) -> str:
         if found := _UNKNOWN.search(message):
+            # The second form is of a key in a file of options.
             word = found[1] or flag(found[2])
             guess = get_close_matches(word.split()[0], self._option_string_actions, n=1)
             return f"unrecognized arguments: {word}" + (f"; did you mean {guess[0]}?" if guess else "")

@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _refused(explain_worker_error(str(error)))
     except RuntimeError as error:
+        # A loader's worker that the system killed is no bug of ours.
         killed = explain_killed_worker(str(error))
         if killed is None:
             raise
@@ -170,11 +171,13 @@ def _refused(reason: str) -> int:
 def _dispatch(args: list[str]) -> None:
     """Call the function of the command that `args` starts with."""
     listed = TRAINER_COMMANDS | {name: (command.about, command.examples[0]) for name, command in COMMANDS.items()}
+    # The bare program, and the bare first word of several commands, answer as with --help.
     first, second = [*args[:2], *["--help"] * 2][:2]
     family = {name: shown for name, shown in listed.items() if name.startswith(f"{first} ")}
     if first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
+        # Imports torch and Lightning.
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})
@@ -199,6 +202,7 @@ def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
 
 def _unknown(first: str, second: str, listed: Mapping[str, object]) -> str:
     """Return what is wrong with a command that is none, and which may have been meant."""
+    # Of `prepare emilias` the first word is right, so the second is the one to guess.
     name = first if first not in {each.split()[0] for each in listed} else f"{first} {second}"
     guess = get_close_matches(name, listed, n=1)
     hint = f"did you mean {guess[0]!r}?" if guess else f"the commands are {', '.join(listed)}"

@@ -117,6 +117,7 @@ class LibriMixOptions(PrepareOptions):
             return super().scan()
         from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
 
+        # The transcripts lie beside the speech that the mixtures are made of.
         speech = self.librispeech or Path(self.root) / self.speech
         return OnTheFlyMixtureScan(
             self.mix, speech, self.root, self.metadata, self.speech, self.noise, self.rate, self.mode
@@ -228,6 +229,7 @@ def run_prepare(options: PrepareOptions) -> None:
     from metis_lightning.data.manifest.records import FAULTS, PARTS, SUMMARY
     from metis_lightning.files import check_output
 
+    # All outputs are looked at first: a scan of a large corpus takes hours.
     for path in (options.out, options.out.with_suffix(FAULTS), options.out.with_suffix(SUMMARY)):
         check_output(path)
     check_output(options.out.with_suffix(PARTS), is_folder=True)
@@ -240,22 +242,22 @@ def run_prepare(options: PrepareOptions) -> None:
         options.finish()
 
 
-def _report(corpus: str, found: ManifestSummary, out: Path) -> list[str]:
+def _report(corpus: str, summary: ManifestSummary, out: Path) -> list[str]:
     """Return the lines that say what a manifest holds."""
     lines = [
-        f"{corpus}: {found.utterances:,} utterances, {found.hours:.2f} h, {found.speakers:,} speakers, "
-        f"{found.faults.total():,} faults",
-        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(found.languages.items())),
-        "splits: " + ", ".join(f"{name} {count:,}" for name, count in found.splits.most_common()),
+        f"{corpus}: {summary.utterances:,} utterances, {summary.hours:.2f} h, {summary.speakers:,} speakers, "
+        f"{summary.faults.total():,} faults",
+        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(summary.languages.items())),
+        "splits: " + ", ".join(f"{name} {count:,}" for name, count in summary.splits.most_common()),
     ]
     # What differs from the rest is resampled and mixed down when it is read: said once, here.
-    kinds = (("Hz", found.sample_rates), ("channels", found.channels), ("pictures a second", found.frame_rates))
+    kinds = (("Hz", summary.sample_rates), ("channels", summary.channels), ("pictures a second", summary.frame_rates))
     for name, counts in ((name, counts) for name, counts in kinds if counts):
         lines.append(f"{name}: " + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common()))
-    if found.faults:
-        faults = ", ".join(f"{count:,} {kind}" for kind, count in found.faults.most_common())
+    if summary.faults:
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in summary.faults.most_common())
         lines.append(f"left out: {faults}; listed in {out.with_suffix('.faults.jsonl')}")
-    return [*lines, f"manifest: {out} (sha256 {found.sha256[:16]})"]
+    return [*lines, f"manifest: {out} (sha256 {summary.sha256[:16]})"]
 
 
 def _command(options: type[PrepareOptions], about: str, example: str) -> Command:

@@ -55,9 +55,11 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
     for arg in rest:
         joined = _JOINED.match(arg)
         if not joined and arg not in _OPTIONS:
+            # A class may be named as `--model PATH` or `--model=PATH`.
             option, equals, said = arg.rpartition("=")
             words.append(f"{option}{equals}{current_class_path(said)}")
             continue
+        # -cFILE and --config=FILE hold the value; after a lone -c it is the next word.
         value = arg[joined.end() :] if joined else next(rest, None)
         if value is None:
             raise UserError(f"{arg}: the name of a config file is missing")
@@ -115,6 +117,7 @@ def _is_text(value: str) -> bool:
 def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:
     """Return a config and those that it is based on, lowest first, down to one that was given already."""
     chain = [file]
+    # A base that was given already stays where it stands: laid again, it would undo what came after it.
     known = {path.resolve() for path in given}
     while (base := _base(chain[-1])) is not None and base.resolve() not in known:
         if base.resolve() in {path.resolve() for path in chain}:
@@ -174,6 +177,7 @@ def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  what
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{source}: not a config: it has no keys such as model, data, trainer")
+    # `${oc.env:NAME}` and its like would read what is no config's business.
     if found := _RESOLVER.search(str(content)):
         raise UserError(
             f"{source}: ${{{found[1]}:…}} is not resolved in a config, only references to its keys are; give the value "

@@ -1,7 +1,4 @@
-"""Turn the many-line messages of jsonargparse and torch into one line for the user.
-
-Each function takes text and returns text: what is wrong, where, what to do.
-"""
+"""Turns the many-line messages of jsonargparse and torch into one line: what is wrong, where, what to do."""
 
 from __future__ import annotations
 
@@ -47,8 +44,10 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
     if found is None:
         hint = " (a config gives them, e.g. -c configs/tse_lora.yaml)" if "arguments are required" in message else ""
         return f"{_without_noise(message)}{hint}"
+    # A group is the dotted key of what the unknown key lies in.
     key = found["option"] or ".".join(filter(None, (found["group"], found["key"])))
     owner = _OWNER.search(message, found.end())
+    # Of a class's arguments jsonargparse names the class in the value that was given.
     candidates = known if owner is None else _arguments_of(owner[1])
     of = f" of {owner[1]}" if owner else ""
     return f"unknown key {key!r}{of}{_place(key, files)}{_suggestion(key, candidates)}"
@@ -114,24 +113,16 @@ def _arguments_of(class_path: str) -> list[str]:
 def _place(key: str, files: Sequence[Path]) -> str:
     """Return ` (file:line)` of a key in the first config file that has it; empty if none has."""
     for file in files:
-        if line := _line_of(key, file.read_text(encoding="utf-8").splitlines()):
-            return f" ({file}:{line})"
+        lines = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        number: int | None = None
+        for part in key.split("."):
+            # Each part stands below the one before. A key of a class's arguments is reported without its parents, so
+            # the search does not start at the left margin.
+            mapping_key = re.compile(rf"\s*(- )?{re.escape(part)}\s*:")
+            number = next((number for number, line in lines if mapping_key.match(line)), None)
+        if number is not None:
+            return f" ({file}:{number})"
     return ""
-
-
-def _line_of(key: str, lines: Sequence[str]) -> int | None:
-    """Return the line where the parts of a key, each below the one before, end; None if they are not there.
-
-    A key of a class's arguments is reported without its parents, so the search does not start at the left margin.
-    """
-    position = 0
-    for part in key.split("."):
-        mapping_key = re.compile(rf"\s*(- )?{re.escape(part)}\s*:")
-        while position < len(lines) and not mapping_key.match(lines[position]):
-            position += 1
-        if position == len(lines):
-            return None
-    return position + 1
 
 
 def _suggestion(key: str, candidates: Iterable[str]) -> str:

@@ -128,6 +128,7 @@ class MetisCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build what the config says, and what every run has beyond (`run_setup`); the config stays what it is."""
+        # The run's config.yaml is to hold what the user said, not what we make of it.
         said, self.config = self.config, self.config.clone()
         prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
         super().instantiate_classes()
@@ -155,6 +156,7 @@ class MetisCLI(LightningCLI):
     def fit(self, **arguments: Any) -> None:
         """Train, in a folder of the run's own unless it goes on in the one that is there; no other run writes there."""
         with ExitStack() as held:
+            # One process holds the lock for all of the run.
             for folder in run_folders(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else ():
                 held.enter_context(locked(folder))
             if not resumes_in(self.trainer, self._resolved_checkpoint()):
@@ -213,6 +215,7 @@ def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
     Raises:
         UserError: the config or the checkpoint does not fit.
     """
+    # What it says at the end is how to go on, for which the old checkpoint is not wanted.
     stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
     with stop.installed(), one_line_mistakes():
         MetisCLI(args, examples, stop=stop)
@@ -243,6 +246,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
     if path.is_dir():
         raise UserError(f"checkpoint {path} is a folder; name a file in it")
+    # Nothing of it is run: weights only, and plain values beside them.
     content = open_checkpoint(path)
     check_fields(content, f"checkpoint {path}")
     return content

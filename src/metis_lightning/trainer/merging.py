@@ -42,7 +42,7 @@ class Merged:
     dropped: list[str] = field(default_factory=list)
 
     def lay(self, above: Mapping[str, Any], name: str) -> None:
-        """Lay a config, which messages call `name`, over what there is."""
+        """Lay a config, which messages call `name`, over the others."""
         self.content = self._merge(self.content, dict(above), (), name)
 
     def _merge(self, below: Any, above: Any, key: tuple[str, ...], name: str) -> Any:  # noqa: ANN401  any value
@@ -51,6 +51,7 @@ class Merged:
             return self._merge_listed(below, above, key, name)
         if not (isinstance(below, dict) and isinstance(above, dict)):
             return above
+        # Another class keeps those arguments of the one below that it takes, too.
         if CLASS in above and below.keys() & {ARGUMENTS, _MORE}:
             below = self._taken(below, above, key, name)
         merged = dict(below)
@@ -58,10 +59,12 @@ class Merged:
             if str(own).endswith("+"):
                 _append(merged, own, value)
             elif value == MISSING and merged.get(own) is not None:
+                # What is to be given has been, by a config below.
                 continue
             elif own in merged:
                 merged[own] = self._merge(merged[own], value, (*key, str(own)), name)
             else:
+                # The list itself replaces what was to be added to a list not known yet.
                 merged.pop(f"{own}+", None)
                 merged[own] = value
         return merged
@@ -136,6 +139,7 @@ def _refusal(cls: Any, argument: str, value: Any) -> str | None:  # noqa: ANN401
         return f"takes no {argument}"
     if "${" in json.dumps(value, default=str):  # What it refers to is known when everything is merged.
         return None
+    # Parsed alone: whether one value fits must not depend on the others, which may be missing here.
     parser = ArgumentParser(exit_on_error=False)
     _add_arguments(parser, cls, skip={name for name in _add_arguments(ArgumentParser(), cls) if name != argument})
     try:

@@ -80,6 +80,7 @@ def merge_configs(args: Sequence[str]) -> MergedArguments:
 
 def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
     """Yield the configs with `by_model` resolved: what is said to all modules, to ancestors, to the class itself."""
+    # Known only once a config speaks to modules, as others need not name one.
     ancestors: list[str] | None = None
     for layer in layers:
         spoken = layer.content.get(BY_MODEL)
@@ -91,6 +92,7 @@ def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
             if name.startswith("metis_lightning.") and find_class(name) is None:
                 raise UserError(f"{layer.name}: {BY_MODEL}: there is no class {name!r}")
         ancestors = class_names(_module(layers, words)) if ancestors is None else ancestors
+        # The class itself has the last word, its nearest ancestor the word before.
         for name in reversed(ancestors):
             if name in spoken:
                 yield layer._replace(content=spoken[name])
@@ -135,6 +137,7 @@ def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:
     """Refuse an option that a config behind it would overrule."""
     said = set(_keys(layer.content))
     for key, _, _ in options_in(words[: layer.position]):
+        # `init_args` may be left out in options.
         own = ".".join(part for part in key.split(".") if part != ARGUMENTS)
         if any(f"{own}.".startswith(f"{other}.") or f"{other}.".startswith(f"{own}.") for other in said):
             raise UserError(f"--{key} stands before {layer.name}, which says otherwise; give options after all configs")
@@ -160,6 +163,7 @@ def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
             parts, loaded = parts[:-1], {CLASS: loaded}
         where = _find(merged.content, parts)
         if where is not None and isinstance(loaded := as_class(loaded, beside={CLASS: ""}), dict) and CLASS in loaded:
+            # Laid like a config, so that the new class keeps the arguments that it takes.
             for part in reversed(where):
                 loaded = {part: loaded}
             merged.lay(loaded, f"--{key}")

@@ -34,6 +34,7 @@ def prepare_settings(settings: ParsedConfig, command: str) -> None:
     callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
     settings.callbacks = [each for each in callbacks if each]
     saves = [each for each in settings.callbacks if each.class_path.rpartition(".")[2] in ("ModelCheckpoint", _OURS)]
+    # Whatever a config says of when to save, files are whole, and `last.ckpt` is the newest state.
     for each in saves:
         each.class_path = _OURS
     if not saves and settings.enable_checkpointing is not False and not settings.barebones:
@@ -63,6 +64,7 @@ def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Tra
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         name = type(trainer.strategy).__name__
         raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
+    # A user's own plugin stays.
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = CheckpointFiles()
     if stop is not None:

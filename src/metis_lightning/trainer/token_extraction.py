@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.cli import LightningCLI
 
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -46,13 +45,17 @@ def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> 
         kinds, options.batch_seconds or datamodule.batch_seconds, options.shard_size, datamodule.num_workers
     )
     corpora = tuple(datamodule.corpora().values())
-    trainer = _trainer(cli)
+    # The config's Trainer is one for training: its loggers, callbacks and limits are not wanted here.
+    where: dict[str, Any] = {name: cli.config["trainer"][name] for name in _WHERE}
+    trainer = lightning.Trainer(
+        **where, callbacks=[TokenWriter()], logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
     # One of the processes that share the work holds the lock for all.
     with locked(options.out) if trainer.is_global_zero else nullcontext():
         extract(trainer, tokenizer, corpora, options.out, extraction)
         if trainer.is_global_zero:
             made = fingerprints(tokenizer, kinds, trainer.strategy.root_device)
-            print(*_found(made, corpora, options.out), sep="\n")
+            print(*_report(made, corpora, options.out), sep="\n")
 
 
 def extract(
@@ -69,14 +72,7 @@ def extract(
     trainer.predict(TokenExtractor(tokenizer, corpora, root, extraction), return_predictions=False)
 
 
-def _trainer(cli: LightningCLI) -> lightning.Trainer:
-    settings: dict[str, Any] = {name: cli.config["trainer"][name] for name in _WHERE}
-    return lightning.Trainer(
-        **settings, callbacks=[TokenWriter()], logger=False, enable_checkpointing=False, enable_model_summary=False
-    )
-
-
-def _found(made: Mapping[str, str], corpora: Sequence[SpeechCorpus], root: Path) -> list[str]:
+def _report(made: Mapping[str, str], corpora: Sequence[SpeechCorpus], root: Path) -> list[str]:
     """Return a line for each kind: how much of the corpora is stored, and where."""
     seconds = sum(float(corpus.utterances.seconds.sum()) for corpus in corpora)
     count = sum(map(len, corpora))
