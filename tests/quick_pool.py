@@ -17,7 +17,7 @@ from metis_lightning.types import WAVE_RATE
 NO_ASR = "no ASR in this test"
 COLUMNS = (
     Column("LEVEL", "LEVEL"),
-    Column("MSE", "MSE"),
+    Column("MSE", "MSE", higher_is_better=False),
     Column.by_model("WER", "none", unit="%", higher_is_better=False),
 )
 

@@ -53,6 +53,7 @@ def test_every_system_and_trial_has_one_row_and_one_wav(make_options: MakeOption
     summary = json.loads((options.out / "summary.json").read_text())
     assert {(group["test_set"], group["system"]) for group in summary} == {key[:2] for key in keys}
     for group in summary:
+        assert group["metrics"]["MSE"]["higher_is_better"] is False, "as the pool says, whatever the name"
         words = group["metrics"]["WER_none"]
         assert (words["n_failed"], words["n_not_applicable"], words["not_applicable"]) == (0, 2, {NO_ASR: 2})
         assert group["machine"] == {"device": "cpu", "threads": torch.get_num_threads(), "processes": 1}
