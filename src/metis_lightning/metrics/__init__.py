@@ -1,1 +1,1 @@
-"""One file a metric: a pure function and a torchmetrics class."""
+"""Metrics that describe themselves: pure functions, and one object each, which a suite finds."""

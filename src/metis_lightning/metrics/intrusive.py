@@ -105,7 +105,8 @@ def si_sdr(prediction: Wave, reference: Wave) -> float:
 class IntrusiveMetric(UtteranceMetric):
     """A metric of a signal beside its reference, for tasks whose results keep the reference's timing."""
 
-    def __init__(self, options: SuiteOptions | None = None, task: Task | None = None) -> None:
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        # They are of the protocol whatever the task: a missing one is told at once.
         for package in self.packages:
             require(package, "eval")
 

@@ -69,6 +69,7 @@ class SegmentCnn(nn.Module):
 
     def forward(self, segments: Tensor) -> Tensor:
         """Map (N, M, W) to (N, dim)."""
+        # The published network pools after the first, second and fourth convolution.
         x, pools = segments[:, None], {0: self.pools[0], 1: self.pools[1], 3: self.pools[2]}
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x)).relu()

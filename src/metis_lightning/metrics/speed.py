@@ -31,7 +31,7 @@ class SpeedMetric(UtteranceMetric):
     order = 90
     columns = (Column("RTF", "RTF", higher_is_better=False), Column("STEPS", "STEPS", higher_is_better=False))
 
-    def __init__(self, options: SuiteOptions | None = None, task: Task | None = None) -> None:
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
         self._rtf, self._steps = self.columns
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:

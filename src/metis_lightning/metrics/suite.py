@@ -60,6 +60,7 @@ class Suite:
         decisive: dict[str, Any] = {}
         packages = ["torch", "numpy", "soxr"]
         for metric in self._all:
+            # Models of all metrics stand together, other parts side by side.
             part = metric.fingerprint()
             models |= part.pop("models", {})
             decisive |= part
@@ -82,6 +83,7 @@ def metric_classes() -> Iterator[type[Any]]:
     for found in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}."):
         module = import_module(found.name)
         for _, kind in inspect.getmembers(module, inspect.isclass):
+            # Base classes and what a module imports are no metrics of its own.
             is_own = kind.__module__ == module.__name__ and issubclass(kind, UtteranceMetric)
             if is_own and not inspect.isabstract(kind):
                 yield kind

@@ -82,6 +82,7 @@ class Ge2eEncoder:
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
         """Return (256,); see `SpeakerEncoder.embed`. There is none where the rectified embedding is zero."""
+        # Resemblyzer's order: level first, then padding to whole partial utterances.
         samples = torch.from_numpy(raise_volume(with_sound(wave)))
         starts = partial_starts(len(samples))
         padding = (starts[-1] + _PARTIAL_FRAMES) * _HOP - len(samples)
