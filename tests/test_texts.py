@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metis_lightning.generate.lists import read_list
 
 from metis_lightning.data.corpora import av_hubert as avhubert
 from metis_lightning.data.corpora import custom_video as own_video
@@ -19,7 +18,7 @@ from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.test_sets import read_enrollments
-from metis_lightning.generate.jobs import COLUMNS, Job
+from metis_lightning.generate.jobs import COLUMNS, Job, read_list
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.text import normalizer
 from metis_lightning.metrics.wer import word_errors
@@ -124,10 +123,10 @@ def test_every_reader_of_texts_cleans_them(tmp_path: Path, write_row) -> None:
 def test_lists_of_lips_read_as_others(tmp_path: Path) -> None:
     (tmp_path / "file.list").write_bytes(f"{BOM}test\\UmvOgW6iV2s\\00001\r\n".encode())
     (tmp_path / "label.list").write_bytes("SO WHAT\u2028NOW\r\n".encode())
-    (entry,) = avhubert.AvHubertScan(str(tmp_path))._entries
-    assert (entry.id, entry.text, entry.split) == ("test/UmvOgW6iV2s/00001", "SO WHAT NOW", "test")
+    (entry,) = avhubert.AvHubertScan(str(tmp_path)).entries()
+    assert (entry.where, entry.text, entry.split) == ("test/UmvOgW6iV2s/00001", "SO WHAT NOW", "test")
     (tmp_path / "train.txt").write_bytes(f"{BOM}0001\\00002 tag\r\n".encode())
-    assert [line for _, line, _ in lrs.Lrs2Scan(str(tmp_path)).entries()] == ["0001/00002"]
+    assert [entry[1] for entry in lrs.Lrs2Scan(str(tmp_path)).entries()] == ["main_0001_00002"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -142,7 +141,7 @@ def test_a_users_list_of_videos_keeps_its_texts(tmp_path: Path, kind: str) -> No
         text = json.dumps(row, ensure_ascii=False) + "\r\n"
     (tmp_path / f"clips.{kind}").write_bytes(f"{BOM}{text}".encode())
     scan = own_video.CustomVideoScan(str(tmp_path), list=tmp_path / f"clips.{kind}")
-    (clip,) = [clip for shard in scan.shards() for clip in scan.clips(shard)]
+    (clip,) = map(scan.clip, scan.entries())
     assert clean_text(clip.text) == "Good mor ning, all"
     assert (clip.lips, clip.id) == ("lips/ü.npy", "lips__")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from metis_lightning.data.corpora.av_corpus import AvClip, ListedFaceScan, read_words
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, read_words
 from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.data.media.locations import relative_path
 from metis_lightning.errors import UserError
@@ -23,7 +23,7 @@ _SPLITS = {"train": "train", "val": "dev", "test": "test"}
 
 
 @dataclass(frozen=True)
-class AutoAvsrScan(ListedFaceScan):
+class AutoAvsrScan(TalkingFaceScan):
     """Lists Auto-AVSR's preparation of any of its corpora; entries are clips without their words."""
 
     layout = "labels/lrs3_train_transcript_lengths_seg16s.csv and the like"

@@ -1,7 +1,7 @@
 """Lists corpora of talking faces: what LRS3, LRS2, their preparations and custom videos share.
 
-Each is a subclass of `TalkingFaceScan` that gives clips; this file looks whether a clip's files are sound and fit
-together, makes its row, and crops its mouth.
+Each is a subclass of `TalkingFaceScan` that reads its lists into entries, and says which files and which clip an entry
+is. Here it is seen whether these files are sound and fit together, the row is made, and the mouth cropped.
 """
 
 from __future__ import annotations
@@ -75,12 +75,24 @@ class TalkingFaceScan(CorpusScan):
     mouths: str | None = None
 
     @abstractmethod
-    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
-        """Yield the clips of a piece."""
+    def entries(self) -> Sequence[Any]:
+        """Return what the corpus's lists or folders name, in the order of the manifest."""
+
+    @abstractmethod
+    def files(self, entry: Any) -> Sequence[Path]:  # noqa: ANN401  each corpus has entries of its own
+        """Return the files that decide an entry's row; those that are not there do not matter."""
+
+    @abstractmethod
+    def clip(self, entry: Any) -> AvClip | Fault:  # noqa: ANN401
+        """Return the clip of an entry."""
+
+    def shards(self) -> Sequence[Shard]:
+        """Return pieces of 250 clips."""
+        return Shard.numbered(self._entries, _SHARD_CLIPS, self.files)
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield a piece's utterances."""
-        for clip in self.clips(shard):
+        for clip in map(self.clip, shard.of(self._entries, _SHARD_CLIPS)):
             if isinstance(clip, Fault):
                 yield clip
                 continue
@@ -90,6 +102,10 @@ class TalkingFaceScan(CorpusScan):
                 yield Fault(clip.where, fault.kind, fault.detail)
             except NoFaceError as error:
                 yield Fault(clip.where, "no face", str(error))
+
+    @cached_property
+    def _entries(self) -> Sequence[Any]:
+        return self.entries()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: what was read of lists would travel to the workers with every piece."""
@@ -149,34 +165,6 @@ class TalkingFaceScan(CorpusScan):
         path = Path(self.mouths) / f"{clip.id}.mp4"
         if not path.is_file():
             write_mouths(Path(self.root, clip.video), path)
-
-
-class ListedFaceScan(TalkingFaceScan):
-    """Lists the clips of a corpus that has lists: they are read into entries, 250 of which are a piece."""
-
-    @abstractmethod
-    def entries(self) -> Sequence[Any]:
-        """Return the entries of the corpus's lists, in the order of the manifest."""
-
-    @abstractmethod
-    def files(self, entry: Any) -> Sequence[Path]:  # noqa: ANN401  each corpus has entries of its own
-        """Return the files that decide an entry's row; those that are not there do not matter."""
-
-    @abstractmethod
-    def clip(self, entry: Any) -> AvClip | Fault:  # noqa: ANN401
-        """Return the clip of an entry."""
-
-    def shards(self) -> Sequence[Shard]:
-        """Return pieces of 250 clips."""
-        return Shard.numbered(self._entries, _SHARD_CLIPS, self.files)
-
-    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
-        """Yield the clips of a piece."""
-        yield from map(self.clip, shard.of(self._entries, _SHARD_CLIPS))
-
-    @cached_property
-    def _entries(self) -> Sequence[Any]:
-        return self.entries()
 
 
 def _inspect_track(path: Path) -> AudioInfo:

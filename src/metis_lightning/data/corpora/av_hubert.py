@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metis_lightning.data.corpora.av_corpus import AvClip, ListedFaceScan, words_of
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, words_of
 from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
@@ -22,7 +22,7 @@ _SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 
 
 @dataclass(frozen=True)
-class AvHubertScan(ListedFaceScan):
+class AvHubertScan(TalkingFaceScan):
     """Lists AV-HuBERT's preparation; entries are clips, whose split is the tables', or without them the folder's."""
 
     layout = "file.list and label.list, or 433h_data/train.tsv and .wrd"

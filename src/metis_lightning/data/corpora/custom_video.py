@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from metis_lightning.data.corpora.av_corpus import AvClip, ListedFaceScan
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan
 from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import load_json
@@ -28,7 +28,7 @@ _FILES = COLUMNS[:3]
 
 
 @dataclass(frozen=True)
-class CustomVideoScan(ListedFaceScan):
+class CustomVideoScan(TalkingFaceScan):
     """Lists the clips of a user's list; entries are its lines, with their numbers.
 
     list: the list, `.jsonl` or `.csv`.

@@ -9,16 +9,16 @@ LRS2: `mvlrs_v1/{main,pretrain}/<number>/<n>.{mp4,txt}`, and the lists `train.tx
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
-from metis_lightning.data.corpora.av_corpus import AvClip, ListedFaceScan, TalkingFaceScan, read_words
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, read_words
 from metis_lightning.data.corpora.av_hubert import AvHubertScan
-from metis_lightning.data.manifest.scan import Fault, Shard
+from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.storage import files_stamp, require_folder, visible_in
+from metis_lightning.data.media.storage import require_folder, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
@@ -34,71 +34,65 @@ _LRS2_LISTS = {
 
 
 @dataclass(frozen=True)
-class Lrs3Scan(TalkingFaceScan):
-    """Lists raw LRS3, a speaker (a YouTube id) at a time."""
+class RawLrsScan(TalkingFaceScan):
+    """Lists pairs of mp4 and txt; entries are their path without suffix, the clip's id, its split and its source."""
 
-    layout = "{pretrain,trainval,test}/<youtube id>/<n>.mp4 and .txt"
+    def files(self, entry: tuple[Path, str, str, str]) -> Sequence[Path]:
+        """Return the video, the text, and the sound that may lie beside them."""
+        return [Path(f"{entry[0]}{suffix}") for suffix in (".mp4", ".txt", ".wav")]
 
-    def shards(self) -> Sequence[Shard]:
-        """Return a piece for each folder of clips."""
-        folders = [path for split in _LRS3_SPLITS for path in visible_in(Path(self.root) / split) if path.is_dir()]
-        listed = [(path.relative_to(self.root).as_posix(), visible_in(path)) for path in folders]
-        return [Shard(name, files_stamp(*files)) for name, files in listed if files]
-
-    def clips(self, shard: Shard) -> Iterator[AvClip | Fault]:
-        """Yield the clips of a folder, each a pair of mp4 and txt."""
-        folder = Path(self.root) / shard.name
-        subset, speaker = shard.name.split("/")
-        for stem in sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}}):
-            name = f"{subset}_{speaker}_{stem}"
-            yield _raw_clip(self.root, folder / stem, name, _LRS3_SPLITS[subset], f"LRS3 {subset}")
+    def clip(self, entry: tuple[Path, str, str, str]) -> AvClip | Fault:
+        """Return the clip of an entry; a .wav goes before the video's sound."""
+        base, name, split, source = entry
+        where = "/".join(base.parts[-3:])
+        video, text, audio = self.files(entry)
+        try:
+            # The root may be above `mvlrs_v1`.
+            below = relative_path(base.relative_to(self.root).as_posix(), where)
+        except (UserError, ValueError) as error:
+            return Fault(where, "wrong field", str(error))
+        if missing := [path.name for path in (video, text) if not path.is_file()]:
+            return Fault(where, "missing pair", f"no {missing[0]}")
+        words = read_words(text, where)
+        if isinstance(words, Fault):
+            return words
+        sound = f"{below}.wav" if audio.is_file() else None
+        return AvClip(where, name, base.parent.name, split, source, f"{below}.mp4", sound, words)
 
 
 @dataclass(frozen=True)
-class Lrs2Scan(ListedFaceScan):
+class Lrs3Scan(RawLrsScan):
+    """Lists raw LRS3; a speaker is a YouTube id."""
+
+    layout = "{pretrain,trainval,test}/<youtube id>/<n>.mp4 and .txt"
+
+    def entries(self) -> Sequence[tuple[Path, str, str, str]]:
+        """Return the clips of all folders."""
+        entries = []
+        for subset, split in _LRS3_SPLITS.items():
+            for folder in visible_in(Path(self.root) / subset):
+                stems = sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}})
+                clips = [(folder / stem, f"{subset}_{folder.name}_{stem}") for stem in stems]
+                entries += [(base, name, split, f"LRS3 {subset}") for base, name in clips]
+        return entries
+
+
+@dataclass(frozen=True)
+class Lrs2Scan(RawLrsScan):
     """Lists raw LRS2; a speaker is one of its numbered folders. `root` is `mvlrs_v1` or the folder above."""
 
     layout = "mvlrs_v1/main/<number>/<n>.mp4, and train.txt, val.txt, test.txt or pretrain.txt beside mvlrs_v1"
 
-    def entries(self) -> Sequence[tuple[str, str, Path]]:
-        """Return the list, the line `<number>/<n>`, and the files without their suffix, of each clip."""
+    def entries(self) -> Sequence[tuple[Path, str, str, str]]:
+        """Return the clips of all lists."""
         root, inner = Path(self.root), Path(self.root) / "mvlrs_v1"
         corpus, entries = inner if inner.is_dir() else root, []
-        for name, (folder, _) in _LRS2_LISTS.items():
+        for name, (folder, split) in _LRS2_LISTS.items():
             path = next((p for p in (corpus.parent / f"{name}.txt", corpus / f"{name}.txt") if p.is_file()), None)
             lines = [] if path is None else read_lines(path)
-            clips = [posix_path(line.split()[0]) for line in lines if line.strip()]
-            entries += [(name, clip, corpus / folder / clip) for clip in clips]
+            for clip in (posix_path(line.split()[0]) for line in lines if line.strip()):
+                entries.append((corpus / folder / clip, f"{folder}_{clip.replace('/', '_')}", split, f"LRS2 {name}"))
         return entries
-
-    def files(self, entry: tuple[str, str, Path]) -> Sequence[Path]:
-        """Return the video and the text of a clip."""
-        return [Path(f"{entry[2]}.mp4"), Path(f"{entry[2]}.txt")]
-
-    def clip(self, entry: tuple[str, str, Path]) -> AvClip | Fault:
-        """Return the clip of a line."""
-        name, line, base = entry
-        try:
-            relative_path(line, name)
-        except UserError as error:
-            return Fault(f"{name}.txt/{line}", "wrong field", str(error))
-        folder, split = _LRS2_LISTS[name]
-        return _raw_clip(self.root, base, f"{folder}_{line.replace('/', '_')}", split, f"LRS2 {name}")
-
-
-def _raw_clip(root: str, base: Path, name: str, split: str, source: str) -> AvClip | Fault:
-    """Return the clip of `base` with the endings .mp4 and .txt; a .wav beside them goes before its sound."""
-    where = "/".join(base.parts[-3:])
-    for suffix in (".mp4", ".txt"):
-        if not Path(f"{base}{suffix}").is_file():
-            return Fault(where, "missing pair", f"no {base.name}{suffix}")
-    text = read_words(Path(f"{base}.txt"), where)
-    if isinstance(text, Fault):
-        return text
-    # The root may be above `mvlrs_v1`.
-    below_root = base.relative_to(root).as_posix()
-    audio = f"{below_root}.wav" if Path(f"{base}.wav").is_file() else None
-    return AvClip(where, name, base.parent.name, split, source, f"{below_root}.mp4", audio, text)
 
 
 def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:
