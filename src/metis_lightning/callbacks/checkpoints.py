@@ -60,11 +60,7 @@ class RunCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state.
-
-        Raises:
-            UserError: if it is no such state.
-        """
+        """Go on from a checkpoint's state; a `UserError` if it is no such state."""
         for name, own in self.state_dict().items():
             if isinstance(own, dict | str) and not isinstance(state_dict.get(name), type(own)):
                 raise UserError(

@@ -80,11 +80,7 @@ class BackboneSwitches(Callback):
         self.checkpoint_activations, self.compile = checkpoint_activations, compile
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the switches.
-
-        Raises:
-            UserError: if the module has no backbone.
-        """
+        """Set the switches; a `UserError` if the module has no backbone."""
         backbones = [module for module in pl_module.modules() if isinstance(module, Backbone)]
         if not backbones:
             raise UserError(f"BackboneSwitches: {type(pl_module).__name__} has no transformer of stage 1 or 2")

@@ -198,11 +198,7 @@ def one_row(batch: SpeechBatch, row: int) -> SpeechBatch:
 
 
 def part_of(module: LightningModule, name: str, expected: type[T]) -> T:
-    """Return a module's attribute.
-
-    Raises:
-        UserError: if it has none of this type.
-    """
+    """Return a module's attribute; a `UserError` if it has none of this type."""
     part = getattr(module, name, None)
     if not isinstance(part, expected):
         raise UserError(

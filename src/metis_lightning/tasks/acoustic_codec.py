@@ -109,7 +109,8 @@ class AcousticCodecModule(QuantizerModule):
         if decoder_only:
             self.codec.encoder.requires_grad_(False)
             self.codec.decoder.quantizer.requires_grad_(False)
-        self.adversary = Adversary(adversarial) if adversarial is not None and adversarial.is_on else None
+        is_adversarial = adversarial is not None and (adversarial.adversarial_weight or adversarial.feature_weight)
+        self.adversary = Adversary(adversarial) if adversarial is not None and is_adversarial else None
         self.automatic_optimization = self.adversary is None
         self.restarts = None if decoder_only else CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None

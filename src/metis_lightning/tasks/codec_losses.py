@@ -114,11 +114,6 @@ class AdversarialConfig:
     optimizer: OptimizerCallable = torch.optim.AdamW
     lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt
 
-    @property
-    def is_on(self) -> bool:
-        """Whether there is anything for discriminators to do."""
-        return self.adversarial_weight != 0 or self.feature_weight != 0
-
 
 class Adversary(nn.Module):
     """Discriminators beside a codec."""

@@ -46,11 +46,7 @@ class L2sModule(FinetuneModule):
         return self._lip_dim
 
     def condition(self, batch: SpeechBatch) -> Tensor:
-        """Return lip features (B, T, C) at the token rate.
-
-        Raises:
-            UserError: if the batch has none, or of another width.
-        """
+        """Return lip features (B, T, C) at the token rate; a `UserError` if the batch has none, or of another width."""
         if batch.features is None:
             raise UserError(
                 "L2S needs lip features: give the data module the recipe metis_lightning.data.recipes.l2s.LipRecipe"

@@ -19,11 +19,7 @@ class SourceConditionedModule(FinetuneModule):
     """The recipe that makes this task's sources, for the message of who forgets it."""
 
     def condition(self, batch: SpeechBatch) -> Tensor:
-        """Return the features (B, T, C) of prompt and source.
-
-        Raises:
-            UserError: if the batch has no source.
-        """
+        """Return the features (B, T, C) of prompt and source; a `UserError` if the batch has no source."""
         if batch.source is None:
             raise UserError(f"{type(self).__name__} needs sources: give the data module the recipe {self.recipe}")
         # Recipes put the prompt before the source, so that one pass of the front end is of both.

@@ -32,11 +32,7 @@ class TtsModule(FinetuneModule):
         super().__init__(adapter=None, gate_init=0.0, text=text, **kwargs)
 
     def phones(self, batch: SpeechBatch) -> Tensor | None:
-        """Return the phones (B, P) of a batch in which every row has a script.
-
-        Raises:
-            UserError: if one has none.
-        """
+        """Return the phones (B, P) of a batch in which every row has a script; a `UserError` if one has none."""
         if not batch.scripts or not all(batch.scripts):
             raise UserError(
                 "TTS needs scripts: give the data module the recipe metis_lightning.data.recipes.tts.TtsRecipe"

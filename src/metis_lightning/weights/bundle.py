@@ -204,11 +204,7 @@ def dtype_names(tensors: Iterable[Tensor]) -> str:
 
 
 def part_file(part: str) -> str:
-    """Return the name of a part's file.
-
-    Raises:
-        UserError: if the part's name could lead out of the bundle's folder.
-    """
+    """Return the name of a part's file; a `UserError` if the part's name could lead out of the bundle's folder."""
     # A name such as "../x" would be written outside the folder.
     if not part.replace("_", "").isalnum():
         raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")

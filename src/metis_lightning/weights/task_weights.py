@@ -82,17 +82,13 @@ def part_for(configs: Configs, task: str) -> str | None:
         task: name of a task.
     """
     others = (name for name, config in configs.items() if task in config.get("answers", ()))
-    return task if _is_task(configs.get(task, {})) else next(others, None)
+    return task if "base_sha256" in configs.get(task, {}) else next(others, None)
 
 
 def _tasks(configs: Configs) -> tuple[str, ...]:
-    tuned = {name: config for name, config in configs.items() if _is_task(config)}
-    return tuple(task for name, config in tuned.items() for task in (name, *config.get("answers", ())))
-
-
-def _is_task(config: Mapping[str, Any]) -> bool:
     # What was fine-tuned belongs to a base; the others are the base, stage 2 and the front end.
-    return "base_sha256" in config
+    tuned = {name: config for name, config in configs.items() if "base_sha256" in config}
+    return tuple(task for name, config in tuned.items() for task in (name, *config.get("answers", ())))
 
 
 def _configs(name: str) -> Configs:

@@ -86,11 +86,7 @@ class TensorFile:
 
 
 def tensor_count(path: Path) -> int:
-    """Return how many tensors a safetensors file holds, by its header.
-
-    Raises:
-        UserError: if it is none.
-    """
+    """Return how many tensors a safetensors file holds, by its header; a `UserError` if it is none."""
     try:
         with safe_open(path, "pt") as file:
             return len(file.keys())

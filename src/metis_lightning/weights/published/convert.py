@@ -157,11 +157,7 @@ def _origin(part: FittingPart) -> dict[str, Any]:
 
 
 def _checked_sha256(path: Path) -> str:
-    """Return a file's SHA-256.
-
-    Raises:
-        UserError: if the download cache says that it should be another.
-    """
+    """Return a file's SHA-256; a `UserError` if the download cache says that it should be another."""
     digest = sha256_of(path)
     # The cache of huggingface_hub links to large files by the SHA-256 that the hub has of them.
     expected = path.readlink().name if path.is_symlink() else digest

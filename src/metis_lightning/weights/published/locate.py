@@ -44,11 +44,7 @@ class ImportRequest:
     revisions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            UserError: if there is no such part, or it comes as another number of files.
-        """
+        """Check the names; a `UserError` if there is no such part, or it comes as another number of files."""
         if unknown := [name for name in self.names if name not in NAMES]:
             raise UserError(f"--tasks {' '.join(unknown)}: choose from {', '.join(NAMES)}")
         if unknown := [name for name in self.files if name not in PARTS]:
