@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.options import EvaluateOptions
 
 
 class TinyModule(BoringModel):
@@ -148,6 +150,31 @@ def test_compare_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["compare", "--task", "tse", "--systems", "a", "b", "--limit", "3"]) == 0
     assert (seen[0].task, seen[0].systems, seen[0].limit) == ("tse", ("a", "b"), 3)
     assert (seen[0].results, seen[0].out, seen[0].sort) == (Path("evaluation/results"), None, None)
+
+
+def test_options_may_stand_in_a_file(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("metis_lightning.evaluate.run.main.run_evaluate", seen.append)
+    write(folder / "run.yaml", {"task": "tse", "seeds": [1, 2], "no_controls": True, "out": "somewhere"})
+    assert run("evaluate", "--config", "run.yaml", "--limit", "3")[0] == 0
+    options = EvaluateOptions(task="tse", seeds=(1, 2), no_controls=True, out=Path("somewhere"), limit=3)
+    assert seen == [options]
+    write(folder / "bad.yaml", {"task": "tse", "limti": 3})
+    status, line = run("evaluate", "--config", "bad.yaml")
+    assert (status, "--limti; did you mean --limit?" in line) == (2, True)
+    with pytest.raises(UserError, match="--limit: must be at least 1, not 0"):
+        replace(options, limit=0)
+
+
+def test_an_option_may_be_repeated_beside_a_word_without_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("metis_lightning.weights.published.convert.run_import", seen.append)
+    assert run("import", "--file", "a=b", "--file", "c=d", "hub", "--out", "x")[0] == 0
+    assert run("import", "--out", "x")[0] == 0
+    assert [(each.source, each.file, each.out) for each in seen] == [
+        ("hub", ("a=b", "c=d"), Path("x")),
+        (None, (), Path("x")),
+    ]
 
 
 def test_fit_trains_and_resumes_with_weights_only(
