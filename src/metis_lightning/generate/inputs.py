@@ -92,8 +92,7 @@ def request_of(
 ) -> Request:
     """Return the request of a job or, with a part of its source, of a chunk."""
     text, prompt_text = job.text("text"), job.text("prompt_text")
-    languages = language_of(job), prompt_language_of(job)
-    return metis.request(job.task, prompt, source, features, text, prompt_text, *languages, job.seconds)
+    return metis.request(job.task, prompt, source, features, text, prompt_text, *job.languages, job.seconds)
 
 
 def read_prompt(job: Job) -> Tensor | None:
@@ -164,7 +163,7 @@ def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
         return
     if front_end is None:
         raise UserError(f"{job.where}these weights take no text; give some that were trained for TTS or Omni")
-    for name, language in (("text", language_of(job)), ("prompt_text", prompt_language_of(job))):
+    for name, language in zip(("text", "prompt_text"), job.languages, strict=True):
         if name in job.inputs:
             label = job.labels.get(name) or f"--{name.replace('_', '-')}"
             check_text(f"{job.where}{label}", job.text(name), language, front_end.languages)
@@ -192,16 +191,6 @@ def check_text(label: str, text: str, language: str, languages: Sequence[str]) -
                 f"{label}: the letter {sign!r} ({script.capitalize()}) is not one that {language!r} is written in; "
                 f"name the text's language, one of {', '.join(languages)}, or write it in {right}"
             )
-
-
-def language_of(job: Job) -> str:
-    """Return the language of a job's text without its region (ISO 639-1)."""
-    return (job.text("language") or "en").split("-")[0].lower()
-
-
-def prompt_language_of(job: Job) -> str:
-    """Return the language of the prompt's text without its region."""
-    return (job.text("prompt_language") or language_of(job)).split("-")[0].lower()
 
 
 def result_seconds(job: Job) -> float:

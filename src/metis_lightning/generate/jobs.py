@@ -67,6 +67,13 @@ class Job:
         return clean_text(self.inputs.get(name, ""))
 
     @property
+    def languages(self) -> tuple[str, str]:
+        """Languages of the text and of the prompt's text, without their regions (ISO 639-1)."""
+        text = (self.text("language") or "en").split("-")[0].lower()
+        prompt_text = (self.text("prompt_language") or text).split("-")[0].lower()
+        return text, prompt_text
+
+    @property
     def seconds(self) -> float | None:
         """Return the wanted length of a text's speech; None if it is not given."""
         return float(self.inputs["seconds"]) if "seconds" in self.inputs else None
