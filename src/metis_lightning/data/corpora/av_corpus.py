@@ -90,9 +90,13 @@ class TalkingFaceScan(CorpusScan):
         """Return pieces of 250 clips."""
         return Shard.numbered(self._entries, _SHARD_CLIPS, self.files)
 
+    def entries_of(self, shard: Shard) -> Sequence[Any]:
+        """Return the entries of a piece."""
+        return shard.of(self._entries, _SHARD_CLIPS)
+
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield a piece's utterances."""
-        for clip in map(self.clip, shard.of(self._entries, _SHARD_CLIPS)):
+        for clip in map(self.clip, self.entries_of(shard)):
             if isinstance(clip, Fault):
                 yield clip
                 continue

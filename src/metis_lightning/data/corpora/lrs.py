@@ -16,9 +16,9 @@ from pathlib import Path
 from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
 from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, read_words
 from metis_lightning.data.corpora.av_hubert import AvHubertScan
-from metis_lightning.data.manifest.scan import Fault
+from metis_lightning.data.manifest.scan import Fault, Shard
 from metis_lightning.data.media.locations import relative_path
-from metis_lightning.data.media.storage import require_folder, visible_in
+from metis_lightning.data.media.storage import files_stamp, require_folder, visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
@@ -62,19 +62,26 @@ class RawLrsScan(TalkingFaceScan):
 
 @dataclass(frozen=True)
 class Lrs3Scan(RawLrsScan):
-    """Lists raw LRS3; a speaker is a YouTube id."""
+    """Lists raw LRS3, a speaker (a YouTube id) at a time."""
 
     layout = "{pretrain,trainval,test}/<youtube id>/<n>.mp4 and .txt"
 
+    def shards(self) -> Sequence[Shard]:
+        """Return a piece for each folder of clips."""
+        folders = [path for subset in _LRS3_SPLITS for path in visible_in(Path(self.root) / subset) if path.is_dir()]
+        listed = [(path.relative_to(self.root).as_posix(), visible_in(path)) for path in folders]
+        return [Shard(name, files_stamp(*files)) for name, files in listed if files]
+
+    def entries_of(self, shard: Shard) -> Sequence[tuple[Path, str, str, str]]:
+        """Return the clips of a folder."""
+        subset, speaker = shard.name.split("/")
+        folder, split = Path(self.root) / shard.name, _LRS3_SPLITS[subset]
+        stems = sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}})
+        return [(folder / stem, f"{subset}_{speaker}_{stem}", split, f"LRS3 {subset}") for stem in stems]
+
     def entries(self) -> Sequence[tuple[Path, str, str, str]]:
         """Return the clips of all folders."""
-        entries = []
-        for subset, split in _LRS3_SPLITS.items():
-            for folder in visible_in(Path(self.root) / subset):
-                stems = sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}})
-                clips = [(folder / stem, f"{subset}_{folder.name}_{stem}") for stem in stems]
-                entries += [(base, name, split, f"LRS3 {subset}") for base, name in clips]
-        return entries
+        return [entry for shard in self.shards() for entry in self.entries_of(shard)]
 
 
 @dataclass(frozen=True)
