@@ -1,1 +1,1 @@
-"""Lightning callbacks: what is logged beside the losses."""
+"""Lightning callbacks: checkpoints, averages, guards, and what is logged beside the losses."""

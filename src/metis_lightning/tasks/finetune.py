@@ -110,8 +110,8 @@ class FinetuneModule(TrainableModule):
         front end is taken as a part of the target.
         """
         end = int(item.lengths)
-        given = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
-        start = int(self.prompt_rule.longest * end) // HOP * HOP if given < 0 else given
+        prompt = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
+        start = int(self.prompt_rule.longest * end) // HOP * HOP if prompt < 0 else prompt
         start = start if start >= SHORTEST * HOP else 0
         has_source = item.source is not None and (item.has_source is None or bool(item.has_source))
         source = item.source[0, start:end] if item.source is not None and has_source else None

@@ -123,15 +123,15 @@ def is_whole(path: Path) -> bool:
 
 def newest_whole(folder: Path) -> tuple[Path, int] | None:
     """Return the sound checkpoint of most steps in a folder, and its steps; None if there is none."""
-    found = []
+    candidates = []
     for path in folder.glob("[!.]*.ckpt"):
         with suppress(UserError):
             content = _open(path, mmap=True)
             check_fields(content, str(path))
             # Another tool's weights are no state of a run.
             if "global_step" in content:
-                found.append((int(content["global_step"]), path.stat().st_mtime, path))
-    for step, _, path in sorted(found, reverse=True):
+                candidates.append((int(content["global_step"]), path.stat().st_mtime, path))
+    for step, _, path in sorted(candidates, reverse=True):
         with suppress(UserError):
             _read(path)
             return path, step

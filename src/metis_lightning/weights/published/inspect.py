@@ -181,14 +181,14 @@ def _differences(part: FittingPart, base: Config) -> list[str]:
     where = ", ".join(str(path) for path in part.located.files)
     problems = [f"{where}: {name!r} is missing" for name in needed if name not in part.tensors]
     for name, (file, _, theirs) in part.tensors.items():
-        given = file.shapes[theirs]
+        published = file.shapes[theirs]
         if name not in needed:
             problems.append(f"{file.path}: unexpected {theirs!r}")
-        elif given.shape != needed[name].shape:
+        elif published.shape != needed[name].shape:
             ours = tuple(needed[name].shape)
-            problems.append(f"{file.path}: {theirs!r} has shape {tuple(given.shape)}, the model needs {ours}")
-        elif not given.is_floating_point():
-            problems.append(f"{file.path}: {theirs!r} holds {given.dtype}, weights are floating-point")
+            problems.append(f"{file.path}: {theirs!r} has shape {tuple(published.shape)}, the model needs {ours}")
+        elif not published.is_floating_point():
+            problems.append(f"{file.path}: {theirs!r} holds {published.dtype}, weights are floating-point")
     return problems
 
 
