@@ -79,6 +79,7 @@ def score_all(pool: ScoringPool, clips: Iterator[ScoringItem]) -> Iterator[dict[
     """Yield the values of clips, in order, never holding more results than the pool has room for."""
     waiting: deque[Future[dict[str, MetricValue]]] = deque()
     for clip in clips:
+        # It blocks while the pool has enough to do.
         waiting.append(pool.submit(clip))
         while waiting and waiting[0].done():
             yield waiting.popleft().result()
@@ -90,6 +91,7 @@ def metric_costs(clips: list[ScoringItem]) -> list[str]:
     """Return milliseconds of a processor for a second of speech, metric by metric, on one thread of this process."""
     spoken = sum(len(clip.generated) / clip.sample_rate for clip in clips)
     costs = []
+    # A suite of its own: the pool's are in other processes.
     for metric in Suite(OPTIONS).metrics:
         start = time.process_time()
         for clip in clips:

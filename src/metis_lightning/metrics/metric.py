@@ -127,13 +127,9 @@ def measure(
     return {column.name: MetricValue(float(value)) for column, value in zip(columns, values, strict=True)}
 
 
-def word_errors_of(values: Mapping[str, MetricValue]) -> WerValue:
-    """Return the word error rate of a scored utterance, null if word errors were left out."""
-    rates = (value for value in values.values() if isinstance(value, WerValue))
-    return next(rates, WerValue(None, "word errors were not asked for"))
-
-
-def character_errors_of(values: Mapping[str, MetricValue]) -> CerValue:
-    """Return the character error rate of a scored utterance; null if word errors were left out."""
-    rates = (value for value in values.values() if isinstance(value, CerValue))
-    return next(rates, CerValue(None, "word errors were not asked for"))
+def error_rates_of(values: Mapping[str, MetricValue]) -> tuple[WerValue, CerValue]:
+    """Return the word and the character error rate of a scored utterance; null if word errors were left out."""
+    left_out = "word errors were not asked for"
+    wer = next((value for value in values.values() if isinstance(value, WerValue)), WerValue(None, left_out))
+    cer = next((value for value in values.values() if isinstance(value, CerValue)), CerValue(None, left_out))
+    return wer, cer

@@ -19,7 +19,7 @@ from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, 
 from metis_lightning.evaluate.run.outputs import Output, Run, timed
 from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
 from metis_lightning.evaluate.run.systems import trial_task
-from metis_lightning.metrics.metric import INFINITE, ErrorRate, MetricValue, character_errors_of, word_errors_of
+from metis_lightning.metrics.metric import INFINITE, ErrorRate, MetricValue, error_rates_of
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.progress import Progress
@@ -73,7 +73,7 @@ class PendingRow:
         A column has failed if the system gave nothing to measure although the test set has all that it needs. A loop of
         the recogniser is an error beside a value, but nobody's failure.
         """
-        wer, cer = word_errors_of(values), character_errors_of(values)
+        wer, cer = error_rates_of(values)
         # Whoever is to blame: first the test set, then the output, then what the metric says.
         absent = {name: str(value.error) for name, value in values.items() if self._is_absent(value)}
         faults = {name: self.fault or value.error for name, value in values.items() if name not in absent}
