@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from metis_lightning.evaluate.results.intervals import Estimate, few_notes, half_widths, mean_interval, too_few
+from metis_lightning.evaluate.results.estimates import Estimate, few_notes, half_widths, mean_interval, too_few
 
 CLUSTERS = (5, 6, 8, 13, 20, 40)
 REPETITIONS = 6_000

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.intervals import few_notes
+from metis_lightning.evaluate.results.estimates import PairedDifference, compare_rows, few_notes
 from metis_lightning.evaluate.results.rows import ResultRow
-from metis_lightning.evaluate.results.significance import PairedDifference, compare_rows
 from metis_lightning.metrics.column import Column
 from metis_lightning.types import WAVE_RATE
 

@@ -1,4 +1,4 @@
-"""Summaries of rows: means with confidence intervals (see `intervals`).
+"""Summaries of rows: means with confidence intervals (see `estimates`).
 
 A failure never improves a mean. The word and character errors of an output in which nothing can be heard are known: all
 words are deleted. Other scores have no worst value, so their means are of the utterances that have one; what compares
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
+from metis_lightning.evaluate.results.estimates import Estimate, mean_interval
 from metis_lightning.evaluate.results.rows import ERROR_RATES, ResultRow, clusters_of, items_of
 from metis_lightning.metrics.column import Column
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metis_lightning.evaluate.results.intervals import few_notes
+from metis_lightning.evaluate.results.estimates import few_notes
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import column_by_name, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, origin_notes

@@ -6,10 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from metis_lightning.evaluate.results.intervals import few_notes
+from metis_lightning.evaluate.results.estimates import PairedDifference, few_notes
 from metis_lightning.evaluate.results.rows import ERROR_RATES
 from metis_lightning.evaluate.results.runs import Result
-from metis_lightning.evaluate.results.significance import PairedDifference
 from metis_lightning.evaluate.results.summary import Summary
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metis_lightning.evaluate.results.comparison import CONTROLS, on_common_items
+from metis_lightning.evaluate.results.estimates import LEVEL, PairedDifference, against_baseline
 from metis_lightning.evaluate.results.runs import Result, metric_names
-from metis_lightning.evaluate.results.significance import LEVEL, PairedDifference, against_baseline
 from metis_lightning.evaluate.results.summary import Summary, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
 from metis_lightning.evaluate.tables.layout import EMPTY, MARKS, NOT_APPLICABLE, Cell, Line, Notes, Section, number
