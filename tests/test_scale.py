@@ -15,7 +15,7 @@ from documented import REPOSITORY, config_commands
 from metis_lightning.cli import main as command_line
 from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.data.recipes.l2s import EnvelopeRecipe
-from metis_lightning.data.recipes.omni import OmniRecipe
+from metis_lightning.data.recipes.recipe import OmniRecipe
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.data.recipes.tse import TseRecipe
 from metis_lightning.data.recipes.vc import VcRecipe, WorldConverter

@@ -13,7 +13,7 @@ from metis_lightning.data.corpora import av_hubert as avhubert
 from metis_lightning.data.corpora import custom_video as own_video
 from metis_lightning.data.corpora import librimix, lrs, seedtts
 from metis_lightning.data.corpora.av_corpus import words_of
-from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
+from metis_lightning.data.corpora.librimix import OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.records import read_manifest

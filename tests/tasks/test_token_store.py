@@ -14,9 +14,8 @@ from lightning import LightningModule, Trainer
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.recipe import PlainRecipe, Recipe, SpeechItem
+from metis_lightning.data.recipes.recipe import PlainRecipe, Recipe, SpeechItem, TtsRecipe
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.data.recipes.tts import TtsRecipe
 from metis_lightning.data.token_store.store import TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig

@@ -115,7 +115,7 @@ class LibriMixOptions(PrepareOptions):
         """Return what lists the mixtures: those on disk, or those that the csv files describe."""
         if not self.metadata:
             return super().scan()
-        from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
+        from metis_lightning.data.corpora.librimix import OnTheFlyMixtureScan
 
         # The transcripts lie beside the speech that the mixtures are made of.
         speech = self.librispeech or Path(self.root) / self.speech

@@ -35,7 +35,7 @@ class TtsModule(FinetuneModule):
         """Return the phones (B, P) of a batch in which every row has a script; a `UserError` if one has none."""
         if not batch.scripts or not all(batch.scripts):
             raise UserError(
-                "TTS needs scripts: give the data module the recipe metis_lightning.data.recipes.tts.TtsRecipe"
+                "TTS needs scripts: give the data module the recipe metis_lightning.data.recipes.recipe.TtsRecipe"
             )
         return super().phones(batch)
 

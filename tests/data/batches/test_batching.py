@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.batches.collate import collate
-from metis_lightning.data.batches.sampler import SecondsBatchSampler, fill_batches
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, collate, fill_batches
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import PlainRecipe, SpeechItem
 from metis_lightning.errors import UserError

@@ -12,11 +12,17 @@ from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.recipes.omni import OmniRecipe, WeightedRecipe
-from metis_lightning.data.recipes.recipe import PlainRecipe, Recipe, item_generator, planned_lengths
+from metis_lightning.data.recipes.recipe import (
+    OmniRecipe,
+    PlainRecipe,
+    Recipe,
+    TtsRecipe,
+    WeightedRecipe,
+    item_generator,
+    planned_lengths,
+)
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.data.recipes.tts import TtsRecipe
 from metis_lightning.data.recipes.vc import VcRecipe
 from metis_lightning.types import WAVE_RATE
 

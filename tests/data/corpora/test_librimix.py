@@ -8,8 +8,7 @@ import soundfile
 import torch
 
 from fake_corpora import LENGTHS, MIXTURES, encoded, librimix, librimix_storage, put, voice
-from metis_lightning.data.corpora.librimix import LibriMixScan
-from metis_lightning.data.corpora.librimix_on_the_fly import OnTheFlyMixtureScan
+from metis_lightning.data.corpora.librimix import LibriMixScan, OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librimix_tests import LibriMixTests
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -17,8 +16,8 @@ from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.scan import Fault
 from metis_lightning.data.manifest.test_sets import draw_enrollments, parse_source, read_enrollments
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.recipes.paired import PairedRecipe
 from metis_lightning.data.recipes.recipe import derived_generator
+from metis_lightning.data.recipes.tse import PairedRecipe
 from metis_lightning.errors import UserError
 
 IDS = ["_".join(pair) for pair in MIXTURES]

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from metis_lightning.data.manifest.records import read_manifest
-from metis_lightning.data.manifest.table import ManifestLines, UtteranceTable, open_manifest
-from metis_lightning.data.media.speed import utterance_at_speed
+from metis_lightning.data.manifest.table import ManifestLines, UtteranceTable, open_manifest, utterance_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metis_lightning.data.batches.collate import collate
+from metis_lightning.data.batches.sampler import collate
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.corruption import synthetic_room

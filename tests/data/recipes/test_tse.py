@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.table import utterance_at_speed
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.mixing import rms
-from metis_lightning.data.media.speed import utterance_at_speed
 from metis_lightning.data.recipes.prompts import draw_enrollment, draw_interferer, speech_crop
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.data.recipes.tse import TseRecipe

@@ -13,10 +13,15 @@ from safetensors.torch import save_file
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.recipes.l2s import EnvelopeRecipe, LipRecipe, feature_file, read_feature_file
-from metis_lightning.data.recipes.omni import OmniRecipe, WeightedRecipe
-from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, derived_generator
+from metis_lightning.data.recipes.recipe import (
+    OmniRecipe,
+    Recipe,
+    SpeechItem,
+    TtsRecipe,
+    WeightedRecipe,
+    derived_generator,
+)
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.data.recipes.tts import TtsRecipe
 from metis_lightning.errors import UserError
 
 

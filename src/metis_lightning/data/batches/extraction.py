@@ -63,11 +63,7 @@ class MissingTokens:
     def __init__(
         self, corpora: Sequence[SpeechCorpus], stores: Sequence[TokenStore], batch_seconds: float, num_workers: int = 0
     ) -> None:
-        """Plan the batches.
-
-        Raises:
-            UserError: if there is no utterance.
-        """
+        """Plan the batches; a UserError if there is no utterance."""
         # Each recording is read once: nothing is gained by keeping it.
         self.corpora = tuple(SpeechCorpus(corpus.utterances, cache=False) for corpus in corpora)
         self.num_workers = num_workers

@@ -12,8 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from metis_lightning.data.batches.collate import collate
-from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, padding_without_buckets
+from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
@@ -81,7 +80,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             max_seconds: longer utterances are left out.
             cache: keep decoded audio in memory (2 bytes a sample).
             speeds: training has each utterance at each of these speeds, other speeds as other speakers
-                (`data.media.speed`); validation has none but 1.
+                (`utterance_at_speed`); validation has none but 1.
             hours: of the corpus in training at most, before `speeds` (`within_hours`); None is all of it.
             tokens: folder that `prepare tokens` wrote: tokens are read from it, and audio only where a recipe needs
                 the sound itself. None: the module makes them of the audio, batch by batch.
@@ -139,8 +138,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
     def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
         """Read these kinds of tokens from the folder `tokens`, made by the tokenizer of these fingerprints.
 
-        Raises:
-            UserError: if they are damaged or do not cover the corpus.
+        A UserError if they are damaged or do not cover the corpus.
         """
         if self.tokens is None:
             raise UserError("no token store: name the folder that `prepare tokens` wrote with --data.tokens")
@@ -160,8 +158,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made: its epoch's first batches are not drawn again.
 
-        Raises:
-            UserError: if the state names no such place.
+        A UserError if the state names no such place.
         """
         place = state_dict if isinstance(state_dict, Mapping) else {}
         if not all(isinstance(place.get(name), int) and place[name] >= 0 for name in self._resume):
@@ -246,8 +243,7 @@ class PreparedDataModule(SpeechDataModule):
     def utterances(self) -> UtteranceTable:
         """Return the selection, with speakers held out for validation if the corpus has no split for it.
 
-        Raises:
-            UserError: if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is left.
+        A UserError if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is left.
         """
         if self.manifest is None:
             raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")

@@ -99,8 +99,7 @@ class DnsTests(TestSets):
     def __init__(self, root: Path) -> None:
         """List the files; `root` is the repository, its `datasets`, or a folder like it.
 
-        Raises:
-            UserError: if no test set is there, or a noisy file has no clean one or the other way round.
+        A UserError if no test set is there, or a noisy file has no clean one or the other way round.
         """
         require_folder(root, "the DNS Challenge 2020")
         self._files: dict[str, tuple[Path, Path | None]] = {}

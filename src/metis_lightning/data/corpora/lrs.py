@@ -1,21 +1,23 @@
-"""Lists LRS3 (1809.00496) and LRS2 as their authors gave them out, and chooses between these and their preparations.
+"""Lists LRS3 (1809.00496) and LRS2: as their authors gave them out, or as AV-HuBERT or Auto-AVSR prepared them.
 
 LRS3: `{pretrain,trainval,test}/<youtube id>/<n>.{mp4,txt}`. A text's first line is `Text:  WORDS IN CAPITALS`; what may
 follow (`Conf:`, `Ref:`, boxes of the face, times of the words) is not needed here.
 
 LRS2: `mvlrs_v1/{main,pretrain}/<number>/<n>.{mp4,txt}`, and the lists `train.txt`, `val.txt`, `test.txt` and
 `pretrain.txt` beside or in that folder, a clip a line, `<number>/<n>`, perhaps with a tag after it.
+
+AV-HuBERT's preparation (2201.02184) has mouths as `video/<id>.mp4` and sound as `audio/<id>.wav`. Auto-AVSR's
+(2303.14307), the one that Metis's lip to speech follows, has lists in `labels/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from metis_lightning.data.corpora.auto_avsr import AutoAvsrScan
-from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, read_words
-from metis_lightning.data.corpora.av_hubert import AvHubertScan
+from metis_lightning.data.corpora.av_corpus import AvClip, TalkingFaceScan, read_words, words_of
 from metis_lightning.data.manifest.scan import Fault, Shard
 from metis_lightning.data.media.locations import relative_path
 from metis_lightning.data.media.storage import files_stamp, require_folder, visible_in
@@ -102,13 +104,153 @@ class Lrs2Scan(RawLrsScan):
         return entries
 
 
+# The longer list of the two; what both have is listed once.
+_HUBERT_TABLES = ("433h_data", "30h_data")
+_HUBERT_SPLITS = {"train": "train", "valid": "dev", "test": "test"}
+
+
+@dataclass(frozen=True)
+class AvHubertScan(TalkingFaceScan):
+    """Lists AV-HuBERT's preparation; entries are clips, whose split is the tables', or without them the folder's.
+
+    `file.list` and `label.list` hold ids and words line by line; the tables hold them too, with counts of pictures and
+    samples after paths that are the preparing machine's, and are not used. An id is `<folder>/<youtube id>/<n>`, where
+    the folder is `trainval`, `test` or, cut at pauses, `short-pretrain`.
+    """
+
+    layout = "file.list and label.list, or 433h_data/train.tsv and .wrd"
+
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Tell whether a folder is laid out so."""
+        return (root / "file.list").is_file() or any((root / name).is_dir() for name in _HUBERT_TABLES)
+
+    def entries(self) -> Sequence[AvClip]:
+        """Return the clips of the lists; a table's line goes before that of `file.list`, but for words it lacks."""
+        root = Path(self.root)
+        clips = {clip.where: clip for clip in _read_file_list(root)}
+        for table in reversed(_HUBERT_TABLES):
+            for name, split in _HUBERT_SPLITS.items():
+                for clip in _read_table(root / table / f"{name}.tsv", split):
+                    before = clips.get(clip.where)
+                    text = before.text if clip.text is None and before is not None else clip.text
+                    clips[clip.where] = replace(clip, text=text)
+        return list(clips.values())
+
+    def files(self, entry: AvClip) -> Sequence[Path]:
+        """Return the mouth and the sound of a clip."""
+        return [Path(self.root, name) for name in (entry.video, entry.audio) if name]
+
+    def clip(self, entry: AvClip) -> AvClip | Fault:
+        """Return a clip if its line is complete."""
+        if entry.where.count("/") != 2:
+            return Fault(entry.where, "wrong field", "an id has three parts, such as test/UmvOgW6iV2s/00001")
+        if entry.text is None:
+            return Fault(entry.where, "missing pair", "no line in the list of words")
+        return entry
+
+
+def _read_file_list(root: Path) -> Iterator[AvClip]:
+    texts = _lines(root / "label.list")
+    for number, name in enumerate(map(posix_path, _lines(root / "file.list"))):
+        clip = _clip_of(name, "test" if name.startswith("test/") else "train")
+        yield replace(clip, text=words_of(texts[number]) if number < len(texts) else None)
+
+
+def _read_table(path: Path, split: str) -> Iterator[AvClip]:
+    texts = _lines(path.with_suffix(".wrd"))
+    # The first line is the preparing machine's folder.
+    for number, line in enumerate(_lines(path)[1:]):
+        cells = line.split("\t")
+        if len(cells) != 5 or not (cells[3].isdecimal() and cells[4].isdecimal()):
+            raise UserError(f"{path}:{number + 2}: expected id, two paths and two counts; the file is cut or damaged")
+        text = words_of(texts[number]) if number < len(texts) else None
+        clip = _clip_of(posix_path(cells[0]), split)
+        yield replace(clip, text=text, frames=int(cells[3]), samples=int(cells[4]))
+
+
+def _clip_of(name: str, split: str) -> AvClip:
+    folder, speaker, *_ = f"{name}//".split("/")
+    video, audio = f"video/{name}.mp4", f"audio/{name}.wav"
+    return AvClip(name, name.replace("/", "_"), speaker, split, f"LRS3 {folder}", video, audio)
+
+
+def _lines(path: Path) -> list[str]:
+    return read_lines(path) if path.is_file() else []
+
+
+_AUTO_AVSR_LIST = re.compile(r"(\w+?)_(train|val|test)_transcript_lengths_seg\d+s(\.\d+)*\.csv")
+_AUTO_AVSR_SPLITS = {"train": "train", "val": "dev", "test": "test"}
+
+
+@dataclass(frozen=True)
+class AutoAvsrScan(TalkingFaceScan):
+    """Lists Auto-AVSR's preparation of any of its corpora; entries are clips without their words.
+
+    Its lists have no header and lines `set,path,pictures,token ids`. The path is below the folder `<set>`:
+    `<set>_video_seg16s/<folder>/<speaker>/<n>.mp4`, with a .wav of the same name beside it (or its sound inside), and
+    the words in `<set>_text_seg16s/…/<n>.txt`.
+    """
+
+    layout = "labels/lrs3_train_transcript_lengths_seg16s.csv and the like"
+
+    @staticmethod
+    def is_at(root: Path) -> bool:
+        """Tell whether a folder is laid out so."""
+        return any(_AUTO_AVSR_LIST.fullmatch(path.name) for path in (root / "labels").glob("*.csv"))
+
+    def entries(self) -> Sequence[AvClip]:
+        """Return the clips of all lists."""
+        lists = sorted((Path(self.root) / "labels").glob("*.csv"))
+        matches = ((path, _AUTO_AVSR_LIST.fullmatch(path.name)) for path in lists)
+        return [clip for path, match in matches if match for clip in _read_auto_avsr(path, _AUTO_AVSR_SPLITS[match[2]])]
+
+    def files(self, entry: AvClip) -> Sequence[Path]:
+        """Return the video, the text and the sound of a clip."""
+        # lrs3/lrs3_video_seg16s/test/ID/1.mp4 has its words in lrs3/lrs3_text_seg16s/test/ID/1.txt.
+        video = PurePosixPath(entry.video or "")
+        folder = re.sub(r"_video_", "_text_", video.parts[1], count=1)
+        text = PurePosixPath(video.parts[0], folder, *video.parts[2:]).with_suffix(".txt")
+        return [Path(self.root) / path for path in (video, text, video.with_suffix(".wav"))]
+
+    def clip(self, entry: AvClip) -> AvClip | Fault:
+        """Return a clip with its words, and its sound if that is a file."""
+        _, text, audio = self.files(entry)
+        if not text.is_file():
+            return Fault(entry.where, "missing pair", f"no {text.relative_to(self.root)}")
+        words = read_words(text, entry.where)
+        if isinstance(words, Fault):
+            return words
+        # Some preparations put the sound into the video instead.
+        return replace(entry, text=words, audio=audio.relative_to(self.root).as_posix() if audio.is_file() else None)
+
+
+def _read_auto_avsr(path: Path, split: str) -> Iterator[AvClip]:
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = posix_path(line).split(",")
+        where = f"{path}:{number}"
+        parts = PurePosixPath(relative_path("/".join(cells[:2]), where)).parts
+        if len(cells) != 4 or len(parts) < 5 or not cells[2].isdecimal():
+            raise UserError(
+                f"{where}: expected set, path, pictures and tokens, as in lrs3,lrs3_video_seg16s/test/ID/1.mp4,62,7 9"
+            )
+        *_, folder, speaker, name = parts
+        yield AvClip(
+            where="/".join(parts[2:]),
+            id=f"{folder}_{speaker}_{PurePosixPath(name).stem}",
+            speaker=speaker,
+            split=split,
+            source=f"{cells[0].upper()} {folder}",
+            video="/".join(parts),
+            frames=int(cells[2]),
+        )
+
+
 def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:
     """Return the scan of LRS3, raw or prepared; see `TalkingFaceScan`.
 
-    `layout` is `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations.
-
-    Raises:
-        UserError: if there is no such folder or layout.
+    `layout` is `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations. A UserError if
+    there is no such folder or layout.
     """
     require_folder(root)
     prepared: dict[str, type[AvHubertScan | AutoAvsrScan]] = {"avhubert": AvHubertScan, "autoavsr": AutoAvsrScan}

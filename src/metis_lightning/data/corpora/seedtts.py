@@ -49,8 +49,7 @@ class SeedTtsTests(TestSets):
     def __init__(self, root: Path) -> None:
         """Read the lists below `seedtts_testset`.
 
-        Raises:
-            UserError: naming file and line, if a line is not of the format, or files of a list are missing.
+        A UserError naming file and line, if a line is not of the format, or files of a list are missing.
         """
         self._lines: dict[str, _SeedTtsLine] = {}
         trials = []

@@ -47,8 +47,7 @@ class StarterTests(TestSets):
     def __init__(self, root: Path | None = None) -> None:
         """Read the manifest and the lists; `root` defaults to the embedded corpus.
 
-        Raises:
-            UserError: if either file is missing or wrong.
+        A UserError if either file is missing or wrong.
         """
         root = Path(root or STARTER_ROOT)
         self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))

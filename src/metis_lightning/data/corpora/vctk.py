@@ -74,8 +74,7 @@ class VctkTests(TestSets):
     def __init__(self, root: Path, count: int = 200, seed: int = 0, same_speaker: bool = False) -> None:
         """Choose the trials of the test set `vctk`.
 
-        Raises:
-            UserError: if there are no `count` recordings with a text, or there is no prompt for one.
+        A UserError if there are no `count` recordings with a text, or there is no prompt for one.
         """
         self._root = Path(root)
         recordings = {path.stem.removesuffix("_mic1"): path for path in _recordings(self._root)}

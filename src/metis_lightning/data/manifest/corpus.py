@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.table import UtteranceTable
-from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.media.speed import wave_at_speed
+from metis_lightning.data.media.audio import read_audio, wave_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
@@ -63,11 +62,7 @@ class SpeechCorpus:
         return float(self.utterances.seconds[index])
 
     def index_of(self, utterance_id: str) -> int:
-        """Return the index of an utterance.
-
-        Raises:
-            UserError: if there is none of this id.
-        """
+        """Return the index of an utterance; a UserError if there is none of this id."""
         if utterance_id not in self._index:
             raise UserError(f"no utterance {utterance_id!r} in this corpus; check that list and manifest fit together")
         return self._index[utterance_id]
@@ -83,8 +78,7 @@ class SpeechCorpus:
     def mixture(self, index: int) -> Tensor:
         """Return the mixture that an utterance is in, (S,) float32 at 24 kHz, in time with `wave(index)`.
 
-        Raises:
-            UserError: if the manifest lists none, or it differs in length.
+        A UserError if the manifest lists none, or it differs in length.
         """
         utterance = self.utterances[index]
         if utterance.mixture is None:
@@ -124,10 +118,7 @@ def _read_cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLoc
 def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int) -> Tensor:
     """Return a recording (S,) as it was made, at the utterance's speed 1.
 
-    It must last as long as the manifest says: else it is another by now.
-
-    Raises:
-        UserError: if it does not, or cannot be read.
+    It must last as long as the manifest says: else it is another by now. A UserError if it does not, or cannot be read.
     """
     listed = utterance.seconds * utterance.speed
     wave = read_audio(location, sample_rate, longest=listed + 60.0)

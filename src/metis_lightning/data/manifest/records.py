@@ -58,8 +58,7 @@ def manifest_root(path: Path, root: str | None) -> str:
 def read_trials(path: Path | str) -> list[Trial]:
     """Read a test list, with the fields of `Trial`; those that it does without may be missing.
 
-    Raises:
-        UserError: as for `read_manifest`.
+    A UserError as for `read_manifest`.
     """
     return _read_records(Path(path), lambda row, where: Trial(**_parse_fields(row, _TRIAL, where)))
 
@@ -67,8 +66,7 @@ def read_trials(path: Path | str) -> list[Trial]:
 def check_manifest(path: Path) -> None:
     """Compare a manifest with the checksum beside it, if `prepare` left one.
 
-    Raises:
-        UserError: if the manifest is another, or incomplete.
+    A UserError if the manifest is another, or incomplete.
     """
     summary = path.with_suffix(SUMMARY)
     if not summary.is_file() or not path.is_file():
@@ -87,10 +85,8 @@ def check_manifest(path: Path) -> None:
 def check_utterance(line: bytes, where: str) -> dict[str, Any]:
     """Return the fields of the utterance that a line of a manifest is, but for its locations.
 
-    These are only checked, which is half of the work: for reading a large manifest through.
-
-    Raises:
-        UserError: naming `where`, as for `read_manifest`.
+    These are only checked, which is half of the work: for reading a large manifest through. A UserError naming `where`,
+    as for `read_manifest`.
     """
     row = parse_object(line, where)
     fields = _utterance_fields(row, where)
@@ -106,11 +102,8 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
     The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
     channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard`, the utterance's
     `mixture`, are locations (`data.media.locations`), `video` and `lips` files below `root`; `language` may carry a
-    region ("en-US"), which is dropped.
-
-    Raises:
-        UserError: naming `where`, if a field is missing or wrong, a path is absolute or contains `..`, or an id has a
-            character outside [A-Za-z0-9._-] or starts with a dot.
+    region ("en-US"), which is dropped. A UserError naming `where`, if a field is missing or wrong, a path is absolute
+    or contains `..`, or an id has a character outside [A-Za-z0-9._-] or starts with a dot.
     """
     fields = _utterance_fields(row, where)
     locations = {name: parse(value, root, where) for name, parse, value in _listed_locations(row)}
@@ -141,11 +134,7 @@ def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object of a line.
-
-    Raises:
-        UserError: naming `where`, if it is none.
-    """
+    """Return the JSON object of a line; a UserError naming `where`, if it is none."""
     try:
         row = load_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -190,11 +179,7 @@ def _text(value: object, key: str, where: str) -> str:
 
 
 def check_id(value: object, key: str, where: str) -> str:
-    """Return an id that is harmless as a file's name.
-
-    Raises:
-        UserError: naming `where` and `key`, if it is not.
-    """
+    """Return an id that is harmless as a file's name; a UserError naming `where` and `key`, if it is not."""
     value = _text(value, key, where)
     if not _ID.fullmatch(value):
         raise UserError(f"{where}: {key} {_shown(value)} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")

@@ -64,18 +64,13 @@ class CorpusScan(ABC):
 
     @abstractmethod
     def shards(self) -> Sequence[Shard]:
-        """Return the pieces, in the order of the manifest.
-
-        Raises:
-            UserError: if the root cannot be listed.
-        """
+        """Return the pieces, in the order of the manifest; a UserError if the root cannot be listed."""
 
     @abstractmethod
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield what a piece holds.
 
-        Raises:
-            UserError: if reading fails in a way that another attempt may cure; the piece is then scanned again.
+        A UserError if reading fails in a way that another attempt may cure; the piece is then scanned again.
         """
 
     @property

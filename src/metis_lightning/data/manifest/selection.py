@@ -37,8 +37,7 @@ class Selection:
 def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
     """Return the utterances that pass all filters, in the order given.
 
-    Raises:
-        UserError: if DNSMOS is asked for and an utterance has none.
+    A UserError if DNSMOS is asked for and an utterance has none.
     """
     shortest, longest = selection.seconds
     passes = (utterances.seconds >= shortest) & (utterances.seconds <= longest)
@@ -80,10 +79,8 @@ def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
 
     Speakers are taken by hashes of their names and the utterances of each by hashes of their ids, until the next one
     would exceed the cap: as good as at random, alike on every machine and in every order of the manifest. So a speaker
-    is in as a whole, save the last, and has prompts; and what fewer hours hold is part of what more hours do.
-
-    Raises:
-        UserError: if `hours` is not positive.
+    is in as a whole, save the last, and has prompts; and what fewer hours hold is part of what more hours do. A
+    UserError if `hours` is not positive.
     """
     if not hours > 0:
         raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")

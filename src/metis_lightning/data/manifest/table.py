@@ -13,7 +13,6 @@ import numpy as np
 
 from metis_lightning.data.manifest.records import manifest_root, parse_object, parse_row
 from metis_lightning.data.manifest.table_index import IndexBuilder, ManifestIndex, index_of
-from metis_lightning.data.media.speed import check_speeds, speed_prefix, utterance_at_speed
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -44,11 +43,7 @@ class ManifestLines:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> Utterance:
-        """Read an utterance.
-
-        Raises:
-            UserError: if the manifest is not the one that was opened.
-        """
+        """Read an utterance; a UserError if the manifest is not the one that was opened."""
         start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
@@ -171,12 +166,14 @@ class UtteranceTable(Sequence[Utterance]):
         return np.array([digest64(self._names.speaker[code]) for code in codes], dtype=np.int64)[places]
 
     def at_speeds(self, speeds: Sequence[float]) -> UtteranceTable:
-        """Return the utterances at each of the speeds, those of one speed together, as `data.media.speed` names them.
+        """Return the utterances at each of the speeds, those of one speed together, as `utterance_at_speed` names them.
 
-        Raises:
-            UserError: if there is no speed, one is not positive or one occurs twice.
+        A UserError if there is no speed, one is not positive or one occurs twice.
         """
-        check_speeds(speeds)
+        if not speeds or min(speeds) <= 0 or len(set(speeds)) < len(speeds):
+            raise UserError(
+                f"`speeds` must be positive and differ from each other, got {list(speeds)}; e.g. [0.9, 1.0]"
+            )
         if list(speeds) == [1.0]:
             return self
         # Each speed has speakers of its own: a voice whose formants have moved is another one.
@@ -206,6 +203,24 @@ class UtteranceTable(Sequence[Utterance]):
         present, starts = np.unique(codes[order], return_index=True)
         groups = np.split(order, starts[1:])
         return {self._names.speaker[code]: group.tolist() for code, group in zip(present, groups, strict=False)}
+
+
+def speed_prefix(speed: float) -> str:
+    """Return what ids and speakers begin with at a speed: `sp0.9-`, and nothing at 1."""
+    return "" if speed == 1 else f"sp{speed:g}-"
+
+
+def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
+    """Return an utterance played as a tape at a speed: itself at 1, else one of another id, speaker and duration.
+
+    Pitch and formants move with the tempo, so the voice is another one (Ko et al., "Audio Augmentation for Speech
+    Recognition", Interspeech 2015). Audio is not touched: `SpeechCorpus` does it on reading.
+    """
+    if speed == 1:
+        return utterance
+    prefix = speed_prefix(speed)
+    name, speaker = prefix + utterance.id, prefix + utterance.speaker
+    return replace(utterance, id=name, speaker=speaker, seconds=utterance.seconds / speed, speed=speed)
 
 
 def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:

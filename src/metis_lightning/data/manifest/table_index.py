@@ -97,8 +97,7 @@ def index_path(manifest: Path) -> Path:
 def index_of(manifest: Path) -> ManifestIndex:
     """Return the index of a manifest: the one beside it, or a new one of all its lines, kept if they are many.
 
-    Raises:
-        UserError: if a line is wrong or an id occurs twice, or the manifest is another than its checksum's.
+    A UserError if a line is wrong or an id occurs twice, or the manifest is another than its checksum's.
     """
     index = _read_index(manifest)
     if index is not None:

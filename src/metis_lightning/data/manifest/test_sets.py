@@ -36,11 +36,7 @@ class TestSets(ABC):
     task: str = ""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
-        """Keep the trials of all test sets.
-
-        Raises:
-            UserError: if there is none.
-        """
+        """Keep the trials of all test sets; a UserError if there is none."""
         self._trials = [replace(trial, task=trial.task or self.task) for trial in trials]
         if not self._trials:
             raise UserError(f"{type(self).__name__}: no test item found; check the data root")
@@ -50,11 +46,7 @@ class TestSets(ABC):
         return tuple(dict.fromkeys(trial.test_set for trial in self._trials))
 
     def load_trials(self, test_set: str) -> list[Trial]:
-        """Return the trials of a test set.
-
-        Raises:
-            UserError: if there is no such test set.
-        """
+        """Return the trials of a test set; a UserError if there is no such test set."""
         if test_set not in self.test_sets():
             raise UserError(f"no test set {test_set!r} here; choose from {', '.join(self.test_sets())}")
         return [trial for trial in self._trials if trial.test_set == test_set]
@@ -69,11 +61,7 @@ class TestSets(ABC):
 
     @abstractmethod
     def load_item(self, trial: Trial) -> TestItem:
-        """Read a trial's audio.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
+        """Read a trial's audio; a UserError if it cannot be read."""
 
 
 def read_signals(**locations: AudioLocation | None) -> dict[str, Any]:
@@ -91,8 +79,7 @@ def at_wave_rate(recorded: Mapping[str, Recording]) -> dict[str, Any]:
 def require_files(paths: Sequence[Path], corpus: str) -> None:
     """Refuse a corpus that is not all there, before hours are spent on it.
 
-    Raises:
-        UserError: naming the first of the missing files and their number.
+    A UserError naming the first of the missing files and their number.
     """
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError(
@@ -126,8 +113,7 @@ def trial_item(trial: Trial, utterance: Utterance, **fields: Any) -> TestItem:  
 def mixed_item(trial: Trial, corpus: SpeechCorpus, **fields: Any) -> TestItem:  # noqa: ANN401
     """Read a trial's utterances and make its mixture; `fields` are further ones of the item.
 
-    Raises:
-        UserError: if an utterance is not in the corpus or its audio cannot be read.
+    A UserError if an utterance is not in the corpus or its audio cannot be read.
     """
     names = (trial.target, trial.interferer, trial.enrollment)
     target, interferer, enrollment = (corpus.index_of(name) for name in names)
@@ -187,8 +173,7 @@ def parse_source(utterance_id: str) -> MixtureSource:
 def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
     """Map targets to their enrollments, from a list.
 
-    Raises:
-        UserError: naming file and line, if one is not of the format, or its target is not in its mixture.
+    A UserError naming file and line, if one is not of the format, or its target is not in its mixture.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such enrollment list")
@@ -211,8 +196,7 @@ def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
 def draw_enrollments(sources: Iterable[MixtureSource]) -> dict[MixtureSource, MixtureSource]:
     """Choose for each source one of another utterance of its speaker: the smallest by the SHA-256 of both.
 
-    Raises:
-        UserError: if a speaker says one utterance only.
+    A UserError if a speaker says one utterance only.
     """
     targets = list(sources)
     by_speaker: dict[str, list[MixtureSource]] = {}

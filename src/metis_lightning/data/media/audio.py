@@ -18,7 +18,7 @@ from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.decoding import UNREADABLE, Decoder, Levels, open_decoder
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
-from metis_lightning.types import AudioLocation, AudioSource, Recording
+from metis_lightning.types import WAVE_RATE, AudioLocation, AudioSource, Recording
 
 OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
 """What `audio_writer` writes, by suffix."""
@@ -104,8 +104,7 @@ def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
     """Return (S, channels) float32 and the sample rate of the bytes of an audio file.
 
-    Raises:
-        UserError: naming `where`, if they are none.
+    A UserError naming `where`, if they are none.
     """
     with _named(where), open_decoder(io.BytesIO(data)) as decoder:
         blocks = [np.zeros((0, decoder.channels), np.float32), *decoder.blocks()]
@@ -117,6 +116,11 @@ def resample(wave: np.ndarray, from_rate: float, to_rate: float) -> Tensor:
     if from_rate != to_rate:
         wave = soxr.resample(wave, from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+
+
+def wave_at_speed(wave: Tensor, speed: float) -> Tensor:
+    """Return a (S,) float32 wave at 24 kHz played at `speed`: (about S / speed,) float32 at 24 kHz."""
+    return wave if speed == 1 else resample(wave.numpy(), WAVE_RATE * speed, WAVE_RATE)
 
 
 def audio_seconds(path: Path | str) -> float:

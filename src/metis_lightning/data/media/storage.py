@@ -42,8 +42,7 @@ class Storage:
     def files(self, suffixes: Sequence[str]) -> dict[str, str]:
         """Map the names of the files of any depth that end with one of `suffixes`, in order, to stamps of them.
 
-        Raises:
-            UserError: if there is no such folder, or the URL cannot be listed.
+        A UserError if there is no such folder, or the URL cannot be listed.
         """
         if is_url(self.root):
             filesystem, base = _filesystem(self.root)
@@ -80,8 +79,7 @@ class Storage:
 def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
     """Return `size` bytes of a local file or a URL from `offset` on; all that follow if None.
 
-    Raises:
-        UserError: if it cannot be read, or ends early.
+    A UserError if it cannot be read, or ends early.
     """
     try:
         if is_url(location):
@@ -156,10 +154,8 @@ def visible_in(folder: Path) -> list[Path]:
 def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield a folder and those below it, each with its regular files, in order of their names.
 
-    Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out.
-
-    Raises:
-        UserError: if a folder cannot be read.
+    Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out. A
+    UserError if a folder cannot be read.
     """
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while waiting:

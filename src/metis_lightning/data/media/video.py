@@ -34,8 +34,7 @@ class VideoSound(AudioSource):
     def frames(self) -> tuple[np.ndarray, int]:
         """Return (S, channels) float32 and the sample rate; sample 0 is heard when the first picture is seen.
 
-        Raises:
-            UserError: if the file cannot be read or has no sound.
+        A UserError if the file cannot be read or has no sound.
         """
         resampler = require_av().AudioResampler(format="fltp")
         with open_video(Path(self.path)) as container:
@@ -70,10 +69,8 @@ def _start(track: Any) -> float:  # noqa: ANN401  any track
 def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
     """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second.
 
-    At any other rate, also a varying one, each moment shows the picture that is nearest in time.
-
-    Raises:
-        UserError: if the file is missing, unreadable, or has no pictures.
+    At any other rate, also a varying one, each moment shows the picture that is nearest in time. A UserError if the
+    file is missing, unreadable, or has no pictures.
     """
     with open_video(Path(path)) as container:
         if not container.streams.video:
@@ -85,8 +82,7 @@ def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
 def read_video(path: Path | str) -> np.ndarray:
     """Return the pictures of a short video, (F, H, W, 3) uint8 in RGB, 25 a second.
 
-    Raises:
-        UserError: as for `iterate_frames`, or if there is not one picture.
+    A UserError as for `iterate_frames`, or if there is not one picture.
     """
     frames = list(iterate_frames(path))
     if not frames:

@@ -145,10 +145,7 @@ def build_clip(
     """Return `samples` samples of recordings one after the other, with silence between them.
 
     `draw` gives the recording (S,) of each attempt, counted from 0. One longer than what is missing is cropped at a
-    random place; clipped ones are passed over.
-
-    Raises:
-        UserError: if 50 recordings were clipped.
+    random place; clipped ones are passed over. A UserError if 50 recordings were clipped.
     """
     clip, filled, refused, attempt = np.zeros(samples), 0, 0, 0
     while filled < samples:

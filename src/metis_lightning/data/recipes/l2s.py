@@ -44,8 +44,7 @@ class VisualRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the utterance with its features.
 
-        Raises:
-            UserError: if the features are not as long as the audio, but for a frame or two.
+        A UserError if the features are not as long as the audio, but for a frame or two.
         """
         features = self.features(corpus, index, generator)
         utterance, wave = corpus.utterances[index], corpus.wave(index)
@@ -70,19 +69,11 @@ class LipRecipe(VisualRecipe):
         self.folder = None if folder is None else Path(folder)
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
-        """Read the features of an utterance.
-
-        Raises:
-            UserError: as `file`, or if it holds something else.
-        """
+        """Read the features of an utterance; a UserError as `file`, or if it holds something else."""
         return read_feature_file(self.file(corpus, index))
 
     def file(self, corpus: SpeechCorpus, index: int) -> Path:
-        """Return the file of an utterance's features.
-
-        Raises:
-            UserError: if there is none, or it lies outside the folder.
-        """
+        """Return the file of an utterance's features; a UserError if there is none, or it lies outside the folder."""
         utterance = corpus.utterances[index]
         if self.folder is not None:
             return feature_file(self.folder, utterance.id)
@@ -143,8 +134,7 @@ class MouthRecipe(VisualRecipe):
 def feature_file(folder: Path, utterance_id: str) -> Path:
     """Return the file of an utterance's features in `folder`.
 
-    Raises:
-        UserError: if there is none, or it lies outside the folder.
+    A UserError if there is none, or it lies outside the folder.
     """
     paths = [folder / f"{utterance_id}{suffix}" for suffix in _SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
@@ -158,8 +148,7 @@ def feature_file(folder: Path, utterance_id: str) -> Path:
 def read_feature_file(path: Path | str) -> Tensor:
     """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
 
-    Raises:
-        UserError: if it is missing or holds something else.
+    A UserError if it is missing or holds something else.
     """
     path = Path(path)
     try:
@@ -189,8 +178,7 @@ def check_lengths(frames: int, seconds: float) -> bool:
 def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
     """Return the mouth's video of an utterance: `ID.mp4` in a folder, or without one what the manifest lists.
 
-    Raises:
-        UserError: if there is none.
+    A UserError if there is none.
     """
     utterance = corpus.utterances[index]
     path = utterance.video if folder is None else folder / f"{utterance.id}.mp4"
@@ -205,8 +193,7 @@ def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
 def read_mouths(path: Path | str) -> np.ndarray:
     """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video.
 
-    Raises:
-        UserError: if it is unreadable or of another size.
+    A UserError if it is unreadable or of another size.
     """
     path = Path(path)
     frames = read_video(path)

@@ -37,11 +37,7 @@ class RecordingFolder:
 
     @cached_property
     def paths(self) -> list[Path]:
-        """The files in order of their names.
-
-        Raises:
-            UserError: if there is no such folder or no such file in it.
-        """
+        """The files in order of their names; a UserError if there is no such folder or no such file in it."""
         if not self.root.is_dir():
             raise UserError(
                 f"{self.root}: no such folder; give the folder of the recordings, or none for synthetic ones"
@@ -54,8 +50,7 @@ class RecordingFolder:
     def check(self) -> None:
         """Read every file, so that one that is no sound ends a run before it begins, and say what else lies there.
 
-        Raises:
-            UserError: naming the first of them.
+        A UserError naming the first of them.
         """
         paths, faults = self.paths, []
         below = [path.relative_to(self.root) for path in files_below(self.root)]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.table import speed_prefix
 from metis_lightning.data.manifest.test_sets import parse_source
-from metis_lightning.data.media.speed import speed_prefix
 from metis_lightning.data.recipes.recipe import (
     Recipe,
     Segment,
@@ -121,8 +121,7 @@ class PromptedRecipe(Recipe):
 def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
     """Draw an utterance of another speaker, saying something else, uniformly over utterances.
 
-    Raises:
-        UserError: if the corpus has none.
+    A UserError if the corpus has none.
     """
     target = corpus.utterances[index]
 

@@ -1,4 +1,4 @@
-"""Target speaker extraction: a prompt of one voice, then that voice with another on top."""
+"""Target speaker extraction: a prompt of one voice, then that voice with others, mixed in training or by the corpus."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr
+from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr, peak_gain
 from metis_lightning.data.recipes.prompts import Enrollment, PromptedRecipe, Prompts, draw_interferer, speech_crop
-from metis_lightning.data.recipes.recipe import SpeechItem, check_range, draw_uniform
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_range, draw_uniform
 from metis_lightning.types import Applied
 
 
@@ -83,3 +83,31 @@ class TseRecipe(PromptedRecipe):
         if is_silent(target) or is_silent(other):
             return VoiceMix(target, target, torch.zeros_like(target), gain=1.0), {}
         return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
+
+
+class PairedRecipe(PromptedRecipe):
+    """Clean speech as the target and the corpus's own noisy or mixed recording of it as the source.
+
+    For LibriMix (TSE) and for noisy-clean pairs (SE, `prompts: false`).
+    """
+
+    def __init__(self, prompts: bool = True, max_prompt_seconds: float = 4.0) -> None:
+        """Choose whether another utterance of the speaker comes before the target as prompt, and its longest crop."""
+        self.prompts = Prompts("utterance", max_seconds=max_prompt_seconds) if prompts else None
+
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+        """Return prompt and clean speech as `wave`, prompt and mixture as `source`."""
+        utterance, target = corpus.utterances[index], corpus.wave(index)
+        # A speaker who says nothing else is left without a prompt: a prefix of the mixture is not clean.
+        other = None if self.prompts is None else self.prompts.draw_other(corpus, index, generator)
+        prompt, pieces = (target[:0], ()) if other is None else (other[0], (other[1],))
+        source = torch.cat([prompt, corpus.mixture(index)])
+        gain = peak_gain(source)
+        return SpeechItem.of(
+            utterance,
+            torch.cat([prompt, target]) * gain,
+            source=source * gain,
+            prompt_length=prompt.numel(),
+            applied={"mixture": utterance.source, "gain": gain},
+            pieces=(*pieces, Segment(index, 0, target.numel())),
+        )

@@ -113,10 +113,8 @@ def change_voice(wave: Tensor, change: VoiceChange) -> Tensor:
 
     Pitch by DIO and StoneMask, envelope by CheapTrick, aperiodicity by D4C, put together again by WORLD (Morise et al.,
     "WORLD: A Vocoder-Based High-Quality Speech Synthesis System for Real-Time Applications", IEICE Trans. 2016). It
-    draws nothing: WORLD's noise is the same at every call. Where nothing is voiced, only formants and slope change.
-
-    Raises:
-        UserError: if the package is not installed.
+    draws nothing: WORLD's noise is the same at every call. Where nothing is voiced, only formants and slope change. A
+    UserError if the package is not installed.
     """
     world = _world()
     dry = wave.detach().double().cpu().numpy()

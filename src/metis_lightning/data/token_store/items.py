@@ -28,19 +28,11 @@ class StoredTokens:
     """
 
     def __init__(self, root: Path, fingerprints: Mapping[str, str]) -> None:
-        """Open the store of each kind for the tokenizer of its fingerprint.
-
-        Raises:
-            UserError: if one is damaged.
-        """
+        """Open the store of each kind for the tokenizer of its fingerprint; a UserError if one is damaged."""
         self.stores = {kind: TokenStore(root, kind, fingerprint) for kind, fingerprint in fingerprints.items()}
 
     def check(self, corpus: SpeechCorpus) -> None:
-        """Refuse a corpus of which some utterances were never prepared.
-
-        Raises:
-            UserError: with how many and what to run.
-        """
+        """Refuse a corpus of which some utterances were never prepared; a UserError with how many and what to run."""
         names = corpus.utterances.names()
         for store in self.stores.values():
             store.check(names)
@@ -53,8 +45,7 @@ class StoredTokens:
     def attach(self, corpus: SpeechCorpus, item: SpeechItem) -> SpeechItem:
         """Return an item with the tokens of its wave.
 
-        Raises:
-            UserError: if its recipe does not say what the wave is made of, or the store lacks an utterance.
+        A UserError if its recipe does not say what the wave is made of, or the store lacks an utterance.
         """
         if not item.pieces:
             raise UserError(

@@ -123,11 +123,7 @@ class TokenStore:
     """
 
     def __init__(self, root: Path, kind: str, fingerprint: str) -> None:
-        """Read the index of every shard.
-
-        Raises:
-            UserError: if a file is damaged or was made by another tokenizer.
-        """
+        """Read the index of every shard; a UserError if a file is damaged or was made by another tokenizer."""
         self.folder = Path(root) / f"{kind}-{fingerprint[:16]}"
         self.shards = sorted(self.folder.glob(f"[!.]*{_SUFFIX}"))
         parts = [np.empty(0, dtype=_ROW)]
@@ -160,8 +156,7 @@ class TokenStore:
     def check(self, names: np.ndarray) -> None:
         """Refuse a corpus of which some utterances were never prepared, given the hashes of their ids (N,).
 
-        Raises:
-            UserError: with how many.
+        A UserError with how many.
         """
         places = np.searchsorted(self._names, names)
         is_stored = places < len(self._names)

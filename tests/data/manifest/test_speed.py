@@ -3,7 +3,7 @@ import torch
 
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.media.speed import wave_at_speed
+from metis_lightning.data.media.audio import wave_at_speed
 from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError
 
