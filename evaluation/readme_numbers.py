@@ -15,8 +15,8 @@ from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.results.report import margin_column, margin_gain
 from metis_lightning.evaluate.results.runs import Result, read_results
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
-from metis_lightning.evaluate.tables.layout import Cell, Notes, grid, markdown_cell
-from metis_lightning.evaluate.tables.result_sections import group_results, result_sections
+from metis_lightning.evaluate.tables.layout import Cell, NoteKeys, grid, markdown_cell
+from metis_lightning.evaluate.tables.our_results import group_results, result_sections
 
 PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
 COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
@@ -48,8 +48,9 @@ def numbers_of(run: Path) -> str:
         raise UserError(f"{run}: no finished run; `make numbers` makes it")
     results = read_results(run)
     ours = ResultsSpec(results[0].task, first=CONTROLS, baseline="input")
-    sections = result_sections(group_results(results, ours, "input"), Notes())
-    names = [markdown_cell(cell) for cell in sections[0].column_names]
+    sections = result_sections(group_results(results, ours, "input"), NoteKeys())
+    labels = sections[0].lines[0].labels
+    names = [markdown_cell(cell) for cell in sections[0].header[len(labels) :]]
     chosen = [index for wanted in COLUMNS for index, name in enumerate(names) if name.startswith(wanted)]
     test_sets = sorted({result.test_set for result in results})
     rows = [

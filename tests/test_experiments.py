@@ -67,10 +67,10 @@ def test_every_row_of_ours_has_its_run() -> None:
     data = {(table, system): entry.data for entry in ENTRIES for table, system in entry.rows}
     benchmarks = [table for table in read_benchmarks(REPOSITORY / "evaluation/benchmarks") if table.table in OURS]
     printed = {
-        (table.table, row["system"], row.get("train_data", data.get((table.table, row["system"]))))
+        (table.table, row.system, row.train_data or data.get((table.table, row.system)))
         for table in benchmarks
         for row in table.rows
-        if row["system"].startswith("Metis")
+        if row.system.startswith("Metis")
     }
     assert len(benchmarks) == len(OURS)
     assert listed == printed

@@ -18,11 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.compare.clips import read_clips
+from metis_lightning.evaluate.compare.clips import difference_picture, mel_difference, read_clips
 from metis_lightning.evaluate.compare.main import run_compare
 from metis_lightning.evaluate.compare.page import ComparePage
 from metis_lightning.evaluate.compare.tensorboard import folder_names
-from metis_lightning.evaluate.html.spectrogram import difference_picture, log_mel, mel_difference, picture
+from metis_lightning.evaluate.html.document import log_mel, picture
 from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import read_comparison
 from small_results import rows_of, write_run, write_wavs
@@ -109,7 +109,7 @@ def test_a_page_does_not_grow_beyond_its_room(results: Path) -> None:
     heard = [read_clips(u, SYSTEMS, lambda path: read_audio(path, 24_000)) for u in comparison.utterances]
 
     def filled(room: int) -> tuple[int, str]:
-        page = ComparePage(comparison, "NISQA", "nano", total=4, max_bytes=room)
+        page = ComparePage(comparison, "NISQA", "nano", max_bytes=room)
         for one in heard:
             page.add(one)
         return page.count, page.html()

@@ -12,7 +12,7 @@ from documented import REPOSITORY
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
 from metis_lightning.evaluate.tables.main import write_tables
-from metis_lightning.evaluate.tables.matching import paper_cells, results_for
+from metis_lightning.evaluate.tables.paper_rows import paper_cells, results_for
 from small_results import rows_of, write_run
 
 BENCHMARKS = REPOSITORY / "evaluation/benchmarks"
@@ -33,7 +33,7 @@ def test_rows_that_name_a_guidance_are_filled_by_such_runs_only(tmp_path: Path) 
     ran(tmp_path / "results", "old", "table_02_vc_finetune", "Settings(stage1=...)", better=0.1, **chosen)
     results = find_results(tmp_path / "results")
     (table,) = (benchmark for benchmark in read_benchmarks(BENCHMARKS) if benchmark.table == 2)
-    stand = {row["system"]: [result.run for result in results_for(table, row, results)] for row in table.rows}
+    stand = {row.system: [result.run for result in results_for(table, row, results)] for row in table.rows}
     assert stand["Metis-VC LoRA 16, cfg=0.0"] == ["none"]
     assert stand["Metis-VC LoRA 16, cfg=2.0"] == ["two"]
     assert stand["Metis-VC fine-tune, cfg=0.0"] == []
@@ -52,7 +52,7 @@ def test_text_guided_extraction_is_a_row_of_its_own(tmp_path: Path) -> None:
         ran(tmp_path, name, "table_06_omni_finetune", settings, task="omni", better=0.1 * guided)
     results = find_results(tmp_path)
     (table,) = (benchmark for benchmark in read_benchmarks(BENCHMARKS) if benchmark.table == 6)
-    stand = {row["system"]: [result.run for result in results_for(table, row, results)] for row in table.rows}
+    stand = {row.system: [result.run for result in results_for(table, row, results)] for row in table.rows}
     assert stand["Metis-Omni fine-tune"] == ["heard"]
     assert stand["Metis-Omni fine-tune, text-guided"] == ["told"]
 
@@ -99,7 +99,7 @@ def test_emiliamix_is_held_against_the_transcript_of_the_target(tmp_path: Path) 
     metrics = ("WER_asr_whisper-large-v3", "DNSMOS_SIG")
     write_run(tmp_path, "run", rows_of("target", test_set="emiliamix", metrics=metrics))
     (table,) = (benchmark for benchmark in read_benchmarks(BENCHMARKS) if benchmark.table == 3)
-    (row,) = (row for row in table.rows if (row["test_set"], row["system"]) == ("EmiliaMix test", "Ground Truth"))
+    (row,) = (row for row in table.rows if (row.test_set, row.system) == ("EmiliaMix test", "Ground Truth"))
     (result,) = results_for(table, row, find_results(tmp_path))
     wer = next(cell for cell in paper_cells(table, row, result) if cell.metric == "WER")
     assert (wer.ours.summary.column.name, wer.caveats) == ("WER_asr_whisper-large-v3", ())

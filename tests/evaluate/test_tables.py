@@ -12,8 +12,8 @@ import pytest
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.runs import find_results
-from metis_lightning.evaluate.tables.benchmarks import read_benchmarks, result_names
-from metis_lightning.evaluate.tables.layout import escape_latex, grid, number
+from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
+from metis_lightning.evaluate.tables.layout import escape_latex, format_number, grid
 from metis_lightning.evaluate.tables.main import write_tables
 from small_results import OFFLINE, rows_of, write_run
 
@@ -158,16 +158,16 @@ def test_the_paper_alone_is_complete(tmp_path: Path, capsys: pytest.CaptureFixtu
         lines = [row for row in cells(text) if any(cell.split("[")[0] == "paper" for cell in row)]
         assert len(lines) == len(benchmark.rows)
         for row, line in zip(benchmark.rows, lines, strict=True):
-            values = [row["metrics"].get(name) for name in benchmark.metrics]
+            values = [row.metrics.get(name) for name in benchmark.metrics]
             printed = [
-                number(v, 2) if not isinstance(v, dict) else f"{v['mean']:.2f} ± {v['ci95']:.2f}" for v in values
+                format_number(v, 2) if not isinstance(v, dict) else f"{v['mean']:.2f} ± {v['ci95']:.2f}" for v in values
             ]
             assert [cell.split("[")[0] for cell in line[-len(printed) :]] == printed
-            assert {row["test_set"], row["system"]} <= {cell.split("[")[0] for cell in line}
-        assert text.count("| ours") == sum("ours" in row for row in benchmark.rows)
+            assert {row.test_set, row.system} <= {cell.split("[")[0] for cell in line}
+        assert text.count("| ours") == sum(bool(row.ours) for row in benchmark.rows)
         assert f"Table {benchmark.table}: " in page
         found = [r for r in records(tmp_path / f"{benchmark.name}.csv") if r["kind"] == "paper"]
-        assert len(found) == sum(len(row["metrics"]) for row in benchmark.rows)
+        assert len(found) == sum(len(row.metrics) for row in benchmark.rows)
     assert sum(len(benchmark.rows) for benchmark in benchmarks) == 122
 
 
@@ -525,15 +525,15 @@ def test_every_table_of_the_paper_is_there() -> None:
 
 def test_benchmark_values_are_the_printed_ones() -> None:
     rows = {benchmark.table: benchmark.rows for benchmark in read_benchmarks(BENCHMARKS)}
-    assert rows[3][7]["system"] == "Metis-TSE LoRA 32"
-    assert rows[3][7]["metrics"] == {"WER": 9.65, "SIG": 3.66, "BAK": 4.02, "OVRL": 3.35, "NISQA": 4.38, "SIM": 0.75}
-    assert rows[4][2]["metrics"]["NISQA"] is None
-    assert rows[9][0]["metrics"]["QMOS"] == {"mean": 4.32, "ci95": 0.28}
+    assert rows[3][7].system == "Metis-TSE LoRA 32"
+    assert rows[3][7].metrics == {"WER": 9.65, "SIG": 3.66, "BAK": 4.02, "OVRL": 3.35, "NISQA": 4.38, "SIM": 0.75}
+    assert rows[4][2].metrics["NISQA"] is None
+    assert rows[9][0].metrics["QMOS"] == {"mean": 4.32, "ci95": 0.28}
 
 
 def test_every_experiment_has_its_rows() -> None:
     """A run is named after its experiment, and the benchmark file says which row of the paper it stands for."""
-    known = {name for b in read_benchmarks(BENCHMARKS) for row in b.rows for name in result_names(row)}
+    known = {name for b in read_benchmarks(BENCHMARKS) for row in b.rows for name in row.result_names}
     experiments = [path for path in (BENCHMARKS.parents[1] / "experiments").glob("table_*/*.yaml")]
     assert experiments
     for path in experiments:
@@ -561,8 +561,8 @@ def test_latex_escapes() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (-0.001, "0.00"), (1.005, "1.00"), (0.0, "0.00")])
 def test_number(value: float | None, text: str) -> None:
-    assert number(value, 2) == text
-    assert json.dumps(number(-0.004, 2, signed=True)) == '"0.00"'
+    assert format_number(value, 2) == text
+    assert json.dumps(format_number(-0.004, 2, signed=True)) == '"0.00"'
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_number(value: float | None, text: str) -> None:
 )
 def test_the_readers_test_sets_fill_the_papers_rows(table: str, theirs: str, ours: str) -> None:
     (benchmark,) = (each for each in read_benchmarks(REPOSITORY / "evaluation/benchmarks") if each.name == table)
-    assert theirs in {row["test_set"] for row in benchmark.rows}
+    assert theirs in {row.test_set for row in benchmark.rows}
     assert benchmark.ours.is_test_set(theirs, ours)
 
 
@@ -592,4 +592,4 @@ def test_chinese_words_are_counted_by_another_recogniser() -> None:
         column = tables[table].ours.columns["WER"]
         assert column.at(chinese).column == "WER_paraformer-zh"
         assert column.at("SeedTTS test-en").column == "WER_whisper-large-v3"
-        assert chinese in {row["test_set"] for row in tables[table].rows}
+        assert chinese in {row.test_set for row in tables[table].rows}

@@ -6,28 +6,20 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
+
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.html.document import asset, data_uri, document, opus
-from metis_lightning.evaluate.html.spectrogram import log_mel, picture, webp
+from metis_lightning.evaluate.html.document import log_mel, opus_uri, picture, render, webp_uri
 from metis_lightning.files import atomic_path, printable
 from metis_lightning.generate.jobs import Job
 from metis_lightning.types import WAVE_RATE
 
+# Jobs that would make the page larger than this are left out, and the page says so.
 MAX_BYTES = 64_000_000
-"""Jobs that would make the page larger than this are left out, and the page says so."""
 
+# Of longer files the page has the beginning.
 MAX_SECONDS = 30.0
-"""Of longer files the page has the beginning."""
-
-_STYLE = """
-main { max-width: 1200px; margin: 24px auto; padding: 0 16px; }
-section { border-top: 1px solid var(--rule); padding: 14px 0; }
-.clips { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px; margin-top: 8px; }
-figure { margin: 0; }
-figure img { width: 100%; height: 120px; display: block; }
-figure audio { width: 100%; height: 36px; }
-"""
 
 
 def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int = MAX_BYTES) -> None:
@@ -39,10 +31,9 @@ def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int 
         if sum(map(len, sections)) + len(section) > max_bytes:
             break
         sections.append(section)
-    shown = "" if len(sections) == len(done) else f"<p>The first {len(sections)} of {len(done)}: the page is full.</p>"
-    body = f"<main>\n<h1>{escape(title)}</h1>\n{shown}{''.join(sections)}</main>"
+    page = render("play_list", title, sections=Markup("".join(sections)), shown=len(sections), total=len(done))
     with atomic_path(path) as temporary:
-        temporary.write_text(printable(document(title, asset("base.css") + _STYLE, body)), encoding="utf-8")
+        temporary.write_text(printable(page), encoding="utf-8")
 
 
 def _section(job: Job) -> str:
@@ -59,9 +50,8 @@ def _clip(name: str, path: Path) -> str:
     except UserError as error:
         return f'<figure><figcaption class="bad">{name}: {escape(str(error))}</figcaption></figure>'
     mel = log_mel(wave)
-    image = data_uri("image/webp", webp(picture(mel, float(mel.max()))))
-    sound = data_uri("audio/ogg", opus(wave))
+    image = webp_uri(picture(mel, float(mel.max())))
     return (
         f'<figure><figcaption>{name}</figcaption><img alt="mel spectrogram of the {name}" src="{image}">'
-        f'<audio controls preload="metadata" src="{sound}"></audio></figure>\n'
+        f'<audio controls preload="metadata" src="{opus_uri(wave)}"></audio></figure>\n'
     )

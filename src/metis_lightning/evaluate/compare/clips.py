@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.html.spectrogram import log_mel, mel_difference
+from metis_lightning.evaluate.html.document import HOP_LENGTH, coloured, log_mel
 from metis_lightning.evaluate.results.comparison import ComparedUtterance
 from metis_lightning.types import WAVE_RATE
 
@@ -22,6 +22,11 @@ REFERENCE = "target"
 
 # What is longer is cut, so that one file cannot fill the page.
 MAX_CLIP_SECONDS = 30
+
+# Decibels at which a difference has its full colour.
+DIFFERENCE_RANGE = 30.0
+
+_MAX_LENGTH_DIFFERENCE = 0.1  # seconds, as for the metrics that need a reference
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,16 @@ def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Calla
     missing: dict[str, str] = {}
     for system in systems:
         entry = utterance.entries.get(system)
-        if entry is None or entry.wav is None:
-            lacking = "this system does not have the utterance"
-            missing[system] = lacking if entry is None else entry.missing or "no audio file"
-            continue
-        try:
-            waves[system] = read(entry.wav)
-        except UserError:
-            missing[system] = "the audio file cannot be read"
-    # Pictures are of what is heard, so both are cut alike.
+        if entry is None:
+            missing[system] = "this system does not have the utterance"
+        elif entry.wav is None:
+            missing[system] = entry.missing or "no audio file"
+        else:
+            try:
+                waves[system] = read(entry.wav)
+            except UserError:
+                missing[system] = "the audio file cannot be read"
+    # Pictures are of the sound in the players, so both are cut alike.
     limit = MAX_CLIP_SECONDS * WAVE_RATE
     mels = {system: log_mel(wave[:limit]) for system, wave in waves.items()}
     reference = REFERENCE if REFERENCE in systems else systems[0]
@@ -71,3 +77,20 @@ def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Calla
         change = mel_difference(mels[system], mels[reference]) if is_compared else None
         clips[system] = SystemClip(wave[:limit], mels[system], change, len(wave) > limit)
     return ClipSet(utterance, clips, missing, max((float(mel.max()) for mel in mels.values()), default=0.0))
+
+
+def mel_difference(mel: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
+    """Return `mel` minus `reference`, cropped to the shorter; None if they are not of one length within 0.1 s.
+
+    >>> mel_difference(np.ones((1, 3)), np.zeros((1, 4))).shape, mel_difference(np.ones((1, 30)), np.zeros((1, 4)))
+    ((1, 3), None)
+    """
+    if abs(mel.shape[1] - reference.shape[1]) * HOP_LENGTH > _MAX_LENGTH_DIFFERENCE * WAVE_RATE:
+        return None
+    frames = min(mel.shape[1], reference.shape[1])
+    return mel[:, :frames] - reference[:, :frames]
+
+
+def difference_picture(values: np.ndarray) -> np.ndarray:
+    """Return a difference (M, F) in dB as an image (M, F, 3) of bytes: red where there is more, blue where less."""
+    return coloured("RdBu_r", 0.5 + values / (2 * DIFFERENCE_RANGE))

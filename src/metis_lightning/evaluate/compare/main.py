@@ -8,7 +8,7 @@ from pathlib import Path
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.evaluate.compare.clips import read_clips
 from metis_lightning.evaluate.compare.page import ComparePage
-from metis_lightning.evaluate.compare.tensorboard import Board
+from metis_lightning.evaluate.compare.tensorboard import open_board
 from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import read_comparison
 from metis_lightning.files import atomic_path, check_output
@@ -30,8 +30,8 @@ def run_compare(options: CompareOptions) -> None:
     comparison = read_comparison(options.results, options.task, options.systems)
     metric, system = comparison.sort_order(options.sort)
     utterances = comparison.worst_first(metric, system)[: options.limit]
-    page = ComparePage(comparison, metric, system, len(comparison.utterances))
-    with Board(out / BOARD, comparison) as board:
+    page = ComparePage(comparison, metric, system)
+    with open_board(out / BOARD, comparison) as board:
         # One utterance at a time: their audio together may not fit into memory.
         for utterance in tracked(utterances, "compare", "utterances", leave=True, delay=0.0):
             clips = read_clips(utterance, comparison.systems, lambda path: read_audio(path, WAVE_RATE))

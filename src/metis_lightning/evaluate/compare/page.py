@@ -7,14 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from metis_lightning.evaluate.compare.clips import ClipSet, SystemClip
-from metis_lightning.evaluate.html.document import asset, data_uri, opus, render
-from metis_lightning.evaluate.html.spectrogram import picture, webp
+from metis_lightning.evaluate.compare.clips import ClipSet
+from metis_lightning.evaluate.html.document import opus_uri, picture, render, webp_uri
 from metis_lightning.evaluate.results.comparison import Comparison, Entry
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import word_error_rule
-from metis_lightning.evaluate.tables.matching import TableValue
-from metis_lightning.metrics.column import Column
+from metis_lightning.evaluate.tables.layout import TableValue
 from metis_lightning.metrics.metric import INFINITE
 from metis_lightning.types import WAVE_RATE
 
@@ -34,30 +32,30 @@ class ComparePage:
         comparison: what is compared.
         metric: by which utterances are ordered.
         system: whose.
-        total: how many utterances there are in all, shown or not.
         max_bytes: of the page.
     """
 
-    def __init__(
-        self, comparison: Comparison, metric: str, system: str, total: int, max_bytes: int = MAX_PAGE_BYTES
-    ) -> None:
-        self.comparison, self.metric, self.system, self.total = comparison, metric, system, total
+    def __init__(self, comparison: Comparison, metric: str, system: str, max_bytes: int = MAX_PAGE_BYTES) -> None:
+        self.comparison, self.metric, self.system = comparison, metric, system
         self._columns = {name: summary.column for name, summary in comparison.metrics.items()}
         self.count, self._room = 0, max_bytes
         self._utterances: list[str] = []
         self._is_full = False
 
-    def add(self, clips: ClipSet) -> bool:
-        """Add an utterance with its sound and pictures, and return whether there was room."""
+    def add(self, clips: ClipSet) -> None:
+        """Add an utterance with its sound and pictures, if there is room."""
         utterance = clips.utterance
-        entries = [
-            {
-                **self._scores(utterance.entries.get(system)),
+        entries = []
+        for system in self.comparison.systems:
+            clip = clips.clips.get(system)
+            media = {
                 "missing": clips.missing.get(system),
-                **_media(clips.clips.get(system), clips.top),
+                "seconds": clip and len(clip.wave) / WAVE_RATE,
+                "isCut": clip is not None and clip.is_cut,
+                "audio": clip and opus_uri(clip.wave),
+                "mel": clip and webp_uri(picture(clip.mel, clips.top)),
             }
-            for system in self.comparison.systems
-        ]
+            entries.append(self._scores(utterance.entries.get(system)) | media)
         record = {
             "id": utterance.id,
             "testSet": utterance.test_set,
@@ -72,69 +70,50 @@ class ComparePage:
             self._room -= len(text)
             self._utterances.append(text)
             self.count += 1
-        return not self._is_full
-
-    def html(self) -> str:
-        """Return the page."""
-        comparison = self.comparison
-        head = {
-            "task": comparison.task,
-            "systems": comparison.systems,
-            "metrics": [_metric(column) for column in self._columns.values()],
-            "results": [_result(label, result) for label, part in comparison.results.items() for result in part],
-            "sort": {"metric": self.metric, "system": self.system},
-            "infinite": INFINITE,
-            "warnings": list(comparison.warnings),
-            "total": self.total,
-            "isFull": self._is_full,
-        }
-        title = f"{comparison.task}: {', '.join(comparison.systems)}"
-        data = f'{{"head":{_json(head)},"utterances":[{",".join(self._utterances)}]}}'
-        style = asset("base.css") + asset("compare.css")
-        return render("compare.html", title, style, asset("compare.js"), data=Markup(data))
 
     def _scores(self, entry: Entry | None) -> dict[str, Any]:
-        """Return the scores of a system's output, and what was heard."""
+        """Return the scores of a system's output, and its transcript."""
         if entry is None:
             return {"values": {}, "failed": [], "compared": None, "errors": {}, "hypothesis": None}
         row = entry.row
         compared = row.wer and row.wer.compared
-        texts = None if not compared else dict(zip(("text", "hypothesis"), map(_shortened, compared), strict=True))
+        values = {name: value for name, value in row.metrics.items() if name in self._columns}
         return {
-            "values": {
-                name: None if value is None else self._columns[name].scale * value
-                for name, value in row.metrics.items()
-                if name in self._columns
-            },
+            "values": {name: None if v is None else self._columns[name].scale * v for name, v in values.items()},
             "failed": list(row.failed),
-            "compared": texts,
+            "compared": dict(zip(("text", "hypothesis"), map(_shortened, compared), strict=True)) if compared else None,
             "errors": {name: _shortened(reason) for name, reason in row.error.items()},
             "hypothesis": _shortened(row.hypothesis),
         }
 
-
-def _media(clip: SystemClip | None, top: float) -> dict[str, Any]:
-    """Return a player's sound and picture."""
-    if clip is None:
-        return {"seconds": None, "isCut": False, "audio": None, "mel": None}
-    return {
-        "seconds": len(clip.wave) / WAVE_RATE,
-        "isCut": clip.is_cut,
-        "audio": data_uri("audio/ogg", opus(clip.wave)),
-        "mel": data_uri("image/webp", webp(picture(clip.mel, top))),
-    }
-
-
-def _metric(column: Column) -> dict[str, Any]:
-    """Return how a metric is shown."""
-    return {
-        "name": column.name,
-        "label": column.quantity.replace("_", " "),
-        "model": column.model,
-        "unit": column.unit,
-        "higher": column.higher_is_better,
-        "decimals": 1 if column.unit else 2,
-    }
+    def html(self) -> str:
+        """Return the page."""
+        comparison = self.comparison
+        metrics = [
+            {
+                "name": column.name,
+                "label": column.quantity.replace("_", " "),
+                "model": column.model,
+                "unit": column.unit,
+                "higher": column.higher_is_better,
+                "decimals": 1 if column.unit else 2,
+            }
+            for column in self._columns.values()
+        ]
+        head = {
+            "task": comparison.task,
+            "systems": comparison.systems,
+            "metrics": metrics,
+            "results": [_result(label, result) for label, part in comparison.results.items() for result in part],
+            "sort": {"metric": self.metric, "system": self.system},
+            "infinite": INFINITE,
+            "warnings": list(comparison.warnings),
+            "total": len(comparison.utterances),
+            "isFull": self._is_full,
+        }
+        title = f"{comparison.task}: {', '.join(comparison.systems)}"
+        data = f'{{"head":{_json(head)},"utterances":[{",".join(self._utterances)}]}}'
+        return render("compare", title, data=Markup(data))
 
 
 def _result(label: str, result: Result) -> dict[str, Any]:
@@ -164,7 +143,6 @@ def _result(label: str, result: Result) -> dict[str, Any]:
 
 
 def _shortened(text: str | None) -> str | None:
-    """Return a text without what is beyond any use."""
     return text if text is None or len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …"
 
 

@@ -4,65 +4,44 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from metis_lightning.evaluate.compare.clips import ClipSet
-from metis_lightning.evaluate.html.spectrogram import difference_picture, picture
+from metis_lightning.evaluate.compare.clips import ClipSet, difference_picture
+from metis_lightning.evaluate.html.document import picture
 from metis_lightning.evaluate.results.comparison import Comparison
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import word_error_rule
-from metis_lightning.evaluate.tables.matching import TableValue
+from metis_lightning.evaluate.tables.layout import TableValue
 from metis_lightning.types import WAVE_RATE
 
 _EVENTS = "events.out.tfevents.*"
 
 
 class Board:
-    """Writes `FOLDER/SYSTEM/` for each system, and puts it in the place of what stood there once everything is written.
+    """Logs utterances to one writer for each system; `scales` has the factors of metrics to their units.
 
     Tags, the same in every run: `{metric}/{test set}` (the mean, in its unit), `utterances/{test set}/{metric}` (a
     point for each utterance, in the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`,
     and the table of HParams. The difference, in dB, is from the system `target`, or else from the first.
     """
 
-    def __init__(self, folder: Path, comparison: Comparison) -> None:
-        self.folder, self.comparison = folder, comparison
-        self._names = folder_names(comparison.systems)
-        self._scales = {name: summary.column.scale for name, summary in comparison.metrics.items()}
-        self._writers: dict[str, SummaryWriter] = {}
-        self._counts: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-")
-        for system, name in self._names.items():
-            writer = SummaryWriter(str(Path(self._temporary.name) / name))
-            self._writers[system] = writer
-            log_results(writer, self.comparison.results[system])
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        if error is None:
-            for name in self._names.values():
-                self._replace_events(name)
-        self._temporary.cleanup()
+    def __init__(self, writers: Mapping[str, SummaryWriter], scales: Mapping[str, float]) -> None:
+        self._writers, self._scales = writers, scales
+        self._counts: Counter[str] = Counter()
 
     def add(self, clips: ClipSet) -> None:
         """Log one utterance for every system that has it."""
         utterance = clips.utterance
         place = f"{utterance.test_set}/{utterance.id}"
         # Scalars of utterances have the place in the order of the page as their step.
-        step = self._counts[utterance.test_set] = self._counts.get(utterance.test_set, -1) + 1
+        step = self._counts[utterance.test_set]
+        self._counts[utterance.test_set] += 1
         for system, entry in utterance.entries.items():
             for metric, value in entry.row.metrics.items():
                 if value is not None:
@@ -75,14 +54,28 @@ class Board:
             if clip.difference is not None:
                 writer.add_image(f"difference/{place}", difference_picture(clip.difference), 0, dataformats="HWC")
 
-    def _replace_events(self, name: str) -> None:
-        """Move the new events of a system to its folder; of what is there, only events go."""
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob(_EVENTS):
-            old.unlink()
-        for new in (Path(self._temporary.name) / name).glob(_EVENTS):
-            new.replace(folder / new.name)
+
+@contextmanager
+def open_board(folder: Path, comparison: Comparison) -> Iterator[Board]:
+    """Write `FOLDER/SYSTEM/` for each system, in the place of the events there once everything is written."""
+    names = folder_names(comparison.systems)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+        writers = {system: SummaryWriter(str(Path(temporary) / name)) for system, name in names.items()}
+        try:
+            for system, writer in writers.items():
+                _log_results(writer, comparison.results[system])
+            yield Board(writers, {name: summary.column.scale for name, summary in comparison.metrics.items()})
+        finally:
+            for writer in writers.values():
+                writer.close()
+        # Of what is in a system's folder, only events go.
+        for name in names.values():
+            (folder / name).mkdir(exist_ok=True)
+            for old in (folder / name).glob(_EVENTS):
+                old.unlink()
+            for new in (Path(temporary) / name).glob(_EVENTS):
+                new.replace(folder / name / new.name)
 
 
 def folder_names(systems: Sequence[str]) -> dict[str, str]:
@@ -99,7 +92,7 @@ def folder_names(systems: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
+def _log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
     """Log a system's means, and what they were reached with, for the table of HParams."""
     means: dict[str, float] = {}
     for result in results:
@@ -107,8 +100,7 @@ def log_results(writer: SummaryWriter, results: Sequence[Result]) -> None:
             mean = TableValue.of(summary, word_error_rule(result.test_set)).mean
             if mean is not None:
                 means[f"{metric}/{result.test_set}"] = mean
-    for tag, mean in means.items():
-        writer.add_scalar(tag, mean, 0)
+                writer.add_scalar(f"{metric}/{result.test_set}", mean, 0)
     first = results[0]
     settings = {**first.protocol.settings, "system": first.system, "run": first.run, "protocol": first.protocol.mark}
     for key, value in first.identity.items():

@@ -1,6 +1,7 @@
-"""Self-contained HTML pages: templates and styles in `page/`, media inside, and a policy that lets a page load nothing.
+"""Self-contained HTML pages: templates and styles in `page/`, sound and pictures inside, and nothing that a page loads.
 
 Templates escape whatever they print but the styles, scripts and data that are handed to `render` as such.
+Shape letters: S samples, M mel bands, F frames of 10 ms.
 """
 
 from __future__ import annotations
@@ -14,31 +15,38 @@ from importlib.resources import files
 
 import numpy as np
 import soundfile
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 from torch import Tensor
 
+from metis_lightning.tokens.mel import PowerMel
 from metis_lightning.types import WAVE_RATE
 
+HOP_LENGTH = 240
+# Decibels from the brightest to black.
+RANGE = 80.0
 
-def asset(name: str) -> str:
-    """Return the text of a file in `page/`."""
-    return (files("metis_lightning.evaluate.html") / "page" / name).read_text(encoding="utf-8")
+_FLOOR = 1e-10
 
 
-def render(template: str, title: str, style: str, script: str = "", **context: object) -> str:
+def render(name: str, title: str, **context: object) -> str:
     """Return a whole page in one file, which works from `file://`.
 
-    Its content security policy allows this style, this script, and images and sound that are in the page itself. Markup
-    that came in with somebody's transcript could neither run nor load anything, even if it were not escaped.
+    Its content security policy allows its own style and script, and images and sound that are in the page itself.
+    Markup that came in with somebody's transcript could neither run nor load anything, even if it were not escaped.
 
     Args:
-        template: a file in `page/` that extends `document.html`.
+        name: of the template that extends `document.html`, and of its CSS and, where there is one, its JavaScript.
         title: plain text.
-        style: CSS.
-        script: JavaScript; it runs when the body is there.
         context: further variables of the template.
     """
+    folder = files("metis_lightning.evaluate.html") / "page"
+    style = "".join((folder / f"{sheet}.css").read_text(encoding="utf-8") for sheet in ("base", name))
+    script_file = folder / f"{name}.js"
+    script = script_file.read_text(encoding="utf-8") if script_file.is_file() else ""
+    # A hash names the one style and the one script that may be used.
     allowed = [
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
         for text in (style, script)
@@ -48,38 +56,11 @@ def render(template: str, title: str, style: str, script: str = "", **context: o
         "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
     )
     trusted = {"policy": Markup(policy), "style": Markup(style), "script": Markup(script)}
-    return _environment().get_template(template).render(title=title, **trusted, **context)
-
-
-def document(title: str, style: str, body: str) -> str:
-    """Return a page without a script, whose `body` is HTML with escaped texts; see `render`."""
-    return render("document.html", title, style, body=Markup(body))
-
-
-def plain(text: str) -> str:
-    r"""Return what may come from a stranger on one line, without characters that cannot be seen or written.
-
-    >>> plain("a\n b\x00\u202e\ud800")
-    'a b'
-    """
-    return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
-
-
-def opus(wave: Tensor) -> bytes:
-    """Return a wave (S,) at 24 kHz as Ogg Opus: about 5 kB a second."""
-    file = io.BytesIO()
-    soundfile.write(file, wave.clamp(-1, 1).numpy().astype(np.float32), WAVE_RATE, format="OGG", subtype="OPUS")
-    return file.getvalue()
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """Return content of a media type as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return _environment().get_template(f"{name}.html").render(title=title, **trusted, **context)
 
 
 @cache
 def _environment() -> Environment:
-    """Return what reads the templates, whose filter `plain` is for texts of strangers."""
     environment = Environment(
         loader=PackageLoader("metis_lightning.evaluate.html", "page"),
         autoescape=True,
@@ -89,3 +70,50 @@ def _environment() -> Environment:
     # Entities as in Python's `html`; its result is markup, which is not escaped again.
     environment.filters["plain"] = lambda text: Markup(html.escape(plain(text)))
     return environment
+
+
+def plain(text: str) -> str:
+    r"""Return text of any origin on one line, without characters that cannot be seen or written.
+
+    >>> plain("a\n b\x00\u202e\ud800")
+    'a b'
+    """
+    return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
+
+
+def opus_uri(wave: Tensor) -> str:
+    """Return a wave (S,) at 24 kHz as an address that holds it in Ogg Opus, about 7 kB a second."""
+    file = io.BytesIO()
+    soundfile.write(file, wave.clamp(-1, 1).numpy().astype(np.float32), WAVE_RATE, format="OGG", subtype="OPUS")
+    return f"data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def webp_uri(image: np.ndarray) -> str:
+    """Return an image (height, width, 3) of bytes as an address that holds it in WebP."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", quality=70, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def log_mel(wave: Tensor) -> np.ndarray:
+    """Return the power in decibels of a waveform (S,) at 24 kHz in 80 mel bands: (M, F) float32."""
+    power = _mel()(wave.float())
+    return (10.0 * power.clamp_min(_FLOOR).log10()).T.numpy()
+
+
+@cache
+def _mel() -> PowerMel:
+    with torch.no_grad():
+        return PowerMel(WAVE_RATE, n_fft=1024, hop_length=HOP_LENGTH, n_mels=80)
+
+
+def picture(mel: np.ndarray, top: float) -> np.ndarray:
+    """Return a spectrogram (M, F) as an image (M, F, 3) of bytes, low frequencies below; `top` dB is the brightest."""
+    return coloured("magma", (mel - top + RANGE) / RANGE)
+
+
+def coloured(colormap: str, shades: np.ndarray) -> np.ndarray:
+    """Return shades (M, F) from 0 to 1 in the colours of a map of matplotlib's, upside down."""
+    from matplotlib import colormaps
+
+    return colormaps[colormap](np.clip(shades[::-1], 0, 1), bytes=True)[..., :3]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,39 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import read_yaml
 
-# What names a row of the paper's, in the order of columns.
+# The columns before the paper's numbers, in their order.
 LABELS = ("task", "test_set", "system", "train_data")
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row as printed; a metric is a number, None, or `{mean, ci95}`.
+
+    Args:
+        ours: the name (or names) of the system in our results that stands for it.
+        settings: what those results must have been made with.
+        origin: whose numbers the paper repeats.
+    """
+
+    test_set: str
+    system: str
+    metrics: Mapping[str, float | Mapping[str, float] | None]
+    task: str | None = None
+    train_data: str | None = None
+    ours: str | Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str | None = None
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """The names that its system may have in our results; the paper's own name is always one."""
+        return (*((self.ours,) if isinstance(self.ours, str) else self.ours), self.system)
+
+    @property
+    def origin_notes(self) -> list[str]:
+        """The remark that its numbers are repeated from elsewhere; none if they are not."""
+        text = f"Not measured by the paper's authors: the numbers are those of {self.origin}."
+        return [text] if self.origin is not None else []
 
 
 @dataclass(frozen=True)
@@ -47,9 +78,9 @@ class ResultsSpec:
     """
 
     task: str
-    first: tuple[str, ...] = ()
+    first: Sequence[str] = ()
     baseline: str | None = None
-    test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    test_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     columns: Mapping[str, ColumnSpec] = field(default_factory=dict)
     lists_all: bool = True
     rows_task: str | None = None
@@ -68,48 +99,51 @@ class Note:
     text: str
     where: Mapping[str, str] = field(default_factory=dict)
 
-    def is_on(self, row: Mapping[str, Any], metric: str | None) -> bool:
-        """Return whether the remark is on a row's metric; on the row's name if `metric` is None."""
+    def is_on(self, row: PaperRow | None, metric: str | None) -> bool:
+        """Return whether it is on a row's metric; on the row's name if `metric` is None, on all rows if `row` is."""
         labels = {key: value for key, value in self.where.items() if key != "metric"}
-        is_row = bool(labels) and all(row.get(key) == value for key, value in labels.items())
-        return is_row and self.where.get("metric") == metric
-
-    def is_on_column(self, metric: str) -> bool:
-        """Return whether the remark is on a metric, in all rows."""
-        return dict(self.where) == {"metric": metric}
+        is_row = all(row is not None and getattr(row, key, None) == value for key, value in labels.items())
+        return is_row and bool(labels) == (row is not None) and self.where.get("metric") == metric
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One table of the paper.
-
-    `rows` are as printed: `test_set, system, metrics`, where given `task` and `train_data`; `ours`, the name (or names)
-    of the system in our results that stands for it; `settings`, which those results must have been made with; and
-    `origin`, whose numbers the paper repeats. A metric is a number, null, or `{mean, ci95}`. `name` is the file's stem.
-    """
+    """One table of the paper; `name` is the file's stem."""
 
     name: str
     table: int
     title: str
     source: str
     measured_with: str
-    rows: tuple[dict[str, Any], ...]
+    rows: Sequence[PaperRow]
     ours: ResultsSpec | None = None
-    notes: tuple[Note, ...] = ()
+    notes: Sequence[Note] = ()
+
+    def __post_init__(self) -> None:
+        places = [(row, metric) for row in (None, *self.rows) for metric in (None, *self.metrics)]
+        for note in self.notes:
+            # A misspelt name would otherwise drop the remark from the table in silence.
+            if not any(note.is_on(row, metric) for row, metric in places):
+                raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")
 
     @property
     def labels(self) -> list[str]:
-        """Return which of `LABELS` the rows have."""
-        return [key for key in LABELS if any(key in row for row in self.rows)]
+        """Which of `LABELS` the rows have."""
+        return [key for key in LABELS if any(getattr(row, key) is not None for row in self.rows)]
 
     @property
     def metrics(self) -> list[str]:
-        """Return the metrics of all rows, in the order of the table."""
-        return list(dict.fromkeys(name for row in self.rows for name in row["metrics"]))
+        """The metrics of all rows, in the order of the table."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
 
-    def task_of(self, row: Mapping[str, Any]) -> str | None:
+    def task_of(self, row: PaperRow) -> str | None:
         """Return the task that a row is of; None if neither it nor the table says."""
-        return row.get("task", self.ours and (self.ours.rows_task or self.ours.task))
+        of_table = None if self.ours is None else self.ours.rows_task or self.ours.task
+        return row.task or of_table
+
+    def remarks_on(self, row: PaperRow | None, metric: str | None) -> list[str]:
+        """Return the texts of the notes on a row's metric; see `Note.is_on`."""
+        return [note.text for note in self.notes if note.is_on(row, metric)]
 
 
 def read_benchmarks(folder: Path) -> list[Benchmark]:
@@ -126,52 +160,18 @@ def read_benchmarks(folder: Path) -> list[Benchmark]:
     return sorted((_read(path) for path in paths), key=lambda benchmark: benchmark.table)
 
 
-def result_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names that a row's system may have in our results; the paper's own name is always one."""
-    named = row.get("ours", ())
-    return (*((named,) if isinstance(named, str) else named), row["system"])
-
-
-def origin_notes(row: Mapping[str, Any]) -> list[str]:
-    """Return the remark that a row's numbers are repeated from elsewhere; none if they are not."""
-    named = f"Not measured by the paper's authors: the numbers are those of {row.get('origin')}."
-    return [named] if "origin" in row else []
-
-
 def _read(path: Path) -> Benchmark:
     fields = read_yaml(path)
     try:
-        ours = fields.pop("ours", None)
-        benchmark = Benchmark(
-            name=path.stem,
-            rows=tuple(fields.pop("rows")),
-            ours=None if ours is None else _results_spec(ours),
-            notes=tuple(Note(note.pop("text"), note) for note in fields.pop("notes", ())),
-            **fields,
-        )
-        _check(benchmark)
+        rows, ours = fields.pop("rows"), fields.pop("ours", None)
+        for row in rows:
+            if not {"test_set", "system", "metrics"} <= set(row):
+                raise ValueError(f"a row needs test_set, system and metrics: {row}")
+        if ours is not None:
+            specs = ours.pop("columns", {}).items()
+            columns = {name: ColumnSpec(spec) if isinstance(spec, str) else ColumnSpec(**spec) for name, spec in specs}
+            ours = ResultsSpec(**ours, columns=columns)
+        notes = [Note(note.pop("text"), note) for note in fields.pop("notes", ())]
+        return Benchmark(path.stem, rows=[PaperRow(**row) for row in rows], ours=ours, notes=notes, **fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a table of the paper: {error}") from error
-    return benchmark
-
-
-def _results_spec(fields: dict[str, Any]) -> ResultsSpec:
-    columns = {
-        metric: ColumnSpec(spec) if isinstance(spec, str) else ColumnSpec(**spec)
-        for metric, spec in fields.pop("columns", {}).items()
-    }
-    test_sets = {name: tuple(others) for name, others in fields.pop("test_sets", {}).items()}
-    return ResultsSpec(**{**fields, "first": tuple(fields.get("first", ()))}, columns=columns, test_sets=test_sets)
-
-
-def _check(benchmark: Benchmark) -> None:
-    """Refuse rows without their fields, and a remark that is on nothing."""
-    for row in benchmark.rows:
-        if not {"test_set", "system", "metrics"} <= set(row):
-            raise ValueError(f"a row needs test_set, system and metrics: {row}")
-    # A misspelt name would otherwise drop the remark from the table in silence.
-    metrics = benchmark.metrics
-    for note in benchmark.notes:
-        on_row = any(note.is_on(row, metric) for row in benchmark.rows for metric in (None, *metrics))
-        if note.where and not on_row and not any(note.is_on_column(metric) for metric in metrics):
-            raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")

@@ -1,15 +1,17 @@
-"""Tables of labels, numbers and notes, and their forms as Markdown and as LaTeX."""
+"""Tables of labels, numbers and notes, and their forms as Markdown and as LaTeX by templates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from metis_lightning.evaluate.html.document import plain
+from metis_lightning.evaluate.results.estimates import too_few
+from metis_lightning.evaluate.results.summary import Summary
 
 # A cell of what has not been measured; empty in CSV.
 EMPTY = "–"
@@ -50,32 +52,23 @@ class Line:
 class Section:
     """One grid of a table with its heading, an introduction, and remarks below.
 
-    `is_papers` says whether its rows are the paper's, with ours under them, or ours alone.
+    The first `text_columns` columns are not of numbers. `is_papers` says whether its rows are the paper's, with ours
+    under them, or ours alone.
     """
 
     title: str
     intro: str
-    label_names: tuple[str, ...]
-    column_names: tuple[Cell, ...]
+    header: tuple[Cell, ...]
+    text_columns: int
     lines: tuple[Line, ...]
-    remarks: tuple[str, ...] = ()
-    is_papers: bool = True
-
-    @property
-    def header(self) -> tuple[Cell, ...]:
-        """All cells of the first row."""
-        return (*(Cell(name) for name in self.label_names), *self.column_names)
+    remarks: tuple[str, ...]
+    is_papers: bool
 
     @property
     def note_keys(self) -> list[str]:
         """The keys of the notes that its cells refer to, in order."""
-        cells = [*self.column_names, *(cell for line in self.lines for cell in (*line.labels, *line.cells))]
+        cells = [*self.header, *(cell for line in self.lines for cell in (*line.labels, *line.cells))]
         return sorted({key for cell in cells for key in cell.notes}, key=int)
-
-    @property
-    def text_columns(self) -> int:
-        """How many columns stand before the first of numbers, which is n."""
-        return self.label_names.index("n")
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class Table:
     number: int
     title: str
     sections: tuple[Section, ...]
-    notes: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str]
 
     @property
     def has_ours(self) -> bool:
@@ -95,25 +88,67 @@ class Table:
         return any(cell.text not in (EMPTY, NOT_APPLICABLE) for line in lines for cell in line.cells)
 
 
-class Notes:
-    """The notes of a table, numbered as they come up; the same text has one number."""
+class NoteKeys(dict[str, str]):
+    """The keys of a table's notes by their texts: numbers from 1, as they come up; the same text has one number."""
 
-    def __init__(self) -> None:
-        self._keys: dict[str, str] = {}
-
-    def keys(self, *texts: str) -> tuple[str, ...]:
-        """Return the keys of notes: their numbers, from 1."""
-        return tuple(self._keys.setdefault(text, str(len(self._keys) + 1)) for text in texts)
-
-    def by_key(self) -> dict[str, str]:
-        """Return all notes by key."""
-        return {key: text for text, key in self._keys.items()}
+    def of(self, *texts: str) -> tuple[str, ...]:
+        """Return the keys of notes."""
+        return tuple(self.setdefault(text, str(len(self) + 1)) for text in texts)
 
 
-def number(value: float | None, decimals: int, signed: bool = False) -> str:
+@dataclass(frozen=True)
+class TableValue:
+    """A summary's mean and interval in the unit of a table; `mean` is None if no utterance has a finite value.
+
+    Args:
+        is_infinite: whether every value is beyond all.
+        is_absent: whether nothing can have a value, which is nobody's fault.
+        doubts: why there is no interval.
+    """
+
+    summary: Summary
+    mean: float | None
+    low: float | None
+    high: float | None
+    is_infinite: bool
+    is_absent: bool
+    doubts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, summary: Summary, word_errors: str, scale: float | None = None) -> TableValue:
+        """Return a summary times `scale`, or its column's own; `word_errors` is "corpus" or "mean"."""
+        factor = summary.column.scale if scale is None else scale
+        values = (summary.mean, summary.ci95_low, summary.ci95_high)
+        if word_errors == "corpus" and summary.corpus is not None:
+            values = (summary.corpus.rate, summary.corpus.ci95_low, summary.corpus.ci95_high)
+        mean, low, high = (None if value is None else factor * value for value in values)
+        has_none = mean is None and not summary.n_failed
+        is_infinite = has_none and summary.n_infinite > 0
+        is_absent = has_none and summary.n_not_applicable > 0 and not is_infinite
+        is_bare = mean is not None and low is None
+        doubts = (too_few(summary.n_clusters, summary.clusters),) if is_bare else ()
+        return cls(summary, mean, low, high, is_infinite, is_absent, doubts)
+
+    def cell(self, decimals: int, notes: tuple[str, ...] = (), mark: str = "") -> Cell:
+        """Return it as a cell: "∞" where all is infinite, "n/a" where nothing can have a value."""
+        text = NOT_APPLICABLE if self.is_absent else EMPTY
+        if self.is_infinite:
+            text = INFINITY_SIGN
+        elif self.mean is not None:
+            # A mean is of the finite values; of how many it is not stands beside it.
+            infinite = f" ({self.summary.n_infinite} {INFINITY_SIGN})" if self.summary.n_infinite else ""
+            text = format_number(self.mean, decimals) + infinite
+        interval = ""
+        if self.low is not None:
+            bounds = f"{format_number(self.low, decimals)}, {format_number(self.high, decimals)}"
+            interval = f"[{bounds}; {self.summary.n_clusters}]"
+        return Cell(text, interval, self.summary.n_failed, mark, notes)
+
+
+def format_number(value: float | None, decimals: int, signed: bool = False) -> str:
     """Return a number with some decimals; never "-0.00".
 
-    >>> number(3.14159, 2), number(-0.001, 2), number(0.5, 1, signed=True), number(None, 2)
+    >>> format_number(3.14159, 2), format_number(-0.001, 2), format_number(0.5, 1, signed=True), format_number(None, 2)
     ('3.14', '0.00', '+0.5', '–')
     """
     if value is None:
@@ -123,30 +158,47 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
 
 
-# A link, an image or a footnote; a tag; code; mathematics. Addresses become links without any of these.
-_MARKUP = re.compile(r"[\\`<\[\]$@]|(?<=[a-z]):(?=/)|(?<=www)\.", re.IGNORECASE)
+def write_table(table: Table, form: str) -> str:
+    r"""Return a table as text.
+
+    Args:
+        table: what to write.
+        form: "md" for a page of Markdown with GitHub's footnotes, whose columns are padded to read as plain text; "tex"
+            for LaTeX to be read by `\input`, in the style of booktabs, with one `table*` for each section.
+    """
+    return _environment().get_template(f"table.{form}").render(table=table)
 
 
-def markdown(table: Table) -> str:
-    """Return a table as a page of Markdown, with GitHub's footnotes; its columns are padded to read as plain text."""
-    parts = [f"# Table {table.number}: {_markdown_text(table.title)}", "Written by `python -m metis_lightning tables`."]
-    for section in table.sections:
-        header = [markdown_cell(cell) for cell in section.header]
-        rows = [[markdown_cell(cell) for cell in (*line.labels, *line.cells)] for line in section.lines]
-        parts += [f"## {_markdown_text(section.title)}", _markdown_text(section.intro)]
-        parts.append(grid(header, rows, section.text_columns))
-        if section.remarks:
-            parts.append("\n".join(f"- {_markdown_text(remark)}" for remark in section.remarks))
-    if table.notes:
-        parts.append("\n".join(f"[^{key}]: {_markdown_text(text)}" for key, text in table.notes.items()))
-    return "\n\n".join(parts) + "\n"
+@cache
+def _environment() -> Environment:
+    """Return what reads the templates, in which nothing of LaTeX's own is markup."""
+    environment = Environment(
+        loader=PackageLoader("metis_lightning.evaluate.tables", "."),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"latex": escape_latex, "markdown": escape_markdown, "grid": _section_grid}
+    # A hyphen before a number is a minus.
+    environment.filters["minus"] = partial(re.sub, r"(?<![^\s\[])-(?=\d)", "$-$")
+    return environment
+
+
+def _section_grid(section: Section) -> str:
+    rows = [section.header, *((*line.labels, *line.cells) for line in section.lines)]
+    header, *body = [[markdown_cell(cell) for cell in cells] for cells in rows]
+    return grid(header, body, section.text_columns)
 
 
 def markdown_cell(cell: Cell) -> str:
     """Return a cell's number, interval, significance, failures and notes."""
     failed = f" ({cell.n_failed} failed)" if cell.n_failed else ""
     notes = "".join(f"[^{key}]" for key in cell.notes)
-    return " ".join(filter(None, [_markdown_text(cell.text), cell.interval, cell.mark])) + failed + notes
+    return " ".join(filter(None, [escape_markdown(cell.text), cell.interval, cell.mark])) + failed + notes
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -169,7 +221,11 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 
-def _markdown_text(text: str) -> str:
+# A link, an image or a footnote; a tag; code; mathematics. Addresses become links without any of these.
+_MARKUP = re.compile(r"[\\`<\[\]$@]|(?<=[a-z]):(?=/)|(?<=www)\.", re.IGNORECASE)
+
+
+def escape_markdown(text: str) -> str:
     """Return text on one line in which nothing is taken for markup of a page, nor an address for a link."""
     return _MARKUP.sub(lambda match: f"\\{match[0]}", plain(text))
 
@@ -196,11 +252,6 @@ _LATEX_ESCAPES = {
 }
 
 
-def latex(table: Table) -> str:
-    r"""Return a table as LaTeX to be read by `\input`, in the style of booktabs: one `table*` for each section."""
-    return _latex_environment().get_template("table.tex").render(table=table)
-
-
 def escape_latex(text: str) -> str:
     r"""Return text that LaTeX prints as it is.
 
@@ -208,22 +259,3 @@ def escape_latex(text: str) -> str:
     50\% of a\_b -- \{x\}
     """
     return "".join(_LATEX_ESCAPES.get(character, character) for character in plain(text))
-
-
-@cache
-def _latex_environment() -> Environment:
-    """Return what reads the template, in which nothing of LaTeX's own is markup."""
-    environment = Environment(
-        loader=PackageLoader("metis_lightning.evaluate.tables", "."),
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        undefined=StrictUndefined,
-    )
-    environment.filters["latex"] = escape_latex
-    # A hyphen before a number is a minus.
-    environment.filters["minus"] = partial(re.sub, r"(?<![^\s\[])-(?=\d)", "$-$")
-    return environment

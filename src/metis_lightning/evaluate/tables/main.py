@@ -6,18 +6,17 @@ The same input gives the same bytes: nothing in the files says when or where the
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.html.document import asset, render
+from metis_lightning.evaluate.html.document import render
 from metis_lightning.evaluate.options import TablesOptions
-from metis_lightning.evaluate.results.runs import Result, find_results
+from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
-from metis_lightning.evaluate.tables.layout import Notes, Table, latex, markdown
-from metis_lightning.evaluate.tables.paper_section import paper_section
-from metis_lightning.evaluate.tables.records import to_csv
-from metis_lightning.evaluate.tables.result_sections import group_results, result_sections
+from metis_lightning.evaluate.tables.csv_records import to_csv
+from metis_lightning.evaluate.tables.layout import NoteKeys, Table, write_table
+from metis_lightning.evaluate.tables.our_results import group_results, result_sections
+from metis_lightning.evaluate.tables.paper_rows import paper_section
 from metis_lightning.files import atomic_path, check_output
 
 RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
@@ -52,36 +51,26 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     Raises:
         UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
     """
-    results: list[Result] = [] if results_dir is None else find_results(results_dir)
+    results = [] if results_dir is None else find_results(results_dir)
     if not results:
         where = results_dir or RESULTS
         print(f"metis-lightning: no finished runs in {where}: the paper's numbers alone", file=sys.stderr)
-    _check_baseline(baseline, results)
-    tables = []
-    for benchmark in read_benchmarks(benchmarks):
-        groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
-        notes = Notes()
-        sections = (paper_section(benchmark, results, notes), *result_sections(groups, notes))
-        table = Table(benchmark.name, benchmark.table, benchmark.title, sections, notes.by_key())
-        path = out_dir / f"{benchmark.name}.md"
-        _write(path, markdown(table))
-        _write(path.with_suffix(".tex"), latex(table))
-        _write(path.with_suffix(".csv"), to_csv(benchmark, results, groups))
-        tables.append(table)
-    title, style = "Metis: the paper's tables and ours", asset("base.css") + asset("tables.css")
-    _write(out_dir / TABLES_PAGE, render("tables.html", title, style, tables=tables))
-    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / TABLES_PAGE]
-
-
-def _check_baseline(baseline: str | None, results: Sequence[Result]) -> None:
-    """Refuse a baseline that no result is of."""
     systems = sorted({result.system for result in results})
     if baseline is not None and baseline not in systems:
         advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
         raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that appears only when complete."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    files, tables = {}, []
+    for benchmark in read_benchmarks(benchmarks):
+        groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
+        keys = NoteKeys()
+        sections = (paper_section(benchmark, results, keys), *result_sections(groups, keys))
+        notes = {key: text for text, key in keys.items()}
+        table = Table(benchmark.name, benchmark.table, benchmark.title, sections, notes)
+        tables.append(table)
+        files[f"{table.name}.csv"] = to_csv(benchmark, results, groups)
+        files |= {f"{table.name}.{form}": write_table(table, form) for form in ("md", "tex")}
+    files[TABLES_PAGE] = render("tables", "Metis: the paper's tables and ours", tables=tables)
+    for name, text in files.items():
+        with atomic_path(out_dir / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / TABLES_PAGE]

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metis_lightning.evaluate.results.comparison import CONTROLS, on_common_items
-from metis_lightning.evaluate.results.estimates import LEVEL, PairedDifference, against_baseline
+from metis_lightning.evaluate.results.estimates import LEVEL, PairedDifference, against_baseline, few_notes
+from metis_lightning.evaluate.results.rows import ERROR_RATES
 from metis_lightning.evaluate.results.runs import Result, metric_names
 from metis_lightning.evaluate.results.summary import Summary, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
-from metis_lightning.evaluate.tables.layout import EMPTY, MARKS, NOT_APPLICABLE, Cell, Line, Notes, Section, number
-from metis_lightning.evaluate.tables.matching import TableValue
-from metis_lightning.evaluate.tables.paper_section import mixed_note, protocol_note
-from metis_lightning.evaluate.tables.remarks import remarks
+from metis_lightning.evaluate.tables.layout import (
+    EMPTY,
+    MARKS,
+    NOT_APPLICABLE,
+    Cell,
+    Line,
+    NoteKeys,
+    Section,
+    TableValue,
+    format_number,
+)
+from metis_lightning.evaluate.tables.paper_rows import mixed_notes, protocol_note
 from metis_lightning.metrics.column import Column
 
 # What further columns of error rates hold, as they are called.
 MEASURED, ABOVE_HALF = "where measured", "share of utterances above 50%"
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _PERCENT_DECIMALS, _DECIMALS, _UNIT_DECIMALS = 1, 2, 3
 
 
@@ -57,25 +68,22 @@ class _TableColumn:
         first = group.summaries(self.column.name)[0]
         return title if first.n_common == first.n_items else f"{title} ({first.n_common} of {first.n_items})"
 
-    def cell(self, group: ResultGroup, result: Result, notes: Notes) -> Cell:
+    def cell(self, group: ResultGroup, result: Result, keys: NoteKeys) -> Cell:
         """Return the cell of a result: mean, interval, significance, and on how many utterances the system failed."""
         summary = result.metrics.get(self.column.name)
         if summary is None:
             return Cell()
         if self.part:
             value = getattr(summary.corpus, self.part, None)
-            return Cell(number(None if value is None else self.column.scale * value, _PERCENT_DECIMALS))
-        value = TableValue.of(summary, word_error_rule(result.test_set))
-        doubts = notes.keys(*value.doubts)
+            return Cell(format_number(None if value is None else self.column.scale * value, _PERCENT_DECIMALS))
+        decimals = _PERCENT_DECIMALS
+        if self.column.unit != "%":
+            # Quantities that stay within one get a decimal more.
+            means = [each.mean for each in group.summaries(self.column.name)]
+            decimals = _UNIT_DECIMALS if all(abs(mean) <= 1 for mean in means if mean is not None) else _DECIMALS
+        ours = TableValue.of(summary, word_error_rule(result.test_set))
         mark = _mark(group.comparisons.get((result.run, result.system, self.column.name)), self.column)
-        return value.cell(self._decimals(group), doubts, mark)
-
-    def _decimals(self, group: ResultGroup) -> int:
-        """Return the decimals of a column; quantities that stay within one get a decimal more."""
-        if self.column.unit == "%":
-            return _PERCENT_DECIMALS
-        means = [summary.mean for summary in group.summaries(self.column.name)]
-        return _UNIT_DECIMALS if all(abs(mean) <= 1 for mean in means if mean is not None) else _DECIMALS
+        return ours.cell(decimals, keys.of(*ours.doubts), mark)
 
 
 def group_results(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -> list[ResultGroup]:
@@ -88,15 +96,6 @@ def group_results(results: Sequence[Result], spec: ResultsSpec, baseline: str | 
         if spec.lists_all and result.task == spec.task:
             parts[result.test_set, result.protocol.mark].append(result)
     return [_group(on_common_items(part), spec, baseline or spec.baseline) for _, part in sorted(parts.items())]
-
-
-def result_sections(groups: Sequence[ResultGroup], notes: Notes) -> list[Section]:
-    """Return one section for each group; footnotes go to `notes`."""
-    marks = defaultdict(list)
-    # Several groups of one test set differ in their protocols, which each of them says.
-    for group in groups:
-        marks[group.results[0].test_set].append(group.results[0].protocol.mark)
-    return [_section(group, marks[group.results[0].test_set], notes) for group in groups]
 
 
 def _group(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -> ResultGroup:
@@ -118,28 +117,36 @@ def _group(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -
     return ResultGroup(tuple(ordered), base, comparisons)
 
 
-def _section(group: ResultGroup, marks: Sequence[str], notes: Notes) -> Section:
-    first, columns = group.results[0], _columns(group)
-    lines = []
-    for result in group.results:
-        speakers = {row.speaker for row in result.rows}
-        labels = (
-            Cell(result.system),
-            Cell(result.run, notes=notes.keys(protocol_note(result))),
-            Cell(result.count_text),
-            Cell(EMPTY if None in speakers else str(len(speakers))),
+def result_sections(groups: Sequence[ResultGroup], keys: NoteKeys) -> list[Section]:
+    """Return one section for each group; footnotes go to `keys`."""
+    marks = defaultdict(list)
+    # Several groups of one test set differ in their protocols, which each of them says.
+    for group in groups:
+        marks[group.results[0].test_set].append(group.results[0].protocol.mark)
+    sections = []
+    for group in groups:
+        first, columns = group.results[0], _columns(group)
+        lines = []
+        for result in group.results:
+            speakers = {row.speaker for row in result.rows}
+            labels = (
+                Cell(result.system),
+                Cell(result.run, notes=keys.of(protocol_note(result))),
+                Cell(result.count_text),
+                Cell(EMPTY if None in speakers else str(len(speakers))),
+            )
+            lines.append(Line(labels, tuple(column.cell(group, result, keys) for column in columns), "ours"))
+        section = Section(
+            title=f"Ours on {first.test_set}, protocol {first.protocol.mark}",
+            intro=" ".join([*mixed_notes(marks[first.test_set]), _intro(group)]),
+            header=tuple(map(Cell, ("system", "run", "n", "speakers", *(column.title(group) for column in columns)))),
+            text_columns=2,
+            lines=tuple(lines),
+            remarks=tuple(_remarks(group)),
+            is_papers=False,
         )
-        lines.append(Line(labels, tuple(column.cell(group, result, notes) for column in columns), "ours"))
-    warning = [mixed_note(marks)] if len(marks) > 1 else []
-    return Section(
-        title=f"Ours on {first.test_set}, protocol {first.protocol.mark}",
-        intro=" ".join([*warning, _intro(group)]),
-        label_names=("system", "run", "n", "speakers"),
-        column_names=tuple(Cell(column.title(group)) for column in columns),
-        lines=tuple(lines),
-        remarks=(*remarks(group.results, group.comparisons), *_seed_remarks(group)),
-        is_papers=False,
-    )
+        sections.append(section)
+    return sections
 
 
 def _columns(group: ResultGroup) -> list[_TableColumn]:
@@ -203,16 +210,89 @@ def _mark(compared: PairedDifference | None, column: Column) -> str:
     return ""
 
 
-def _seed_remarks(group: ResultGroup) -> list[str]:
-    """Return how far the means of a system's seeds are apart."""
-    lines = []
+def _remarks(group: ResultGroup) -> Iterator[str]:
+    """Yield the remarks below a section: limits, failures, doubts and seeds, each for all systems."""
+    systems = Counter(result.system for result in group.results)
+    # The run, too, where the name alone does not say which is meant.
+    named = [
+        (each.system if systems[each.system] == 1 else f"{each.run}/{each.system}", each) for each in group.results
+    ]
+    for name, result in named:
+        if result.is_limited:
+            yield f"{name} is limited to {result.count_text} utterances (--limit)"
+    for name, result in named:
+        yield from _reasons(name, result)
+        yield from _loops(name, result)
+    for name, result in named:
+        yield from _earlier_versions(name, result)
+    for name, result in named:
+        yield from _pairs(name, result, group)
+    yield from few_notes(summary for result in group.results for summary in result.metrics.values())
     for result in group.results:
-        spread = [summary for summary in result.metrics.values() if summary.seed_sd is not None]
+        spread = [(each, each.seed_sd) for each in result.metrics.values() if each.seed_sd is not None]
         if spread:
-            count = max(summary.n_seeds or 0 for summary in spread)
+            count = max(summary.n_seeds or 0 for summary, _ in spread)
             parts = [
-                f"{each.column.label} {number(each.column.scale * (each.seed_sd or 0.0), _UNIT_DECIMALS)}"
-                for each in spread
+                f"{each.column.label} {format_number(each.column.scale * sd, _UNIT_DECIMALS)}" for each, sd in spread
             ]
-            lines.append(f"Standard deviation over {count} seeds of {result.system}: {', '.join(parts)}")
-    return lines
+            yield f"Standard deviation over {count} seeds of {result.system}: {', '.join(parts)}"
+
+
+def _reasons(name: str, result: Result) -> Iterator[str]:
+    """Yield one line for each reason why values are missing or are the worst; reasons that differ in numbers are one.
+
+    A line says which metrics, and of how many utterances.
+    """
+    for title, attribute in (("Failed", "errors"), ("n/a", "not_applicable")):
+        by_kind: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        for metric, summary in result.metrics.items():
+            for reason, count in getattr(summary, attribute).items():
+                by_kind[_NUMBER.sub("…", reason)][reason][metric] += count
+        for kind, by_reason in by_kind.items():
+            by_count: dict[int, list[Summary]] = defaultdict(list)
+            for metric, count in sum(by_reason.values(), Counter[str]()).items():
+                by_count[count].append(result.metrics[metric])
+            parts = [
+                f"{count} × {'all metrics' if len(metrics) == len(result.metrics) else _labels(metrics)}"
+                for count, metrics in by_count.items()
+            ]
+            reason = kind if len(by_reason) > 1 else next(iter(by_reason))
+            yield f"{title}: {name}, {reason}: {'; '.join(parts)}"
+
+
+def _labels(summaries: Iterable[Summary]) -> str:
+    return ", ".join(summary.column.label for summary in summaries)
+
+
+def _loops(name: str, result: Result) -> Iterator[str]:
+    """Say in how many rows a rate is capped: it has an error beside it which is not the system's."""
+    for metric, summary in result.metrics.items():
+        valued = [row for row in result.rows if row.value(metric) is not None]
+        count = sum(metric in row.error and metric not in row.failed for row in valued)
+        if count:
+            yield f"{summary.column.label} of {name}: {count} × a loop counts as at most 100%"
+
+
+def _earlier_versions(name: str, result: Result) -> Iterator[str]:
+    """Say that failures are not in an error rate, where rows of an earlier version do not know the words."""
+    old_rows = [row for row in result.rows if "cer" in row.absent]
+    left_out = [
+        summary
+        for metric, summary in result.metrics.items()
+        if summary.column.quantity in ERROR_RATES
+        and any(metric in row.failed and row.value(metric) is None for row in old_rows)
+    ]
+    if left_out:
+        advice = "leave failed outputs out: its rows are of an earlier version; run evaluate again"
+        yield f"{_labels(left_out)} of {name} {advice}"
+
+
+def _pairs(name: str, result: Result, group: ResultGroup) -> Iterator[str]:
+    """Say over how many utterances a comparison is, if not over all that the metric applies to."""
+    by_count: dict[tuple[int, int | None], list[Summary]] = defaultdict(list)
+    for metric, summary in result.metrics.items():
+        compared = group.comparisons.get((result.run, result.system, metric))
+        if compared is not None and 0 < compared.n < (summary.n_items or 0):
+            by_count[compared.n, summary.n_items].append(summary)
+    for (pairs, items), summaries in by_count.items():
+        yield f"{name} is compared with the baseline on {pairs} of {items} utterances in {_labels(summaries)}"
