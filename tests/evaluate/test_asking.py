@@ -88,7 +88,7 @@ def test_emiliamix_hands_the_target_over_for_its_text(text: str, make_options: M
     )  # fmt: skip
     plan = make_plan(options, "cpu")
     job = next(plan.jobs_of(plan.systems[0]))
-    item = job.item()
+    item = job.test_set.reader.load_item(job.trial)
     scored = scoring_item("tse", job, item, Output(item.mixture))
     assert (scored.text_recording is not None) == (text == "asr")
     if text == "asr":

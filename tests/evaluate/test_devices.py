@@ -13,7 +13,8 @@ from metis_lightning.cli.main import COMMANDS, main
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.run import main as evaluation
 from metis_lightning.evaluate.run.launch import device_of
-from metis_lightning.evaluate.run.systems import Items, make_systems
+from metis_lightning.evaluate.run.outputs import Items
+from metis_lightning.evaluate.run.systems import make_systems
 from metis_lightning.generate.weights import load_metis
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
@@ -41,9 +42,11 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> PretendedCuda:
 
 
 @pytest.mark.parametrize(("rank", "device"), [(0, GPU), (1, SECOND), (2, GPU)])
-def test_a_process_works_on_its_own_gpu_from_the_start(cuda: PretendedCuda, rank: int, device: torch.device) -> None:
+def test_a_process_works_on_its_own_gpu_from_the_start(
+    rank: int, device: torch.device, cuda: PretendedCuda, tmp_path: Path
+) -> None:
     with pytest.raises(_Planned, match=str(device)):
-        evaluation.run_rank(rank, options(), None)
+        evaluation.run_rank(rank, tmp_path, options(), None)
     assert cuda.events == [("set_device", device)]
     assert cuda.current == device
 

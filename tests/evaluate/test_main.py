@@ -15,9 +15,8 @@ import torch
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.protocol import Protocol
-from metis_lightning.evaluate.results.rows import ResultRow, RowKey, append_row, read_rows
-from metis_lightning.evaluate.results.runs import RunFolder
+from metis_lightning.evaluate.results.rows import ResultRow, RowKey, append_rows, read_rows
+from metis_lightning.evaluate.results.runs import Protocol, RunFolder
 from metis_lightning.evaluate.run import launch, systems
 from metis_lightning.evaluate.run.launch import Launch
 from metis_lightning.evaluate.run.main import run_evaluate
@@ -258,7 +257,7 @@ def test_a_row_too_many_is_an_error(place: str, make_options: MakeOptions) -> No
 
 def test_a_missing_row_is_an_error(tmp_path: Path) -> None:
     results = RunFolder(tmp_path, Protocol({"task": "tse"}), [RowKey("test", "nano", 0, name) for name in ("a", "b")])
-    append_row(tmp_path / "utterances.jsonl.1", ResultRow("b", "tse", "test", "nano", seed=0))
+    append_rows(tmp_path / "utterances.jsonl.1", ResultRow("b", "tse", "test", "nano", seed=0))
     with pytest.raises(UserError, match="1 rows are missing, first a of nano on test, seed 0; run it again"):
         results.merge(is_whole=True)
 

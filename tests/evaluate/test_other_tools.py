@@ -147,7 +147,7 @@ def test_16_khz_is_scored_at_16_khz(tmp_path: Path, make_options: MakeOptions) -
     }
     for system in plan.systems:
         (job,) = plan.jobs_of(system)
-        item = job.item()
+        item = job.test_set.reader.load_item(job.trial)
         values = suite.score(scoring_item("se", job, item, system.load()(job.trial, item, 0)))
         assert {name: values[name].value for name in direct} == pytest.approx(direct, abs=1e-9), system.name
     # What a model is given is at 24 kHz all the same.

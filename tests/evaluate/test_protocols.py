@@ -15,8 +15,7 @@ from fake_corpora import librimix, librimix_storage
 from metis_lightning.cli import main as cli
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.protocol import fingerprint, protocol_differences
-from metis_lightning.evaluate.results.runs import find_results
+from metis_lightning.evaluate.results.runs import Protocol, find_results, protocol_differences
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables import main as tables
 from metis_lightning.metrics import model_files
@@ -125,10 +124,10 @@ def test_versions_of_packages_are_recorded_and_decide_nothing(
     monkeypatch.setattr(model_files.importlib.metadata, "version", lambda name: "0" if name == "numpy" else "99.9")
     after = suite.fingerprint()
     assert after["packages"]["numpy"] == "0"
-    said = protocol_differences(before, after)
+    said = list(protocol_differences(before, after))
     assert len(said) == 2
     assert all(line.startswith("normalizer_versions.") for line in said), said
-    assert fingerprint({"metrics": {"packages": before["packages"]}}) == fingerprint({"metrics": {}})
+    assert Protocol({"metrics": {"packages": before["packages"]}}).fingerprint == Protocol({"metrics": {}}).fingerprint
 
     options = make_options(*STARTER, "--system", "input")
     run_evaluate(options, QuickPool)

@@ -12,7 +12,7 @@ import pytest
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.rows import ResultRow, append_row, read_rows
+from metis_lightning.evaluate.results.rows import ResultRow, append_rows, read_rows
 from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.run.plan import make_plan
@@ -33,7 +33,7 @@ class NoPool(QuickPool):
 
 def append(path: Path, *rows: ResultRow) -> None:
     for row in rows:
-        append_row(path, row)
+        append_rows(path, row)
 
 
 def test_a_second_run_into_a_folder_is_refused_before_anything_is_loaded(

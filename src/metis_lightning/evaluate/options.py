@@ -8,13 +8,16 @@ from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
 
+# Several values of one option.
+Names = tuple[str, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(CommandOptions):
     """Options of `evaluate`: what is run on which items, what scores it, and where."""
 
     task: str = option("what is evaluated: tts, vc, tse, se, l2s, omni")
-    system: tuple[str, ...] = option(
+    system: Names = option(
         "bundles, checkpoints, folders of audio by other tools (wavs:DIR, files named ID.wav), or the controls input, "
         "target, resynthesis; NAME=S gives one a name (default: the bundle nano, where it does the task)",
         (),
@@ -23,21 +26,15 @@ class EvaluateOptions(CommandOptions):
     no_controls: bool = option("leave out the controls, which come first where none is named", False)
     data: str = option("corpus of the test sets; starter is embedded", "starter", metavar="D")
     root: Path | None = option("folder of the corpus", None, metavar="DIR")
-    data_options: tuple[str, ...] = option(
-        "more about its test sets, e.g. manifest=libri3mix.jsonl", (), metavar="NAME=VALUE"
-    )
-    test_sets: tuple[str, ...] | None = option("test sets to run (default: all of the task)", None, metavar="SET")
+    data_options: Names = option("more about its test sets, e.g. manifest=libri3mix.jsonl", (), metavar="NAME=VALUE")
+    test_sets: Names | None = option("test sets to run (default: all of the task)", None, metavar="SET")
     export: Path | None = option(
         "write the items for other tools instead (wavs, list.jsonl, wav.scp), and run nothing", None, metavar="DIR"
     )
 
     protocol: str = option("which metric models to use, offline or paper", "offline", metavar="P")
-    asr: tuple[str, ...] | None = option(
-        "recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)", None, metavar="M"
-    )
-    speakers: tuple[str, ...] | None = option(
-        "speaker encoders, KIND[:SOURCE] (default: the protocol's)", None, metavar="M"
-    )
+    asr: Names | None = option("recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
+    speakers: Names | None = option("speaker encoders, KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     nisqa: str | None = option("NISQA's published nisqa.tar (default: no NISQA)", None, metavar="FILE")
     normalizer: str | None = option(
         "of texts: whisper-english, seed-tts or none (default: the protocol's)", None, metavar="RULES"
@@ -82,7 +79,7 @@ class CompareOptions(CommandOptions):
     """Options of `compare`: which systems' results, and in which order utterances are shown."""
 
     task: str = option("whose results are compared, e.g. tse")
-    systems: tuple[str, ...] | None = option("names in the results, or RUN/SYSTEM (default: all)", None, metavar="S")
+    systems: Names | None = option("names in the results, or RUN/SYSTEM (default: all)", None, metavar="S")
     results: Path = option("folder with one folder a run, or one run", Path("evaluation/results"), metavar="DIR")
     out: Path | None = option("folder of the page (default: evaluation/compare/TASK)", None, metavar="DIR")
     limit: int = option("only the N worst utterances", 50, metavar="N", least=1)

@@ -14,9 +14,12 @@ from pathlib import Path
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.estimates import few_notes
-from metis_lightning.evaluate.results.rows import ResultRow, items_of
+from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
 from metis_lightning.evaluate.results.summary import Summary, summary_of
+
+# Fields of a summary that are of all of a system's utterances, whatever others have.
+_COUNTS = ("n", "n_failed", "n_infinite", "n_not_applicable", "errors", "not_applicable")
 
 CONTROLS = ("input", "target", "resynthesis")
 
@@ -30,7 +33,7 @@ def on_common_items(results: Sequence[Result]) -> list[Result]:
     metrics: list[dict[str, Summary]] = [dict(result.metrics) for result in results]
     for name in metric_names(results):
         # A system without any value takes no part: with it, no utterance would be common to all.
-        valued = [items_of(row for row in result.rows if row.value(name) is not None) for result in results]
+        valued = [{row.item for row in result.rows if row.value(name) is not None} for result in results]
         common = set.intersection(*(filter(None, valued))) if any(valued) else set()
         applies = {
             row.item
@@ -52,18 +55,9 @@ def _restricted(own: Summary, rows: Sequence[ResultRow], common: set[tuple[str, 
     part = summary_of([row for row in rows if row.item in common], own.column)
     corpus = part.corpus
     if corpus and own.corpus:
-        measured = {key: getattr(own.corpus, f"measured_{key}") for key in ("n", "mean", "corpus")}
-        corpus = replace(corpus, **{f"measured_{key}": value for key, value in measured.items()})
-    return replace(
-        part,
-        n=own.n,
-        n_failed=own.n_failed,
-        n_infinite=own.n_infinite,
-        n_not_applicable=own.n_not_applicable,
-        errors=own.errors,
-        not_applicable=own.not_applicable,
-        corpus=corpus,
-    )
+        measured = ("measured_n", "measured_mean", "measured_corpus")
+        corpus = replace(corpus, **{name: getattr(own.corpus, name) for name in measured})
+    return replace(part, corpus=corpus, **{name: getattr(own, name) for name in _COUNTS})
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,8 @@ class Machine:
     processes: int
 
     def __str__(self) -> str:
-        """Return it for a line of text."""
-        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"on {self.device}, {processes}, {threads} each"
+        processes = f"{self.processes} process{'' if self.processes == 1 else 'es'}"
+        return f"on {self.device}, {processes}, {self.threads} thread{'' if self.threads == 1 else 's'} each"
 
 
 def report_lines(
@@ -94,12 +92,8 @@ def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> tuple
 def check_failures(rows: Iterable[ResultRow], max_share: float) -> None:
     """Refuse results in which some metric of a system on a test set failed more often than allowed.
 
-    What a test set cannot have (no transcript, a language that the recogniser does not know) is no failure; see
-    `failed` in the rows.
-
-    Args:
-        rows: of a whole run.
-        max_share: of rows that may lack a value, from 0 to 1.
+    `max_share` of a run's rows may lack a value, from 0 to 1. What a test set cannot have (no transcript, a language
+    that the recogniser does not know) is no failure; see `failed` in the rows.
 
     Raises:
         UserError: naming every such system and test set, with the metric that failed most often, and why.

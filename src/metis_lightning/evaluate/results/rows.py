@@ -19,11 +19,9 @@ ROWS = "utterances.jsonl"
 # How reasons begin that are of what the test set has or lacks: no failure of a system.
 OF_THE_TEST_SET = tuple(f"{start} {name}" for name in ("reference", "interferer", "prompt") for start in ("no", "the"))
 
-# Quantities that are edits over a length, and what that is counted in.
+# Kinds of edits; quantities that are edits over a length, and what that is counted in.
+EDITS = ("substitutions", "deletions", "insertions")
 ERROR_RATES = {"WER": "words", "WER_asr": "words", "CER": "characters", "CER_asr": "characters"}
-
-# Fields of a row that differ each time the same output is made.
-_TIMES = ("seconds",)
 
 
 class RowKey(NamedTuple):
@@ -56,19 +54,17 @@ class ErrorCounts:
 
     def to_json(self, unit: str) -> dict[str, Any]:
         """Return the record of a row, in which `unit` ("words" or "characters") names the length."""
-        parts = {name: getattr(self, name) for name in ("substitutions", "deletions", "insertions")}
+        counts = {name: value for name, value in vars(self).items() if name != "compared" and value is not None}
         texts = {} if self.compared is None else dict(zip(("text", "hypothesis"), self.compared, strict=True))
-        counts = {"edits": self.edits, unit: self.length}
-        return {**counts, **{name: count for name, count in parts.items() if count is not None}, **texts}
+        return {unit if name == "length" else name: count for name, count in counts.items()} | texts
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any] | None, unit: str) -> ErrorCounts | None:
         """Return the counts that `to_json` wrote; None of a row without any."""
         if record is None:
             return None
-        parts = {name: record.get(name) for name in ("substitutions", "deletions", "insertions")}
         compared = (record["text"], record["hypothesis"]) if "hypothesis" in record else None
-        return cls(record["edits"], record[unit], **parts, compared=compared)
+        return cls(record["edits"], record[unit], **{name: record.get(name) for name in EDITS}, compared=compared)
 
 
 @dataclass(frozen=True)
@@ -146,8 +142,7 @@ class ResultRow:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as its file has it."""
-        hidden = self.absent | {"absent"}
-        content = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in hidden}
+        content = {name: value for name, value in vars(self).items() if name not in self.absent | {"absent"}}
         counts = {"wer": self.wer and self.wer.to_json("words"), "cer": self.cer and self.cer.to_json("characters")}
         return content | {name: record for name, record in counts.items() if name in content}
 
@@ -164,25 +159,16 @@ class ResultRow:
         return cls(**{"failed": failed, **own}, absent=frozenset(names - content.keys()))
 
 
-def items_of(rows: Iterable[ResultRow]) -> set[tuple[str, str]]:
-    """Return the items of rows, of which an item has one a seed."""
-    return {row.item for row in rows}
-
-
 def clusters_of(rows: Iterable[ResultRow]) -> str:
     """Return what the clusters of rows are: "speakers", or "utterances" where a speaker is unknown."""
     return "speakers" if all(row.speaker for row in rows) else "utterances"
 
 
-def append_row(path: Path, row: ResultRow) -> None:
-    """Append a row to a file, so that a run that is cut off goes on after it."""
+def append_rows(path: Path, *rows: ResultRow) -> None:
+    """Append rows to a file, so that a run that is cut off goes on after them."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(row_line(row))
-
-
-def row_line(row: ResultRow) -> str:
-    """Return a row as a line of its file."""
-    return json.dumps(row.to_json(), ensure_ascii=False) + "\n"
+        for row in rows:
+            file.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
 
 
 def read_rows(path: Path) -> list[ResultRow]:
@@ -203,17 +189,16 @@ def merge_rows(files: Mapping[Path, Sequence[ResultRow]]) -> dict[RowKey, Result
     Raises:
         UserError: two rows of one key differ.
     """
-    merged: dict[RowKey, ResultRow] = {}
-    places: dict[RowKey, Path] = {}
+    merged: dict[RowKey, tuple[Path, ResultRow]] = {}
     for path, rows in files.items():
         for row in rows:
-            first, place = merged.setdefault(row.key, row), places.setdefault(row.key, path)
+            place, first = merged.setdefault(row.key, (path, row))
             if replace(first, seconds=None) != replace(row, seconds=None):
                 a, b = first.to_json(), row.to_json()
-                differ = sorted(key for key in a.keys() | b.keys() if key not in _TIMES and a.get(key) != b.get(key))
+                differ = sorted(key for key in a.keys() | b.keys() if key != "seconds" and a.get(key) != b.get(key))
                 where = f"both in {place}" if place == path else f"in {place} and {path}"
                 raise UserError(
                     f"two rows for {row.key}, {where}, differ in {', '.join(differ)}; remove the line that is wrong, "
                     "or both to have it made again, and run the same command"
                 )
-    return merged
+    return {key: row for key, (_, row) in merged.items()}

@@ -1,24 +1,18 @@
-"""Runs on disk: the folder that rows are written to, and finished runs as results of systems on test sets."""
+"""Runs on disk: the protocol that decides their numbers, the folder of their rows, and their results."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.protocol import (
-    NUM_SHOWN,
-    Protocol,
-    TestSetProtocol,
-    fingerprint,
-    protocol_differences,
-)
-from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, items_of, merge_rows, read_rows, row_line
+from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, append_rows, merge_rows, read_rows
 from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize_metrics
 from metis_lightning.files import atomic_path
 from metis_lightning.safe_parsing import load_json
@@ -27,6 +21,128 @@ RUN_SUMMARY, PROTOCOL = "summary.json", "protocol.json"
 
 # A quantity that means nothing without device and threads, which rows do not say: it is in no table.
 _SPEED = "RTF"
+
+# Written down for the reader alone: models, files and rules, which have hashes and names, decide the numbers.
+_PACKAGES = "packages"
+_RECORDED = ("version", "fingerprint")
+
+# Parts that may differ between the rows of one table: they tell rows apart, not columns. Seeds are the systems' own;
+# runs of earlier versions have them beside.
+_PER_RUN = ("systems", "seeds")
+
+# Parts that have an entry for each test set.
+_PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
+
+# Hashes and sizes of a test set; the rest says in clear which variant of a corpus it is.
+_HASHED = {"reader", "trials", "texts", "audio", "samples"}
+
+# Differences of a protocol, and values of a list, that a message shows.
+_NUM_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class TestSetProtocol:
+    """All that decides the numbers on one test set: a run's protocol without its systems and its other test sets.
+
+    `mark` is its fingerprint, `settings` are those that fit in a line of text. `size` is of the whole test set; None if
+    a run of an earlier version does not say.
+    """
+
+    __test__ = False  # not a pytest class
+
+    mark: str
+    settings: Mapping[str, Any]
+    run_fingerprint: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that decides the numbers of a run: the content of its `protocol.json`, of whichever version wrote it."""
+
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Protocol:
+        """Read the protocol of a run's folder; TypeError or ValueError if the file is none."""
+        content = load_json((folder / PROTOCOL).read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError("not the protocol of a run")
+        return cls(content)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of what decides.
+
+        >>> Protocol({"task": "se", "packages": {"numpy": "2.4.5"}}).fingerprint == Protocol({"task": "se"}).fingerprint
+        True
+        """
+        text = json.dumps(_deciding(self.content, _RECORDED), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def identity(self, system: str) -> Mapping[str, Any]:
+        """Return what decides a system's output; nothing if the protocol does not say."""
+        systems = self.content.get("systems")
+        identity = systems.get(system) if isinstance(systems, dict) else None
+        return identity if isinstance(identity, dict) else {}
+
+    def of_test_set(self, test_set: str) -> TestSetProtocol:
+        """Return what decides the numbers on one test set."""
+        content = self.content
+        decides = {key: value for key, value in content.items() if key not in _PER_RUN}
+        for key in _PER_TEST_SET & content.keys():
+            lists = content[key]
+            decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
+        # Lists and records do not fit in a line; they are in the mark.
+        plain = {key: value for key, value in content.items() if isinstance(value, (str, int, float))}
+        settings = {key: value for key, value in plain.items() if key not in ("fingerprint", "seeds")}
+        test_sets = content.get("test_sets")
+        variant = test_sets.get(test_set) if isinstance(test_sets, dict) else None
+        if isinstance(variant, dict):
+            settings |= {key: value for key, value in variant.items() if key not in _HASHED}
+        metrics = content.get("metrics")
+        if isinstance(metrics, dict) and isinstance(metrics.get("protocol"), str):
+            settings["metrics"] = metrics["protocol"]
+        size = content.get("sizes", {}).get(test_set)
+        mark, run_fingerprint = Protocol(decides).fingerprint, str(content.get("fingerprint", "unknown"))
+        return TestSetProtocol(mark, settings, run_fingerprint, size)
+
+
+def protocol_differences(old: object, new: object, where: str = "") -> Iterator[str]:
+    """Yield the values that two protocols' contents differ in, as "where: old -> new".
+
+    >>> old, new = {"test_sets": {"a": {"mode": "min"}}}, {"test_sets": {"a": {"mode": "max"}}, "task": "se"}
+    >>> list(protocol_differences(old, new))
+    ['task: nothing -> se', 'test_sets.a.mode: min -> max']
+    """
+    hidden = () if where else _RECORDED
+    old, new = _deciding(old, hidden), _deciding(new, hidden)
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from protocol_differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from protocol_differences(*pair, f"{where}[{number}]")
+    elif old != new:
+        yield f"{where}: {_shown(old)} -> {_shown(new)}"
+
+
+def _deciding(value: object, hidden: tuple[str, ...] = ()) -> object:
+    """Return a part of a protocol without versions of packages, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _deciding(part) for key, part in value.items() if key not in (_PACKAGES, *hidden)}
+    return [_deciding(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _shown(value: object) -> str:
+    """Return a value in a few characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (list, dict)) and len(value) > _NUM_SHOWN:
+        return f"{len(value)} values"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] if is_digest else text
 
 
 class RunFolder:
@@ -41,11 +157,20 @@ class RunFolder:
     """
 
     def __init__(self, folder: Path, protocol: Protocol, keys: Sequence[RowKey], is_owner: bool = True) -> None:
-        self.folder, self.protocol, self.keys = folder, protocol, keys
+        self.folder, self.keys = folder, keys
+        advice = "give another --out, or remove the folder"
         if (folder / PROTOCOL).is_file():
-            self._check()
+            try:
+                old = Protocol.read(folder)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{folder / PROTOCOL}: {error}; {advice}") from error
+            if old.fingerprint != protocol.fingerprint:
+                lines = list(protocol_differences(old.content, protocol.content))
+                more = f" and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else ""
+                different = f"{'; '.join(lines[:_NUM_SHOWN])}{more}"
+                raise UserError(f"{folder}: it holds results of another protocol (different: {different}); {advice}")
         if is_owner:
-            write_json(folder / PROTOCOL, protocol.to_json())
+            write_json(folder / PROTOCOL, {**protocol.content, "fingerprint": protocol.fingerprint})
             self.merge()
 
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
@@ -68,23 +193,10 @@ class RunFolder:
             raise UserError(f"{self.folder}: {len(missing)} rows are missing, first {missing[0]}; run it again")
         rows = [merged[key] for key in self.keys if key in merged]
         with atomic_path(self.folder / ROWS) as temporary:
-            temporary.write_text("".join(map(row_line, rows)), encoding="utf-8")
+            append_rows(temporary, *rows)
         for part in parts:
             part.unlink()
         return rows
-
-    def _check(self) -> None:
-        """Refuse a folder whose rows were made under another protocol."""
-        path, advice = self.folder / PROTOCOL, "give another --out, or remove the folder"
-        try:
-            old = Protocol.from_json(load_json(path.read_bytes()))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: {error}; {advice}") from error
-        if fingerprint(old.content) != fingerprint(self.protocol.content):
-            lines = protocol_differences(old.content, self.protocol.content)
-            more = f" and {len(lines) - NUM_SHOWN} more" if len(lines) > NUM_SHOWN else ""
-            different = f"{'; '.join(lines[:NUM_SHOWN])}{more}"
-            raise UserError(f"{self.folder}: it holds results of another protocol (different: {different}); {advice}")
 
 
 def write_json(path: Path, content: object) -> None:
@@ -117,7 +229,7 @@ class Result:
     @property
     def count(self) -> int:
         """How many utterances there are; with several seeds each has several rows."""
-        return len(items_of(self.rows))
+        return len({row.item for row in self.rows})
 
     @property
     def is_limited(self) -> bool:
@@ -165,7 +277,7 @@ def read_results(folder: Path) -> list[Result]:
         UserError: a file is not of the form that `evaluate` writes.
     """
     try:
-        protocol = Protocol.from_json(load_json((folder / PROTOCOL).read_bytes()))
+        protocol = Protocol.read(folder)
         summary = folder / RUN_SUMMARY
         columns = columns_of(load_json(summary.read_bytes())) if summary.is_file() else {}
         groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)

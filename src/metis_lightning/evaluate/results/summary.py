@@ -17,21 +17,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from metis_lightning.evaluate.results.estimates import Estimate, mean_interval
-from metis_lightning.evaluate.results.rows import ERROR_RATES, ResultRow, clusters_of, items_of
+from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow, clusters_of
 from metis_lightning.metrics.column import Column
 
 NOT_MEASURED = "not measured"
-
-# Share of word errors above which an utterance is of the tail that summaries count.
-HALF = 0.5
-
-_EDITS = ("substitutions", "deletions", "insertions")
 
 # Units and directions of results that do not describe their columns.
 _UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD": "dB", "F0_RMSE": "Hz"}
@@ -76,8 +71,8 @@ def word_error_rule(test_set: str) -> str:
 class CorpusErrors:
     """An error rate of all rows taken as one text: `rate` is edits over `length`, in words or characters (`unit`).
 
-    `share_above_50` is of utterances with more than 50% errors; `measured_…` is of those that were heard and did not
-    loop. `parts` are the substitutions, deletions and insertions, as far as all rows have them.
+    The three kinds of edits are None unless all rows have them. `share_above_50` is of utterances with more than 50%
+    errors; `measured_…` is of those that were heard and did not loop.
     """
 
     rate: float | None
@@ -85,27 +80,20 @@ class CorpusErrors:
     ci95_high: float | None
     edits: int
     length: int
-    unit: str
-    parts: Mapping[str, int]
+    substitutions: int | None
+    deletions: int | None
+    insertions: int | None
     share_above_50: float | None
     measured_n: int
     measured_mean: float | None
     measured_corpus: float | None
+    unit: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of a metric's record."""
-        return {
-            "corpus": self.rate,
-            "corpus_ci95_low": self.ci95_low,
-            "corpus_ci95_high": self.ci95_high,
-            "edits": self.edits,
-            self.unit: self.length,
-            **self.parts,
-            "share_above_50": self.share_above_50,
-            "measured_n": self.measured_n,
-            "measured_mean": self.measured_mean,
-            "measured_corpus": self.measured_corpus,
-        }
+        keys = {"rate": "corpus", "ci95_low": "corpus_ci95_low", "ci95_high": "corpus_ci95_high", "length": self.unit}
+        hidden = {"unit", *(kind for kind in EDITS if getattr(self, kind) is None)}
+        return {keys.get(name, name): value for name, value in vars(self).items() if name not in hidden}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +125,10 @@ class Summary(Estimate):
         hidden = {"column", "corpus", "n_common", "n_items"}
         if self.n_seeds is None:
             hidden |= {"n_seeds", "seed_sd"}
-        counts = ("n", "n_failed", "n_infinite", "n_not_applicable")
-        content = {key: value for key, value in asdict(self).items() if key not in hidden}
+        content = {key: value for key, value in vars(self).items() if key not in hidden}
+        counts = {key: content[key] for key in ("n", "n_failed", "n_infinite", "n_not_applicable")}
         corpus = {} if self.corpus is None else self.corpus.to_json()
-        return {**{key: content[key] for key in counts}, **content, **corpus, **self.column.to_json()}
+        return {**counts, **content, **corpus, **self.column.to_json()}
 
 
 @dataclass(frozen=True)
@@ -182,15 +170,17 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
     without = [row for row in rows if row.value(name) is None]
     infinite = [row for row in without if row.is_infinite(name)]
     absent = [row for row in without if name not in row.failed and not row.is_infinite(name)]
-    clusters = [row.cluster for row in measured]
-    mean, (low, high) = mean_interval([row.metrics[name] or 0.0 for row in measured], [1] * len(measured), clusters)
-    n_seeds, seed_sd = _over_seeds(measured, name)
+    values, clusters = [row.metrics[name] or 0.0 for row in measured], [row.cluster for row in measured]
+    mean, (low, high) = mean_interval(values, [1] * len(values), clusters)
+    by_seed: dict[int | None, list[float]] = defaultdict(list)
+    for row, value in zip(measured, values, strict=True):
+        by_seed[row.seed].append(value)
+    has_seeds = len(by_seed) > 1
+    # With several seeds an utterance has several rows, and counts once.
+    counted = {"n": measured, "n_failed": failed, "n_infinite": infinite, "n_not_applicable": absent}
     return Summary(
         column=column,
-        n=len(items_of(measured)),
-        n_failed=len(items_of(failed)),
-        n_infinite=len(items_of(infinite)),
-        n_not_applicable=len(items_of(absent)),
+        **{key: len({row.item for row in part}) for key, part in counted.items()},
         mean=mean,
         ci95_low=low,
         ci95_high=high,
@@ -198,8 +188,8 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
         clusters=clusters_of(measured),
         errors=_reasons(failed, name),
         not_applicable=_reasons(absent, name),
-        n_seeds=n_seeds,
-        seed_sd=seed_sd,
+        n_seeds=len(by_seed) if has_seeds else None,
+        seed_sd=float(np.std([np.mean(part) for part in by_seed.values()], ddof=1)) if has_seeds else None,
         corpus=_corpus_errors(measured, column, clusters),
     )
 
@@ -211,16 +201,6 @@ def _reasons(rows: Iterable[ResultRow], name: str) -> dict[str, int]:
     return dict(sorted(Counter(reason for _, reason in pairs).items()))
 
 
-def _over_seeds(rows: Sequence[ResultRow], name: str) -> tuple[int | None, float | None]:
-    """Return the number of seeds and how far their means are apart; nothing if there are fewer than two."""
-    by_seed: dict[int | None, list[float]] = defaultdict(list)
-    for row in rows:
-        by_seed[row.seed].append(row.metrics[name] or 0.0)
-    if len(by_seed) < 2:
-        return None, None
-    return len(by_seed), float(np.std([np.mean(values) for values in by_seed.values()], ddof=1))
-
-
 def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence[Hashable]) -> CorpusErrors | None:
     """Return an error rate over all rows that have a value; None unless each of them has its counts."""
     counts = [count for row in rows if (count := row.counts(column)) is not None]
@@ -229,19 +209,18 @@ def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence
     rate, (low, high) = mean_interval([each.edits for each in counts], [each.length for each in counts], clusters)
     # Beside an error the rate is not what was heard, but what counts as the worst.
     clean = [(row, count) for row, count in zip(rows, counts, strict=True) if column.name not in row.error]
-    values = [row.metrics[column.name] or 0.0 for row in rows]
     # Rows of earlier versions do not say how their edits divide.
-    parts = {part: [getattr(each, part) for each in counts] for part in _EDITS}
+    kinds = {kind: [getattr(each, kind) for each in counts] for kind in EDITS}
     return CorpusErrors(
         rate=rate,
         ci95_low=low,
         ci95_high=high,
         edits=sum(each.edits for each in counts),
         length=sum(each.length for each in counts),
-        unit=ERROR_RATES[column.quantity],
-        parts={part: sum(values) for part, values in parts.items() if None not in values},
-        share_above_50=float(np.mean([value > HALF for value in values])) if values else None,
-        measured_n=len(items_of(row for row, _ in clean)),
+        **{kind: None if None in numbers else sum(numbers) for kind, numbers in kinds.items()},
+        share_above_50=float(np.mean([(row.metrics[column.name] or 0.0) > 0.5 for row in rows])) if rows else None,
+        measured_n=len({row.item for row, _ in clean}),
         measured_mean=float(np.mean([row.metrics[column.name] for row, _ in clean])) if clean else None,
         measured_corpus=sum(c.edits for _, c in clean) / sum(c.length for _, c in clean) if clean else None,
+        unit=ERROR_RATES[column.quantity],
     )

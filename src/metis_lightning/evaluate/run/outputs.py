@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from metis_lightning.data.media.audio import InvalidAudioError, read_recording
-from metis_lightning.data.media.storage import is_hidden, visible_in
+from metis_lightning.data.media.storage import visible_in
 from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
@@ -103,6 +103,15 @@ _NUMBER = re.compile(r"fileid_\d+$")
 
 
 @dataclass(frozen=True)
+class Items:
+    """The ids that systems are run on, all that the test sets have, whatever the limit, and ids by others' names."""
+
+    chosen: Collection[str]
+    all_ids: Collection[str]
+    by_other_name: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class WavFolder:
     """A folder and the files in it, by the ids of the items that they are of; `extra` are those of no item."""
 
@@ -111,31 +120,26 @@ class WavFolder:
     extra: Sequence[str]
 
     @classmethod
-    def of(
-        cls, folder: Path, ids: Collection[str], by_other_name: Mapping[str, str], needed: Collection[str] = ()
-    ) -> WavFolder:
-        """List a folder.
-
-        Args:
-            folder: with files named `ID`, or as other tools name them; the latter may lie in folders within.
-            ids: of all items.
-            by_other_name: an item's id by names that other tools have for it.
-            needed: ids of which at least one must have a file, or the folder's files are named by another rule.
+    def of(cls, folder: Path, items: Items) -> WavFolder:
+        """List a folder with files named `ID`, or as other tools name them; the latter may lie in folders within.
 
         Raises:
             UserError: there is no such folder, no audio file in it, two files of one id, a link out of it, or no file
-                of a needed id.
+                of any item that systems are run on: the files are named by another rule.
         """
         option = f"--system {PREFIX}{folder}"
         if not folder.is_dir():
             raise UserError(f"{option}: no such folder")
         files: dict[str, Path] = {}
         extra = []
-        for path in _audio_files(folder):
+        within = [path for path in visible_in(folder) if path.is_dir() and not path.is_symlink()]
+        for path in (path for each in (folder, *within) for path in visible_in(each)):
+            if path.suffix.lower() not in AUDIO_SUFFIXES or not is_regular(path):
+                continue
             # A link could lead to any file of the machine, whose sound would be copied into the results.
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"{option}: {path.name} leads out of the folder; copy the file into it")
-            item_id = _item_id(path.relative_to(folder), ids, by_other_name)
+            item_id = _item_id(path.relative_to(folder), items)
             if item_id is not None and (other := files.setdefault(item_id, path)) is not path:
                 named = f"{other.relative_to(folder)} and {path.relative_to(folder)}"
                 raise UserError(f"{option}: {named} are of one id; keep one")
@@ -143,11 +147,11 @@ class WavFolder:
                 extra.append(path.name)
         if not files and not extra:
             raise UserError(f"{option}: no audio in it ({', '.join(AUDIO_SUFFIXES)}); files are named ID.wav")
-        if needed and not any(item_id in files for item_id in needed):
+        if items.chosen and not any(item_id in files for item_id in items.chosen):
             names = extra or [str(path.relative_to(folder)) for path in files.values()]
             raise UserError(
-                f"{option}: files for 0 of {len(needed)} items: one is called {names[0]}, an item {sorted(needed)[0]}; "
-                "name the files ID.wav (--export writes the items by their ids)"
+                f"{option}: files for 0 of {len(items.chosen)} items: one is called {names[0]}, an item "
+                f"{sorted(items.chosen)[0]}; name the files ID.wav (--export writes the items by their ids)"
             )
         return cls(folder, files, extra)
 
@@ -178,20 +182,13 @@ def read_output(path: Path) -> Output:
     return Output(recording.wave, sample_rate=recording.sample_rate, channels=recording.channels, was_made=False)
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    """Yield the audio of a folder and of the folders in it."""
-    within = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
-    for each in (folder, *(path for path in within if not is_hidden(path.name))):
-        yield from (path for path in visible_in(each) if path.suffix.lower() in AUDIO_SUFFIXES and is_regular(path))
-
-
-def _item_id(path: Path, ids: Collection[str], by_other_name: Mapping[str, str]) -> str | None:
+def _item_id(path: Path, items: Items) -> str | None:
     """Return the id of the item that a file, relative to its folder, is of."""
-    if path.parent == Path() and path.stem in ids:
+    if path.parent == Path() and path.stem in items.all_ids:
         return path.stem
     name = path.with_suffix("").as_posix()
-    if name in by_other_name:
-        return by_other_name[name]
+    if name in items.by_other_name:
+        return items.by_other_name[name]
     # What enhances the recordings of the DNS Challenge keeps the number at the end of their names.
     number = _NUMBER.search(name)
-    return None if number is None else by_other_name.get((path.parent / number[0]).as_posix())
+    return None if number is None else items.by_other_name.get((path.parent / number[0]).as_posix())

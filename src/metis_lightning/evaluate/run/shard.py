@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from metis_lightning.data.media.audio import write_wav
-from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, RowKey, append_row
+from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, RowKey, append_rows
 from metis_lightning.evaluate.run.outputs import Output, Run, timed
 from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
 from metis_lightning.evaluate.run.systems import trial_task
@@ -73,23 +73,26 @@ class PendingRow:
         A column has failed if the system gave nothing to measure although the test set has all that it needs. A loop of
         the recogniser is an error beside a value, but nobody's failure.
         """
+        metrics: dict[str, float | None] = {}
+        errors, failed = {}, []
+        for name, value in values.items():
+            rate, is_absent = value if isinstance(value, ErrorRate) else None, self._is_absent(value)
+            # Of an output at fault only error rates have a value, the worst.
+            metrics[name] = None if self.fault and rate is None else value.value
+            # Whoever is to blame: first the test set, then the output, then what the metric says.
+            reason = value.error if is_absent else self.fault or value.error
+            if reason:
+                errors[name] = reason
+            is_loop = rate is not None and rate.is_loop
+            if reason and not is_absent and (self.fault or not is_loop):
+                failed.append(name)
         wer, cer = error_rates_of(values)
-        # Whoever is to blame: first the test set, then the output, then what the metric says.
-        absent = {name: str(value.error) for name, value in values.items() if self._is_absent(value)}
-        faults = {name: self.fault or value.error for name, value in values.items() if name not in absent}
-        errors = {name: reason for name in values if (reason := absent.get(name) or faults[name])}
-        loops = {name for name, value in values.items() if isinstance(value, ErrorRate) and value.is_loop}
-        # Of an output at fault only error rates have a value, the worst.
-        scores = {
-            name: None if self.fault and not isinstance(value, ErrorRate) else value.value
-            for name, value in values.items()
-        }
         return replace(
             self.row,
             text=self.row.text if wer.reference is None else wer.reference,
-            metrics=scores,
+            metrics=metrics,
             error=errors,
-            failed=[name for name in errors if name not in absent and (self.fault or name not in loops)],
+            failed=failed,
             wer=_counts(wer, wer.compared),
             cer=_counts(cer),
             hypothesis=None if self.fault else wer.hypothesis,
@@ -138,7 +141,7 @@ def run_share(
     Rows are appended to a file in the order of the jobs. What a job gives does not depend on whose share it is in.
     """
     jobs = {system.name: list(plan.jobs_of(system))[rank::count] for system in plan.systems}
-    label = f"evaluate {plan.task}" + (f" (process 1 of {count})" if count > 1 else "")
+    label = f"evaluate {plan.options.task}" + (f" (process 1 of {count})" if count > 1 else "")
     submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]] = deque()
     with Progress(label, "utterances", sum(map(len, jobs.values())), silent=rank > 0) as progress:
         for system in plan.systems:
@@ -159,18 +162,18 @@ def _append_scored(
     """Append the rows of the first utterances that are scored; of all, if it waits."""
     while submitted and (waits or submitted[0][1].done()):
         row, scores = submitted.popleft()
-        append_row(path, row.scored(scores.result()))
+        append_rows(path, row.scored(scores.result()))
 
 
 def _submit(
     plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: ScoringPool
 ) -> tuple[PendingRow, Future[dict[str, MetricValue]]]:
     """Generate one utterance, write it, and have it scored."""
-    item = job.item()
+    task, item = plan.options.task, job.test_set.reader.load_item(job.trial)
     output = timed(run, job.trial, item, job.seed or 0)
     # Audio of the first seed lies in the system's folder, for `compare`; of others below it.
-    is_first = job.seed is None or job.seed == plan.seeds[0]
+    is_first = job.seed is None or job.seed == plan.options.seeds[0]
     place = folder / "wavs" / job.system.name / ("" if is_first else f"seed-{job.seed}")
     if output.samples().numel():
         write_wav(place / f"{item.id}.wav", output.samples(), output.rate)
-    return PendingRow.of(plan.task, job, item, output), pool.submit(scoring_item(plan.task, job, item, output))
+    return PendingRow.of(task, job, item, output), pool.submit(scoring_item(task, job, item, output))

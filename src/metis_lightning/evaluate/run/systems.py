@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.comparison import CONTROLS
-from metis_lightning.evaluate.run.outputs import PREFIX, Output, Run, WavFolder
+from metis_lightning.evaluate.run.outputs import PREFIX, Items, Output, Run, WavFolder
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings
-from metis_lightning.task_table import TASKS, Task, task_named
+from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
 from metis_lightning.weights.task_weights import part_for
@@ -45,72 +45,6 @@ class System:
     extra_files: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Items:
-    """The ids that systems are run on, all that the test sets have, whatever the limit, and ids by others' names."""
-
-    chosen: Collection[str]
-    all_ids: Collection[str]
-    by_other_name: Mapping[str, str] = field(default_factory=dict)
-
-
-def trial_task(name: str, trial: Trial) -> Task:
-    """Return which task a trial is in an evaluation of the task `name`."""
-    return task_named(trial.task if task_named(name).covers else name)
-
-
-def is_for(task: str, listed: str) -> bool:
-    """Return whether a test list is for a task, given the task that it names.
-
-    A list that names none is for any task that the table has, but not for one that covers others.
-    """
-    covers = task_named(task).covers
-    return listed in (task, *covers) or (not listed and task in TASKS and not covers)
-
-
-def check_task_options(options: EvaluateOptions) -> None:
-    """Refuse options that the task has no use for.
-
-    Raises:
-        UserError: naming the tasks that have.
-    """
-    tasks = [task_named(name) for name in task_named(options.task).served]
-    if options.text_guided and not any(task.is_guided_by_text for task in tasks):
-        raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {options.task}")
-    if options.tts_length != "predicted" and not any(task.speaks_text for task in tasks):
-        raise UserError(f"--tts-length {options.tts_length}: it is for the tasks tts and omni, not for {options.task}")
-
-
-def settings_for(task: Task, options: EvaluateOptions) -> Settings:
-    """Return the sampler's settings for a task: the released ones, but for what the options say."""
-    changed: dict[str, Any] = {"num_steps": options.num_steps, "guidance_scale": options.guidance_scale}
-    stage1 = replace(task.settings.stage1, **{name: value for name, value in changed.items() if value is not None})
-    return replace(task.settings, stage1=stage1)
-
-
-def request_for(metis: Metis, task: Task, item: TestItem, options: EvaluateOptions) -> Request:
-    """Return the request to a pipeline for an item.
-
-    Raises:
-        UserError: the item lacks what the task needs.
-    """
-    inputs: dict[str, Any] = {}
-    if task.condition == "features" or (task.condition == "any" and item.features is not None):
-        inputs["features"] = item.signal("features")
-    elif task.condition is not None:
-        inputs["source"] = item.signal("mixture")
-    if "prompt" in task.inputs:
-        inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
-    is_guided = options.text_guided and task.is_guided_by_text
-    if is_guided and not (item.text and item.prompt_text):
-        raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
-    if task.speaks_text or is_guided:
-        inputs |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
-    if task.speaks_text and options.tts_length == "reference":
-        inputs["seconds"] = len(item.signal("target")) / WAVE_RATE
-    return metis.request(task.name, **inputs)
-
-
 def make_systems(names: Sequence[str], options: EvaluateOptions, device: str, items: Items) -> list[System]:
     """Return the systems that the command line names, as `S` or `NAME=S`.
 
@@ -125,26 +59,6 @@ def make_systems(names: Sequence[str], options: EvaluateOptions, device: str, it
     return systems
 
 
-def has_control(control: str, task: Task, item: TestItem) -> bool:
-    """Return whether a task and an item have the signal that a control plays."""
-    if control == "input":
-        return task.condition in ("source", "any") and item.mixture is not None
-    return item.target is not None
-
-
-def serves(name: str, task: str) -> bool:
-    """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
-    return name.endswith(".ckpt") or _part_config(name, task) is not None
-
-
-def _part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
-    """Return the config of the part of a bundle that serves a task; None if there is none."""
-    parts = read_index(bundle_folder(bundle))["parts"]
-    configs = {key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}
-    chosen = part_for(configs, task)
-    return None if chosen is None else configs[chosen]
-
-
 def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> System:
     head, sign, tail = text.partition("=")
     is_named = bool(sign and tail and _NAME.fullmatch(head))
@@ -155,7 +69,7 @@ def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> S
     if source in CONTROLS:
         system = _control(source, options.base, device)
     elif source.startswith(PREFIX):
-        system = _wavs(Path(source.removeprefix(PREFIX)), items)
+        system = _wav_system(Path(source.removeprefix(PREFIX)), items)
     else:
         system = _model(source, options, device)
     name = head if is_named else system.name
@@ -181,13 +95,14 @@ def _control(name: str, base: str, device: str) -> System:
     return System(name, {}, lambda: play, control=name)
 
 
-def _wavs(path: Path, items: Items) -> System:
-    folder = WavFolder.of(path, items.all_ids, items.by_other_name, items.chosen)
-    identity = {"wavs": folder.digest(items.chosen)}
-    extra = tuple(folder.extra)
-    return System(
-        path.resolve().name, identity, lambda: lambda trial, item, seed: folder.read(item.id), extra_files=extra
-    )
+def _wav_system(path: Path, items: Items) -> System:
+    folder = WavFolder.of(path, items)
+
+    def read(trial: Trial, item: TestItem, seed: int) -> Output:
+        return folder.read(item.id)
+
+    name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen)}
+    return System(name, identity, lambda: read, extra_files=tuple(folder.extra))
 
 
 def _model(source: str, options: EvaluateOptions, device: str) -> System:
@@ -199,8 +114,8 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             task = trial_task(options.task, trial)
-            settings = settings_for(task, options)
-            speech = metis.generate([request_for(metis, task, item, options)], seed, settings)[0]
+            settings = _settings_for(task, options)
+            speech = metis.generate([_request_for(metis, task, item, options)], seed, settings)[0]
             layers = settings.layer_steps(speech.acoustic_tokens.shape[1])
             return Output(speech.wave, steps=settings.stage1.num_steps + sum(layers))
 
@@ -222,7 +137,7 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     """
     by_task = {}
     for task in map(task_named, task_named(options.task).served):
-        by_task[task.name] = json.loads(json.dumps(asdict(settings_for(task, options))))
+        by_task[task.name] = json.loads(json.dumps(asdict(_settings_for(task, options))))
         if task.is_guided_by_text:
             by_task[task.name]["text_guided"] = options.text_guided
         if task.speaks_text:
@@ -247,3 +162,47 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     if options.text_guided and not config.get("text"):
         raise UserError(f"--text-guided: the weights for {options.task} in {source} take no text; give Omni's")
     return {"bundle": bundle, **identity}
+
+
+def serves(name: str, task: str) -> bool:
+    """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
+    return name.endswith(".ckpt") or _part_config(name, task) is not None
+
+
+def _part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
+    """Return the config of the part of a bundle that serves a task; None if there is none."""
+    parts = read_index(bundle_folder(bundle))["parts"]
+    configs = {key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}
+    chosen = part_for(configs, task)
+    return None if chosen is None else configs[chosen]
+
+
+def trial_task(name: str, trial: Trial) -> Task:
+    """Return which task a trial is in an evaluation of the task `name`."""
+    return task_named(trial.task if task_named(name).covers else name)
+
+
+def _settings_for(task: Task, options: EvaluateOptions) -> Settings:
+    """Return the sampler's settings for a task: the released ones, but for what the options say."""
+    changed: dict[str, Any] = {"num_steps": options.num_steps, "guidance_scale": options.guidance_scale}
+    stage1 = replace(task.settings.stage1, **{name: value for name, value in changed.items() if value is not None})
+    return replace(task.settings, stage1=stage1)
+
+
+def _request_for(metis: Metis, task: Task, item: TestItem, options: EvaluateOptions) -> Request:
+    """Return the request to a pipeline for an item; UserError if the item lacks what the task needs."""
+    inputs: dict[str, Any] = {}
+    if task.condition == "features" or (task.condition == "any" and item.features is not None):
+        inputs["features"] = item.signal("features")
+    elif task.condition is not None:
+        inputs["source"] = item.signal("mixture")
+    if "prompt" in task.inputs:
+        inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
+    is_guided = options.text_guided and task.is_guided_by_text
+    if is_guided and not (item.text and item.prompt_text):
+        raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
+    if task.speaks_text or is_guided:
+        inputs |= {"text": item.text or "", "prompt_text": item.prompt_text, "language": item.language}
+    if task.speaks_text and options.tts_length == "reference":
+        inputs["seconds"] = len(item.signal("target")) / WAVE_RATE
+    return metis.request(task.name, **inputs)

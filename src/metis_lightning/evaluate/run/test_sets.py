@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,25 +23,60 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.run.systems import is_for
+from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.progress import tracked
-from metis_lightning.task_table import TASKS
-from metis_lightning.types import AudioLocation, Recording, TestItem, Trial
+from metis_lightning.task_table import TASKS, task_named
+from metis_lightning.types import AudioLocation, TestItem, Trial
 
 _CORPORA = "metis_lightning.data.corpora"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One fixed list of trials, and what reads their audio, with the options that it was made of."""
+    """One fixed list of trials, and what reads their audio, with the options that it was made of.
+
+    `size` is the number of trials in the corpus's list, of which `trials` may be the first few.
+    """
 
     __test__ = False  # not a pytest class
 
     name: str
     trials: tuple[Trial, ...]
     reader: TestSets
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
+    size: int
+
+
+def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]:
+    """Return the test sets that the options name, with as many trials as they say, and the ids of all of the task's.
+
+    Raises:
+        UserError: for a mistake in the options, or an id that is no file name or that two trials have.
+    """
+    all_sets = find_test_sets(options.data, options.root, options.task, options.data_options)
+    by_name = {test_set.name: test_set for test_set in all_sets}
+    if unknown := [name for name in options.test_sets or () if name not in by_name]:
+        raise UserError(
+            f"--test-sets: no test set {unknown[0]!r} in {options.data} for this task; choose from {', '.join(by_name)}"
+        )
+    whole = [by_name[name] for name in options.test_sets or by_name]
+    # Audio is stored and matched by the ids.
+    seen: dict[str, str] = {}
+    for test_set in whole:
+        name = test_set.name
+        for trial in test_set.trials:
+            if not _FILE_NAME.fullmatch(trial.id):
+                raise UserError(
+                    f"test set {name}: the id {trial.id!r} may hold only A-Z a-z 0-9 . _ - and may not start with a "
+                    "dot, since audio is stored under it"
+                )
+            if trial.id in seen:
+                raise UserError(f"test set {name}: the id {trial.id!r} occurs already in {seen[trial.id]}")
+            seen[trial.id] = name
+    chosen = [replace(test_set, trials=test_set.trials[: options.limit]) for test_set in whole]
+    return chosen, {trial.id for test_set in all_sets for trial in test_set.trials}
 
 
 def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
@@ -63,14 +98,15 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     arguments = [*([] if root is None else [f"root={root}"]), *options]
     test_sets = []
     for kind in classes:
-        if not tasks[kind] or is_for(task, tasks[kind]):
+        if not tasks[kind] or _is_for(task, tasks[kind]):
             reader, chosen = _make_reader(kind, data, arguments)
-            test_sets += [TestSet(n, tuple(reader.load_trials(n)), reader, chosen) for n in reader.test_sets()]
+            lists = {name: tuple(reader.load_trials(name)) for name in reader.test_sets()}
+            test_sets += [TestSet(name, trials, reader, chosen, len(trials)) for name, trials in lists.items()]
     # Other lists of the corpus are for other tasks.
-    serving = [test_set for test_set in test_sets if is_for(task, test_set.trials[0].task)]
+    serving = [test_set for test_set in test_sets if _is_for(task, test_set.trials[0].task)]
     if not serving:
         served = {*filter(None, tasks.values()), *(test_set.trials[0].task for test_set in test_sets)}
-        known_tasks = [name for name in TASKS if any(is_for(name, each) for each in served)]
+        known_tasks = [name for name in TASKS if any(_is_for(name, each) for each in served)]
         own = sorted(served - {"", *TASKS})
         raise UserError(
             f"--task {task}: choose one of {', '.join([*known_tasks, *own])}, for which {data} has test sets"
@@ -78,26 +114,22 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     return serving
 
 
-def choose(test_sets: Sequence[TestSet], names: Sequence[str] | None, data: str) -> list[TestSet]:
-    """Return the test sets of these names, all by default.
+def _is_for(task: str, listed: str) -> bool:
+    """Return whether a test list is for a task, given the task that it names.
 
-    Raises:
-        UserError: there is none of a name.
+    A list that names none is for any task that the table has, but not for one that covers others.
     """
-    by_name = {test_set.name: test_set for test_set in test_sets}
-    for name in names or ():
-        if name not in by_name:
-            raise UserError(
-                f"--test-sets: no test set {name!r} in {data} for this task; choose from {', '.join(by_name)}"
-            )
-    return [by_name[name] for name in names or by_name]
+    covers = task_named(task).covers
+    return listed in (task, *covers) or (not listed and task in TASKS and not covers)
 
 
 def _classes(data: str) -> list[type[TestSets]]:
     """Return the concrete readers that a corpus's modules define, in their order; or the one that is named."""
+    ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
+    names = list(filter(_exists, ours)) or list(filter(_exists, [data, data.rpartition(".")[0]]))
     classes = [
         kind
-        for module in _modules(data)
+        for module in map(import_module, names)
         for kind in vars(module).values()
         if inspect.isclass(kind)
         and issubclass(kind, TestSets)
@@ -112,14 +144,6 @@ def _classes(data: str) -> list[type[TestSets]]:
     # The full name of a class stands for it alone, that of its module for all in it.
     own = data.rpartition(".")[2]
     return [kind for kind in classes if kind.__name__ == own] or classes
-
-
-def _modules(data: str) -> Iterator[ModuleType]:
-    """Import the modules that a name may mean."""
-    ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
-    there = [name for name in ours if _exists(name)]
-    for name in there or filter(_exists, [data, data.rpartition(".")[0]]):
-        yield import_module(name)
 
 
 def _exists(name: str) -> bool:
@@ -169,23 +193,24 @@ def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
 
 
 def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[str, Any]:
-    trials, texts, audio = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    lines: dict[str, list[list[object]]] = {"trials": [], "texts": [], "audio": []}
     rates: set[int] = set()
     samples = 0
     for trial in tracked(test_set.trials, f"read {test_set.name}", "utterances"):
         item = test_set.reader.load_item(trial)
-        recorded = _recordings(item)
+        recorded = {name: recording for name in SIGNALS if (recording := item.recording(name)) is not None}
         rates |= {recording.sample_rate for recording in recorded.values()}
         samples += sum(recording.wave.numel() for recording in recorded.values())
-        trials.update(_line([trial.id, trial.target, trial.interferer, trial.enrollment, trial.snr_db, trial.task]))
-        texts.update(_line([item.id, item.speaker, item.text, item.language, item.prompt_text, item.is_transcribed]))
+        lines["trials"].append([trial.id, trial.target, trial.interferer, trial.enrollment, trial.snr_db, trial.task])
+        lines["texts"].append([item.id, item.speaker, item.text, item.language, item.prompt_text, item.is_transcribed])
         sizes = {name: [recording.sample_rate, recording.wave.numel()] for name, recording in recorded.items()}
         hashes = [digest(location) for location in item.sources or ()]
         if not hashes:
             waves = [recording.wave for recording in recorded.values()]
             waves += [] if item.features is None else [item.features]
             hashes = [hashlib.sha256(wave.detach().cpu().contiguous().numpy().tobytes()).hexdigest() for wave in waves]
-        audio.update(_line([item.id, sizes, hashes]))
+        lines["audio"].append([item.id, sizes, hashes])
+    encoded = {name: [json.dumps(line, sort_keys=True) + "\n" for line in part] for name, part in lines.items()}
     # Where a corpus or a list lies says nothing: what is in it is in the hashes.
     variant = {
         name: value if isinstance(value, (str, int, float, bool)) else str(value)
@@ -199,19 +224,8 @@ def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[
         "items": len(test_set.trials),
         "sample_rates": " ".join(map(str, sorted(rates))),
         "samples": samples,
-        "trials": trials.hexdigest(),
-        "texts": texts.hexdigest(),
-        "audio": audio.hexdigest(),
+        **{name: hashlib.sha256("".join(part).encode()).hexdigest() for name, part in encoded.items()},
     }
-
-
-def _recordings(item: TestItem) -> dict[str, Recording]:
-    """Return the signals that an item has."""
-    return {name: recording for name in SIGNALS if (recording := item.recording(name)) is not None}
-
-
-def _line(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True).encode() + b"\n"
 
 
 LIST = "list.jsonl"
@@ -262,7 +276,9 @@ def _export(test_set: TestSet, folder: Path) -> None:
 def _write_signals(item: TestItem, folder: Path) -> dict[str, str]:
     """Write an item's signals and features, and return their paths in the folder."""
     paths = {}
-    for name, recording in _recordings(item).items():
+    for name in SIGNALS:
+        if (recording := item.recording(name)) is None:
+            continue
         paths[name] = f"{name}/{item.id}.wav"
         wave = recording.wave.numpy()
         # In 16 bits, unless some of it would be clipped.
