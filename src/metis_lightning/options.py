@@ -62,11 +62,7 @@ class CommandOptions:
     """Base of the options of a command; its fields are made by `option`."""
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            UserError: one is not allowed.
-        """
+        """Check the numbers. A `UserError` if one is not allowed."""
         for item in fields(self):
             value = getattr(self, item.name)
             # Texts and paths have no limits, and True is no number to be compared with one.

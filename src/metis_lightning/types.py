@@ -42,11 +42,7 @@ class AudioSource(ABC):
 
     @abstractmethod
     def frames(self) -> tuple[np.ndarray, int]:
-        """Return (S, channels) float32 and the sample rate in Hz.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
+        """Return (S, channels) float32 and the sample rate in Hz. A `UserError` if it cannot be read."""
 
     @abstractmethod
     def stamp(self) -> str:
@@ -214,11 +210,7 @@ class TestItem:
         return self.recorded.get(name, None if wave is None else Recording(wave, WAVE_RATE))
 
     def signal(self, name: str) -> Tensor:
-        """Return the signal called `name` at 24 kHz.
-
-        Raises:
-            UserError: if the test set has none.
-        """
+        """Return the signal called `name` at 24 kHz. A `UserError` if the test set has none."""
         wave = getattr(self, name)
         if wave is None:
             raise UserError(f"test set {self.test_set!r} has no {name}: what needs one cannot run on it")

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from metis_lightning.cli import main as cli
+from metis_lightning.cli.main import explain_killed_worker
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.table import open_manifest
@@ -23,7 +24,6 @@ from metis_lightning.data.media.audio import read_audio
 from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.se import SeRecipe
 from metis_lightning.errors import UserError
-from metis_lightning.trainer.explain import explain_killed_worker
 from odd_audio import LYING, RATE, apple_double, encoded, make_pipe, voice
 
 NUMBER = "1" + "0" * 400

@@ -18,11 +18,7 @@ from metis_lightning.types import WAVE_RATE
 
 
 def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
-    """Run `bench data` as the command line asks.
-
-    Raises:
-        UserError: if the config's corpus is none of this package's.
-    """
+    """Run `bench data` as the command line asks. A `UserError` if the config's corpus is none of this package's."""
     cli = build_from_config(config)
     datamodule = cli.datamodule
     if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):

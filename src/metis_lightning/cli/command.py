@@ -109,11 +109,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             self.add_argument(flag(item.name), *item.metadata["aliases"], **settings, help=about)
 
     def options(self, args: Sequence[str]) -> CommandOptions:
-        """Return the options that words describe.
-
-        Raises:
-            UserError: for a mistake in them.
-        """
+        """Return the options that words describe. A `UserError` for a mistake in them."""
         # jsonargparse gives lists; the options are frozen.
         values = vars(self.parse_args(args))
         names = [item.name for item in fields(self._made) if item.name in values]

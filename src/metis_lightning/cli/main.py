@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -18,9 +19,13 @@ from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.generate.options import AppOptions, GenerateOptions
-from metis_lightning.trainer.explain import explain_killed_worker, explain_worker_error
 from metis_lightning.trainer.options import PrepareTokensOptions
 from metis_lightning.weights.published.options import ImportOptions
+
+_WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
+# The last line of a traceback, in which an exception has its module.
+_RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
+_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
 
 TRAINER_COMMANDS = {
     "fit": ("train a model as a config says", "-c configs/tse_lora.yaml"),
@@ -162,14 +167,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def explain_worker_error(message: str) -> str:
+    r"""Return the reason alone of a mistake that a loader's process met; any other message as it is.
+
+    >>> explain_worker_error("Caught UserError in DataLoader worker process 0.\nTraceback …\nx.UserError: a.wav")
+    'a.wav'
+    """
+    return _RAISED.split(message)[-1] if _WORKER.match(message) else message
+
+
+def explain_killed_worker(message: str) -> str | None:
+    """Return one line for a loader's process that was killed; None if the message is of another kind."""
+    if not _KILLED.search(message):
+        return None
+    reason = " ".join(message.split("\n")[0].split())
+    return f"a process that prepares batches ended ({reason}): out of memory? Give fewer --data.num_workers"
+
+
 def _refused(reason: str) -> int:
-    """Print what is wrong in one line and return the exit status."""
     print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
 
 
 def _dispatch(args: list[str]) -> None:
-    """Call the function of the command that `args` starts with."""
     listed = TRAINER_COMMANDS | {name: (command.about, command.examples[0]) for name, command in COMMANDS.items()}
     # The bare program, and the bare first word of several commands, answer as with --help.
     first, second = [*args[:2], *["--help"] * 2][:2]
@@ -192,7 +212,6 @@ def _dispatch(args: list[str]) -> None:
 
 
 def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
-    """Return the text that lists commands: by name what one does, and an example of its options."""
     lines = [f"usage: {PROGRAM} COMMAND [options]", "", "commands:"]
     for name, (about, example) in listed.items():
         lines += [f"  {name:<19} {about}", f"  {'':<19}   {PROGRAM} {name} {example}"]
@@ -201,7 +220,6 @@ def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _unknown(first: str, second: str, listed: Mapping[str, object]) -> str:
-    """Return what is wrong with a command that is none, and which may have been meant."""
     # Of `prepare emilias` the first word is right, so the second is the one to guess.
     name = first if first not in {each.split()[0] for each in listed} else f"{first} {second}"
     guess = get_close_matches(name, listed, n=1)

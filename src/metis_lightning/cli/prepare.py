@@ -49,11 +49,7 @@ class PrepareOptions(CommandOptions):
     )
 
     def __post_init__(self) -> None:
-        """Check the manifest's name and the job's number, too.
-
-        Raises:
-            UserError: an option is not allowed.
-        """
+        """Check the manifest's name and the job's number, too. A `UserError` if an option is not allowed."""
         super().__post_init__()
         index, _, count = self.shard.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):

@@ -58,11 +58,7 @@ class LipReader:
 
     @cached_property
     def encoder(self) -> AutoAvsrFeatures:
-        """The encoder, whose weights are read when it first sees a video.
-
-        Raises:
-            UserError: if no weights were given.
-        """
+        """The encoder, whose weights are read when it first sees a video. A `UserError` if no weights were given."""
         if self.weights is None:
             raise UserError(
                 "a video needs the visual encoder: give Auto-AVSR's weights as --visual-encoder, or its lip features "

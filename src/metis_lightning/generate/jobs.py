@@ -118,11 +118,7 @@ def task_of(task: str, inputs: Mapping[str, str]) -> str:
 
 
 def check_job(job: Job) -> None:
-    """Check that the task's inputs are given and are files.
-
-    Raises:
-        UserError: if not.
-    """
+    """Check that the task's inputs are given and are files. A `UserError` if not."""
     task = task_named(job.task)
     if unknown := sorted(set(job.inputs) - task.inputs):
         names = ", ".join(sorted(task.inputs))

@@ -40,11 +40,7 @@ class Request:
 
     @property
     def length(self) -> int:
-        """Samples of the result.
-
-        Raises:
-            UserError: if nothing says how long it is, or more than one thing does.
-        """
+        """Samples of the result. A `UserError` if nothing says how long it is, or more than one thing does."""
         lengths = [] if self.samples is None else [self.samples]
         lengths += [] if self.source is None else [len(self.source)]
         lengths += [] if self.features is None else [len(self.features) * HOP]

@@ -128,7 +128,6 @@ def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:
 
 
 def _base(file: Path) -> Path | None:
-    """Return the config that a file is based on."""
     content = read_yaml(file)
     if not isinstance(content, dict) or BASE not in content:
         return None
@@ -139,15 +138,6 @@ def _base(file: Path) -> Path | None:
     if not base.is_file():
         raise UserError(f"{file}: it is {BASE} {name!r}, but there is no {base}")
     return base
-
-
-def _part(file: Path, name: str, key: str) -> Path:
-    """Return the file that holds a part of a config, which lies in the config's folder or in one below it."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{file}: {key} is something else than a file in its own folder or in one below it")
-    if not (part := file.parent / name).is_file():
-        raise UserError(f"{file}: {key} is {name!r}, but there is no {part}")
-    return part
 
 
 def _content(file: Path | str) -> dict[str, Any]:
@@ -162,7 +152,11 @@ def _content(file: Path | str) -> dict[str, Any]:
     content = _checked(read_yaml(file), str(file))
     for part in _PARTS:
         if isinstance(named := content.get(part), str) and named.endswith(FILE_ENDINGS):
-            source = _part(file, named, part)
+            # A part lies in the config's folder or in one below it.
+            if Path(named).is_absolute() or ".." in Path(named).parts:
+                raise UserError(f"{file}: {part} is something else than a file in its own folder or in one below it")
+            if not (source := file.parent / named).is_file():
+                raise UserError(f"{file}: {part} is {named!r}, but there is no {source}")
             content[part] = _checked(read_yaml(source), str(source))
         elif isinstance(named, str):
             if not NAME.fullmatch(named):

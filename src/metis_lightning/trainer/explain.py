@@ -1,13 +1,22 @@
-"""Turns the many-line messages of jsonargparse and torch into one line: what is wrong, where, what to do."""
+"""Turns the mistakes that Lightning, jsonargparse and torch report into one line: what is wrong, where, what to do."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from metis_lightning.errors import Stopped, UserError
 
 # What jsonargparse says of a key that it does not know: in a config, in a class's arguments, and as an option.
 _UNKNOWN_KEY = re.compile(
@@ -20,16 +29,63 @@ _OWNER = re.compile(r"Given value: \{'class_path': '([^']+)'")
 _NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>)")
 _PARENT_KEYS = re.compile(r'(?:Parser key "[^"]+": )+')
 
-_WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
-# The last line of a traceback, in which an exception has its module.
-_RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
-_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
-
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?\[([\d, ]*)\]\)? from checkpoint, "
     r"the shape in current model is (?:torch\.Size\()?\[([\d, ]*)\]"
 )
 _KEYS = re.compile(r'(Missing|Unexpected) key\(s\) in state_dict: "([^"]+)"((?:, "[^"]+")*)')
+
+
+@contextmanager
+def one_line_mistakes() -> Iterator[None]:
+    """Within the block, say nothing beside the point, and raise what is no bug of ours as one line."""
+    # Without this, a reference would have to start with the command: ${fit.trainer.max_steps}.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    # It knows of resumable loaders only, not of our data module, which does resume.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # Lightning recommends other products at the start of every run.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: For seamless" not in record.getMessage()
+    )
+    try:
+        yield
+    except ProcessExitedException as error:
+        if error.exit_code in (130, 143):
+            # It has said itself what was saved.
+            raise Stopped(error.exit_code - 128) from error
+        # A process that said nothing.
+        status = error.exit_code
+        how = f"ended with status {status}" if status >= 0 else "was killed, perhaps for want of memory"
+        raise UserError(
+            f"process {error.error_index} of the run {how}; go on from the last checkpoint with --ckpt_path last"
+        ) from error
+    except Exception as error:
+        mistake = _mistake_behind(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+
+
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """Return the user's mistake that an exception came from; None if it came from a bug.
+
+    An exception in a class's constructor reaches us as the cause of a ValueError of jsonargparse's, and one in a
+    process of the run as the text of its traceback.
+    """
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        if isinstance(error, MisconfigurationException):
+            return UserError(f"trainer: {error}")
+        if isinstance(error, ProcessRaisedException):
+            line = str(error).strip().splitlines()[-1]
+            name, _, text = line.partition(": ")
+            return UserError(text) if name.endswith(UserError.__name__) else None
+        if isinstance(error, RuntimeError | ValueError) and (reason := explain_state_dict_error(str(error))):
+            return UserError(f"{reason}; check --ckpt_path and the sizes in the config")
+        error = error.__cause__
+    return None
 
 
 def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path]) -> str:
@@ -73,27 +129,7 @@ def explain_state_dict_error(message: str) -> str | None:
     return message
 
 
-def explain_worker_error(message: str) -> str:
-    r"""Return the reason alone of a mistake that a loader's process met; any other message as it is.
-
-    >>> explain_worker_error("Caught UserError in DataLoader worker process 0.\nTraceback …\nx.UserError: a.wav")
-    'a.wav'
-    """
-    if not _WORKER.match(message):
-        return message
-    return _RAISED.split(message)[-1]
-
-
-def explain_killed_worker(message: str) -> str | None:
-    """Return one line for a loader's process that was killed; None if the message is of another kind."""
-    if not _KILLED.search(message):
-        return None
-    reason = " ".join(message.split("\n")[0].split())
-    return f"a process that prepares batches ended ({reason}): out of memory? Give fewer --data.num_workers"
-
-
 def _without_noise(message: str) -> str:
-    """Return a parser's message as one line that starts with the key it is about."""
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line)]
     text = " ".join(lines)
     parents = _PARENT_KEYS.match(text)
@@ -104,7 +140,6 @@ def _without_noise(message: str) -> str:
 
 
 def _arguments_of(class_path: str) -> list[str]:
-    """Return the names of a class's constructor arguments; empty if the class is not to be had."""
     module, _, name = class_path.rpartition(".")
     found = getattr(import_module(module), name, None) if module else None
     return list(inspect.signature(found).parameters) if found else []
@@ -126,7 +161,6 @@ def _place(key: str, files: Sequence[Path]) -> str:
 
 
 def _suggestion(key: str, candidates: Iterable[str]) -> str:
-    """Return `: did you mean 'x'?` for the candidate closest to a key; empty if none is close."""
     candidates = sorted(candidates)
     root, *rest = key.split(".")
     roots = sorted({candidate.split(".")[0] for candidate in candidates})

@@ -7,17 +7,22 @@ the hyper-parameters it carries do not override the config, which alone says wha
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import torch
+from jsonargparse import Namespace as ParsedConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint
 from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.callbacks.run_folder import (
     LoggedConfig,
@@ -30,9 +35,8 @@ from metis_lightning.callbacks.run_folder import (
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked
-from metis_lightning.trainer.explain import explain_parse_error
+from metis_lightning.trainer.explain import explain_parse_error, one_line_mistakes
 from metis_lightning.trainer.overlays import merge_configs
-from metis_lightning.trainer.run_setup import build_trainer, one_line_mistakes, prepare_settings
 from metis_lightning.weights.checkpoint import open_checkpoint
 from metis_lightning.weights.checks import check_fields, check_run, check_version
 
@@ -42,6 +46,7 @@ _PROGRAM = "python -m metis_lightning"
 _LAST = "last"
 _SPECIAL_CHECKPOINTS = (_LAST, "best", "hpc")
 
+_RUN_CHECKPOINT = f"{RunCheckpoint.__module__}.{RunCheckpoint.__qualname__}"
 _DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "runs", "name": "default"},
@@ -49,7 +54,7 @@ _DEFAULT_LOGGER = {
 
 
 class ParseError(Exception):
-    """What the parser says of the arguments, and the (sub)parser whose keys they were checked against."""
+    """An error of the parser, and the (sub)parser whose keys the arguments were checked against."""
 
     def __init__(self, message: str, parser: LightningArgumentParser) -> None:
         super().__init__(message)
@@ -85,7 +90,9 @@ class MetisCLI(LightningCLI):
         self._stop = stop
         settings = merge_configs(args)
         self._files = settings.files
-        _say(settings.dropped)
+        # Said by one of the processes.
+        for line in settings.dropped if getattr(rank_zero_only, "rank", 0) == 0 else ():
+            print(f"metis-lightning: {line}", file=sys.stderr)
         if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
             raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
         epilogs = {command: {"epilog": f"example: {_PROGRAM} {text}"} for command, text in examples.items()}
@@ -127,7 +134,7 @@ class MetisCLI(LightningCLI):
         torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
 
     def instantiate_classes(self) -> None:
-        """Build what the config says, and what every run has beyond (`run_setup`); the config stays what it is."""
+        """Build what the config says, and what every run has beyond (`prepare_settings`)."""
         # The run's config.yaml is to hold what the user said, not what we make of it.
         said, self.config = self.config, self.config.clone()
         prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
@@ -135,11 +142,7 @@ class MetisCLI(LightningCLI):
         self.config = said
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, turning the parser's errors into one line.
-
-        Raises:
-            UserError: an unknown key or class, a value of another type, a missing or broken config file.
-        """
+        """Parse; what the parser says of a mistake becomes a `UserError` of one line."""
         try:
             super().parse_arguments(parser, args)
         except ParseError as error:
@@ -149,7 +152,6 @@ class MetisCLI(LightningCLI):
             raise UserError(f"a reference in the config: {error}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Build the Trainer, with what `run_setup` gives it."""
         build = super()._instantiate_trainer
         return build_trainer(lambda: build(config, [FiniteGuard(), *callbacks]), self._stop)
 
@@ -164,13 +166,12 @@ class MetisCLI(LightningCLI):
             self.trainer.fit(**arguments)
 
     def _parse_ckpt_path(self) -> None:
-        """Look at the checkpoint; Lightning would here let its hyper-parameters override the config."""
+        # Lightning would here let the checkpoint's hyper-parameters override the config.
         path = self._checkpoint()
         if path and _is_file(path):
             check_checkpoint(Path(path))
 
     def _checkpoint(self) -> str | None:
-        """Return the value of --ckpt_path."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
         return None if path is None else str(path)
@@ -178,16 +179,15 @@ class MetisCLI(LightningCLI):
     def _resolved_checkpoint(self) -> str | None:
         """Return the value of --ckpt_path, the path in the place of `last` if there is one."""
         path = self._checkpoint()
-        found = last_checkpoint(self.trainer) if path == _LAST else None
-        return path if found is None else str(found)
+        last = last_checkpoint(self.trainer) if path == _LAST else None
+        return path if last is None else str(last)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Carry out a command, if its results can be written."""
         check_folders(self.trainer)
         super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Return the arguments of the Trainer's method; checkpoints are always read as weights only."""
+        # Whatever else a checkpoint holds, it is read as weights only.
         arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         path = self._resolved_checkpoint()
         if path is not None and _is_file(path):
@@ -198,23 +198,55 @@ class MetisCLI(LightningCLI):
         return arguments | {"ckpt_path": path}
 
 
-@rank_zero_only
-def _say(lines: Sequence[str]) -> None:
-    """Print lines to stderr, in one of the processes."""
-    for line in lines:
-        print(f"metis-lightning: {line}", file=sys.stderr)
+def prepare_settings(settings: ParsedConfig, command: str) -> None:
+    """Change the settings below `trainer`: checkpoints are `RunCheckpoint`'s, and only `fit` logs where `fit` does."""
+    callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
+    settings.callbacks = [each for each in callbacks if each]
+    saves = [
+        each
+        for each in settings.callbacks
+        if each.class_path.rpartition(".")[2] in ("ModelCheckpoint", _RUN_CHECKPOINT)
+    ]
+    # Whatever a config says of when to save, files are whole, and `last.ckpt` is the newest state.
+    for each in saves:
+        each.class_path = _RUN_CHECKPOINT
+    if not saves and settings.enable_checkpointing is not False and not settings.barebones:
+        saves = [ParsedConfig(class_path=_RUN_CHECKPOINT, init_args=ParsedConfig())]
+        settings.callbacks += saves
+    if saves and not any(each.init_args.get("save_last") for each in saves):
+        own = saves[0].init_args
+        own.save_last = True if own.get("save_last") is None else own.save_last
+    loggers = settings.logger if isinstance(settings.logger, list) else [settings.logger]
+    for logger in loggers if command != "fit" else ():
+        if isinstance(logger, ParsedConfig) and logger.class_path.endswith(".TensorBoardLogger"):
+            logger.init_args.sub_dir = logger.init_args.get("sub_dir") or command
+
+
+def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Trainer:
+    """Return a Trainer that writes and reads checkpoints as `CheckpointFiles` does, and that signals stop.
+
+    A `UserError` if its settings do not go together or not with this machine, or are a strategy other than DDP.
+    """
+    try:
+        trainer = build()
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"trainer: {error} (check --trainer.accelerator, --trainer.devices, --trainer.strategy)"
+        ) from error
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        name = type(trainer.strategy).__name__
+        raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
+    # A user's own plugin stays.
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+    if stop is not None:
+        stop.watch(trainer)
+        cast(list[Callback], vars(trainer)["callbacks"]).append(stop)
+    return trainer
 
 
 def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
-    """Run one of Lightning's commands.
-
-    Args:
-        args: the command and its options.
-        examples: for the commands' help, how each is called.
-
-    Raises:
-        UserError: the config or the checkpoint does not fit.
-    """
+    """Run a command of Lightning's; `examples` are for its help. A `UserError` if config or checkpoint do not fit."""
     # What it says at the end is how to go on, for which the old checkpoint is not wanted.
     stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
     with stop.installed(), one_line_mistakes():
@@ -222,25 +254,15 @@ def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
 
 
 def build_from_config(args: Sequence[str]) -> MetisCLI:
-    """Return the module, data module and trainer that configs and options describe, as `fit` would build them.
-
-    Args:
-        args: as for `fit`, without the command.
-
-    Raises:
-        UserError: the config does not fit.
-    """
+    """Return what `fit` would build of arguments without the command. A `UserError` if the config does not fit."""
     with one_line_mistakes():
         return MetisCLI(args, {}, run=False)
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Refuse a checkpoint that is missing, cut, or no checkpoint; return its content, whose tensors stay on the disk.
+    """Return a checkpoint's content, whose tensors stay on the disk. A `UserError` if it is missing, cut, or none.
 
     Every byte and number is checked when it is read, see `weights.checkpoint`.
-
-    Raises:
-        UserError: with the reason.
     """
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
@@ -253,7 +275,6 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_file(path: str) -> bool:
-    """Return whether a value of --ckpt_path names a file of this machine."""
     return path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry")
 
 

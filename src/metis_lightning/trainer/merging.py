@@ -57,7 +57,10 @@ class Merged:
         merged = dict(below)
         for own, value in above.items():
             if str(own).endswith("+"):
-                _append(merged, own, value)
+                # Added to the list, or to what is to be added to a list that is not known yet.
+                plain = own.removesuffix("+")
+                to = plain if merged.get(plain) is not None else own
+                merged[to] = [*_listed(merged.get(to)), *_listed(value)]
             elif value == MISSING and merged.get(own) is not None:
                 # What is to be given has been, by a config below.
                 continue
@@ -122,13 +125,6 @@ def as_class(value: Any, beside: Any) -> Any:  # noqa: ANN401  any value
     return value
 
 
-def _append(merged: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401  any value
-    """Carry out `key+`: add to the list `key`, or to what is to be added to a list that is not known yet."""
-    plain = key.removesuffix("+")
-    to = plain if merged.get(plain) is not None else key
-    merged[to] = [*_listed(merged.get(to)), *_listed(value)]
-
-
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401  any value
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -174,10 +170,7 @@ def _family(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def nested(content: Any, source: str) -> Any:  # noqa: ANN401  any value
-    """Return a config with `a.b: 1` written out as `a: {b: 1}`.
-
-    Raises:
-        UserError: if a key is said in both forms.
+    """Return a config with `a.b: 1` written out as `a: {b: 1}`. A `UserError` if a key is said in both forms.
 
     >>> nested({"trainer.max_steps": 3, "trainer": {"devices": 1}}, "x.yaml")
     {'trainer': {'max_steps': 3, 'devices': 1}}

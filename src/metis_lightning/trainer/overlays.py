@@ -54,11 +54,8 @@ def merge_configs(args: Sequence[str]) -> MergedArguments:
     """Return the arguments of a trainer's command with its configs merged into one, bases and `by_model` included.
 
     A base that was given already is not laid again. `by_model` speaks to the module that is named last. An option that
-    names another class is merged too, so that the class keeps the arguments it takes.
-
-    Raises:
-        UserError: if a config cannot be read, a base is missing or elsewhere, an option is not UTF-8 or overruled by a
-            config behind it, or an overlay by module is given and nothing names a module.
+    names another class is merged too, so that the class keeps the arguments it takes. A `UserError` if a config is not
+    readable, an option is not UTF-8 or overruled by a config behind it, or nothing names the module of `by_model`.
     """
     words, layers, files = read_configs(args)
     for key, value, _ in options_in(words):
@@ -106,22 +103,18 @@ def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
     paths = [path for path in named if path]
     if not paths:
         raise UserError(f"a config with {BY_MODEL!r} is laid over another one, which names the module: give that first")
-    found = None
+    module = None
     for path in paths:
-        found = find_class(path, beside=found) or found
-    return paths[-1] if "." in paths[-1] or found is None else f"{found.__module__}.{found.__qualname__}"
+        module = find_class(path, beside=module) or module
+    return paths[-1] if "." in paths[-1] or module is None else f"{module.__module__}.{module.__qualname__}"
 
 
 def class_names(path: str) -> list[str]:
-    """Return the full names of a class and its ancestors, itself first.
-
-    Raises:
-        UserError: if there is no such class.
-    """
-    found = find_class(path)
-    if not isinstance(found, type):
+    """Return the full names of a class and its ancestors, itself first. A `UserError` if there is no such class."""
+    cls = find_class(path)
+    if not isinstance(cls, type):
         raise UserError(f"model: there is no class {path!r}")
-    return [f"{ancestor.__module__}.{ancestor.__qualname__}" for ancestor in found.__mro__]
+    return [f"{ancestor.__module__}.{ancestor.__qualname__}" for ancestor in cls.__mro__]
 
 
 def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
@@ -134,7 +127,7 @@ def options_in(words: Sequence[str]) -> Iterator[tuple[str, str, slice]]:
 
 
 def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:
-    """Refuse an option that a config behind it would overrule."""
+    """Raise a `UserError` if a config overrules an option that stands before it."""
     said = set(_keys(layer.content))
     for key, _, _ in options_in(words[: layer.position]):
         # `init_args` may be left out in options.
@@ -144,7 +137,6 @@ def refuse_overruled(layer: Layer, words: Sequence[str]) -> None:
 
 
 def _keys(content: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    """Yield the keys of a config as options name them."""
     for key, value in content.items():
         own = above if key == ARGUMENTS else f"{above}.{str(key).rstrip('+')}".removeprefix(".")
         if isinstance(value, dict) and value:
@@ -201,18 +193,17 @@ def fill_missing(content: Any, options: list[str], above: tuple[str, ...] = ()) 
             yield from fill_missing(value, options, own)
         elif value == MISSING and isinstance(content, dict):
             # An option gives the value itself, or all of what the value lies in.
-            named = [(_parts(option), given, place) for option, given, place in options_in(options)]
-            named = [option for option in named if own[: len(option[0])] == option[0]]
-            exact = [(given, place) for parts, given, place in named if parts == own]
-            if exact:
-                content[key], place = _value(exact[-1][0]), exact[-1][1]
+            named = []
+            for option, text, place in options_in(options):
+                # Users may leave these two out.
+                parts = tuple(part for part in option.split(".") if part not in (ARGUMENTS, CLASS))
+                if own[: len(parts)] == parts:
+                    named.append((parts, text, place))
+            if exact := [(text, place) for parts, text, place in named if parts == own]:
+                text, place = exact[-1]
+                content[key] = _value(text)
                 del options[place]
             else:
                 del content[key]
                 if not named:
                     yield f"--{'.'.join(own)}"
-
-
-def _parts(option: str) -> tuple[str, ...]:
-    """Return the keys of an option's name, those left out that users may leave out."""
-    return tuple(part for part in option.split(".") if part not in (ARGUMENTS, CLASS))

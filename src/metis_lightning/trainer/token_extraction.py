@@ -25,11 +25,7 @@ _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_ba
 
 
 def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> None:
-    """Run `prepare tokens` as the command line asks.
-
-    Raises:
-        UserError: if the config names no corpus or no tokenizer, or a kind is none.
-    """
+    """Run `prepare tokens`. A `UserError` if the config names no corpus or no tokenizer, or a kind is none."""
     check_output(options.out, is_folder=True)
     cli = build_from_config(config)
     datamodule = cli.datamodule
@@ -65,15 +61,11 @@ def extract(
     root: Path,
     extraction: Extraction,
 ) -> None:
-    """Store what a store lacks of the corpora; several processes share the work.
-
-    The trainer needs the callback `TokenWriter`.
-    """
+    """Store what a store lacks of the corpora, by a trainer that has the callback `TokenWriter`."""
     trainer.predict(TokenExtractor(tokenizer, corpora, root, extraction), return_predictions=False)
 
 
 def _report(made: Mapping[str, str], corpora: Sequence[SpeechCorpus], root: Path) -> list[str]:
-    """Return a line for each kind: how much of the corpora is stored, and where."""
     seconds = sum(float(corpus.utterances.seconds.sum()) for corpus in corpora)
     count = sum(map(len, corpora))
     stores = [TokenStore(root, kind, value) for kind, value in made.items()]
