@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from metis_lightning.bench.evaluate import (
+from metis_lightning.bench.throughput import (
     ResidentMemory,
     make_clips,
     measure_memory,

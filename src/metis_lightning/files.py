@@ -28,10 +28,8 @@ from metis_lightning.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it to `path` if the block ends without an error.
 
-    The parent folder is made. The temporary name keeps the suffix, since some writers choose a format by it.
-
-    Raises:
-        UserError: if `path` cannot be written.
+    The parent folder is made. The temporary name keeps the suffix, since some writers choose a format by it. A
+    `UserError` if `path` cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,22 +57,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path, named: str = "--out", is_folder: bool = False) -> None:
-    """Refuse an output that cannot be written, before any work; nothing is left behind.
+    """Refuse an output that cannot be written, with what is in the way, before any work; nothing is left behind.
 
     Args:
         path: where it goes; a file that is there will be replaced.
         named: what names it, for the message.
         is_folder: whether it is a folder, which files are written into.
-
-    Raises:
-        UserError: with what is in the way.
     """
     if reason := _obstacle(path, is_folder):
         raise _unwritable(f"{named} {path}", reason)
 
 
 def _obstacle(path: Path, is_folder: bool) -> str | None:
-    """Return what keeps an output from being written."""
     folder = path if is_folder else path.parent
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():

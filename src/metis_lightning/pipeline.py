@@ -211,8 +211,7 @@ class Metis:
     def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
         """Return the ids of (text, language) pairs that are spoken one after another, for a `Request`.
 
-        Raises:
-            UserError: if the weights take no text, a text has nothing to speak, or a language is unknown.
+        A `UserError` if the weights take no text, a text has nothing to speak, or a language is unknown.
         """
         if self.text is None:
             raise UserError("these weights take no text; load some that were trained for TTS or Omni")

@@ -103,14 +103,9 @@ for _class in (_Loader, _Dumper):
 
 
 def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what the file holds
-    """Return what a YAML file holds.
+    """Return what a YAML file holds, with `aliases` only if it may repeat values by name (`*name`).
 
-    Args:
-        path: of the file.
-        aliases: whether it may repeat values by name (`*name`).
-
-    Raises:
-        UserError: naming the file, if it cannot be read, is no YAML, or is larger than `load_yaml` allows.
+    A `UserError` names the file, if it cannot be read, is no YAML, or is larger than `load_yaml` allows.
     """
     if not path.is_file():
         raise UserError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
@@ -180,7 +175,10 @@ class _Survey:
         for event in yaml.parse(text, Loader=_Loader):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.CollectionStartEvent):
-                self._open(event, line)
+                keys: set[str] | None = set() if isinstance(event, yaml.MappingStartEvent) else None
+                self.levels.append(_Level(event.anchor, keys=keys))
+                if len(self.levels) > MAX_DEPTH:
+                    raise UserError(f"{self.source}: line {line}: nested deeper than {MAX_DEPTH} levels")
             elif isinstance(event, yaml.CollectionEndEvent):
                 closed = self.levels.pop()
                 self._add(closed.values, closed.anchor, line)
@@ -188,11 +186,6 @@ class _Survey:
                 self._add(self._size_of(event.anchor, line), None, line)
             elif isinstance(event, yaml.ScalarEvent):
                 self._scalar(event, line)
-
-    def _open(self, event: yaml.CollectionStartEvent, line: int) -> None:
-        self.levels.append(_Level(event.anchor, keys=set() if isinstance(event, yaml.MappingStartEvent) else None))
-        if len(self.levels) > MAX_DEPTH:
-            raise UserError(f"{self.source}: line {line}: nested deeper than {MAX_DEPTH} levels")
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
         if event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
@@ -213,7 +206,6 @@ class _Survey:
         return self.sizes.get(anchor, 1)
 
     def _add(self, values: int, anchor: str | None, line: int) -> None:
-        """Count values that have ended into what they lie in, and remember those that have a name."""
         if anchor is not None:
             self.sizes[anchor] = values
         if not self.levels:

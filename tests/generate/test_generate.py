@@ -14,7 +14,7 @@ import torch
 from every_task import LIP_DIM, Run, write_voice
 from metis_lightning.data.media.audio import read_audio, stream_audio
 from metis_lightning.generate import writer
-from metis_lightning.generate.index import INDEX
+from metis_lightning.generate.main import INDEX
 from metis_lightning.pipeline import Metis, Request
 
 RATE = 24_000

@@ -18,7 +18,7 @@ import torch
 from every_task import LIP_DIM, Run, write_voice
 from metis_lightning.data.media.mouths import NoFaceError
 from metis_lightning.data.media.video import write_video
-from metis_lightning.generate.index import INDEX
+from metis_lightning.generate.main import INDEX
 
 RATE = 24_000
 MIX, ME = ("--source", "mix.wav"), ("--prompt", "me.wav")

@@ -72,27 +72,32 @@ class Measurement:
 
 
 def run_bench_generate(options: BenchGenerateOptions) -> None:
-    """Run `bench generate` as the command line asks.
-
-    Raises:
-        UserError: if there are no such weights, or the table cannot be written.
-    """
+    """Run `bench generate`. A `UserError` if there are no such weights, or the table cannot be written."""
     if options.out:
         check_output(options.out)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     requests = bench_requests(options.task, options.seconds, max(options.batch_sizes), options.scale == "nano")
+    settings = task_named(options.task).settings
+    if options.num_steps is not None:
+        settings = settings.chosen({"num_steps": options.num_steps})
     print(*machine(device), sep="\n")
     rows: list[Measurement] = []
     names: list[Precision | None] = [*([None] if options.released else []), *options.precision]
     for precision in names:
-        metis = _pipeline(options, precision, device)
+        kind = ReleasedMetis if precision is None else Metis
+        if options.scale == "paper":
+            metis = random_metis(kind, options.task, device, precision, compile=options.compile)
+        else:
+            metis = kind.from_pretrained(
+                options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
+            )
         # The released code answers one request at a time.
         sizes = [1] if precision is None else options.batch_sizes
         for batch_size in sizes:
             name = "released way" if precision is None else precision
-            rows.append(measured(metis, requests, name, batch_size, _settings(options, requests[0])))
+            rows.append(measured(metis, requests, name, batch_size, settings))
             print(f"{name}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
         # The peak of the next row must not hold this one's weights.
         del metis
@@ -102,20 +107,6 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
     if options.out:
         with atomic_path(options.out) as temporary:
             temporary.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
-
-
-def _pipeline(options: BenchGenerateOptions, precision: Precision | None, device: str) -> Metis:
-    kind = ReleasedMetis if precision is None else Metis
-    if options.scale == "paper":
-        return random_metis(kind, options.task, device, precision, compile=options.compile)
-    return kind.from_pretrained(
-        options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
-    )
-
-
-def _settings(options: BenchGenerateOptions, request: Request) -> Settings:
-    settings = task_named(request.task).settings
-    return settings if options.num_steps is None else settings.chosen({"num_steps": options.num_steps})
 
 
 def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[Request]:
@@ -133,7 +124,6 @@ def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[R
 
 
 def _starter_speech(samples: int) -> Tensor:
-    """Return at least so many samples of the starter corpus, one recording after another."""
     corpus = SpeechCorpus(list(islice(read_manifest(STARTER_ROOT / "starter.jsonl"), 200)))
     waves: list[Tensor] = []
     for index in cycle(range(len(corpus))):
@@ -192,7 +182,11 @@ def table(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _cells(row: Measurement, first: Measurement) -> list[str]:
-    changed = ", ".join(f"{_changed(row, first, kind):.1%}" for kind in ("ssl_tokens", "acoustic_tokens"))
+    shares = []
+    for kind in ("ssl_tokens", "acoustic_tokens"):
+        # The share of tokens that are not those of the table's first row.
+        pairs = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(row.speech, first.speech, strict=True)]
+        shares.append(sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs))
     return [
         row.name,
         str(row.batch_size),
@@ -202,14 +196,8 @@ def _cells(row: Measurement, first: Measurement) -> list[str]:
         f"{row.forwards['stage1']}, {row.forwards['stage2']}",
         f"{row.gigaflops:.0f}",
         f"{row.megabytes:.0f}",
-        "" if row is first else changed,
+        "" if row is first else ", ".join(f"{share:.1%}" for share in shares),
     ]
-
-
-def _changed(row: Measurement, first: Measurement, kind: str) -> float:
-    """Return the share of tokens that are not those of the table's first row."""
-    pairs = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(row.speech, first.speech, strict=True)]
-    return sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
 
 
 def machine(device: str) -> list[str]:
@@ -244,15 +232,9 @@ def _peak_megabytes(device: torch.device) -> float:
 def random_metis(
     kind: type[Kind], task: str, device: str, precision: Precision | None, compile: bool = False, seed: int = 0
 ) -> Kind:
-    """Return a pipeline of the published sizes for a task that hears something, always with the same weights.
+    """Return a pipeline of class `kind` and the published sizes for a task with a source, its weights drawn by `seed`.
 
-    Args:
-        kind: the pipeline's class.
-        task: for example `se`.
-        device: where the models run.
-        precision: of both stages; None leaves them as they were built.
-        compile: see `Metis`.
-        seed: of the weights.
+    For `device`, `precision` and `compile` see `Metis.from_pretrained`; None leaves the stages as they were built.
     """
     config = {name: part["config"] for name, part in read_index(bundle_folder("paper"))["parts"].items()}
     with torch.random.fork_rng():
@@ -266,12 +248,10 @@ def random_metis(
         stage1 = Stage1(config_from(Stage1Config, config["stage1"]))
         stage1.cond_adapter = GatedAdapter(features.dim, stage1.config.hidden_size)
         stage1.cond_adapter.gate_scale.fill_(0.1)
-        stages = [stage1.to(device).eval()]
-        if precision is not None:
-            prepare_for_inference(stages[0], precision)
         sizes = (config_from(SemanticToAcousticConfig, config[name]) for name in ("s2a_1layer", "s2a_full"))
-        first, full = (SemanticToAcoustic(size).to(device).eval() for size in sizes)
-        for model in (first, full):
+        first, full = (SemanticToAcoustic(size) for size in sizes)
+        for model in (stage1, first, full):
+            model.to(device).eval()
             if precision is not None:
                 prepare_for_inference(model, precision)
     tokenizer = SpeechTokenizer(features, semantic, acoustic).to(device)

@@ -45,11 +45,7 @@ class Command:
     note: str = ""
 
     def __call__(self, name: str, args: Sequence[str]) -> None:
-        """Parse the words after the name, and run.
-
-        Raises:
-            UserError: for a mistake in them, or whatever the function finds.
-        """
+        """Parse the words after the name, and run. A `UserError` for a mistake in them, or as the function raises."""
         parser = CommandParser(name, self)
         own, config = parser.split(args) if self.takes_config else (list(args), [])
         # Parsed first: help and mistakes need no import.

@@ -110,14 +110,14 @@ COMMANDS = {
     ),
     "bench data": Command(
         BenchDataOptions,
-        "metis_lightning.bench.data:run_bench_data",
+        "metis_lightning.bench.throughput:run_bench_data",
         "how fast a config's batches come",
         ("-c configs/pretrain.yaml",),
         takes_config=True,
     ),
     "bench evaluate": Command(
         BenchEvaluateOptions,
-        "metis_lightning.bench.evaluate:run_bench_evaluate",
+        "metis_lightning.bench.throughput:run_bench_evaluate",
         "how fast clips are scored, what each metric costs, and the memory",
         ("--clips 200",),
     ),

@@ -64,11 +64,7 @@ class PrepareOptions(CommandOptions):
         return int(index), int(count)
 
     def scan(self) -> CorpusScan:
-        """Return what lists the corpus, made with those options that it takes.
-
-        Raises:
-            UserError: it is not there, or a package is missing.
-        """
+        """Return what lists the corpus, by the options that it takes. A `UserError` if it or a package is missing."""
         module, _, name = self.lister.partition(":")
         lister = getattr(import_module(f"metis_lightning.data.corpora.{module}"), name)
         values = {**vars(self), "decode": self.check == "decode"}
@@ -216,11 +212,7 @@ class VideoOptions(LipOptions):
 
 
 def run_prepare(options: PrepareOptions) -> None:
-    """Build a corpus's manifest and say what was found.
-
-    Raises:
-        UserError: if the corpus is not there, or more of it is faulty than allowed.
-    """
+    """Build a corpus's manifest and say what it holds. A `UserError` if too much of the corpus is missing or faulty."""
     from metis_lightning.data.manifest.build import BuildOptions, build_manifest
     from metis_lightning.data.manifest.records import FAULTS, PARTS, SUMMARY
     from metis_lightning.files import check_output
@@ -239,7 +231,6 @@ def run_prepare(options: PrepareOptions) -> None:
 
 
 def _report(corpus: str, summary: ManifestSummary, out: Path) -> list[str]:
-    """Return the lines that say what a manifest holds."""
     lines = [
         f"{corpus}: {summary.utterances:,} utterances, {summary.hours:.2f} h, {summary.speakers:,} speakers, "
         f"{summary.faults.total():,} faults",

@@ -37,11 +37,7 @@ TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.l
 class Studio:
     """The pipelines behind the tabs, each loaded when it is first used.
 
-    Args:
-        options: of the command.
-
-    Raises:
-        UserError: if there are no such weights, or they serve none of the tasks.
+    A `UserError` if there are no such weights, or they serve none of the tasks.
     """
 
     def __init__(self, options: AppOptions) -> None:
@@ -54,11 +50,7 @@ class Studio:
         self._lips = lip_reader(options)
 
     def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
-        """Return the sample rate and 16-bit samples (S,) of a result.
-
-        Raises:
-            UserError: if an input is missing or not usable, or the weights are not.
-        """
+        """Return the sample rate and 16-bit samples (S,) of a result. A `UserError` if an input is not usable."""
         labels = TABS[task].labels
         for names in TABS[task].needs:
             if not any(name in inputs for name in names):
@@ -122,8 +114,7 @@ class UploadLimit:
 def run_app(options: AppOptions) -> None:
     """Run the command `app` until it is stopped.
 
-    Raises:
-        UserError: if the extra `demo` is not installed, there are no such weights, or the port is taken.
+    A `UserError` if the extra `demo` is not installed, there are no such weights, or the port is taken.
     """
     studio = Studio(options)
     with tempfile.TemporaryDirectory(prefix="metis-app-") as folder:
@@ -134,12 +125,9 @@ def run_app(options: AppOptions) -> None:
 
 
 def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  a class of an optional package
-    """Serve the page, and return it.
+    """Serve the page by Gradio's options `server`, and return it.
 
-    Args:
-        studio: the pipelines.
-        folder: of uploads and results; both go when they are a day old.
-        server: further options of Gradio's `launch`.
+    In `folder` are uploads and results; both go when they are a day old.
     """
     # Where Gradio keeps files; else it is one folder for all apps of the machine.
     os.environ["GRADIO_TEMP_DIR"] = folder
@@ -152,8 +140,7 @@ def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  
 def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional package
     """Return the page, a `gradio.Blocks`; each tab whose weights are there is an endpoint named after its task.
 
-    Raises:
-        UserError: if the extra `demo` is not installed.
+    A `UserError` if the extra `demo` is not installed.
     """
     try:
         import gradio as gr
@@ -212,7 +199,6 @@ def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: 
 
 
 def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
-    """Return the component of an input."""
     if name == "language":
         return gr.Dropdown(list(LANGUAGES), value=LANGUAGES[0], label=label)
     if name in ("text", "prompt_text"):

@@ -68,11 +68,7 @@ class LipReader:
 
 
 def read_request(metis: Metis, job: Job, lips: LipReader) -> Request:
-    """Read a job's inputs as a request of the pipeline.
-
-    Raises:
-        UserError: if one is unreadable, silent, or of a wrong length.
-    """
+    """Read a job's inputs as a request. A `UserError` if one is unreadable, silent, or of a wrong length."""
     prompt, source, features = read_prompt(job), None, None
     if (path := job.path("source")) is not None:
         source = _audible("source", path, read_audio(path, WAVE_RATE))
@@ -92,11 +88,7 @@ def request_of(
 
 
 def read_prompt(job: Job) -> Tensor | None:
-    """Read the sample of the wanted voice, (S,); None if a job has none.
-
-    Raises:
-        UserError: if it is unreadable, silent, or of a wrong length.
-    """
+    """Read the wanted voice (S,), None if a job has none. A `UserError` if it is silent or of a wrong length."""
     path = job.path("prompt")
     if path is None:
         return None
@@ -150,11 +142,7 @@ def is_silent(wave: Tensor) -> bool:
 
 
 def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
-    """Check a job's texts against the front end of the weights.
-
-    Raises:
-        UserError: if they take no text, or a text or its language is not one that they read.
-    """
+    """Raise a `UserError` if the weights take no text, or a text of a job or its language is not one that they read."""
     if "text" not in job.inputs:
         return
     if front_end is None:
@@ -166,10 +154,9 @@ def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
 
 
 def check_text(label: str, text: str, language: str, languages: Sequence[str]) -> None:
-    """Check that a text, which messages call `label`, is in its language, one of those that the weights read.
+    """Check a text, which messages call `label`, against its language, one of those that the weights read.
 
-    Raises:
-        UserError: if the language is not known, a letter is of another script, or there is nothing to speak.
+    A `UserError` if the language is not known, a letter is of another script, or there is nothing to speak.
     """
     if language not in languages:
         raise UserError(
@@ -190,11 +177,7 @@ def check_text(label: str, text: str, language: str, languages: Sequence[str]) -
 
 
 def result_seconds(job: Job) -> float:
-    """Return how long a job's result lasts, by its files; 0 if that is not known before it is made.
-
-    Raises:
-        UserError: if a file is unreadable, or the result would be too long.
-    """
+    """Return how long a job's result lasts, 0 if that is not known before. A `UserError` if it would be too long."""
     source, features, prompt = job.path("source"), job.path("features"), job.path("prompt")
     if source is not None:
         return audio_seconds(source)

@@ -82,9 +82,8 @@ class Job:
 def jobs_of(options: GenerateOptions) -> list[Job]:
     """Return the jobs of the options, in order.
 
-    Raises:
-        UserError: if an input is missing, is not one of the task's, or is no file; if an output would overwrite an
-            input or another output.
+    A `UserError` if an input is missing, is not one of the task's, or is no file; if an output would overwrite an input
+    or another output.
     """
     inputs = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
     folder = folder_input(options)
@@ -234,9 +233,8 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return ("file:line", values by column) of each line; empty values are left out.
 
-    Raises:
-        UserError: naming file and line, if it is not UTF-8 of a known format, a column is unknown, a value is no text
-            or number, or an id is missing, harmful as a file name, or there twice.
+    A `UserError` names file and line, if it is not UTF-8 of a known format, a column is unknown, a value is no text or
+    number, or an id is missing, harmful as a file name, or there twice.
     """
     if not is_regular(path):
         raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
@@ -282,7 +280,6 @@ def _json_rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
 
 
 def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dict[str, str]:
-    """Return the values of a row that are given, as text."""
     if None in row:
         raise UserError(f"{where}: more values than columns; quote what has a comma")
     if unknown := sorted(set(row) - set(columns)):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 from metis_lightning.data.media.audio import decoded_length
 from metis_lightning.errors import UserError
-from metis_lightning.files import check_output
-from metis_lightning.generate.index import INDEX, GenerationIndex
+from metis_lightning.files import check_output, sha256_of
 from metis_lightning.generate.inputs import check_texts, read_prompt, result_seconds
-from metis_lightning.generate.jobs import Job, folder_input, jobs_of
+from metis_lightning.generate.jobs import PATHS, Job, folder_input, jobs_of
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.generate.play_list import write_play_list
 from metis_lightning.generate.weights import chosen_precision, identity, lip_reader, load_metis
@@ -20,12 +23,13 @@ from metis_lightning.generate.writer import SpeechWriter
 from metis_lightning.pipeline import Options
 from metis_lightning.progress import Progress
 
+INDEX = "generated.jsonl"
+
 
 def run_generate(options: GenerateOptions) -> None:
     """Run the command `generate`.
 
-    Raises:
-        UserError: for a mistake in the options or the inputs. Of a list or a folder, what is usable was made before.
+    A `UserError` for a mistake in the options or the inputs. Of a list or a folder, what is usable was made before.
     """
     if options.play_list is not None and options.play_list.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--play-list {options.play_list}: end it with .html")
@@ -121,3 +125,64 @@ def _total_seconds(jobs: Sequence[Job]) -> float:
         with suppress(UserError):
             total += result_seconds(job)
     return total
+
+
+class GenerationIndex:
+    """A line for each result of a folder with what it was made of. The last line of an id counts.
+
+    A run that is repeated makes only what is missing or changed. `run` holds what decides all results alike, such as
+    weights and settings, as plain values. A `UserError` if the folder has another kind of file of that name.
+    """
+
+    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        self.path, self.run = folder / INDEX, run
+        self._lines: dict[str, dict[str, Any]] = {}
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n") if self.path.is_file() else []
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                # A crash cut it off: its result counts as not there.
+                continue
+            if not isinstance(line, dict) or not {"id", "fingerprint", "sha256"} <= line.keys():
+                raise UserError(f"{self.path}: not an index of generated files; name another folder, or move it away")
+            self._lines[str(line["id"])] = line
+
+    def has(self, job: Job) -> bool:
+        """Tell whether a job's result is there, unchanged, and of the same inputs and settings."""
+        line = self._lines.get(job.id)
+        return (
+            line is not None
+            and job.out.is_file()
+            and line["fingerprint"] == self.fingerprint(job)
+            and line["sha256"] == sha256_of(job.out)
+        )
+
+    def add(self, job: Job) -> None:
+        """Note that a job's result is there."""
+        line = {"id": job.id, "fingerprint": self.fingerprint(job), "sha256": sha256_of(job.out)}
+        self._lines[job.id] = line
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            # A line that was cut off by a crash must not swallow this one.
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def fingerprint(self, job: Job) -> str:
+        """Return a hash of everything that decides a job's result: texts, contents of files, seed, and the run."""
+        inputs = dict(job.inputs)
+        for name in PATHS:
+            if (path := job.path(name)) is not None:
+                status = path.stat()
+                inputs[name] = _content(path, status.st_size, status.st_mtime_ns)
+        described = json.dumps([self.run, job.task, job.seed, inputs], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
+
+
+# A prompt often goes for every line of a list; size and time tell when it was changed.
+@lru_cache(256)
+def _content(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)

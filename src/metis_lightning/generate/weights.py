@@ -19,11 +19,7 @@ from metis_lightning.weights.bundle import INDEX, bundle_folder
 
 
 def chosen_device(options: WeightsOptions) -> str:
-    """Return where models run: as the option says, else on a GPU where there is one.
-
-    Raises:
-        UserError: if a GPU is named and there is none.
-    """
+    """Return the device of the options, else a GPU where there is one. A `UserError` if the named one is not there."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,11 +32,7 @@ def chosen_precision(options: WeightsOptions) -> Precision:
 
 
 def load_metis(name: str, task: str, options: WeightsOptions) -> Metis:
-    """Return the pipeline for a task.
-
-    Raises:
-        UserError: if the weights are missing, damaged, or of another task, or a phone vocabulary is not for them.
-    """
+    """Return the pipeline for a task. A `UserError` if the weights, or a phone vocabulary, are not for it."""
     metis = Metis.from_pretrained(name, task, options.base, chosen_device(options), chosen_precision(options))
     if options.phone_vocabulary is not None and metis.text is not None:
         set_vocabulary(metis, options.phone_vocabulary)
@@ -48,11 +40,7 @@ def load_metis(name: str, task: str, options: WeightsOptions) -> Metis:
 
 
 def set_vocabulary(metis: Metis, path: Path) -> None:
-    """Let imported weights read text by the phone vocabulary that they learnt.
-
-    Raises:
-        UserError: if they learnt other ids, or it is no such file.
-    """
+    """Let imported weights read text by the phone vocabulary that they learnt. A `UserError` if it is another."""
     if metis.text is None or metis.text.name != MASKGCT_PHONES:
         learnt = "no text" if metis.text is None else f"the front end {metis.text.name!r}"
         raise UserError(f"--phone-vocabulary {path} is for the released weights; these learnt {learnt}: leave it out")

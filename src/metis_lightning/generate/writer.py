@@ -132,8 +132,7 @@ class SpeechWriter:
     def stream(self, job: Job) -> Iterator[Tensor]:
         """Yield the result of a job with a source of any length in pieces (S,), as long in all as the source.
 
-        Raises:
-            UserError: if an input is not usable, which may show late.
+        A `UserError` if an input is not usable, which may show late.
         """
         path = job.path("source")
         if path is None:

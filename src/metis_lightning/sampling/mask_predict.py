@@ -150,5 +150,4 @@ class _Draw:
 
 
 def _places(starts: Sequence[int], rows: Sequence[int], masked: Sequence[Tensor]) -> Tensor:
-    """Return where the masked frames of rows stand among all (K,)."""
     return torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])

@@ -49,11 +49,7 @@ class Request:
         return lengths[0]
 
     def checked(self) -> Request:
-        """Return the same request in float32.
-
-        Raises:
-            UserError: if an input or the result is too short, or an input is not finite or of another kind.
-        """
+        """Return this request in float32. A `UserError` if an input or the result is too short or not finite."""
         checked = replace(
             self,
             prompt=None if self.prompt is None else checked_wave("prompt", self.prompt),
@@ -100,11 +96,7 @@ class Speech:
 
 
 def checked_wave(name: str, wave: Tensor) -> Tensor:
-    """Return a waveform (S,) as float32.
-
-    Raises:
-        UserError: if it is not one channel of finite floating-point samples, or too short.
-    """
+    """Return a waveform (S,) in float32. A `UserError` if it is not one channel of finite floats, or too short."""
     if wave.dim() != 1:
         raise UserError(f"the {name} has the shape {tuple(wave.shape)}; give one channel, (samples,)")
     if not wave.is_floating_point():
@@ -117,11 +109,7 @@ def checked_wave(name: str, wave: Tensor) -> Tensor:
 
 
 def checked_frames(name: str, features: Tensor, least: int) -> Tensor:
-    """Return features (F, C) as float32.
-
-    Raises:
-        UserError: if they have another shape, are not finite, or are fewer than `least` frames.
-    """
+    """Return features (F, C) in float32. A `UserError` if of another shape, not finite, or under `least` frames."""
     if features.dim() != 2:
         raise UserError(f"the {name} has the shape {tuple(features.shape)}; give (frames, width)")
     if len(features) < least:

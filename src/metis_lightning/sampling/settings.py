@@ -16,10 +16,7 @@ class Sampling:
     temperature: of the tokens' Gumbel noise at the first step; it falls linearly to 0.
     confidence_temperature: of the noise on the confidences that choose what stays, falling likewise.
     filter_threshold: only the ceil((1 - threshold) · V) likeliest tokens may be drawn.
-    guidance_scale, guidance_rescale: see `guidance.guide`.
-
-    Raises:
-        ValueError: if there is no step, or the threshold leaves no token.
+    guidance_scale, guidance_rescale: see `denoisers.guide`.
     """
 
     num_steps: int = 10
@@ -69,8 +66,7 @@ class Settings:
     def chosen(self, options: Options) -> Settings:
         """Return these settings with single ones replaced: stage 1's, and the steps of stage 2.
 
-        Raises:
-            UserError: if a number of steps is below 1, or a scale or a temperature is negative or not finite.
+        A `UserError` if a number of steps is below 1, or a scale or a temperature is negative or not finite.
         """
         changes: dict[str, Any] = {name: value for name, value in options.items() if name != "stage2_steps"}
         for name, value in changes.items():

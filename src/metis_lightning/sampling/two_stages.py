@@ -75,11 +75,7 @@ class TwoStages:
 
     @torch.no_grad()
     def speech(self, requests: Sequence[Request], settings: Settings, noises: Sequence[Noise]) -> list[Speech]:
-        """Return the speech that checked requests ask for, each with noise of its own.
-
-        Raises:
-            UserError: if stage 1 does not take what a request holds.
-        """
+        """Return the speech of checked requests, each by its own noise. A `UserError` if stage 1 does not take one."""
         clock = StageClock(self.device)
         before = [runner.forwards for runner in self._runners]
         with clock.stage("front_end"):
@@ -97,11 +93,7 @@ class TwoStages:
         return [replace(speech, timing=timing) for speech in decoded]
 
     def conditionings(self, requests: Sequence[Request]) -> list[Conditioning]:
-        """Return checked requests as both stages take them, on their device.
-
-        Raises:
-            UserError: if stage 1 does not take what a request holds.
-        """
+        """Return checked requests as both stages take them. A `UserError` if stage 1 does not take what one holds."""
         # Whole frames, so that what follows starts on a frame of the joined waveform.
         prompts = (torch.empty(0) if request.prompt is None else request.prompt for request in requests)
         voices = [prompt[: len(prompt) // HOP * HOP].to(self.device) for prompt in prompts]

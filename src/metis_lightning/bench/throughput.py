@@ -1,37 +1,146 @@
-"""`bench evaluate`: how fast clips are scored, what each metric costs, and with how much memory.
+"""`bench data` and `bench evaluate`: how fast a config's batches come, and how fast clips are scored.
 
-The recogniser and the speaker encoder are left out: they cost what the chosen models cost.
+Of the metrics the recogniser and the speaker encoder are left out: they cost what the chosen models cost.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import time
+import resource
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from time import perf_counter, process_time
 
 import numpy as np
 
-from metis_lightning.bench.options import BenchEvaluateOptions
+from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.corpora.starter import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
+from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricValue
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.progress import Progress
+from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.trainer.main import build_from_config
+from metis_lightning.types import WAVE_RATE
 
 OPTIONS = SuiteOptions(task="tse", asr=(), speakers=())
 
 _MEASURED_APART = 20
 """Clips on which each metric is measured by itself."""
+
+
+def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
+    """Run `bench data` as the command line asks. A `UserError` if the config's corpus is none of this package's."""
+    cli = build_from_config(config)
+    datamodule = cli.datamodule
+    if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):
+        raise UserError("bench data: give a config of a module and a corpus of this package with -c")
+    cli.model.read_stored_tokens(datamodule, cli.trainer.strategy.root_device)
+    print(*data_report(measure_loading(datamodule, options.seconds), datamodule), sep="\n")
+
+
+def data_report(speed: Throughput, datamodule: SpeechDataModule) -> list[str]:
+    """Return the lines that `bench data` prints."""
+    source = "audio" if datamodule.tokens is None else f"token store {datamodule.tokens}"
+    hours_per_second = speed.read_hours / speed.read_seconds if speed.read_seconds else 0.0
+    rate = hours_per_second * 3600 / datamodule.batch_seconds
+    lines = [
+        f"corpus       {speed.utterances:,} utterances, {speed.hours:,.2f} h, read from {source}",
+        f"start-up     {speed.setup_seconds:.2f} s, {speed.setup_megabytes:.0f} MB",
+        f"resume       {speed.resume_seconds:.2f} s to the first batch, from the middle of an epoch",
+        f"padding      {speed.padding:.1%} of a batch; without length buckets {speed.padding_unbucketed:.1%}",
+        f"throughput   {hours_per_second:.3f} hours of audio a second with {datamodule.num_workers} workers "
+        f"({speed.batches} batches in {speed.read_seconds:.1f} s)",
+        f"so a device that takes a step of {datamodule.batch_seconds:g} s of audio in {1 / max(rate, 1e-9):.3f} s "
+        "or more does not wait for data",
+    ]
+    if not datamodule.num_workers and speed.processor_seconds:
+        # What a machine with other work on it still measures.
+        lines.append(f"per core     {speed.read_hours / speed.processor_seconds:.3f} hours of audio a processor second")
+    return lines
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The speed of a data module.
+
+    utterances, hours: of the training split.
+    setup_seconds, setup_megabytes: from the data module to its first batch's plan, and the memory that this took.
+    resume_seconds: from a position in the middle of an epoch to its first batch, workers' start included.
+    padding, padding_unbucketed: shares of an epoch's batches.
+    batches, read_hours, read_seconds: what was read in the time given, after the first batch.
+    processor_seconds: what this process computed meanwhile; all that there was to compute if there are no workers.
+    """
+
+    utterances: int
+    hours: float
+    setup_seconds: float
+    setup_megabytes: float
+    resume_seconds: float
+    padding: float
+    padding_unbucketed: float
+    batches: int
+    read_hours: float
+    read_seconds: float
+    processor_seconds: float
+
+
+def measure_loading(datamodule: SpeechDataModule, seconds: float) -> Throughput:
+    """Start a data module, take up an epoch in its middle, and read batches for about `seconds`."""
+    # What is measured is a process that has just begun: the planning of a large corpus is part of a start.
+    start, memory = perf_counter(), peak_megabytes()
+    loader = datamodule.train_dataloader()
+    sampler = loader.batch_sampler
+    assert isinstance(sampler, SecondsBatchSampler)
+    setup_seconds, setup_megabytes = perf_counter() - start, peak_megabytes() - memory
+    # As a run that was killed there and goes on.
+    sampler.resume(epoch=1, batches=len(sampler) // 2)
+    start = perf_counter()
+    batches = iter(loader)
+    next(batches)
+    resume_seconds = perf_counter() - start
+    # Started anew after the first batch, which has waited for the workers.
+    start, computed = perf_counter(), process_time()
+    hours = []
+    for batch in batches:
+        hours.append(float(batch.lengths.sum()) / WAVE_RATE / 3600)
+        if perf_counter() >= start + seconds:
+            break
+    read_seconds, processor_seconds = perf_counter() - start, process_time() - computed
+    lengths = sampler.lengths
+    return Throughput(
+        utterances=len(lengths),
+        hours=float(lengths.sum()) / 3600,
+        setup_seconds=setup_seconds,
+        setup_megabytes=setup_megabytes,
+        resume_seconds=resume_seconds,
+        padding=sampler.padding(),
+        padding_unbucketed=padding_without_buckets(lengths, sampler.batch_seconds),
+        batches=len(hours),
+        read_hours=sum(hours),
+        read_seconds=read_seconds,
+        processor_seconds=processor_seconds,
+    )
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has had at a time, in MB."""
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
@@ -41,11 +150,11 @@ def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
     with ScoringPool(OPTIONS, options.processes) as pool:
         # Starting the processes and reading the models is no part of the time.
         deque(score_all(pool, iter(clips[: 2 * options.processes])), maxlen=0)
-        start, used = time.perf_counter(), processor_seconds()
+        start, used = perf_counter(), processor_seconds()
         with Progress("score", "clips", len(clips)) as progress:
             for _ in score_all(pool, iter(clips)):
                 progress.step()
-        elapsed, used = time.perf_counter() - start, processor_seconds() - used
+        elapsed, used = perf_counter() - start, processor_seconds() - used
         spoken = options.clips * options.seconds
         print(f"speed        {elapsed:.1f} s in {options.processes} processes ({spoken / elapsed:.1f} x real time)")
         # What a machine with other work on it still measures.
@@ -93,10 +202,10 @@ def metric_costs(clips: list[ScoringItem]) -> list[str]:
     costs = []
     # A suite of its own: the pool's are in other processes.
     for metric in Suite(OPTIONS).metrics:
-        start = time.process_time()
+        start = process_time()
         for clip in clips:
             metric.score(clip)
-        milliseconds = 1000 * (time.process_time() - start) / spoken
+        milliseconds = 1000 * (process_time() - start) / spoken
         costs.append(f"{type(metric).__name__.removesuffix('Metric')} {milliseconds:.0f} ms")
     return costs
 
@@ -141,6 +250,5 @@ def processor_seconds() -> float:
 
 
 def _processes() -> list[int]:
-    """Return the ids of this process and its children."""
     children = [child.pid for child in multiprocessing.active_children()]
     return [os.getpid(), *(number for number in children if number is not None)]
