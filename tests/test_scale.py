@@ -132,7 +132,7 @@ def test_the_codecs_and_stage_2_are_the_papers(monkeypatch: pytest.MonkeyPatch) 
         assert (cli.datamodule.recipe.limit, cli.datamodule.recipe.is_fixed) == (1.0, True)
         assert (cli.datamodule.batch_seconds, cli.trainer.max_steps) == (32, 400_000)
     assert (semantic.model.codebook_weight, semantic.model.commitment_weight) == (1.0, 0.15)
-    assert (semantic.datamodule.recipe.limit, semantic.datamodule.recipe.fixed) == (3.0, True)
+    assert (semantic.datamodule.recipe.limit, semantic.datamodule.recipe.is_fixed) == (3.0, True)
     assert semantic.trainer.max_steps == 400_000
     for cli in (full, first):
         assert cli.trainer.max_steps == 1_200_000
