@@ -18,7 +18,7 @@ from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.test_sets import read_enrollments
-from metis_lightning.generate.jobs import COLUMNS, Job, read_list
+from metis_lightning.generate.jobs import JOB_COLUMNS, Job, read_list
 from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.text import normalizer
 from metis_lightning.metrics.wer import word_errors
@@ -153,7 +153,7 @@ def test_lists_of_generate_keep_their_texts(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"id": name, "text": text}, ensure_ascii=False) + "\n" for name, text in texts.items())
     for name, content, count in (("bare.csv", bare, 2), ("quoted.csv", quoted, 3), ("texts.jsonl", BOM + lines, 3)):
         (tmp_path / name).write_bytes(content.encode())
-        read = {line["id"]: line["text"] for _, line in read_list(tmp_path / name, COLUMNS)}
+        read = {line["id"]: line["text"] for _, line in read_list(tmp_path / name, JOB_COLUMNS)}
         assert read == dict(list(texts.items())[:count])
 
 

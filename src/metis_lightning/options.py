@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 from metis_lightning.errors import UserError
 
+PROGRAM = "python -m metis_lightning"
+
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]

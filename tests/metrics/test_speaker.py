@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.speakers.ge2e import WEIGHTS, Ge2eEncoder, partial_starts, raise_volume
+from metis_lightning.metrics.speakers.ge2e import GE2E_WEIGHTS, Ge2eEncoder, partial_starts, raise_volume
 
 
 def speaker_similarity(first: np.ndarray, second: np.ndarray, encoder: Ge2eEncoder) -> float:
@@ -31,10 +31,10 @@ def test_equals_the_package(
 
 
 def test_weights_are_the_file_that_the_readme_names() -> None:
-    readme = (WEIGHTS.parent / "README.md").read_text()
-    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in readme
-    assert "Apache License" in (WEIGHTS.parent / "LICENSE").read_text()
-    with safe_open(WEIGHTS, "pt") as file:
+    readme = (GE2E_WEIGHTS.parent / "README.md").read_text()
+    assert hashlib.sha256(GE2E_WEIGHTS.read_bytes()).hexdigest() in readme
+    assert "Apache License" in (GE2E_WEIGHTS.parent / "LICENSE").read_text()
+    with safe_open(GE2E_WEIGHTS, "pt") as file:
         assert len(file.keys()) == 14  # 3 LSTM layers of 4, a linear layer of 2, no optimiser
 
 

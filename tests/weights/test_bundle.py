@@ -14,7 +14,15 @@ from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis
 from metis_lightning.state_dicts import difference
 from metis_lightning.weights.build import load_base, load_task, load_weights
-from metis_lightning.weights.bundle import INDEX, Part, bundle_folder, read_index, read_part, write_index, write_part
+from metis_lightning.weights.bundle import (
+    BUNDLE_INDEX,
+    Part,
+    bundle_folder,
+    read_index,
+    read_part,
+    write_index,
+    write_part,
+)
 from metis_lightning.weights.export import checkpoint_parts, export, main
 from tiny import STAGE1, WIDTH
 
@@ -52,7 +60,7 @@ def test_missing_things_are_named(tiny_bundle_copy: Path, tmp_path: Path) -> Non
     (tiny_bundle_copy / "stage1.safetensors").unlink()
     with pytest.raises(UserError, match=r"stage1\.safetensors is missing"):
         load_base(tiny_bundle_copy)
-    (tiny_bundle_copy / INDEX).write_text("just text")
+    (tiny_bundle_copy / BUNDLE_INDEX).write_text("just text")
     with pytest.raises(UserError, match="not a bundle index"):
         load_base(tiny_bundle_copy)
 
@@ -113,7 +121,7 @@ def test_a_pickle_posing_as_weights_is_one_line_and_is_not_run(
 
 
 def test_a_changed_byte_anywhere_in_an_index_is_one_line(tiny_bundle_copy: Path) -> None:
-    index = tiny_bundle_copy / INDEX
+    index = tiny_bundle_copy / BUNDLE_INDEX
     data = index.read_bytes()
     for place in range(0, len(data), 7):
         changed = bytearray(data)
@@ -126,7 +134,7 @@ def test_a_changed_byte_anywhere_in_an_index_is_one_line(tiny_bundle_copy: Path)
 
 def test_an_index_cannot_run_code(tiny_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tiny_bundle_copy / INDEX).write_text("parts: !!python/object/apply:pathlib.Path.touch [pwned]")
+    (tiny_bundle_copy / BUNDLE_INDEX).write_text("parts: !!python/object/apply:pathlib.Path.touch [pwned]")
     with pytest.raises(UserError, match="not YAML"):
         Metis.from_pretrained(str(tiny_bundle_copy))
     assert not (tmp_path / "pwned").exists()

@@ -18,7 +18,7 @@ from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.pipeline import Metis
-from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
 from metis_lightning.weights.hub import is_hub_name
 from published_layout import write_lora
 
@@ -106,7 +106,7 @@ def test_a_bundle_is_loaded_by_its_name(hub: Hub, revision: str, monkeypatch: py
     assert folder.name == COMMIT
     assert set(Metis.from_pretrained(name, "tse").stage1) == {"tse"}
     # Nothing but data is fetched.
-    assert sorted(os.listdir(folder)) == sorted([INDEX, *(path.name for path in folder.glob("*.safetensors"))])
+    assert sorted(os.listdir(folder)) == sorted([BUNDLE_INDEX, *(path.name for path in folder.glob("*.safetensors"))])
     asked = hub.sent.total()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert bundle_folder(name) == folder

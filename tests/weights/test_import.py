@@ -32,7 +32,7 @@ from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.visual.encoder import LIP_DIM
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures
 from metis_lightning.weights.build import plain_config
-from metis_lightning.weights.bundle import INDEX, read_index
+from metis_lightning.weights.bundle import BUNDLE_INDEX, read_index
 from metis_lightning.weights.published.convert import LICENCES
 from parity_vectors import FOLDER, read
 from published_layout import write, write_consistent, write_shared
@@ -98,7 +98,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "s2a_full": stage2_config(3, 1),
     }
     index = {"parts": {name: {"config": plain_config(config)} for name, config in configs.items()}}
-    (folder / INDEX).write_text(yaml.safe_dump(index))
+    (folder / BUNDLE_INDEX).write_text(yaml.safe_dump(index))
     return folder
 
 

@@ -12,14 +12,14 @@ import yaml
 
 from metis_lightning.errors import UserError
 from metis_lightning.weights.build import load_base, load_features, load_shared, load_task
-from metis_lightning.weights.bundle import ASSETS, INDEX, read_index, write_index
+from metis_lightning.weights.bundle import ASSETS, BUNDLE_INDEX, read_index, write_index
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """The nano bundle's index beside links to its weights."""
     for path in (ASSETS / "nano").iterdir():
-        if path.name == INDEX:
+        if path.name == BUNDLE_INDEX:
             shutil.copy(path, tmp_path)
         else:
             (tmp_path / path.name).symlink_to(path)
@@ -101,8 +101,8 @@ def test_malformed_indices_are_one_line(bundle: Path, content: object) -> None:
     if isinstance(content, dict):
         write_index(bundle, content)
     else:
-        (bundle / INDEX).write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=INDEX):
+        (bundle / BUNDLE_INDEX).write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=BUNDLE_INDEX):
         load_base(bundle)
 
 
@@ -110,14 +110,14 @@ def test_malformed_indices_are_one_line(bundle: Path, content: object) -> None:
 def test_an_index_that_is_a_bomb_or_a_pipe_takes_no_time(bundle: Path) -> None:
     lines = ["a0: &a0 [" + ", ".join(["lol"] * 9) + "]"]
     lines += [f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 9)]
-    (bundle / INDEX).write_text("\n".join([*lines, "parts: {stage1: {config: {}, sha256: a}}", "sha256: b"]))
+    (bundle / BUNDLE_INDEX).write_text("\n".join([*lines, "parts: {stage1: {config: {}, sha256: a}}", "sha256: b"]))
     with pytest.raises(UserError, match="aliases"):
         load_base(bundle)
-    (bundle / INDEX).write_text("parts: " + "[" * 3000)
+    (bundle / BUNDLE_INDEX).write_text("parts: " + "[" * 3000)
     with pytest.raises(UserError, match="nest"):
         load_base(bundle)
-    (bundle / INDEX).unlink()
-    os.mkfifo(bundle / INDEX)
+    (bundle / BUNDLE_INDEX).unlink()
+    os.mkfifo(bundle / BUNDLE_INDEX)
     with pytest.raises(UserError, match="not a plain file"):
         load_base(bundle)
 

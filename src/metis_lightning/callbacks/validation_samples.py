@@ -34,7 +34,7 @@ from metis_lightning.weights.bundle import bundle_folder, has_part
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-T = TypeVar("T")
+Module = TypeVar("Module")
 
 
 class ValidationSamples(Callback, ABC):
@@ -197,7 +197,7 @@ def one_row(batch: SpeechBatch, row: int) -> SpeechBatch:
     return replace(only, **cut)
 
 
-def part_of(module: LightningModule, name: str, expected: type[T]) -> T:
+def part_of(module: LightningModule, name: str, expected: type[Module]) -> Module:
     """Return a module's attribute; a `UserError` if it has none of this type."""
     part = getattr(module, name, None)
     if not isinstance(part, expected):

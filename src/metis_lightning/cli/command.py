@@ -14,9 +14,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 import jsonargparse
 
 from metis_lightning.errors import UserError
-from metis_lightning.options import CommandOptions, flag
-
-PROGRAM = "python -m metis_lightning"
+from metis_lightning.options import PROGRAM, CommandOptions, flag
 
 # What jsonargparse says of a value: the field, its element in a list, and what was given.
 _WRONG_VALUE = re.compile(r'Parser key "(\w+)".*?(?:Given value|Got value): (.*)', re.DOTALL)

@@ -14,11 +14,12 @@ from difflib import get_close_matches
 
 from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions, BenchGenerateOptions
 from metis_lightning.child_processes import end_with_launcher
-from metis_lightning.cli.command import PROGRAM, Command
+from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.generate.options import AppOptions, GenerateOptions
+from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.options import PrepareTokensOptions
 from metis_lightning.weights.published.options import ImportOptions
 

@@ -27,7 +27,7 @@ from metis_lightning.texts import clean_text, is_unicode, on_disk, read_lines
 PATHS = ("source", "prompt", "video", "features")
 TEXTS = ("text", "prompt_text", "language", "prompt_language")
 INPUTS = (*PATHS, *TEXTS, "seconds")
-COLUMNS = ("id", *INPUTS, "seed")
+JOB_COLUMNS = ("id", *INPUTS, "seed")
 
 _AUDIO = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff"}
 _VIDEO = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg"}
@@ -166,7 +166,7 @@ def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOpti
     """Return a job for each line; what a line leaves empty is taken from the options."""
     folder = _output_folder(options.out)
     jobs = []
-    for where, line in read_list(path, COLUMNS):
+    for where, line in read_list(path, JOB_COLUMNS):
         inputs = {name: value for name, value in line.items() if name in INPUTS}
         for name in PATHS:
             if name in inputs:

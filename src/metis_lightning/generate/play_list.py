@@ -10,19 +10,17 @@ from markupsafe import Markup
 
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.compare.page import MAX_PAGE_BYTES
 from metis_lightning.evaluate.html.document import log_mel, opus_uri, picture, render, webp_uri
 from metis_lightning.files import atomic_path, printable
 from metis_lightning.generate.jobs import Job
 from metis_lightning.types import WAVE_RATE
 
-# Jobs that would make the page larger than this are left out, and the page says so.
-MAX_BYTES = 64_000_000
-
 # Of longer files the page has the beginning.
 MAX_SECONDS = 30.0
 
 
-def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int = MAX_BYTES) -> None:
+def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int = MAX_PAGE_BYTES) -> None:
     """Write the page of the jobs whose results are there, in order; it works from `file://` and loads nothing."""
     sections: list[str] = []
     done = [job for job in jobs if job.out.is_file()]

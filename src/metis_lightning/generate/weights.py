@@ -15,7 +15,7 @@ from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES, MaskgctPhones
-from metis_lightning.weights.bundle import INDEX, bundle_folder
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder
 
 
 def chosen_device(options: WeightsOptions) -> str:
@@ -54,7 +54,7 @@ def lip_reader(options: WeightsOptions) -> LipReader:
 
 def identity(name: str, options: WeightsOptions) -> dict[str, Any]:
     """Return hashes that change with the weights: a bundle's index holds those of its files."""
-    bundle = bundle_folder(options.base if name.endswith(".ckpt") else name) / INDEX
+    bundle = bundle_folder(options.base if name.endswith(".ckpt") else name) / BUNDLE_INDEX
     files = [Path(name), bundle] if name.endswith(".ckpt") else [bundle]
     files += [path for path in (options.phone_vocabulary, options.visual_encoder) if path is not None]
     return {"weights": [sha256_of(path) for path in files]}

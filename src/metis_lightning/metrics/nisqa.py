@@ -30,7 +30,7 @@ from metis_lightning.state_dicts import difference
 from metis_lightning.task_table import Task
 from metis_lightning.tokens.mel import slaney_filters
 
-COLUMNS = tuple(Column(name, name) for name in ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD"))
+NISQA_COLUMNS = tuple(Column(name, name) for name in ("NISQA", "NISQA_NOI", "NISQA_DIS", "NISQA_COL", "NISQA_LOUD"))
 """In the order of the network's outputs."""
 
 _KIND = {"model": "NISQA_DIM", "cnn_model": "adapt", "td": "self_att", "pool": "att"}
@@ -106,7 +106,7 @@ class NisqaNetwork(nn.Module):
             nn.TransformerEncoderLayer(dim, args["td_sa_nhead"], args["td_sa_h"], batch_first=True)
             for _ in range(args["td_sa_num_layers"])
         )
-        self.pools = nn.ModuleList(AttentionPool(dim, args["pool_att_h"]) for _ in COLUMNS)
+        self.pools = nn.ModuleList(AttentionPool(dim, args["pool_att_h"]) for _ in NISQA_COLUMNS)
 
     def forward(self, segments: Tensor) -> Tensor:
         """Map (N, M, W) decibels to (5,) ratings."""
@@ -200,7 +200,7 @@ class NisqaMetric(UtteranceMetric):
     def __init__(self, options: SuiteOptions, task: Task) -> None:
         self._rate = None if options.nisqa is None else Nisqa(options.nisqa)
         self._sample_rate = task.nisqa_rate
-        self.columns = () if options.nisqa is None else COLUMNS
+        self.columns = () if options.nisqa is None else NISQA_COLUMNS
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the ratings of what was generated, at its own rate or at that of the task."""

@@ -35,12 +35,11 @@ from metis_lightning.callbacks.run_folder import (
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked
+from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.explain import explain_parse_error, one_line_mistakes
 from metis_lightning.trainer.overlays import merge_configs
 from metis_lightning.weights.checkpoint import open_checkpoint
 from metis_lightning.weights.checks import check_fields, check_run, check_version
-
-_PROGRAM = "python -m metis_lightning"
 
 # Values of --ckpt_path that name no file: the newest of the run's folder, and those that Lightning finds itself.
 _LAST = "last"
@@ -95,7 +94,7 @@ class MetisCLI(LightningCLI):
             print(f"metis-lightning: {line}", file=sys.stderr)
         if run and settings.missing and not any(arg.startswith("--print_config") for arg in args):
             raise UserError(f"the configs leave open what must be given: {' VALUE, '.join(settings.missing)} VALUE")
-        epilogs = {command: {"epilog": f"example: {_PROGRAM} {text}"} for command, text in examples.items()}
+        epilogs = {command: {"epilog": f"example: {PROGRAM} {text}"} for command, text in examples.items()}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -103,7 +102,7 @@ class MetisCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=OneLineArgumentParser,
             # References such as ${trainer.max_steps} are resolved last, over all configs and options together.
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": _PROGRAM, "allow_abbrev": False} | epilogs,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": PROGRAM, "allow_abbrev": False} | epilogs,
             save_config_callback=LoggedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"logger": _DEFAULT_LOGGER},
@@ -248,7 +247,7 @@ def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Tra
 def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
     """Run a command of Lightning's; `examples` are for its help. A `UserError` if config or checkpoint do not fit."""
     # What it says at the end is how to go on, for which the old checkpoint is not wanted.
-    stop = StopSignals([*_PROGRAM.split(), *_without_checkpoint(args)])
+    stop = StopSignals([*PROGRAM.split(), *_without_checkpoint(args)])
     with stop.installed(), one_line_mistakes():
         MetisCLI(args, examples, stop=stop)
 

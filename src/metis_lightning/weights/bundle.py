@@ -28,7 +28,7 @@ from metis_lightning.weights.hub import hub_bundle, is_hub_name
 from metis_lightning.weights.tensor_file import not_safetensors, tensor_count
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-INDEX = "bundle.yaml"
+BUNDLE_INDEX = "bundle.yaml"
 _DIGEST = "sha256"
 _SCALE = ".row_scale"
 _MIN_ROW = 16
@@ -62,7 +62,7 @@ def bundle_folder(name: str) -> Path:
         UserError: if there is none.
     """
     for folder in (ASSETS / name, Path(name)):
-        if (folder / INDEX).is_file():
+        if (folder / BUNDLE_INDEX).is_file():
             return folder
     if Path(name).is_file():
         raise UserError(f"{name}: a file, not a bundle; give a bundle's folder, or a checkpoint that ends in .ckpt")
@@ -70,15 +70,15 @@ def bundle_folder(name: str) -> Path:
         is_published = any(Path(name).glob("*/*.safetensors")) or any(Path(name).glob("*/*/*.safetensors"))
         command = f"if it holds the published files, run: python -m metis_lightning import {name} --out my_bundle"
         advice = command if is_published else "give 'nano' or the path of a bundle"
-        raise UserError(f"bundle {name!r}: the folder has no {INDEX}; {advice}")
+        raise UserError(f"bundle {name!r}: the folder has no {BUNDLE_INDEX}; {advice}")
     if is_hub_name(name):
-        return hub_bundle(name, INDEX)
-    raise UserError(f"bundle {name!r}: no such folder with a {INDEX}; give 'nano' or the path of a bundle")
+        return hub_bundle(name, BUNDLE_INDEX)
+    raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the content of `bundle.yaml`; an absent file is an empty bundle."""
-    path = folder / INDEX
+    path = folder / BUNDLE_INDEX
     if not path.exists():
         return {"format": 1, "parts": {}}
     index = read_yaml(path, aliases=False)
@@ -93,7 +93,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 def write_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Write `bundle.yaml`, with a digest of all that it says."""
     content = {key: value for key, value in index.items() if key != _DIGEST}
-    with atomic_path(folder / INDEX) as temporary:
+    with atomic_path(folder / BUNDLE_INDEX) as temporary:
         temporary.write_text(yaml.safe_dump({**content, _DIGEST: _digest(content)}, sort_keys=False), encoding="utf-8")
 
 

@@ -22,9 +22,9 @@ from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import load_json
 from metis_lightning.texts import on_disk, read_lines
 
-COLUMNS = ("video", "lips", "audio", "text", "speaker", "id", "split", "language")
+LIST_COLUMNS = ("video", "lips", "audio", "text", "speaker", "id", "split", "language")
 
-_FILES = COLUMNS[:3]
+_FILES = LIST_COLUMNS[:3]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CustomVideoScan(TalkingFaceScan):
 def read_list(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a user's list; a UserError if there is none, it is not UTF-8, or has unknown columns."""
     if not path.is_file():
-        raise UserError(f"{path}: no such list; give --list a .jsonl or .csv with the columns {', '.join(COLUMNS)}")
+        raise UserError(f"{path}: no such list; --list takes .jsonl or .csv with the columns {', '.join(LIST_COLUMNS)}")
     try:
         if path.suffix == ".jsonl":
             lines = [load_json(line) for line in read_lines(path) if line.strip()]
@@ -88,7 +88,7 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not UTF-8 {path.suffix.lstrip('.')} ({error})") from error
     for number, line in enumerate(lines, start=1):
-        if not isinstance(line, dict) or (unknown := sorted(set(map(str, line)) - set(COLUMNS))):
+        if not isinstance(line, dict) or (unknown := sorted(set(map(str, line)) - set(LIST_COLUMNS))):
             what = "no object" if not isinstance(line, dict) else f"unknown columns {', '.join(unknown)}"
-            raise UserError(f"{path}: clip {number} has {what}; the columns are {', '.join(COLUMNS)}")
+            raise UserError(f"{path}: clip {number} has {what}; the columns are {', '.join(LIST_COLUMNS)}")
     return lines

@@ -24,7 +24,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import digest64, printable
 from metis_lightning.safe_parsing import finite, load_json
 
-AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
+AUDIO_ENTRIES = (".mp3", ".wav", ".flac", ".ogg", ".opus")
 
 _BLOCK = 512
 _MOST_JSON_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class EmiliaScan(CorpusScan):
 
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each tar and each legacy list."""
-        stamps = Storage(self.root).files((".tar", ".jsonl", *AUDIO_SUFFIXES))
+        stamps = Storage(self.root).files((".tar", ".jsonl", *AUDIO_ENTRIES))
         wanted = [language.upper() for language in self.languages]
         # A tar or list begins with its language: DE/DE_B00001.jsonl.
         names = {path: PurePosixPath(path).name for path in stamps if path.endswith((".tar", ".jsonl"))}
@@ -131,7 +131,7 @@ class _TarScan:
         half = key + ("" if suffix == ".json" else ".audio")
         if not member.isreg() or member.issparse():
             yield Fault(where, "not a plain file")
-        elif suffix not in (".json", *AUDIO_SUFFIXES):
+        elif suffix not in (".json", *AUDIO_ENTRIES):
             yield Fault(where, "neither json nor audio")
         elif half in self.seen:
             yield Fault(where, "second member of this name")

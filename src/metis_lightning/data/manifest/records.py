@@ -25,6 +25,9 @@ SCHEMA = 1
 SUMMARY, FAULTS, PARTS = ".summary.json", ".faults.jsonl", ".parts"
 """Suffixes, in place of `.jsonl`, of what lies beside a manifest: its summary, what it leaves out, finished pieces."""
 
+SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""Ids become names of files, and must lead nowhere else."""
+
 LONGEST_ID = 200
 """Characters; file names have room for 255 bytes."""
 
@@ -32,7 +35,6 @@ _Record = TypeVar("_Record", Utterance, Trial)
 _Parser = Callable[[Any, str, str], Any]
 
 _LONGEST_SHOWN = 100
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
@@ -181,7 +183,7 @@ def _text(value: object, key: str, where: str) -> str:
 def check_id(value: object, key: str, where: str) -> str:
     """Return an id that is harmless as a file's name; a UserError naming `where` and `key`, if it is not."""
     value = _text(value, key, where)
-    if not _ID.fullmatch(value):
+    if not SAFE_ID.fullmatch(value):
         raise UserError(f"{where}: {key} {_shown(value)} may hold only A-Z a-z 0-9 . _ - and may not start with a dot")
     if len(value) > LONGEST_ID:
         raise UserError(f"{where}: the {key} is longer than {LONGEST_ID} characters")

@@ -1,4 +1,4 @@
-"""How a corpus is listed: piece by piece, as manifest rows and faults."""
+"""Lists a corpus piece by piece, as manifest rows and faults."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the HTML pages share."""
+"""Parts of HTML pages: frame, styles, players, spectrograms."""

@@ -24,7 +24,7 @@ from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
-from metis_lightning.weights.bundle import INDEX, bundle_folder, read_index
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
 from metis_lightning.weights.task_weights import part_for
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
@@ -85,7 +85,7 @@ def _control(name: str, base: str, device: str) -> System:
             metis = Metis.codecs_only(base, device)
             return lambda trial, item, seed: Output(metis.resynthesize(item.signal("target")).wave)
 
-        return System(name, {"bundle": sha256_of(bundle_folder(base) / INDEX)}, load, control=name)
+        return System(name, {"bundle": sha256_of(bundle_folder(base) / BUNDLE_INDEX)}, load, control=name)
 
     def play(trial: Trial, item: TestItem, seed: int) -> Output:
         signal = "mixture" if name == "input" else "target"
@@ -150,9 +150,9 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     if path.suffix == ".ckpt":
         if not path.is_file():
             raise UserError(f"--system {source}: no such checkpoint")
-        base = sha256_of(bundle_folder(options.base) / INDEX)
+        base = sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)
         return {"checkpoint": sha256_of(path), "base": base, **identity}
-    bundle = sha256_of(bundle_folder(source) / INDEX)
+    bundle = sha256_of(bundle_folder(source) / BUNDLE_INDEX)
     config = _part_config(source, options.task)
     if config is None:
         raise UserError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +20,7 @@ import numpy as np
 import soundfile
 from jsonargparse import ArgumentError, ArgumentParser
 
+from metis_lightning.data.manifest.records import SAFE_ID
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
@@ -30,7 +30,6 @@ from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.types import AudioLocation, TestItem, Trial
 
 _CORPORA = "metis_lightning.data.corpora"
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]
     for test_set in whole:
         name = test_set.name
         for trial in test_set.trials:
-            if not _FILE_NAME.fullmatch(trial.id):
+            if not SAFE_ID.fullmatch(trial.id):
                 raise UserError(
                     f"test set {name}: the id {trial.id!r} may hold only A-Z a-z 0-9 . _ - and may not start with a "
                     "dot, since audio is stored under it"

@@ -27,7 +27,7 @@ _WIDE = 1536
 _BOTTLENECK = 128
 _SCALE = 8
 
-WEIGHTS = "embedding_model.ckpt"
+ECAPA_WEIGHTS = "embedding_model.ckpt"
 _MELS = 80
 _MIN_SAMPLES = METRIC_RATE // 10
 
@@ -148,7 +148,7 @@ class SpeechBrainEcapa:
         ecapa = require("speechbrain.lobes.models.ECAPA_TDNN", "speechbrain")
         features = require("speechbrain.lobes.features", "speechbrain")
         norm = require("speechbrain.processing.features", "speechbrain")
-        path = Path(folder).expanduser() / WEIGHTS
+        path = Path(folder).expanduser() / ECAPA_WEIGHTS
         if not path.is_file():
             raise UserError(f"no speaker encoder {path}: give the folder of speechbrain/spkrec-ecapa-voxceleb")
         self._device = device
@@ -170,7 +170,7 @@ class SpeechBrainEcapa:
         packages = versions(("speechbrain", "torch"))
         self.identity: dict[str, Any] = {
             "name": self.name,
-            "file": WEIGHTS,
+            "file": ECAPA_WEIGHTS,
             "sha256": sha256_of(path),
             "packages": packages,
         }

@@ -22,7 +22,7 @@ from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 from metis_lightning.tokens.mel import PowerMel
 
-WEIGHTS = Path(__file__).parents[2] / "assets" / "speaker_encoder" / "ge2e.safetensors"
+GE2E_WEIGHTS = Path(__file__).parents[2] / "assets" / "speaker_encoder" / "ge2e.safetensors"
 EMBEDDING_DIM = 256
 
 _MELS = 40
@@ -75,8 +75,12 @@ class Ge2eEncoder:
     def __init__(self) -> None:
         """Load the weights shipped with the project."""
         self._network = Ge2eNetwork().eval().requires_grad_(False)
-        self._network.load_state_dict(load_file(WEIGHTS))
-        self.identity: dict[str, Any] = {"name": self.name, "file": WEIGHTS.name, "sha256": sha256_of(WEIGHTS)}
+        self._network.load_state_dict(load_file(GE2E_WEIGHTS))
+        self.identity: dict[str, Any] = {
+            "name": self.name,
+            "file": GE2E_WEIGHTS.name,
+            "sha256": sha256_of(GE2E_WEIGHTS),
+        }
         self._mel = PowerMel(METRIC_RATE, n_fft=400, hop_length=_HOP, n_mels=_MELS)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, check_output, locked_beside, sha256_of
 from metis_lightning.weights.bundle import (
-    INDEX,
+    BUNDLE_INDEX,
     Part,
     bundle_folder,
     dtype_names,
@@ -112,7 +112,7 @@ def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | N
     Raises:
         UserError: if there is something else at its place, or a download is not what the hub says.
     """
-    folder = out if (out / INDEX).is_file() else out.with_name(f"{out.name}.incomplete")
+    folder = out if (out / BUNDLE_INDEX).is_file() else out.with_name(f"{out.name}.incomplete")
     if folder != out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something else; name a new folder, or a bundle to add to")
     for part in parts:
