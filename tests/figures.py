@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "metis_lightning"
 COMMANDS = SOURCE / "cli"
 SHORT = 3
 # These three only ever go down, to 26,500 lines, 215 files and 25%: lower them with each change that allows it.
-MOST_LINES, MOST_FILES, MOST_SHORT_FUNCTIONS = 30_600, 225, 0.31
+MOST_LINES, MOST_FILES, MOST_SHORT = 30_600, 225, 0.31
 
 
 @dataclass
@@ -58,9 +58,9 @@ class Figures:
         found += [f"{name} has {count} modules; at most 20" for name, count in self.folders.items() if count > 20]
         found += [f"{name} has {count} lines; at most 300" for name, count in self.files.items() if count > 300]
         found += [f"{name} has {count} code lines; at most 45" for name, count in self.functions.items() if count > 45]
-        if self.short_functions >= MOST_SHORT_FUNCTIONS:
+        if self.short_functions >= MOST_SHORT:
             found.append(
-                f"{self.short_functions:.1%} of the functions have at most {SHORT} lines; under {MOST_SHORT_FUNCTIONS:.0%}"
+                f"{self.short_functions:.1%} of the functions have at most {SHORT} lines; under {MOST_SHORT:.0%}"
             )
         if not 3 <= self.comments_per_100 <= 7:
             found.append(f"{self.comments_per_100:.1f} comments per 100 code lines; 3 to 7")
