@@ -19,8 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.compare.clips import difference_picture, mel_difference, read_clips
-from metis_lightning.evaluate.compare.main import run_compare
-from metis_lightning.evaluate.compare.page import ComparePage
+from metis_lightning.evaluate.compare.main import ComparePage, run_compare
 from metis_lightning.evaluate.compare.tensorboard import folder_names
 from metis_lightning.evaluate.html.document import log_mel, picture
 from metis_lightning.evaluate.options import CompareOptions

@@ -21,15 +21,13 @@ NOT_APPLICABLE = "n/a"
 
 INFINITY_SIGN = "∞"
 
-# How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over.
-MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
-
 
 @dataclass(frozen=True)
 class Cell:
     """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITY_SIGN`, and what stands around it.
 
-    `interval` is "[low, high; clusters]" or "± half", `mark` one of `MARKS`, `notes` are keys of the table's notes.
+    `interval` is "[low, high; clusters]" or "± half", `mark` says of a better or worse result over what it was tested,
+    `notes` are keys of the table's notes.
     """
 
     text: str = EMPTY
@@ -169,6 +167,11 @@ def write_table(table: Table, form: str) -> str:
     return _environment().get_template(f"table.{form}").render(table=table)
 
 
+def write_intro(kind: str, **context: object) -> str:
+    """Return the introduction to a section of the "paper" or of "ours", on one line."""
+    return " ".join(_environment().get_template(f"{kind}_intro.txt").render(context).split())
+
+
 @cache
 def _environment() -> Environment:
     """Return what reads the templates, in which nothing of LaTeX's own is markup."""
@@ -230,26 +233,13 @@ def escape_markdown(text: str) -> str:
     return _MARKUP.sub(lambda match: f"\\{match[0]}", plain(text))
 
 
-_LATEX_ESCAPES = {
+_LATEX_ESCAPES = str.maketrans({
     **{character: f"\\{character}" for character in "{}#$%&_"},
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "–": "--",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "∞": r"$\infty$",
-    "▲": r"$^{\blacktriangle}$",
-    "▼": r"$^{\blacktriangledown}$",
-    "△": r"$^{\vartriangle}$",
-    "▽": r"$^{\triangledown}$",
-}
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"\textquotedbl{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "–": "--", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∞": r"$\infty$",
+    "▲": r"$^{\blacktriangle}$", "▼": r"$^{\blacktriangledown}$", "△": r"$^{\vartriangle}$", "▽": r"$^{\triangledown}$",
+})  # fmt: skip
 
 
 def escape_latex(text: str) -> str:
@@ -258,4 +248,4 @@ def escape_latex(text: str) -> str:
     >>> print(escape_latex("50% of a_b – {x}"))
     50\% of a\_b -- \{x\}
     """
-    return "".join(_LATEX_ESCAPES.get(character, character) for character in plain(text))
+    return plain(text).translate(_LATEX_ESCAPES)

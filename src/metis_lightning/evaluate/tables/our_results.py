@@ -15,20 +15,22 @@ from metis_lightning.evaluate.results.summary import Summary, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
 from metis_lightning.evaluate.tables.layout import (
     EMPTY,
-    MARKS,
-    NOT_APPLICABLE,
     Cell,
     Line,
     NoteKeys,
     Section,
     TableValue,
     format_number,
+    write_intro,
 )
 from metis_lightning.evaluate.tables.paper_rows import mixed_notes, protocol_note
 from metis_lightning.metrics.column import Column
 
 # What further columns of error rates hold, as they are called.
 MEASURED, ABOVE_HALF = "where measured", "share of utterances above 50%"
+
+# How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over.
+MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _PERCENT_DECIMALS, _DECIMALS, _UNIT_DECIMALS = 1, 2, 3
@@ -164,38 +166,18 @@ def _columns(group: ResultGroup) -> list[_TableColumn]:
 
 
 def _intro(group: ResultGroup) -> str:
-    """Return how to read a section."""
+    """Return how to read a section, with a warning if too few speakers allow no ▲ or ▼, however large a difference."""
     kinds = {summary.clusters for result in group.results for summary in result.metrics.values() if summary.n}
-    clusters = "speakers" if kinds != {"utterances"} else "utterances (speakers unknown)"
-    counted = "all edits over all words or characters"
-    if word_error_rule(group.results[0].test_set) == "mean":
-        counted = "means of the utterances' rates, as Seed-TTS-eval counts"
-    text = (
-        f"Means with the 95% interval over {clusters} and how many those are; n utterances. WER and CER are {counted}; "
-        "of an output in which nothing can be heard all are deleted. Other means are of "
-        "the utterances that all systems here have, n of N in the heading if not all; "
-        f"{NOT_APPLICABLE} is what cannot be measured here. In brackets stands the metric model."
-    )
-    if group.baseline is None:
-        return f"{text} Nothing is tested: there is no baseline system among these."
-    return (
-        f"{text} ▲ better, ▼ worse than {group.baseline.system} in a paired permutation test over {clusters}, "
-        f"p < {LEVEL} after Holm's correction over the systems of a column; △ and ▽ where only the same test over "
-        "utterances says so, which holds for these voices and says nothing of others. Controls have no marks; metrics "
-        f"are not corrected for one another.{_power_warning(group)}"
-    )
-
-
-def _power_warning(group: ResultGroup) -> str:
-    """Return a warning if there are too few speakers for any ▲ or ▼, however large the differences."""
     tested = {key: compared for key, compared in group.comparisons.items() if key[1] not in CONTROLS}
-    speakers = max((compared.n_clusters for compared in tested.values()), default=0)
-    systems = len({key[:2] for key in tested})
-    # The least p of a family, by Holm: of 2^speakers swaps two are as extreme as any.
-    if not systems or systems * 2 / 2**speakers < LEVEL:
-        return ""
-    return (
-        f" With {speakers} speakers and {systems} systems nothing can be marked ▲ or ▼, however large the difference."
+    return write_intro(
+        "ours",
+        clusters="speakers" if kinds != {"utterances"} else "utterances (speakers unknown)",
+        rule=word_error_rule(group.results[0].test_set),
+        baseline=group.baseline and group.baseline.system,
+        level=LEVEL,
+        # The least p of a family, by Holm: of 2^speakers swaps two are as extreme as any.
+        speakers=max((compared.n_clusters for compared in tested.values()), default=0),
+        systems=len({key[:2] for key in tested}),
     )
 
 

@@ -13,13 +13,13 @@ from metis_lightning.evaluate.results.summary import Summary, column_by_name, wo
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, PaperRow
 from metis_lightning.evaluate.tables.layout import (
     EMPTY,
-    NOT_APPLICABLE,
     Cell,
     Line,
     NoteKeys,
     Section,
     TableValue,
     format_number,
+    write_intro,
 )
 
 # The results of an Omni model on another task's test set stand in that task's rows.
@@ -146,19 +146,22 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], keys: NoteKey
     lines: list[Line] = []
     summaries: list[Summary] = []
     for row, part in zip(benchmark.rows, matches, strict=True):
-        lines.append(_paper_line(benchmark, row, keys))
+        labels = tuple(Cell(getattr(row, label) or EMPTY) for label in benchmark.labels)
+        lines.append(_paper_line(benchmark, row, labels, keys))
         for result in part:
             cells = paper_cells(benchmark, row, result)
             summaries += [cell.ours.summary for cell in cells if cell.ours]
             notes = keys.of(protocol_note(result), *mixed_notes(sorted(marks[result.test_set])))
-            lines += _our_lines(benchmark, row, result, cells, notes, keys)
+            lines += _our_lines((*labels, Cell("ours", notes=notes), Cell(result.count_text)), cells, keys)
         if not part and row.ours:
             unmet = {result.run: why for result, why in _candidates(benchmark, row, results) if why}
             notes = keys.of(*(f"Run {run} does not stand here: {'; '.join(why)}." for run, why in unmet.items()))
-            lines.append(_line(benchmark, row, "ours", [Cell()] * len(benchmark.metrics), notes))
+            lines.append(Line((*labels, Cell("ours", notes=notes), Cell()), (Cell(),) * len(benchmark.metrics), "ours"))
+    intro = write_intro(
+        "paper", benchmark=benchmark, rules=sorted({word_error_rule(row.test_set) for row in benchmark.rows})
+    )
     remarks = (*benchmark.remarks_on(None, None), *few_notes(summaries))
-    text_columns = len(benchmark.labels) + 1
-    return Section("The paper's rows", _intro(benchmark), tuple(header), text_columns, tuple(lines), remarks, True)
+    return Section("The paper's rows", intro, tuple(header), len(benchmark.labels) + 1, tuple(lines), remarks, True)
 
 
 def protocol_note(result: Result) -> str:
@@ -177,43 +180,19 @@ def mixed_notes(marks: Sequence[str]) -> list[str]:
     return [text] if len(marks) > 1 else []
 
 
-def _intro(benchmark: Benchmark) -> str:
-    copied = ", but for rows with a note on their origin" if any(row.origin for row in benchmark.rows) else ""
-    text = f"As printed in {benchmark.source}, measured by its authors ({benchmark.measured_with}){copied}."
-    if benchmark.ours is None:
-        return f"{text} Data only: listening tests are not repeated here."
-    rules = sorted({word_error_rule(row.test_set) for row in benchmark.rows})
-    phrases = {"corpus": "all edits over all words", "mean": "the mean over utterances, as Seed-TTS-eval counts"}
-    counted = "; on Seed-TTS's lists ".join(phrases[rule] for rule in rules)
-    word_errors = f"our WER is {counted}, with all words deleted where nothing can be heard; "
-    return (
-        f"{text} Under them ours with the 95% interval and the number of speakers that it is over (utterances where "
-        "speakers are not known), and ours minus the paper's: "
-        f"{word_errors if 'WER' in benchmark.metrics else ''}n is the number of utterances, {EMPTY} has not been "
-        f"measured, {NOT_APPLICABLE} cannot be. "
-        "Numbers with a note on another protocol are not comparable with the paper's."
-    )
-
-
-def _paper_line(benchmark: Benchmark, row: PaperRow, keys: NoteKeys) -> Line:
+def _paper_line(benchmark: Benchmark, row: PaperRow, labels: tuple[Cell, ...], keys: NoteKeys) -> Line:
     """Return a row as printed, with its remarks."""
     cells = []
     for cell in paper_cells(benchmark, row, None):
         spread = "" if cell.paper_ci95 is None else f"± {format_number(cell.paper_ci95, _DECIMALS)}"
         notes = keys.of(*benchmark.remarks_on(row, cell.metric))
         cells.append(Cell(format_number(cell.paper, _DECIMALS), spread, notes=notes))
-    return _line(benchmark, row, "paper", cells, keys.of(*benchmark.remarks_on(row, None), *row.origin_notes))
+    notes = keys.of(*benchmark.remarks_on(row, None), *row.origin_notes)
+    return Line((*labels, Cell("paper", notes=notes), Cell()), tuple(cells), "paper")
 
 
-def _our_lines(
-    benchmark: Benchmark,
-    row: PaperRow,
-    result: Result,
-    cells: Sequence[PaperCell],
-    notes: tuple[str, ...],
-    keys: NoteKeys,
-) -> list[Line]:
-    """Return a result, and its difference from the row."""
+def _our_lines(labels: tuple[Cell, ...], cells: Sequence[PaperCell], keys: NoteKeys) -> list[Line]:
+    """Return a result under its labels, and its difference from the paper's row."""
     ours, differences = [], []
     for cell in cells:
         caveats, gaps = keys.of(*cell.caveats), keys.of(*cell.gaps)
@@ -221,20 +200,5 @@ def _our_lines(
         # What makes ours incomparable is said at the difference, too; what it lacks, at ours alone.
         difference = format_number(cell.difference, _DECIMALS, signed=True)
         differences.append(Cell(difference, notes=() if difference == EMPTY else caveats))
-    return [
-        _line(benchmark, row, "ours", ours, notes, result.count_text),
-        _line(benchmark, row, "difference", differences),
-    ]
-
-
-def _line(
-    benchmark: Benchmark,
-    row: PaperRow,
-    kind: str,
-    cells: Sequence[Cell],
-    notes: tuple[str, ...] = (),
-    count: str = EMPTY,
-) -> Line:
-    """Return a line: the row's labels, whose numbers they are, and n. Notes stand at whose numbers they are on."""
-    labels = [Cell(getattr(row, label) or EMPTY) for label in benchmark.labels]
-    return Line((*labels, Cell(kind, notes=notes), Cell(count)), tuple(cells), kind)
+    below = (*labels[:-2], Cell("difference"), Cell())
+    return [Line(labels, tuple(ours), "ours"), Line(below, tuple(differences), "difference")]
