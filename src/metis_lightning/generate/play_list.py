@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.compare.page import MAX_PAGE_BYTES
-from metis_lightning.evaluate.html.document import log_mel, opus_uri, picture, render, webp_uri
+from metis_lightning.evaluate.html.document import MAX_PAGE_BYTES, log_mel, opus_uri, picture, render, webp_uri
 from metis_lightning.files import atomic_path, printable
 from metis_lightning.generate.jobs import Job
 from metis_lightning.types import WAVE_RATE

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.evaluate.compare.clips import ClipSet, read_clips
 from metis_lightning.evaluate.compare.tensorboard import open_board
-from metis_lightning.evaluate.html.document import opus_uri, picture, render, webp_uri
+from metis_lightning.evaluate.html.document import MAX_PAGE_BYTES, opus_uri, picture, render, webp_uri
 from metis_lightning.evaluate.options import CompareOptions
 from metis_lightning.evaluate.results.comparison import Comparison, Entry, read_comparison
 from metis_lightning.evaluate.results.runs import Result
@@ -24,9 +24,6 @@ from metis_lightning.progress import tracked
 from metis_lightning.types import WAVE_RATE
 
 PAGE_NAME, BOARD = "index.html", "tensorboard"
-
-# Utterances that would make the page larger than this are left out, and the page says so.
-MAX_PAGE_BYTES = 64_000_000
 
 _MAX_TEXT = 2000  # characters of a transcript: a recognizer that loops writes without end
 

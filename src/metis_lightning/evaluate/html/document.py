@@ -24,6 +24,9 @@ from torch import Tensor
 from metis_lightning.tokens.mel import PowerMel
 from metis_lightning.types import WAVE_RATE
 
+# Utterances that would make a page with sound larger than this are left out, and the page says so.
+MAX_PAGE_BYTES = 64_000_000
+
 HOP_LENGTH = 240
 # Decibels from the brightest to black.
 RANGE = 80.0

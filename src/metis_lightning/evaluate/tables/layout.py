@@ -79,12 +79,6 @@ class Table:
     sections: tuple[Section, ...]
     notes: dict[str, str]
 
-    @property
-    def has_ours(self) -> bool:
-        """Whether any number in it is ours."""
-        lines = [line for section in self.sections for line in section.lines if line.kind == "ours"]
-        return any(cell.text not in (EMPTY, NOT_APPLICABLE) for line in lines for cell in line.cells)
-
 
 class NoteKeys(dict[str, str]):
     """The keys of a table's notes by their texts: numbers from 1, as they come up; the same text has one number."""
@@ -98,10 +92,7 @@ class NoteKeys(dict[str, str]):
 class TableValue:
     """A summary's mean and interval in the unit of a table; `mean` is None if no utterance has a finite value.
 
-    Args:
-        is_infinite: whether every value is beyond all.
-        is_absent: whether nothing can have a value, which is nobody's fault.
-        doubts: why there is no interval.
+    It `is_infinite` if every value is, `is_absent` if no utterance can have one; `doubts` say why there is no interval.
     """
 
     summary: Summary
@@ -156,20 +147,13 @@ def format_number(value: float | None, decimals: int, signed: bool = False) -> s
     return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
 
 
-def write_table(table: Table, form: str) -> str:
-    r"""Return a table as text.
+def render_text(template: str, **context: object) -> str:
+    r"""Return a filled template of this folder.
 
-    Args:
-        table: what to write.
-        form: "md" for a page of Markdown with GitHub's footnotes, whose columns are padded to read as plain text; "tex"
-            for LaTeX to be read by `\input`, in the style of booktabs, with one `table*` for each section.
+    `table.md` is Markdown with GitHub's footnotes, whose columns are padded to read as plain text; `table.tex` is LaTeX
+    to be read by `\input`, in the style of booktabs, with one `table*` for each section.
     """
-    return _environment().get_template(f"table.{form}").render(table=table)
-
-
-def write_intro(kind: str, **context: object) -> str:
-    """Return the introduction to a section of the "paper" or of "ours", on one line."""
-    return " ".join(_environment().get_template(f"{kind}_intro.txt").render(context).split())
+    return _environment().get_template(template).render(context)
 
 
 @cache

@@ -20,7 +20,7 @@ from metis_lightning.evaluate.options import TablesOptions
 from metis_lightning.evaluate.results.runs import Result, find_results
 from metis_lightning.evaluate.results.summary import column_by_name
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
-from metis_lightning.evaluate.tables.layout import NoteKeys, Table, TableValue, write_table
+from metis_lightning.evaluate.tables.layout import EMPTY, NOT_APPLICABLE, NoteKeys, Table, TableValue, render_text
 from metis_lightning.evaluate.tables.our_results import (
     ABOVE_HALF,
     MEASURED,
@@ -64,16 +64,15 @@ def run_tables(options: TablesOptions) -> None:
 
 
 def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
-    """Write every table of the paper, with our results where there are any.
+    """Write every table of the paper, with our results where there are any, under the names of the benchmark files.
 
     Args:
         results_dir: one folder a run, as `evaluate` writes them, or one run; None for the paper's numbers alone.
-        out_dir: where the tables go, under the names of the benchmark files, and `tables.html`.
+        out_dir: where the tables and `tables.html` go.
         benchmarks: the folder of the paper's rows.
         baseline: the system that our others are tested against; None for each table's own choice.
 
-    Returns:
-        The Markdown files that have a number of ours, in the order of the paper, and the page.
+    Returns: the Markdown files that have a number of ours, in the order of the paper, and the page.
 
     Raises:
         UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
@@ -86,21 +85,24 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     if baseline is not None and baseline not in systems:
         advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
         raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
-    files, tables = {}, []
+    files, tables, paths = {}, [], []
     for benchmark in read_benchmarks(benchmarks):
         groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
         keys = NoteKeys()
         sections = (paper_section(benchmark, results, keys), *result_sections(groups, keys))
         notes = {key: text for text, key in keys.items()}
-        table = Table(benchmark.name, benchmark.table, benchmark.title, sections, notes)
-        tables.append(table)
-        files[f"{table.name}.csv"] = _csv(benchmark, results, groups)
-        files |= {f"{table.name}.{form}": write_table(table, form) for form in ("md", "tex")}
+        tables.append(Table(benchmark.name, benchmark.table, benchmark.title, sections, notes))
+        files[f"{benchmark.name}.csv"] = _csv(benchmark, results, groups)
+        for form in ("md", "tex"):
+            files[f"{benchmark.name}.{form}"] = render_text(f"table.{form}", table=tables[-1])
+        ours = [cell for section in sections for line in section.lines if line.kind == "ours" for cell in line.cells]
+        if any(cell.text not in (EMPTY, NOT_APPLICABLE) for cell in ours):
+            paths.append(out_dir / f"{benchmark.name}.md")
     files[TABLES_PAGE] = render("tables", "Metis: the paper's tables and ours", tables=tables)
     for name, text in files.items():
         with atomic_path(out_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
-    return [*(out_dir / f"{table.name}.md" for table in tables if table.has_ours), out_dir / TABLES_PAGE]
+    return [*paths, out_dir / TABLES_PAGE]
 
 
 def _csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[ResultGroup]) -> str:
@@ -172,7 +174,6 @@ def _our_records(group: ResultGroup, result: Result) -> Iterator[Record]:
 
 
 def _value_fields(value: TableValue) -> Record:
-    """Return the fields of our number."""
     names = ("n_clusters", "clusters", "n", "n_failed", "n_infinite", "n_not_applicable")
     return {
         "column": value.summary.column.name,
@@ -184,7 +185,6 @@ def _value_fields(value: TableValue) -> Record:
 
 
 def _origin(result: Result) -> Record:
-    """Return where our number comes from."""
     return {
         "run": result.run,
         "our_test_set": result.test_set,

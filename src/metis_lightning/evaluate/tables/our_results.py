@@ -21,7 +21,7 @@ from metis_lightning.evaluate.tables.layout import (
     Section,
     TableValue,
     format_number,
-    write_intro,
+    render_text,
 )
 from metis_lightning.evaluate.tables.paper_rows import mixed_notes, protocol_note
 from metis_lightning.metrics.column import Column
@@ -169,8 +169,8 @@ def _intro(group: ResultGroup) -> str:
     """Return how to read a section, with a warning if too few speakers allow no ▲ or ▼, however large a difference."""
     kinds = {summary.clusters for result in group.results for summary in result.metrics.values() if summary.n}
     tested = {key: compared for key, compared in group.comparisons.items() if key[1] not in CONTROLS}
-    return write_intro(
-        "ours",
+    return render_text(
+        "ours_intro.txt",
         clusters="speakers" if kinds != {"utterances"} else "utterances (speakers unknown)",
         rule=word_error_rule(group.results[0].test_set),
         baseline=group.baseline and group.baseline.system,

@@ -19,7 +19,7 @@ from metis_lightning.evaluate.tables.layout import (
     Section,
     TableValue,
     format_number,
-    write_intro,
+    render_text,
 )
 
 # The results of an Omni model on another task's test set stand in that task's rows.
@@ -157,9 +157,8 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], keys: NoteKey
             unmet = {result.run: why for result, why in _candidates(benchmark, row, results) if why}
             notes = keys.of(*(f"Run {run} does not stand here: {'; '.join(why)}." for run, why in unmet.items()))
             lines.append(Line((*labels, Cell("ours", notes=notes), Cell()), (Cell(),) * len(benchmark.metrics), "ours"))
-    intro = write_intro(
-        "paper", benchmark=benchmark, rules=sorted({word_error_rule(row.test_set) for row in benchmark.rows})
-    )
+    rules = sorted({word_error_rule(row.test_set) for row in benchmark.rows})
+    intro = render_text("paper_intro.txt", benchmark=benchmark, rules=rules)
     remarks = (*benchmark.remarks_on(None, None), *few_notes(summaries))
     return Section("The paper's rows", intro, tuple(header), len(benchmark.labels) + 1, tuple(lines), remarks, True)
 
