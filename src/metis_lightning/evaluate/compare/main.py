@@ -59,13 +59,7 @@ class ComparePage:
     """Collects utterances, the worst first, until the page is full.
 
     Everything that came with the results (names, transcripts, reasons) goes into the page as data and is shown as text:
-    the script never turns it into markup. `count` utterances are in the page.
-
-    Args:
-        comparison: what is compared.
-        metric: by which utterances are ordered.
-        system: whose.
-        max_bytes: of the page.
+    the script never turns it into markup. Utterances are ordered by a `metric` of a `system`; `count` are in the page.
     """
 
     def __init__(self, comparison: Comparison, metric: str, system: str, max_bytes: int = MAX_PAGE_BYTES) -> None:

@@ -72,7 +72,8 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
         benchmarks: the folder of the paper's rows.
         baseline: the system that our others are tested against; None for each table's own choice.
 
-    Returns: the Markdown files that have a number of ours, in the order of the paper, and the page.
+    Returns:
+        The Markdown files that have a number of ours, in the order of the paper, and the page.
 
     Raises:
         UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
