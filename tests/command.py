@@ -11,7 +11,7 @@ from pathlib import Path
 PRELOADED = [
     "metis_lightning.trainer.main",
     "metis_lightning.evaluate.run.main",
-    "metis_lightning.tasks.text_conditioned",
+    "metis_lightning.tasks.conditioned",
 ]
 
 

@@ -11,12 +11,10 @@ from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.codec_losses import AdversarialConfig
-from metis_lightning.tasks.l2s import L2sModule
+from metis_lightning.tasks.conditioned import L2sModule, OmniModule, SeModule, TseModule, TtsModule, VcModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import FirstLayerModule, SemanticToAcousticModule
-from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
-from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
 from tiny import ACOUSTIC, SEMANTIC, STAGE1, stage2_config
 
 DECAYING = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.source_conditioned import TseModule
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.types import SpeechBatch
 

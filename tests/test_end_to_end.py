@@ -20,9 +20,9 @@ from metis_lightning.sampling import two_stages
 from metis_lightning.sampling.denoisers import Stage1Request
 from metis_lightning.task_table import TASKS
 from metis_lightning.types import HOP
+from metis_lightning.weights.build import load_task_model
 from metis_lightning.weights.bundle import read_part
 from metis_lightning.weights.export import export
-from metis_lightning.weights.task_weights import load_task_model
 
 FAST = TASKS["tse"].settings.chosen({"num_steps": 2, "stage2_steps": (2, 1, 1)})
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5))

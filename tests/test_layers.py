@@ -117,7 +117,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
         ("metis_lightning.models.backbone", "from metis_lightning.types import Trial\nimport torch"),
         ("metis_lightning.models.backbone", "from . import masking\nfrom .masking import mask"),
         ("metis_lightning.data.batches.module", "from lightning import LightningDataModule"),
-        ("metis_lightning.tasks.source_conditioned", "import lightning\nfrom metis_lightning.callbacks.ema import Ema"),
+        ("metis_lightning.tasks.conditioned", "import lightning\nfrom metis_lightning.callbacks.ema import Ema"),
         ("metis_lightning.evaluate.run.main", "from metis_lightning.tasks.base import Base"),
     ],
 )

@@ -275,7 +275,7 @@ def test_a_class_hears_its_ancestors_and_has_the_last_word(tmp_path: Path) -> No
         return yaml.safe_load(merge_configs(words).args[1])["a"]
 
     assert heard(child) == {"x": 1, "y": 2, "z": 3}
-    assert heard("metis_lightning.tasks.source_conditioned.SeModule") == {"x": 1, "y": 2, "z": 2}
+    assert heard("metis_lightning.tasks.conditioned.SeModule") == {"x": 1, "y": 2, "z": 2}
     assert heard("metis_lightning.tasks.pretrain.PretrainModule") == {"x": 1, "y": 1}
 
 

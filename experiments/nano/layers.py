@@ -26,7 +26,7 @@ from front_end import fetch
 from torch import Tensor
 
 from metis_lightning.tokens.whisper import WhisperFeatures
-from metis_lightning.weights.bundle import from_rows, in_rows
+from metis_lightning.weights.tensor_file import from_rows, in_rows
 
 STARTER = Path(__file__).resolve().parents[2] / "src/metis_lightning/assets/starter"
 LAYERS = range(2, 7)

@@ -33,9 +33,8 @@ from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_f
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
-from metis_lightning.weights.build import load_stage2, load_tokenizer
+from metis_lightning.weights.build import load_stage2, load_task_model, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
-from metis_lightning.weights.task_weights import load_task_model
 
 __all__ = ["HOP", "SHORTEST", "TASKS", "Metis", "Options", "Request", "Sampling", "Settings", "Speech", "Timing"]
 

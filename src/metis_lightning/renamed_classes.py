@@ -37,13 +37,14 @@ RENAMED: Mapping[str, str] = {
     "data.tts.TtsRecipe": "data.recipes.recipe.TtsRecipe",
     "data.vc.VcRecipe": "data.recipes.vc.VcRecipe",
     "sampling.mask_predict.Sampling": "sampling.settings.Sampling",
+    "tasks.l2s.L2sModule": "tasks.conditioned.L2sModule",
     "tasks.schedule.WarmupCosine": "tasks.optimization.WarmupCosine",
     "tasks.schedule.WarmupInverseSqrt": "tasks.optimization.WarmupInverseSqrt",
-    "tasks.se.SeModule": "tasks.source_conditioned.SeModule",
-    "tasks.omni.OmniModule": "tasks.text_conditioned.OmniModule",
-    "tasks.tts.TtsModule": "tasks.text_conditioned.TtsModule",
-    "tasks.tse.TseModule": "tasks.source_conditioned.TseModule",
-    "tasks.vc.VcModule": "tasks.source_conditioned.VcModule",
+    "tasks.se.SeModule": "tasks.conditioned.SeModule",
+    "tasks.omni.OmniModule": "tasks.conditioned.OmniModule",
+    "tasks.tts.TtsModule": "tasks.conditioned.TtsModule",
+    "tasks.tse.TseModule": "tasks.conditioned.TseModule",
+    "tasks.vc.VcModule": "tasks.conditioned.VcModule",
     "tokens.auto_avsr.AutoAvsrFeatures": "tokens.visual.auto_avsr.AutoAvsrFeatures",
     "tokens.visual_encoder.AutoAvsrEncoder": "tokens.visual.encoder.AutoAvsrEncoder",
 }
@@ -58,7 +59,7 @@ def current_class_path(path: str) -> str:
     """Return today's path of a class; any other text is returned as it is.
 
     >>> current_class_path("metis_lightning.tasks.tse.TseModule")
-    'metis_lightning.tasks.source_conditioned.TseModule'
+    'metis_lightning.tasks.conditioned.TseModule'
     """
     below = path.removeprefix(_PACKAGE)
     return _PACKAGE + RENAMED[below] if path.startswith(_PACKAGE) and below in RENAMED else path

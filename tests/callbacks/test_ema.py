@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from metis_lightning.callbacks.ema import EMA
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.source_conditioned import TseModule
+from metis_lightning.tasks.conditioned import TseModule
+from metis_lightning.weights.build import load_task_model
 from metis_lightning.weights.export import export
-from metis_lightning.weights.task_weights import load_task_model
 from one_batch import OneBatch, make_tse
 
 

@@ -18,7 +18,7 @@ from metis_lightning.data.recipes.recipe import PlainRecipe
 from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.masking import Masking, mask_ratio
-from metis_lightning.tasks.masked_tokens import MaskRatioCurve
+from metis_lightning.tasks.base import MaskRatioCurve
 from metis_lightning.weights.build import load_base
 from one_batch import OneBatch, make_tse, speech_batch, trainer
 

@@ -19,6 +19,7 @@ from metis_lightning.callbacks.validation_samples import (
     FeatureSamples,
     SpeechSamples,
     ValidationSamples,
+    Values,
     coloured,
     mel_image,
     one_row,
@@ -28,11 +29,9 @@ from metis_lightning.pipeline import Metis
 from metis_lightning.sampling.settings import Sampling, Settings
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.conditioned import L2sModule, OmniModule, SeModule, TseModule, TtsModule, VcModule
 from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
-from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
-from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.bundle import read_index, write_index
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch, trainer
@@ -84,7 +83,8 @@ def test_a_row_of_every_task_is_asked_for_and_said(task: str, tiny_bundle: Path)
     samples.setup(lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), module, "fit")
     item = one_row(batch, 1)
     assert item.wave.shape == (1, 19_200)
-    request, given = module.request(item), samples.inputs(module, item)
+    request = module.request(item)
+    given, made = samples.values(module, item)
     # Frames of the prompt: given, none for SE, or two fifths of 40 where the rule draws it.
     prompt = {"se": 0, "tts": 16, "l2s": 16}.get(task, 20) * HOP
     assert (0 if request.prompt is None else len(request.prompt)) == prompt
@@ -93,7 +93,7 @@ def test_a_row_of_every_task_is_asked_for_and_said(task: str, tiny_bundle: Path)
     assert torch.equal(given["target"], batch.wave[1, prompt:19_200])
     if request.source is not None:
         assert torch.equal(request.source, batch.source[1, prompt:19_200])
-    generated = samples.outputs(module, item)["generated"]
+    generated = made["generated"]
     # Lips are cut to the frames of the tokens, and those end where the last whole window does.
     assert len(generated) == (19_200 - prompt if task != "l2s" else request.length)
     assert generated.isfinite().all()
@@ -114,7 +114,7 @@ def test_samples_capture_no_graphs(tiny_bundle: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr("metis_lightning.callbacks.validation_samples.Metis", Noted)
     module, samples = make("se", tiny_bundle), SpeechSamples(str(tiny_bundle), settings=FAST)
     samples.setup(trainer(tmp_path, 1), module, "fit")
-    samples.outputs(module, one_row(batch_for("se"), 0))
+    samples.values(module, one_row(batch_for("se"), 0))
     assert given == [False]
     with PretendedGPU():
         tokenizer = send(module.tokenizer)
@@ -136,9 +136,9 @@ class Witness(SpeechSamples):
         super().__init__(bundle, count=1, settings=FAST)
         self.weights: list[dict[str, torch.Tensor]] = []
 
-    def outputs(self, module: TrainableModule, item: SpeechBatch) -> dict[str, torch.Tensor]:
+    def values(self, module: TrainableModule, item: SpeechBatch) -> tuple[Values, Values]:
         self.weights.append({n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad})
-        return dict(super().outputs(module, item))
+        return super().values(module, item)
 
 
 def logged(module: TrainableModule, folder: Path, *callbacks: lightning.Callback) -> EventAccumulator:
@@ -210,7 +210,7 @@ def test_a_callback_for_another_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="AcousticCodecModule answers no requests"):
         logged(codec, tmp_path, SpeechSamples())
     with pytest.raises(UserError, match="no SemanticCodec `codec`"):
-        FeatureSamples().outputs(codec, one_row(speech_batch(), 0))
+        FeatureSamples().values(codec, one_row(speech_batch(), 0))
 
 
 def test_images_have_low_values_dark_and_low_frequencies_below() -> None:

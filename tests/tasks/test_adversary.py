@@ -26,7 +26,7 @@ from metis_lightning.tasks.codec_losses import (
     feature_distance,
 )
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.export import checkpoint_parts
+from metis_lightning.weights.checkpoint import checkpoint_parts
 from tiny import ACOUSTIC
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)

@@ -13,10 +13,8 @@ from every_module import OPTIONS
 from metis_lightning.models.stage1 import PHONE_LAYERS, Stage1
 from metis_lightning.pipeline import Metis
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.l2s import L2sModule
+from metis_lightning.tasks.conditioned import L2sModule, SeModule, TseModule, TtsModule, VcModule
 from metis_lightning.tasks.pretrain import PretrainModule
-from metis_lightning.tasks.source_conditioned import SeModule, TseModule, VcModule
-from metis_lightning.tasks.text_conditioned import TtsModule
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import plain_config
 from metis_lightning.weights.bundle import Part, write_part

@@ -12,10 +12,9 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, PromptRule
+from metis_lightning.tasks.conditioned import L2sModule, OmniModule, TtsModule
 from metis_lightning.tasks.finetune import FinetuneModule
-from metis_lightning.tasks.l2s import L2sModule
 from metis_lightning.tasks.optimization import WarmupCosine
-from metis_lightning.tasks.text_conditioned import OmniModule, TtsModule
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise

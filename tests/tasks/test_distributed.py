@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from metis_lightning.models.masking import Masking, PromptRule
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.source_conditioned import TseModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, speech_batch, trainer
 from tiny import STAGE1, stage2_config

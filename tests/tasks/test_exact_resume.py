@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.tasks.source_conditioned import TseModule
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.types import SpeechBatch
 from one_batch import SCHEDULE
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.source_conditioned import TseModule
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.weights.build import load_base
 from one_batch import OPTIMIZER, SCHEDULE, fit, mean_accuracy, speech_batch
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.l2s import L2sModule
+from metis_lightning.tasks.conditioned import L2sModule
 from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualSizes
 from metis_lightning.types import SpeechBatch
 

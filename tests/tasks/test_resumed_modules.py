@@ -17,11 +17,11 @@ from torch import Tensor
 
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.base import TrainableModule
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.source_conditioned import TseModule
 from one_batch import OPTIMIZER, OneBatch, trainer
 from tiny import ACOUSTIC, SEMANTIC, STAGE1, stage2_config
 

@@ -19,8 +19,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import Metis, Settings
 from metis_lightning.sampling.settings import Sampling
+from metis_lightning.tasks.conditioned import SeModule, SourceConditionedModule, TseModule, VcModule
 from metis_lightning.tasks.optimization import WarmupCosine
-from metis_lightning.tasks.source_conditioned import SeModule, SourceConditionedModule, TseModule, VcModule
 from metis_lightning.types import SpeechBatch
 from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise, trainer
 from tiny import wide_start

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.tasks.masked_tokens import frame_mask
+from metis_lightning.tasks.base import frame_mask
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule, TokenCache
 from metis_lightning.weights.build import load_tokenizer
 from one_batch import speech_batch

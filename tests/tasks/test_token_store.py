@@ -20,14 +20,12 @@ from metis_lightning.data.token_store.store import TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcousticConfig
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.extract import Extraction, TokenWriter
+from metis_lightning.tasks.conditioned import TseModule, TtsModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.tasks.source_conditioned import TseModule
-from metis_lightning.tasks.text_conditioned import TtsModule
 from metis_lightning.tokens.tokenizer import fingerprints
-from metis_lightning.trainer.token_extraction import extract
+from metis_lightning.trainer.token_extraction import Extraction, TokenWriter, extract
 from metis_lightning.weights.build import load_tokenizer
 from tiny import STAGE1, stage2_config
 

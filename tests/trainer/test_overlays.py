@@ -17,7 +17,7 @@ from metis_lightning.trainer.overlays import MergedArguments, merge_configs
 
 COSINE = "metis_lightning.tasks.optimization.WarmupCosine"
 INVERSE = "metis_lightning.tasks.optimization.WarmupInverseSqrt"
-TSE, SE = "metis_lightning.tasks.source_conditioned.TseModule", "metis_lightning.tasks.source_conditioned.SeModule"
+TSE, SE = "metis_lightning.tasks.conditioned.TseModule", "metis_lightning.tasks.conditioned.SeModule"
 
 
 def write(folder: Path, **contents: object) -> dict[str, str]:
@@ -383,8 +383,8 @@ SECRET = "hunter2"
         (f"model: [{SECRET}", "not YAML"),
         (f"model: /etc/{SECRET}", "model is neither settings, nor a class"),
         (f"by_model: {SECRET}", "by_model names classes"),
-        (f"by_model: {{metis_lightning.tasks.source_conditioned.TseModule: {SECRET}}}", "by_model names classes"),
-        ("by_model: {metis_lightning.tasks.source_conditioned.TseModul: {seed_everything: 1}}", "there is no class"),
+        (f"by_model: {{metis_lightning.tasks.conditioned.TseModule: {SECRET}}}", "by_model names classes"),
+        ("by_model: {metis_lightning.tasks.conditioned.TseModul: {seed_everything: 1}}", "there is no class"),
         ("trainer: {max_steps: 1}\ntrainer: {devices: 1}", "line 2: a key that its mapping has already"),
         ("trainer: {max_steps: 1}\ntrainer.max_steps: 2", "says 'max_steps' twice"),
         ("trainer: {max_steps: '${oc.env:HOME}'}", "is not resolved in a config"),

@@ -65,7 +65,7 @@ def test_a_new_path_is_that_of_a_class(path: str) -> None:
 
 
 def test_class_paths_are_renamed_at_any_depth_and_no_other_text_is() -> None:
-    old, new = "metis_lightning.tasks.tse.TseModule", "metis_lightning.tasks.source_conditioned.TseModule"
+    old, new = "metis_lightning.tasks.tse.TseModule", "metis_lightning.tasks.conditioned.TseModule"
     settings = {"a": [{"class_path": old, "init_args": {"name": old, "x": {"class_path": old}}}], "n": 1}
     assert with_current_class_paths(settings) == {
         "a": [{"class_path": new, "init_args": {"name": old, "x": {"class_path": new}}}],

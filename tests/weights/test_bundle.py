@@ -23,7 +23,8 @@ from metis_lightning.weights.bundle import (
     write_index,
     write_part,
 )
-from metis_lightning.weights.export import checkpoint_parts, export, main
+from metis_lightning.weights.checkpoint import checkpoint_parts
+from metis_lightning.weights.export import export, main
 from tiny import STAGE1, WIDTH
 
 

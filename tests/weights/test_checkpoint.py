@@ -15,9 +15,9 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.weights.bundle import Part, read_part, write_part
-from metis_lightning.weights.checkpoint import newest_whole, read_checkpoint, write_checkpoint
+from metis_lightning.weights.checkpoint import checkpoint_parts, newest_whole, read_checkpoint, write_checkpoint
 from metis_lightning.weights.checks import check_run
-from metis_lightning.weights.export import checkpoint_parts, main
+from metis_lightning.weights.export import main
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import Metis
-from metis_lightning.tasks.text_conditioned import OmniModule
+from metis_lightning.tasks.conditioned import OmniModule
 from metis_lightning.weights.build import load_task
 from metis_lightning.weights.export import export
 from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse

@@ -18,8 +18,7 @@ from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.pipeline import Metis
-from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
-from metis_lightning.weights.hub import is_hub_name
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, is_hub_name, read_index
 from published_layout import write_lora
 
 REPOSITORIES = {

@@ -46,13 +46,12 @@ class CheckpointFiles(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint`, whose `last.ckpt` is always the newest state of the run.
 
-    Beyond Lightning's: it is brought up to date at the run's end whatever the interval, it never stands beside a
-    `last-v1.ckpt`, where the same state has a file of its own it is a hard link to it, so that there are not two of the
-    largest files, and a save that fails on one process fails on all. The options are Lightning's.
+    It is up to date at the run's end whatever the interval, never stands beside a `last-v1.ckpt`, is a hard link where
+    the same state has a file of its own, and a save that fails on one process fails on all.
     """
 
+    # Of the state in `last.ckpt`; that at the start if there was none since.
     newest_step = -1
-    """Step of the state in `last.ckpt`; that at the start if there was none since."""
 
     @property
     def state_key(self) -> str:
@@ -153,7 +152,6 @@ class RunCheckpoint(ModelCheckpoint):
         on_all_processes(trainer, lambda: trainer.strategy.save_checkpoint(content, filepath))
 
     def _time_is_up(self, trainer: Trainer) -> bool:
-        """Return whether a save by time is due."""
         if self._train_time_interval is None or self._should_skip_saving_checkpoint(trainer):
             return False
         now = time.monotonic()
@@ -170,11 +168,7 @@ def shown(path: Path) -> str:
 
 
 def on_all_processes(trainer: Trainer, action: Callable[[], object]) -> None:
-    """Do what concerns the first process there; a user's mistake is raised on all, so that none waits for it.
-
-    Raises:
-        UserError: of the first process.
-    """
+    """Do what concerns the first process there; its `UserError` is raised on all, so that none waits for it."""
     problem = ""
     if trainer.is_global_zero:
         try:
@@ -186,7 +180,6 @@ def on_all_processes(trainer: Trainer, action: Callable[[], object]) -> None:
 
 
 def _is_last_batch(trainer: Trainer) -> bool:
-    """Return whether training ends with this batch."""
     if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
         return True
     epochs = trainer.max_epochs
@@ -195,9 +188,9 @@ def _is_last_batch(trainer: Trainer) -> bool:
 
 
 def _link(written: Path, path: Path) -> None:
-    """Give a file a second name, in the place of what had it; a copy where the file system has no hard links."""
     with atomic_path(path) as temporary:
         temporary.unlink()
+        # Not every file system has hard links.
         try:
             os.link(written, temporary)
         except OSError:

@@ -23,8 +23,7 @@ class EMA(Callback):
     """Averages the trainable weights, θ' ← d·θ' + (1 - d)·θ after each update with d = min(decay, (1 + n)/(10 + n)).
 
     `state_dict` of the checkpoint stays the raw weights; the average is under `ema`. The weights come back in
-    `on_validation_end`: a callback that uses the model there and wants the average must stand before this one. LoRA's
-    two factors are averaged each by itself.
+    `on_validation_end`: a callback that wants the average there must stand before this one.
 
     Args:
         decay: d, once n, the number of updates, is large.
@@ -90,11 +89,7 @@ class EMA(Callback):
             checkpoint["ema"] = {"weights": average, "updates": self._updates, "validate_with": self.validate_with}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with a checkpoint's average; without one, a new average starts at the checkpoint's weights.
-
-        Raises:
-            UserError: if the average is of other weights than these.
-        """
+        """Go on with a checkpoint's average if it has one; a `UserError` if that is of other weights than these."""
         if ema := checkpoint.get("ema"):
             if text := difference(_trained(pl_module), ema["weights"]):
                 raise UserError(f"the checkpoint's EMA weights do not fit: {text}")

@@ -53,9 +53,8 @@ class BatchOfRank:
 class FiniteGuard(Callback):
     """Notes on the device the first update whose loss or gradient is not finite, and reads that now and then.
 
-    Reading waits for the device, so it is done every `log_every_n_steps` updates, and before every save, validation and
-    end. All processes read at the same places and stop together. With a scaled loss (16-mixed) infinite gradients are
-    part of the method and are left to the scaler.
+    Reading waits for the device: it is done every `log_every_n_steps` updates, before every save or validation, and at
+    the end, by all processes at once, which stop together. The gradients of a scaled loss (16-mixed) are the scaler's.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,11 +99,7 @@ class FiniteGuard(Callback):
         self.check(trainer)
 
     def check(self, trainer: Trainer) -> None:
-        """Stop the run if an update was not finite.
-
-        Raises:
-            UserError: naming the update and its items, which are written beside the checkpoints' folder too.
-        """
+        """Stop the run if an update was not finite; a `UserError` names its items, of which a report is written."""
         if not hasattr(self, "_ids"):
             return
         own_loss, own_gradient = torch.stack([self._first_loss, self._first_gradient]).tolist()
@@ -117,15 +112,18 @@ class FiniteGuard(Callback):
             # Items of updates that were fine need not be remembered.
             self._ids = {self._update: self._ids.get(self._update, [])}
             return
-        batches = _of_all_processes(
-            BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, [])), trainer
-        )
+        batches: list[Any] = [BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, []))]
+        if trainer.world_size > 1:
+            own, batches = batches[0], [None] * trainer.world_size
+            torch.distributed.all_gather_object(batches, own)
+        # Those whose loss was not finite; all if it was the gradient alone.
+        batches = [batch for batch in batches if not batch.loss_is_finite] or batches
         path = run_folder(trainer) / REPORT
         on_all_processes(trainer, lambda: _write_report(path, first, batches))
         raise UserError(_message(trainer, first, batches, path))
 
     def _note(self, first: Tensor, value: Tensor) -> None:
-        """Set `first` to the present update if `value` is not finite and it was not set, without waiting for either."""
+        # Set once, and without waiting for either tensor.
         here = torch.where(value.isfinite().all(), _NEVER, self._update).to(first.device)
         torch.minimum(first, here, out=first)
 
@@ -136,15 +134,6 @@ def run_folder(trainer: Trainer) -> Path:
         if isinstance(callback, RunCheckpoint):
             return callback.home(trainer)
     return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def _of_all_processes(own: BatchOfRank, trainer: Trainer) -> list[BatchOfRank]:
-    """Return all processes' batches: those whose loss was not finite, or if it was the gradient alone, all."""
-    batches: list[Any] = [own]
-    if trainer.world_size > 1:
-        batches = [None] * trainer.world_size
-        torch.distributed.all_gather_object(batches, own)
-    return [batch for batch in batches if not batch.loss_is_finite] or batches
 
 
 def _write_report(path: Path, step: int, batches: Sequence[BatchOfRank]) -> None:

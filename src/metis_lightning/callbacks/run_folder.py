@@ -87,18 +87,14 @@ def run_folders(trainer: Trainer) -> set[Path]:
 
 @rank_zero_only
 def check_folders(trainer: Trainer) -> None:
-    """Refuse folders of logs and checkpoints that cannot be written.
-
-    Raises:
-        UserError: naming what is in the way.
-    """
+    """Refuse folders of logs and checkpoints that cannot be written; a `UserError` names what is in the way."""
     logs = {Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir and "://" not in logger.log_dir}
     for folder in sorted(run_folders(trainer) | logs):
         check_output(folder, "the run's folder", is_folder=True)
 
 
+# What of the Trainer's settings decides a result.
 _TRAINER = ("max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "devices", "num_nodes")
-"""What of the Trainer's settings decides a result."""
 
 
 class LoggedConfig(SaveConfigCallback):

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from subprocess import Popen
 from types import FrameType
 from typing import Any
@@ -84,11 +83,7 @@ class StopSignals(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Stop if any process was told to.
-
-        Raises:
-            Stopped: with the signal's exit status.
-        """
+        """End with `Stopped`, which has the signal's exit status, if any process was told to stop."""
         # Gradients that are being gathered are in no checkpoint.
         if trainer.global_step == self._step:
             return
@@ -109,7 +104,12 @@ class StopSignals(Callback):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.received == number
         self.received = self.received or number
-        started = [process for process in getattr(self._launcher, "procs", []) if _is_running(process)]
+        started = [
+            process
+            for process in getattr(self._launcher, "procs", [])
+            if process.pid is not None
+            and (process.poll() is None if isinstance(process, Popen) else process.is_alive())
+        ]
         for process in started:
             # At a terminal they were sent Ctrl-C themselves, and a second one would end them at once.
             os.kill(process.pid, signal.SIGTERM)
@@ -134,8 +134,3 @@ class StopSignals(Callback):
             return f"metis-lightning: stopped by {name} after step {step}; this run saves no checkpoints"
         command = shlex.join([*self.command, "--ckpt_path", saved])
         return f"metis-lightning: stopped by {name} after step {step}, saved as {saved}; go on with: {command}"
-
-
-def _is_running(process: BaseProcess | Popen[bytes]) -> bool:
-    """Return whether a process that was started runs."""
-    return process.pid is not None and (process.poll() is None if isinstance(process, Popen) else process.is_alive())

@@ -10,8 +10,8 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.backbone import Backbone
 from metis_lightning.types import TOKEN_RATE
 
+# Largest deviation from the wanted number of tokens, as a share of it.
 TOLERANCE = 0.1
-"""Largest deviation from the wanted number of tokens, as a share of it."""
 
 
 class TokensPerUpdate(Callback):
@@ -27,11 +27,7 @@ class TokensPerUpdate(Callback):
         self.tokens = tokens
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose, say so, and set.
-
-        Raises:
-            UserError: if no whole number of batches comes within a tenth of the wanted number.
-        """
+        """Choose, say so, and set. A `UserError` if no number of batches comes within a tenth of the tokens."""
         if stage != "fit":
             return
         datamodule = getattr(trainer, "datamodule", None)
@@ -47,10 +43,7 @@ class TokensPerUpdate(Callback):
 
 
 def accumulation(tokens: int, batch: float) -> int:
-    """Return how many batches, of `batch` tokens over all processes, make an update of `tokens` tokens.
-
-    Raises:
-        UserError: if no whole number of batches does, within `TOLERANCE`.
+    """Return how many batches, of `batch` tokens over all processes, make `tokens`. A `UserError` if no number does.
 
     >>> accumulation(80_000, 10_000)
     8

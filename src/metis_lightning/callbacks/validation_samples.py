@@ -29,12 +29,13 @@ from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import load_stage2
-from metis_lightning.weights.bundle import bundle_folder, has_part
+from metis_lightning.weights.bundle import bundle_folder, read_index
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Module = TypeVar("Module")
+Values = Mapping[str, Tensor]
 
 
 class ValidationSamples(Callback, ABC):
@@ -53,12 +54,8 @@ class ValidationSamples(Callback, ABC):
         self._validations = 0
 
     @abstractmethod
-    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return by name what is fixed of an item, a batch of one row on the module's device."""
-
-    @abstractmethod
-    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return by name what the module makes of an item."""
+    def values(self, module: LightningModule, item: SpeechBatch) -> tuple[Values, Values]:
+        """Return by name what is fixed of an item, one row on the module's device, and what the module makes of it."""
 
     def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
         """Write a waveform (S,) as an audio player and as a log-mel image."""
@@ -89,15 +86,13 @@ class ValidationSamples(Callback, ABC):
         if logger is None or not trainer.is_global_zero or (self._validations - 1) % self.every:
             return
         for item in (kept.to(pl_module.device) for kept in self._items):
-            fixed = self.inputs(pl_module, item) if self._validations == 1 else {}
-            for name, value in {**fixed, **self.outputs(pl_module, item)}.items():
+            fixed, made = self.values(pl_module, item)
+            for name, value in {**(fixed if self._validations == 1 else {}), **made}.items():
                 self.write(logger.experiment, f"{item.ids[0]}/{name}", value.detach().cpu(), trainer.global_step)
 
 
 class SpeechSamples(ValidationSamples):
-    """Source, target and generated speech of a fine-tuning task.
-
-    The module must have a `request`, a `tokenizer` with an acoustic codec, and a stage-1 `model`.
+    """Source, target and generated speech of a fine-tuning task, whose module has an acoustic codec.
 
     Args:
         bundle: where stage 2 comes from; its acoustic tokens must be those of the module's codec.
@@ -113,15 +108,11 @@ class SpeechSamples(ValidationSamples):
         self._stage2: tuple[SemanticToAcoustic, SemanticToAcoustic] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load stage 2; where it is still to be trained, say that there will be no samples.
-
-        Raises:
-            UserError: if the module is not of a task, or there is no such bundle.
-        """
+        """Load stage 2, or say that it is still to be trained. A `UserError` if the module is not of a task."""
         if not callable(getattr(pl_module, "request", None)):
             raise UserError(f"SpeechSamples: {type(pl_module).__name__} answers no requests; take the callback out")
         folder, tokenizer = bundle_folder(self.bundle), part_of(pl_module, "tokenizer", SpeechTokenizer)
-        missing = [name for name in ("s2a_1layer", "s2a_full") if not has_part(folder, name)]
+        missing = [name for name in ("s2a_1layer", "s2a_full") if name not in read_index(folder)["parts"]]
         missing += ["acoustic_codec"] if tokenizer.acoustic_codec is None else []
         if missing:
             rank_zero_warn(f"SpeechSamples: no samples, for lack of {', '.join(missing)} in bundle {self.bundle!r}")
@@ -129,16 +120,13 @@ class SpeechSamples(ValidationSamples):
         elif trainer.is_global_zero:
             self._stage2 = load_stage2(folder)
 
-    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the target, and the source if there is one."""
-        request = self._request(module, item)
-        target = item.wave[0, 0 if request.prompt is None else len(request.prompt) :]
-        return {"target": target} if request.source is None else {"source": request.source, "target": target}
-
-    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the generated speech."""
-        assert self._stage2 is not None
-        request = self._request(module, item)
+    def values(self, module: LightningModule, item: SpeechBatch) -> tuple[Values, Values]:
+        """Return the target, and the source if there is one; and the generated speech."""
+        request = module.request(item)  # type: ignore[operator]
+        assert self._stage2 is not None and isinstance(request, Request)
+        fixed = {"target": item.wave[0, 0 if request.prompt is None else len(request.prompt) :]}
+        if request.source is not None:
+            fixed["source"] = request.source
         first, full = (stage.to(module.device) for stage in self._stage2)
         model, tokenizer = part_of(module, "model", Stage1), part_of(module, "tokenizer", SpeechTokenizer)
         # A few requests do not pay for captured graphs, and training wants the memory.
@@ -147,41 +135,29 @@ class SpeechSamples(ValidationSamples):
         # For the same reason stage 2 is on the device while it is at work only.
         for stage in self._stage2:
             stage.cpu()
-        return {"generated": speech.wave}
-
-    def _request(self, module: LightningModule, item: SpeechBatch) -> Request:
-        request = module.request(item)  # type: ignore[operator]
-        assert isinstance(request, Request)
-        return request
+        return fixed, {"generated": speech.wave}
 
 
 class CodecSamples(ValidationSamples):
     """Speech and what an acoustic `codec` leaves of it."""
 
-    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the original."""
-        return {"target": item.wave[0]}
-
-    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the reconstruction."""
+    def values(self, module: LightningModule, item: SpeechBatch) -> tuple[Values, Values]:
+        """Return the original and the reconstruction."""
         codec = part_of(module, "codec", AcousticCodec)
-        return {"reconstructed": codec.decode(codec.encode(item.wave))[0, : item.wave.shape[1]]}
+        reconstructed = codec.decode(codec.encode(item.wave))[0, : item.wave.shape[1]]
+        return {"target": item.wave[0]}, {"reconstructed": reconstructed}
 
 
 class FeatureSamples(ValidationSamples):
     """Images of normalised SSL `features` and of what a semantic `codec` leaves of them; they are no audio."""
 
-    def inputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the features (T, C)."""
-        features, resample = module.features, part_of(module, "resample", nn.Module)
-        assert isinstance(features, SSLFeatures)
-        lengths = resampled_length(item.lengths, features.sample_rate)
-        return {"features": features(resample(item.wave), lengths)[0][0]}
-
-    def outputs(self, module: LightningModule, item: SpeechBatch) -> Mapping[str, Tensor]:
-        """Return the reconstruction (T, C)."""
-        codec = part_of(module, "codec", SemanticCodec)
-        return {"reconstructed": codec(self.inputs(module, item)["features"][None])[0][0]}
+    def values(self, module: LightningModule, item: SpeechBatch) -> tuple[Values, Values]:
+        """Return the features and their reconstruction (T, C)."""
+        codec, resample = part_of(module, "codec", SemanticCodec), part_of(module, "resample", nn.Module)
+        front_end = module.features
+        assert isinstance(front_end, SSLFeatures)
+        features = front_end(resample(item.wave), resampled_length(item.lengths, front_end.sample_rate))[0]
+        return {"features": features[0]}, {"reconstructed": codec(features)[0][0]}
 
     def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
         """Write features (T, C) within three deviations, low dimensions below."""
@@ -201,9 +177,8 @@ def part_of(module: LightningModule, name: str, expected: type[Module]) -> Modul
     """Return a module's attribute; a `UserError` if it has none of this type."""
     part = getattr(module, name, None)
     if not isinstance(part, expected):
-        raise UserError(
-            f"samples of {type(module).__name__}: it has no {expected.__name__} `{name}`; choose another callback"
-        )
+        what = f"it has no {expected.__name__} `{name}`"
+        raise UserError(f"samples of {type(module).__name__}: {what}; choose another callback")
     return part
 
 

@@ -22,7 +22,7 @@ from metis_lightning.generate.writer import SpeechWriter
 from metis_lightning.pipeline import Metis, Options
 from metis_lightning.task_table import TASKS, Task
 from metis_lightning.tokens.phonemes import LANGUAGES
-from metis_lightning.weights.task_weights import served_tasks
+from metis_lightning.weights.build import served_tasks
 
 FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
 """The largest file that is taken, and how much all that was uploaded in the last day may be together."""

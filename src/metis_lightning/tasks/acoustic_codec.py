@@ -1,8 +1,7 @@
 """Training of the acoustic codec on fixed-length crops.
 
-Reconstruction, codebook, commitment and, where wanted, adversarial and feature-matching terms of MaskGCT (2409.00750,
-section 3.2.4). For short runs there are two helps of our own: gains of the encoder from data, and a linear map that
-reads a mel spectrogram off the latents, which teaches the encoder sooner than the way through the decoder does.
+The terms are those of MaskGCT (2409.00750, section 3.2.4). Short runs have two helps of our own: gains of the encoder
+from data, and a mel spectrogram read off the latents, which teaches the encoder sooner than the decoder does.
 """
 
 from __future__ import annotations
@@ -25,18 +24,19 @@ from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecCo
 from metis_lightning.tokens.codec_layers import WeightNormConv1d
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_weights, plain_config
-from metis_lightning.weights.export import bundle_or_checkpoint_part
+from metis_lightning.weights.checkpoint import bundle_or_checkpoint_part
 
 RESIDUAL_DEVIATION = 0.3
+# Prefix of the discriminators' weights in the module's state.
+ADVERSARY = "adversary."
 
 
 @torch.no_grad()
 def init_from_data(module: nn.Module, x: Tensor) -> None:
     """Scale every weight-normalised convolution of `module` so that its output on x has unit deviation.
 
-    This is the data-dependent initialisation of Salimans & Kingma (1602.07868, section 3), for the gains alone. The
-    last convolution of a residual unit gets 0.3, so that depth does not add up. Speech is quiet, and each convolution's
-    default makes it quieter: without this a deep encoder begins as a nearly linear map and learns slowly.
+    The data-dependent initialisation of Salimans & Kingma (1602.07868, section 3), for the gains alone; the last one of
+    a residual unit gets 0.3, so that depth does not add up. Otherwise a deep encoder begins nearly linear.
     """
     branches = {unit.block[-1] for unit in module.modules() if isinstance(unit, ResidualUnit)}
 
@@ -55,32 +55,23 @@ def init_from_data(module: nn.Module, x: Tensor) -> None:
             hook.remove()
 
 
-ADVERSARY = "adversary."
-"""Prefix of the discriminators' weights in the module's state."""
-
-
 class AcousticCodecModule(QuantizerModule):
     """Trains `AcousticCodec` by reconstruction, and against discriminators if `adversarial` is given.
 
-    With discriminators there are two optimizers, so the optimization is manual, for which see `AdversarialConfig`;
-    steps (`max_steps`, checkpoint intervals, `global_step`) are the codec's all the same. Validation is of the
-    reconstruction alone, so that runs with and without discriminators compare. Precision is float32 or bfloat16; codes
-    and losses are computed in float32 either way.
+    With discriminators there are two optimizers, so the optimization is manual; steps (`max_steps`, checkpoints,
+    `global_step`) are the codec's all the same. Validation is of the reconstruction alone, so that all runs compare.
+    Precision is float32 or bfloat16; codes and losses are computed in float32 either way.
 
     Args:
         codec: sizes of the codec.
-        start_from: a bundle, or a checkpoint of this module, whose codec is where training starts; its sizes are those
-            of `codec`. In this way a run without discriminators is continued with them.
-        decoder_only: train what comes after the quantizer alone, so that tokens keep their meaning for models that are
-            trained on them already.
+        start_from: a bundle, or a checkpoint with discriminators or without, whose codec training starts at.
+        decoder_only: train what comes after the quantizer alone, so that tokens keep their meaning for other models.
         adversarial: the discriminators and their part in the loss; None trains without.
         mel_weight, loudness_weight: factors of the distances of mel spectrograms, see `MelDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
-        latent_mel_weight: factor of the error of a mel spectrogram read linearly off the latents, see `LatentMel`; 0
-            leaves it out. The map is not a part of the codec.
+        latent_mel_weight: factor of the error of `LatentMel`, which is no part of the codec; 0 leaves it out.
         init_from_data: set the encoder's gains on the first training batch.
-        continuous_steps: steps at the start in which the latents go to the decoder unquantised, so that short runs do
-            not begin with a collapsed codebook.
+        continuous_steps: steps at the start without quantization, so that short runs do not collapse the codebook.
         compile: compile the codec with torch.compile, for crops of one length.
         kwargs: those of `TrainableModule`.
     """
@@ -138,11 +129,7 @@ class AcousticCodecModule(QuantizerModule):
             init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec, or of a run with discriminators where this one has none, or vice versa.
-
-        Raises:
-            UserError: saying what differs.
-        """
+        """Refuse a checkpoint of another codec, or where only one of the two runs has discriminators."""
         if any(name.startswith(ADVERSARY) for name in checkpoint["state_dict"]) == self.automatic_optimization:
             raise UserError(
                 "the checkpoint is of a run with discriminators or this run has them, but not both; to take the codec "
@@ -187,36 +174,28 @@ class AcousticCodecModule(QuantizerModule):
         return {"acoustic_codec": PartOfBundle(plain_config(self.codec.config), "codec.")}
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
-        """Return the weighted sum and its terms, and the perplexity of the first codebook."""
+        """Return the weighted sum and its terms, and the perplexity of the first codebook and of the last."""
         wave = self._whole_frames(batch)
         latents = self.codec.encoder(wave[:, None])
-        if self.training and self.global_step < self.continuous_steps:
-            return self._weighted(self._reconstruction(latents, wave))
-        quantized = self.codec.decoder.quantizer(latents)
-        if self.training and self.restarts is not None:
-            self.restarts.observe(quantized, self.global_step)
-        terms = {
-            **self._reconstruction(quantized.latents, wave),
-            "codebook": quantized.codebook_loss,
-            "commitment": quantized.commitment_loss,
-        }
-        size = self.codec.config.codebook_size
-        used = {f"perplexity_{name}": perplexity(quantized.codes[i], size) for name, i in (("first", 0), ("last", -1))}
-        return {**self._weighted(terms), **used}
-
-    def _whole_frames(self, batch: SpeechBatch) -> Tensor:
-        hop = self.codec.config.hop_size
-        return batch.wave[:, : batch.wave.shape[1] // hop * hop]
-
-    def _reconstruction(self, latents: Tensor, wave: Tensor) -> dict[str, Tensor]:
+        terms, used = dict[str, Tensor](), dict[str, Tensor]()
+        if not (self.training and self.global_step < self.continuous_steps):
+            quantized = self.codec.decoder.quantizer(latents)
+            if self.training and self.restarts is not None:
+                self.restarts.observe(quantized, self.global_step)
+            latents = quantized.latents
+            terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
+            size = self.codec.config.codebook_size
+            ends = (("first", 0), ("last", -1))
+            used = {f"perplexity_{name}": perplexity(quantized.codes[i], size) for name, i in ends}
         reconstructed = self.codec.decoder.model(latents)
-        terms = self.distances(reconstructed, wave)
+        terms |= self.distances(reconstructed, wave)
         if self.latent_mel is not None:
             terms["latent_mel"] = self.latent_mel(latents, wave)
         if self.training and self.adversary is not None and self.global_step >= self.adversary.config.from_step:
             terms |= self.adversary(reconstructed, wave)
-        return terms
-
-    def _weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         loss = torch.stack([weight * terms[name] for name, weight in self.weights.items() if name in terms]).sum()
-        return {"loss": loss, **terms}
+        return {"loss": loss, **terms, **used}
+
+    def _whole_frames(self, batch: SpeechBatch) -> Tensor:
+        hop = self.codec.config.hop_size
+        return batch.wave[:, : batch.wave.shape[1] // hop * hop]

@@ -1,4 +1,7 @@
-"""The base of every trainable module: injected optimizer and schedule, seeded steps, checkpoints, and logging."""
+"""The base of every trainable module: injected optimizer and schedule, seeded steps, checkpoints, and logging.
+
+Shape letters: B batch, T frames, M masked positions of a batch, V codebook size.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,22 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
 
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
-from metis_lightning.models.masking import Masking
+from metis_lightning.models.masking import Masking, mask_ratio
 from metis_lightning.state_dicts import difference
-from metis_lightning.tasks.masked_tokens import MaskRatioCurve, masked_scores
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
-from metis_lightning.tokens.tokenizer import fingerprints
+from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.types import SpeechBatch
 
+# Prefix of the frozen front end's weights in a module's state.
 FRONT_END = "tokenizer."
-"""Prefix of the frozen front end's weights in a module's state."""
+# Of the mask ratio, equally wide.
+BINS = 5
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,8 @@ class PartOfBundle:
 class TrainableModule(lightning.LightningModule):
     """A LightningModule whose optimizer and schedule are given from outside.
 
-    Subclasses implement `losses`, which returns named scalars (`loss` is the one that is minimised; where it is a mean
-    over masked tokens, `masked_tokens` counts them), and `parts`, which says what of the module goes into a bundle;
-    every checkpoint carries that as plain data.
+    Subclasses implement `losses`, named scalars (`loss` is minimised; where it is a mean over masked tokens,
+    `masked_tokens` counts them), and `parts`, what of the module goes into a bundle and every checkpoint.
 
     Args:
         optimizer, lr_scheduler: built over the trainable parameters.
@@ -91,8 +96,7 @@ class TrainableModule(lightning.LightningModule):
     def read_stored_tokens(self, datamodule: object, device: torch.device) -> None:
         """Have a data module that names a token store read from it what this tokenizer makes on a device.
 
-        Raises:
-            UserError: if this module trains on no tokens, or the store lacks some.
+        A `UserError` if this module trains on no tokens, or the store lacks some.
         """
         if not isinstance(datamodule, SpeechDataModule) or datamodule.tokens is None:
             return
@@ -111,11 +115,7 @@ class TrainableModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose weights are not this module's.
-
-        Raises:
-            UserError: naming every weight that is on one side only, or of another shape.
-        """
+        """Refuse a checkpoint whose weights are not this module's; a `UserError` names those that differ."""
         keys = self.checkpoint_keys()
         own = {name: value for name, value in self.state_dict().items() if name in keys}
         loaded = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(FRONT_END)}
@@ -128,8 +128,7 @@ class TrainableModule(lightning.LightningModule):
     def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Seed all draws of a step, dropout's too, by its place in training and the process.
 
-        So a resumed run draws what an uninterrupted one does, and no two processes draw the same. The seed is the
-        process's at construction, or else that of the checkpoint.
+        So a resumed run draws what an uninterrupted one does, and no two processes draw the same.
         """
         place = (self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(derived_generator("step", *place).initial_seed())
@@ -143,9 +142,8 @@ class TrainableModule(lightning.LightningModule):
     def _loss_weight(self, tokens: Tensor | None, batch_idx: int) -> Tensor | float:
         """Return the factor of a batch's loss with which an update follows the mean over all its masked tokens.
 
-        DDP averages gradients over processes and Lightning over the batches of an update, however many tokens each of
-        them has. How many are still to come is not known, so the gradients so far shrink as the batches come in.
-        Where losses are no means over tokens, batches weigh alike.
+        DDP averages gradients over processes and Lightning over the batches of an update, however many tokens each has.
+        How many are still to come is not known, so the gradients so far shrink as the batches come in.
         """
         if tokens is None:
             return 1.0
@@ -214,3 +212,57 @@ class TrainableModule(lightning.LightningModule):
         )
         if is_train:
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def masked_scores(logits_MV: Tensor, targets_M: Tensor) -> Mapping[str, Tensor]:
+    """Return the mean cross-entropy in nats (`loss`) and the share of right first guesses (`acc`)."""
+    return {
+        "loss": F.cross_entropy(logits_MV, targets_M),
+        "acc": (logits_MV.argmax(dim=-1) == targets_M).float().mean(),
+    }
+
+
+class MaskRatioCurve(Metric):
+    """Loss and accuracy on masked tokens by the mask ratio γ(t) of their rows: the mean hides how much was masked."""
+
+    losses: Tensor
+    counts: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Sums of the cross-entropy; numbers of right guesses and of tokens. Not in float64, which Apple GPUs lack.
+        self.add_state("losses", torch.zeros(BINS), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> None:
+        """Count the masked tokens of a batch, in the order of `masking.mask`."""
+        ratio_M = masking.masked(mask_ratio(masking.t)[:, None].expand(masking.mask.shape))
+        bins_M = (ratio_M * BINS).long().clamp(max=BINS - 1)
+        right = logits_MV.argmax(dim=-1) == targets_M
+        losses_M = F.cross_entropy(logits_MV.float(), targets_M, reduction="none")
+        values = torch.stack([losses_M, right, torch.ones_like(right)])
+        totals = self.losses.new_zeros(3, BINS).index_add_(1, bins_M, values)
+        self.losses += totals[0]
+        self.counts += totals[1:].long()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return `loss_mask_00-20`, `acc_mask_00-20`, … (percent), without the bins that have no token."""
+        right, counts = self.counts
+        names = [f"mask_{100 * i // BINS:02}-{100 * (i + 1) // BINS}" for i in range(BINS)]
+        filled = [(i, name) for i, name in enumerate(names) if counts[i]]
+        kinds = (("loss", self.losses), ("acc", right))
+        return {f"{kind}_{name}": (sums[i] / counts[i]).float() for kind, sums in kinds for i, name in filled}
+
+
+def frame_mask(frames: Tensor, length: int) -> Tensor:
+    """Return (B, length), True on the first `frames` (B,) positions of each row."""
+    return torch.arange(length, device=frames.device) < frames[:, None]
+
+
+def ssl_targets(tokenizer: SpeechTokenizer, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+    """Return the SSL tokens (B, T) of a batch, read from a store or made of its waves, and frame counts (B,)."""
+    if batch.ssl_tokens is None:
+        return tokenizer.ssl_tokens(batch.wave, batch.lengths)
+    frames = tokenizer.num_frames(batch.lengths)
+    return batch.ssl_tokens[:, : int(frames.max())], frames

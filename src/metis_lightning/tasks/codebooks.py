@@ -32,8 +32,7 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
 class CodebookRestarts:
     """Moves unused codes onto encodings of the current batch (SoundStream, 2107.03312, section III-C).
 
-    It goes on while the learning rate rises, and after its peak for as many steps again: a codebook that moved at a
-    small rate only has not found its place. Then the codebooks can settle.
+    It goes on while the learning rate rises, and after its peak for as many steps again; then the codebooks can settle.
 
     Args:
         quantizer: whose codebooks are looked after.
@@ -108,11 +107,7 @@ class CodebookRestarts:
 
 
 class QuantizerModule(TrainableModule):
-    """A module that trains a quantizer, whose unused codes are moved.
-
-    A subclass sets `restarts` to the quantizer's, or to None where the codebooks do not train, and has it observe what
-    is quantised in training.
-    """
+    """A module that trains a quantizer and moves its unused codes; `restarts` is None where codebooks do not train."""
 
     restarts: CodebookRestarts | None = None
 
@@ -134,11 +129,7 @@ class QuantizerModule(TrainableModule):
             self.restarts.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec, and go on with its counts.
-
-        Raises:
-            UserError: saying what differs.
-        """
+        """Refuse a checkpoint of another codec, and go on with its counts."""
         super().on_load_checkpoint(checkpoint)
         if self.restarts is not None:
             self.restarts.load(checkpoint)

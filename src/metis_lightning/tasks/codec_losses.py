@@ -1,8 +1,7 @@
 """Losses of codec training: spectral distances, and the adversarial part with its discriminators.
 
 The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the released code of DAC and of
-Amphion's codec losses; the paper of DAC says hinge, MaskGCT's does not say. All terms are means over the
-discriminators, so that the weights do not depend on how many there are.
+Amphion. All terms are means over the discriminators, so that the weights do not depend on how many there are.
 
 Shape letters: B batch, S samples, D latent width, T latent frames.
 """
@@ -62,12 +61,7 @@ class MelDistances(nn.Module):
 
 
 class LatentMel(nn.Module):
-    """A linear map from codec latents to mel frames on the loudness scale, and its mean absolute error.
-
-    Args:
-        latent_dim: width D of the latents.
-        hop_size: samples a latent; two mel frames are read off each.
-    """
+    """A linear map from latents of width `latent_dim` to two mel frames each, and its error on the loudness scale."""
 
     def __init__(self, latent_dim: int, hop_size: int, sample_rate: int = 24_000, num_mels: int = 100) -> None:
         super().__init__()
@@ -143,11 +137,7 @@ class Adversary(nn.Module):
         }
 
     def update(self, module: LightningModule, codec_loss: Tensor, discriminator_loss: Tensor | None) -> None:
-        """Take one step of a codec's module, and of the discriminators unless they wait.
-
-        The module has two optimizers, its codec's and the discriminators', each with a schedule; it limits gradients
-        itself before either takes its step.
-        """
+        """Take one step of a codec's module, and of the discriminators unless they wait; each has its own schedule."""
         losses = [codec_loss] if discriminator_loss is None else [codec_loss, discriminator_loss]
         optimizers = module.trainer.optimizers[: len(losses)]
         for optimizer in optimizers:

@@ -17,8 +17,7 @@ from metis_lightning.models.masking import Masking, PromptRule, draw_masking
 from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.task_table import task_named
-from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
+from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
@@ -28,15 +27,14 @@ from metis_lightning.weights.bundle import bundle_folder
 class FinetuneModule(TrainableModule):
     """Trains what a task adds to a pre-trained base, and LoRA weights or the whole of stage 1.
 
-    A subclass says what the condition of a batch is, if it has any. With a text front end the phones of a batch's
-    scripts stand before the tokens. A LoRA checkpoint holds the trained weights, name and SHA-256 of the base.
+    A subclass says what the condition of a batch is, if it has any; phones of a text front end stand before the tokens.
 
     Args:
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
         lora_rank: rank r, with alpha 2r; 0 trains all of stage 1.
         adapter: `gated` (VC, TSE, SE, Omni) or `plain` (L2S); None if there is no frame-level condition (TTS).
-        gate_init: where the gate of a gated adapter starts. At the released 0 the gate and the map before it get
-            gradients of changing sign at first; a short run learns sooner from a small positive value.
+        gate_init: where the gate of a gated adapter starts: at the released 0 its gradients change sign at first, and a
+            short run learns sooner from a small positive value.
         lora_dropout: dropout before the LoRA maps.
         text: front end of the scripts, `espeak` or `utf8`; None if the task takes no text. The phone embedding is new
             unless the base has one, and is trained with LoRA too.
@@ -106,8 +104,7 @@ class FinetuneModule(TrainableModule):
     def request(self, item: SpeechBatch) -> Request:
         """Return what inference would be asked for, to say the target of a batch of one row.
 
-        A prompt that the row leaves to chance is the longest that the prompt rule draws; one that is too short for the
-        front end is taken as a part of the target.
+        A prompt that the row leaves to chance is the longest that is drawn; one too short belongs to the target.
         """
         end = int(item.lengths)
         prompt = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
@@ -184,11 +181,7 @@ class FinetuneModule(TrainableModule):
         return {f"model.{name}" for name in self._own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task or base, or one whose weights are not this module's.
-
-        Raises:
-            UserError: saying what differs.
-        """
+        """Refuse a checkpoint of another task or base, or one whose weights are not this module's."""
         config = checkpoint.get("bundle_parts", {}).get(self.task, {}).get("config")
         if config is None:
             raise UserError(f"the checkpoint holds no {self.task!r} weights; it was made by another module")

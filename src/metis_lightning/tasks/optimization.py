@@ -1,8 +1,7 @@
 """Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay.
 
-Matrices decay; biases, scales of norms, gains, gates and embeddings do not. The paper says AdamW and no more, and the
-training code of Metis and MaskGCT is not released, so the choice is the usual one: decay keeps maps small, but would
-draw scales to 0 and codes that are seldom used with them.
+Matrices decay; biases, scales of norms, gains, gates and embeddings do not. The paper says AdamW and no more, so the
+choice is the usual one: decay would draw scales and seldom used codes to 0.
 """
 
 from __future__ import annotations
@@ -57,10 +56,7 @@ def regroup(checkpoint: Mapping[str, Any], optimizers: Sequence[tuple[nn.Module,
 
     Args:
         checkpoint: whose optimizers have their parameters in one group each, or else stay as they are.
-        optimizers: the module and the parameters of each, in the order of then.
-
-    Raises:
-        UserError: if an optimizer has another number of parameters.
+        optimizers: the module and the parameters of each, in the order of then; a `UserError` if their number differs.
     """
     old = (checkpoint.get("optimizer_states", ()), checkpoint.get("lr_schedulers", ()), optimizers)
     for state, schedule, (module, parameters) in zip(*old, strict=False):

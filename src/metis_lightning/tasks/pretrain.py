@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from metis_lightning.models.lora import without_gradient
 from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
-from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.masked_tokens import frame_mask, masked_scores, ssl_targets
+from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder

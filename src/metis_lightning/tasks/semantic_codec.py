@@ -9,9 +9,8 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from metis_lightning.tasks.base import PartOfBundle
+from metis_lightning.tasks.base import PartOfBundle, frame_mask
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.masked_tokens import frame_mask
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen_arithmetic, resampled_length

@@ -16,8 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
-from metis_lightning.tasks.base import PartOfBundle, TrainableModule
-from metis_lightning.tasks.masked_tokens import frame_mask, ssl_targets
+from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, ssl_targets
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -67,7 +66,9 @@ class SemanticToAcousticModule(TrainableModule):
         """Return the loss and accuracy on the masked tokens of a drawn layer."""
         ssl, acoustic, frames = self._targets(batch)
         acoustic = acoustic[..., : self.model.config.num_quantizers]
-        layer = self._draw_layer(generator)
+        uniform = torch.rand((), generator=generator, device=None if generator is None else generator.device)
+        edges = self.model.config.layer_weights().cumsum(0)[:-1]
+        layer = int(torch.searchsorted(edges, uniform.cpu(), right=True))
         masking = draw_masking(frames, ssl.shape[1], self.prompt_rule, generator)
         # First, since a GPU is waited for: after the forward pass it would run dry.
         targets = masking.masked(acoustic[..., layer])
@@ -85,25 +86,18 @@ class SemanticToAcousticModule(TrainableModule):
         ssl, frames = ssl_targets(self.tokenizer, batch)
         return ssl, batch.acoustic_tokens[:, : ssl.shape[1]], frames
 
-    def _draw_layer(self, generator: torch.Generator | None) -> int:
-        uniform = torch.rand((), generator=generator, device=None if generator is None else generator.device)
-        edges = self.model.config.layer_weights().cumsum(0)[:-1]
-        return int(torch.searchsorted(edges, uniform.cpu(), right=True))
-
 
 class FirstLayerModule(SemanticToAcousticModule):
-    """The same for the model of the first quantizer layer: a class of its own, to which a scale says its own sizes."""
+    """The same for the first quantizer layer's model: a class of its own, to which a scale says its own sizes."""
 
 
 class TokenCache:
     """Both kinds of tokens of a batch, computed once for each utterance id: encoding costs more than a nano step.
 
-    Only for recipes that give whole utterances: the id must stand for the waveform.
-
     Args:
         tokenizer: makes the tokens.
-        keep: without it nothing is kept, utterances may be cropped, and a batch is encoded as one, which a fast device
-            wants; None keeps what is on the CPU. Kept tokens take 4.5 MiB an hour at 12 quantizers.
+        keep: tokens take 4.5 MiB an hour, and an id must stand for a whole waveform; None keeps what is on the CPU.
+            Without it a batch is encoded as one, which a fast device wants.
     """
 
     def __init__(self, tokenizer: SpeechTokenizer, keep: bool | None = True) -> None:
@@ -114,8 +108,7 @@ class TokenCache:
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of a batch of clean speech.
 
-        Raises:
-            UserError: if an utterance is not the one that was kept under its id.
+        A `UserError` if an utterance is not the one that was kept under its id.
         """
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):

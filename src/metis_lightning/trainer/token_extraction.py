@@ -1,27 +1,143 @@
-"""`prepare tokens`: the tokens that a config trains on, made once by `Trainer.predict` on any devices and nodes."""
+"""`prepare tokens`: the tokens that a config trains on, made once by `Trainer.predict` on any devices and nodes.
+
+Shape letters: B batch, T frames at 50 Hz.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from metis_lightning.data.batches.extraction import MissingTokens, RecordingBatch
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.token_store.store import KINDS, TokenStore
+from metis_lightning.data.token_store.store import ACOUSTIC, KINDS, SSL, ShardWriter, TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, locked
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tasks.extract import Extraction, TokenExtractor, TokenWriter
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.trainer.main import build_from_config
 from metis_lightning.trainer.options import PrepareTokensOptions
+from metis_lightning.types import HOP
 
 # What of a config's trainer says where a run runs; the rest is about training.
 _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What is extracted, and how.
+
+    kinds: among `ssl`, `acoustic` and `features`.
+    batch_seconds: audio in a batch, padding included.
+    shard_size: recordings in a shard; a killed run loses less than that on each process.
+    num_workers: processes that read audio, for each device.
+    """
+
+    kinds: tuple[str, ...]
+    batch_seconds: float = 200.0
+    shard_size: int = 2000
+    num_workers: int = 0
+
+
+class TokenExtractor(LightningModule):
+    """Predicts the arrays of whole recordings that a store lacks.
+
+    Each array is what its recording gives alone: rows are padded, and the padding reaches no frame.
+    """
+
+    def __init__(
+        self, tokenizer: SpeechTokenizer, corpora: Iterable[SpeechCorpus], root: Path, extraction: Extraction
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.corpora, self.root, self.extraction = tokenizer, tuple(corpora), root, extraction
+        self.fingerprints: dict[str, str] = {}
+        self.stores: dict[str, TokenStore] = {}
+        # A few recordings on many devices: some have nothing to do.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def setup(self, stage: str) -> None:
+        """Look at what is stored."""
+        device = self.trainer.strategy.root_device
+        self.fingerprints = fingerprints(self.tokenizer, self.extraction.kinds, device)
+        self.stores = {kind: TokenStore(self.root, kind, value) for kind, value in self.fingerprints.items()}
+
+    def predict_dataloader(self) -> MissingTokens:
+        """Return this process's share of the recordings that a store lacks."""
+        options = self.extraction
+        return MissingTokens(self.corpora, tuple(self.stores.values()), options.batch_seconds, options.num_workers)
+
+    def predict_step(self, batch: RecordingBatch, batch_idx: int) -> dict[str, list[Tensor]]:
+        """Return by kind the arrays (T, …) of recordings of which any is lacking in the store, on the CPU."""
+        return {
+            kind: self._arrays(kind, batch)
+            for kind, store in self.stores.items()
+            if any(store.find(key.name, key.stamp) is None for key in batch.keys)
+        }
+
+    def _arrays(self, kind: str, batch: RecordingBatch) -> list[Tensor]:
+        counts = self.tokenizer.num_frames(batch.lengths)
+        if kind == ACOUSTIC:
+            # The codec fills up the last frame; the SSL front end leaves out what its window does not cover.
+            values, counts = self.tokenizer.acoustic_tokens(batch.wave, batch.lengths), -(-batch.lengths // HOP)
+        elif kind == SSL:
+            values = self.tokenizer.ssl_tokens(batch.wave, batch.lengths)[0]
+        else:
+            values = self.tokenizer.ssl_features(batch.wave, batch.lengths)[0]
+        # Features are stored in half precision, ids in as few bytes as hold the codebook's.
+        codec = {SSL: self.tokenizer.semantic_codec, ACOUSTIC: self.tokenizer.acoustic_codec}.get(kind)
+        dtype = torch.float16
+        if kind in (SSL, ACOUSTIC):
+            dtype = torch.int16 if codec is not None and codec.config.codebook_size <= 2**15 else torch.int32
+        stored = values.to(dtype).cpu()
+        return [row[:count].clone() for row, count in zip(stored, counts.tolist(), strict=True)]
+
+
+class TokenWriter(Callback):
+    """Writes what `TokenExtractor` predicts; on an interruption too, so that only a kill loses what was collected."""
+
+    def __init__(self) -> None:
+        self._writers: dict[str, ShardWriter] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open a writer for each kind."""
+        assert isinstance(pl_module, TokenExtractor)
+        self._writers = {
+            kind: ShardWriter(store.folder, kind, pl_module.fingerprints[kind], pl_module.extraction.shard_size)
+            for kind, store in pl_module.stores.items()
+        }
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401  Lightning's signature
+        batch: RecordingBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect the arrays of a batch."""
+        assert isinstance(pl_module, TokenExtractor)
+        for kind, arrays in outputs.items():
+            for key, values in zip(batch.keys, arrays, strict=True):
+                if pl_module.stores[kind].find(key.name, key.stamp) is None:
+                    self._writers[kind].add(key, values)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last shards."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what is complete."""
+        self.on_predict_end(trainer, pl_module)
 
 
 def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> None:
@@ -43,7 +159,7 @@ def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> 
     corpora = tuple(datamodule.corpora().values())
     # The config's Trainer is one for training: its loggers, callbacks and limits are not wanted here.
     where: dict[str, Any] = {name: cli.config["trainer"][name] for name in _WHERE}
-    trainer = lightning.Trainer(
+    trainer = Trainer(
         **where, callbacks=[TokenWriter()], logger=False, enable_checkpointing=False, enable_model_summary=False
     )
     # One of the processes that share the work holds the lock for all.
@@ -55,13 +171,13 @@ def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> 
 
 
 def extract(
-    trainer: lightning.Trainer,
+    trainer: Trainer,
     tokenizer: SpeechTokenizer,
     corpora: Sequence[SpeechCorpus],
     root: Path,
     extraction: Extraction,
 ) -> None:
-    """Store what a store lacks of the corpora, by a trainer that has the callback `TokenWriter`."""
+    """Store what a store lacks of the corpora, by a trainer with a `TokenWriter`; several processes share the work."""
     trainer.predict(TokenExtractor(tokenizer, corpora, root, extraction), return_predictions=False)
 
 

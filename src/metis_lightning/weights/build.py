@@ -1,9 +1,9 @@
-"""Models from the parts of a bundle, in evaluation mode."""
+"""Models from the parts of a bundle or a checkpoint, in evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -23,13 +23,16 @@ from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.tokens.whisper import WhisperFeatures
-from metis_lightning.weights.bundle import Part, has_part, read_part
+from metis_lightning.weights.bundle import Part, bundle_folder, read_index, read_part
+from metis_lightning.weights.checkpoint import checkpoint_parts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from transformers import Wav2Vec2BertModel
 
 Config = TypeVar("Config", bound="DataclassInstance")
+Configs = Mapping[str, Mapping[str, Any]]
+"""Configurations by the names of their parts."""
 
 # By these names a part says what it is; a class path would let a bundle choose what is imported.
 FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures] | type[WhisperFeatures]] = {
@@ -53,11 +56,7 @@ def plain_config(config: DataclassInstance) -> dict[str, Any]:
 
 
 def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """Return the configuration of a part.
-
-    Raises:
-        UserError: if a name is not one of the configuration's, or a value is of another type.
-    """
+    """Return a part's configuration. A `UserError` if a name is unknown, or a value of another type."""
     if unknown := set(values) - {field.name for field in fields(cls)}:
         raise UserError(f"{cls.__name__}: unknown settings {sorted(unknown)}; this bundle needs another version")
     types = get_type_hints(cls)
@@ -72,7 +71,6 @@ def config_from(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def _is_of(value: object, expected: object) -> bool:
-    """Tell whether a plain value is of a configuration's type."""
     if get_origin(expected) is tuple:
         return isinstance(value, list | tuple) and all(_is_of(each, get_args(expected)[0]) for each in value)
     if get_origin(expected) in (Union, UnionType):
@@ -84,12 +82,9 @@ def _is_of(value: object, expected: object) -> bool:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, names: Set[str] | None = None) -> None:
-    """Load all weights of a model, or those of `names`, by exactly their names and shapes.
+    """Load all weights of a model, or those of `names`. A `UserError` names those of other names or shapes.
 
     A model on the meta device takes the tensors themselves, and none from a bundle that gives sizes only.
-
-    Raises:
-        UserError: naming every tensor that is missing, unexpected or of another shape.
     """
     parameters = list(model.parameters())
     if not tensors and all(parameter.is_meta for parameter in parameters):
@@ -103,11 +98,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
 
 
 def build_shared(name: str, config: Mapping[str, Any]) -> nn.Module:
-    """Return the model of a part of `MODELS` on the meta device, without weights.
-
-    Raises:
-        UserError: if the configuration is not one of this model.
-    """
+    """Return the model of a part of `MODELS` on the meta device. A `UserError` if the configuration does not fit."""
     model, sizes = MODELS[name]
     with torch.device("meta"):
         return model(config_from(sizes, config))
@@ -132,7 +123,7 @@ def load_features(folder: Path) -> SSLFeatures:
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"bundle {folder}: ssl_features: {error}; this bundle needs another version") from error
     load_weights(features, part.tensors, "ssl_features")
-    if isinstance(features, W2vBertFeatures) and has_part(folder, "w2v_bert"):
+    if isinstance(features, W2vBertFeatures) and "w2v_bert" in read_index(folder)["parts"]:
         # Read at its first use only: whoever trains on stored tokens has none.
         features.load = partial(_load_w2v_bert, folder)
     return features.eval()
@@ -149,7 +140,7 @@ def _load_w2v_bert(folder: Path) -> Wav2Vec2BertModel:
 def load_tokenizer(folder: Path) -> SpeechTokenizer:
     """Return the frozen front end of a bundle; without its acoustic codec where the bundle has none yet."""
     semantic = cast(SemanticCodec, load_shared(folder, "semantic_codec")[0])
-    has_codec = has_part(folder, "acoustic_codec")
+    has_codec = "acoustic_codec" in read_index(folder)["parts"]
     acoustic = cast(AcousticCodec, load_shared(folder, "acoustic_codec")[0]) if has_codec else None
     return SpeechTokenizer(load_features(folder), semantic, acoustic)
 
@@ -179,19 +170,13 @@ def load_task(folder: Path, task: str) -> Stage1:
 
 
 def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
-    """Put a task's trained weights on a base model, in place.
-
-    Raises:
-        UserError: if they were trained on another base, or do not fit.
-    """
+    """Put a task's weights on a base model, in place. A `UserError` if they are of another base, or do not fit."""
     config = part.config
     if missing := sorted({"adapter", "base_sha256", "cond_dim", "lora_rank"} - config.keys()):
         raise UserError(f"{what}: its configuration lacks {', '.join(missing)}; copy the bundle again")
     if config["base_sha256"] != base_sha256:
-        raise UserError(
-            f"{what}: trained on the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "
-            f"this base has {base_sha256}; name the base that it was trained on"
-        )
+        trained = f"trained on the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}"
+        raise UserError(f"{what}: {trained}, this base has {base_sha256}; name the base that it was trained on")
     names = extend(model, extension_of(config))
     tensors = {name.removeprefix(PUBLISHED_PREFIX): value for name, value in part.tensors.items()}
     load_weights(model, tensors, what, names)
@@ -201,3 +186,65 @@ def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what the configuration of a task's part says that the task puts on stage 1."""
     phones = config.get("text") is not None
     return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones)
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """A fine-tuned stage 1 in evaluation mode: the tasks it serves, its text front end, and the bundle of all else."""
+
+    model: Stage1
+    tasks: tuple[str, ...]
+    text: str | None
+    folder: Path
+
+
+def load_task_model(name: str, task: str, base: str) -> TaskModel:
+    """Return what serves a task. A `UserError` if there is no such bundle or file, or nothing in it serves the task.
+
+    Args:
+        name: a bundle, or a checkpoint file (`.ckpt`).
+        task: as it was trained, or one of those that the trained weights serve, as Omni's do.
+        base: the bundle that a checkpoint belongs to.
+    """
+    if name.endswith(".ckpt"):
+        folder, parts, what = bundle_folder(base), dict(checkpoint_parts(name)), f"checkpoint {name}"
+        configs: Configs = {key: value.config for key, value in parts.items()}
+    else:
+        folder, parts, what = bundle_folder(name), {}, f"bundle {name!r}"
+        configs = _configs(name)
+    part = part_for(configs, task)
+    if part is None:
+        raise UserError(
+            f"{what}: it has no weights for the task {task!r}, only for {', '.join(_tasks(configs)) or 'none'}; "
+            "name one of these, or fine-tune for it and give the checkpoint"
+        )
+    if parts:
+        model, digest = load_base(folder)
+        apply_task(model, parts[part], digest, what)
+    else:
+        model = load_task(folder, part)
+    config = configs[part]
+    return TaskModel(model.eval(), (part, *config.get("answers", ())), config.get("text"), folder)
+
+
+def served_tasks(name: str) -> tuple[str, ...]:
+    """Return the tasks that a bundle or a checkpoint serves, without loading a model."""
+    return _tasks(_configs(name))
+
+
+def part_for(configs: Configs, task: str) -> str | None:
+    """Return the name of the part that serves a task: its own, or else one whose `answers` name it."""
+    others = (name for name, config in configs.items() if task in config.get("answers", ()))
+    return task if "base_sha256" in configs.get(task, {}) else next(others, None)
+
+
+def _tasks(configs: Configs) -> tuple[str, ...]:
+    # What was fine-tuned belongs to a base; the others are the base, stage 2 and the front end.
+    tuned = {name: config for name, config in configs.items() if "base_sha256" in config}
+    return tuple(task for name, config in tuned.items() for task in (name, *config.get("answers", ())))
+
+
+def _configs(name: str) -> Configs:
+    if name.endswith(".ckpt"):
+        return {key: part.config for key, part in checkpoint_parts(name).items()}
+    return {key: part["config"] for key, part in read_index(bundle_folder(name))["parts"].items()}

@@ -1,4 +1,4 @@
-"""Bundles: a folder with `bundle.yaml` and one safetensors file a part.
+"""Bundles, on disk or on the model hub: a folder with `bundle.yaml` and one safetensors file a part.
 
 A part is a name, a plain configuration, and tensors; an imported one also says where it comes from and its licence.
 Nothing in a bundle can run code.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,14 @@ from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
 from metis_lightning.weights.checks import check_index, check_sizes
-from metis_lightning.weights.hub import hub_bundle, is_hub_name
-from metis_lightning.weights.tensor_file import not_safetensors, tensor_count
+from metis_lightning.weights.tensor_file import from_rows, in_rows, not_safetensors, tensor_count
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLE_INDEX = "bundle.yaml"
 _DIGEST = "sha256"
-_SCALE = ".row_scale"
-_MIN_ROW = 16
-"""Shorter rows are not worth a scale."""
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+# Data alone: nothing that could be imported or unpickled is fetched with a bundle.
+_BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,11 @@ class Part:
 
 
 def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle.
+    """Return the folder of a bundle. A `UserError` if there is none.
 
     Args:
         name: of one that ships with the package (`nano`, `paper`), a folder on disk, or a repository on the model hub,
             `owner/name` or `owner/name@revision`, which is downloaded once.
-
-    Raises:
-        UserError: if there is none.
     """
     for folder in (ASSETS / name, Path(name)):
         if (folder / BUNDLE_INDEX).is_file():
@@ -72,7 +69,7 @@ def bundle_folder(name: str) -> Path:
         advice = command if is_published else "give 'nano' or the path of a bundle"
         raise UserError(f"bundle {name!r}: the folder has no {BUNDLE_INDEX}; {advice}")
     if is_hub_name(name):
-        return hub_bundle(name, BUNDLE_INDEX)
+        return _hub_bundle(name)
     raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle")
 
 
@@ -98,21 +95,14 @@ def write_index(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def _digest(index: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what an index says, whatever its comments."""
     content = {key: value for key, value in index.items() if key != _DIGEST}
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-
-
-def has_part(folder: Path, name: str) -> bool:
-    """Return whether a bundle holds a part."""
-    return name in read_index(folder)["parts"]
 
 
 def read_part(folder: Path, name: str) -> Part:
     """Return a part of a bundle after checking its SHA-256; without tensors if the index gives its sizes only.
 
-    Raises:
-        UserError: if the bundle lacks the part or its weights, or the file is missing or not what the index names.
+    A `UserError` if the bundle lacks the part or its weights, or the file is missing or not what the index names.
     """
     entry = read_index(folder)["parts"].get(name)
     if entry is None:
@@ -166,32 +156,6 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
     write_index(folder, index)
 
 
-def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with every matrix and convolution as int8, and beside it the scale of each of its rows.
-
-    A row's largest value becomes 127.
-    """
-    stored = dict(tensors)
-    for name, value in tensors.items():
-        if value.is_floating_point() and value.dim() > 1 and value[0].numel() >= _MIN_ROW:
-            rows = value.float().flatten(1)
-            # The stored scale is what the rows are divided by, so that its rounding costs nothing.
-            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30).bfloat16().float()
-            stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
-            stored[name + _SCALE] = scale
-    return stored
-
-
-def from_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors in float32; the rows of int8 ones times their scales."""
-    tensors = {name: value.float() for name, value in stored.items() if not name.endswith(_SCALE)}
-    for name in tensors:
-        if name + _SCALE in stored:
-            scale = stored[name + _SCALE].float()
-            tensors[name] *= scale.reshape(-1, *[1] * (tensors[name].dim() - 1))
-    return tensors
-
-
 def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """Return how a tensor is stored if weights are in `dtype`: what counts steps or batches stays whole."""
     # A bfloat16 holds whole numbers up to 256 only.
@@ -209,3 +173,54 @@ def part_file(part: str) -> str:
     if not part.replace("_", "").isalnum():
         raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")
     return f"{part}.safetensors"
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name is of the form `owner/name` or `owner/name@revision`.
+
+    >>> is_hub_name("amphion/metis"), is_hub_name("amphion/metis@4f2c"), is_hub_name("runs/a/b"), is_hub_name("nano")
+    (True, True, False, False)
+    """
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def _hub_bundle(name: str) -> Path:
+    """Return the local folder of a bundle on the hub, downloaded if need be; what an interruption left is kept."""
+    repository, _, revision = name.partition("@")
+    folder = snapshot(repository, (BUNDLE_INDEX,), revision or None)
+    if not (folder / BUNDLE_INDEX).is_file():
+        raise UserError(
+            f"{repository} on the model hub has no {BUNDLE_INDEX}, so it is no bundle; if it holds the published "
+            "files, run: python -m metis_lightning import hub --out my_bundle"
+        )
+    # The commit is the folder's name: both downloads are of one.
+    return snapshot(repository, _BUNDLE_FILES, folder.name)
+
+
+def snapshot(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Return the local folder with files of a repository (`owner/name`), called by their commit.
+
+    Args:
+        repository: on the hub. A `UserError` if there is none, or no such revision, or it cannot be reached.
+        files: names, or patterns of them; those that the repository does not have are left out.
+        revision: commit, tag or branch; None for the newest.
+    """
+    # The client that huggingface_hub brings; its errors are not wrapped.
+    from httpx2 import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    what = f"{repository}, which is no folder here, on the model hub"
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    except GatedRepoError as error:
+        advice = "its owner asks for a log-in; accept the terms there, then run: hf auth login"
+        raise UserError(f"{what}: {advice}") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{what}: no such repository; give the folder of a bundle, or 'owner/name'") from error
+    except LocalEntryNotFoundError as error:
+        advice = "is HF_HUB_OFFLINE=1 set? (HF_HUB_OFFLINE=0 lets commands download)"
+        raise UserError(f"{what}: not downloaded yet, and the hub is not to be reached; {advice}") from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what}: {reason}; run the command again, a download goes on where it stopped") from error

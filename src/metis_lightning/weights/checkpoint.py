@@ -1,8 +1,7 @@
 """Checkpoint files: whole or not there, sealed when they are written and checked when they are read.
 
-The seal is the SHA-256 of all that stands before it, as the comment of the zip archive that `torch.save` writes, so
-that a checkpoint stays one file that PyTorch alone can read too. Files of other programs have none: their members' CRCs
-are checked. Nothing in a checkpoint can run code, and its weights and optimizer states are finite.
+The seal is the SHA-256 of all that stands before it, as the comment of the zip archive that `torch.save` writes. Files
+of other programs have none: their members' CRCs are checked. Nothing in a checkpoint can run code.
 """
 
 from __future__ import annotations
@@ -23,36 +22,23 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.state_dicts import check_finite
-from metis_lightning.weights.checks import check_fields
+from metis_lightning.weights.bundle import Part, bundle_folder, read_part
+from metis_lightning.weights.checks import check_fields, check_sizes
 
 _MARK = b"sha256:"
 _SEAL_LENGTH = len(_MARK) + 64
 
 # What readers of archives and of pickles raise, beyond their own, where bytes were changed.
-_UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BadZipFile,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+_UNREADABLE: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError)
+_UNREADABLE += (ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError, struct.error)
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint: on the disk as a whole, or not at all; one of this name stays until then.
 
-    Raises:
-        UserError: if a weight or an optimizer state is not finite, or the disk does not take the file.
+    A `UserError` if a weight or an optimizer state is not finite, or the disk does not take the file.
     """
-    check_finite(dict(_numbers(content)), f"checkpoint {path} is not written")
+    check_finite(_numbers(content), f"checkpoint {path} is not written")
     try:
         with atomic_path(path) as temporary:
             # A file of Python's, whose errors say what is wrong with the disk.
@@ -75,11 +61,7 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, loaded as plain data: it cannot run code.
-
-    Raises:
-        UserError: if the file is missing, damaged, not a checkpoint, or has weights that are not finite.
-    """
+    """Return a checkpoint's content, plain data alone. A `UserError` if it is missing, damaged, or has odd fields."""
     content = read_sealed(path)
     check_fields(content, f"checkpoint {path}")
     return content
@@ -88,19 +70,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_sealed(path: Path) -> dict[str, Any]:
     """Return what was saved at `path`, a checkpoint or not, after checking every byte and number of it.
 
-    Raises:
-        UserError: if the file is missing, damaged, holds more than plain data, or numbers that are not finite.
+    A `UserError` if the file is missing, damaged, holds more than plain data, or numbers that are not finite.
     """
     with _naming_another():
         return _read(path)
 
 
 def open_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content without checking its tensors, which stay on the disk.
-
-    Raises:
-        UserError: if it cannot be opened, or holds anything but tensors and plain values.
-    """
+    """Return a checkpoint's content, its tensors unchecked on the disk. A `UserError` if it is not plain data."""
     with _naming_another():
         return _open(path, mmap=True)
 
@@ -122,7 +99,7 @@ def is_whole(path: Path) -> bool:
 
 
 def newest_whole(folder: Path) -> tuple[Path, int] | None:
-    """Return the sound checkpoint of most steps in a folder, and its steps; None if there is none."""
+    """Return the sound checkpoint of most steps in a folder, and its steps, if there is one."""
     candidates = []
     for path in folder.glob("[!.]*.ckpt"):
         with suppress(UserError):
@@ -138,9 +115,45 @@ def newest_whole(folder: Path) -> tuple[Path, int] | None:
     return None
 
 
-class _DamagedFileError(UserError):
-    """A file that is not what a checkpoint's writer left."""
+def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
+    """Return the parts of a bundle that a checkpoint holds. A `UserError` if it has none, or no average where it is to.
 
+    Args:
+        path: of the checkpoint.
+        weights: `raw`, as the optimizer left them, or `ema`, their moving average; None takes those of its validations.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    described = checkpoint.get("bundle_parts")
+    if not described:
+        raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
+    state, ema = checkpoint["state_dict"], checkpoint.get("ema")
+    if (weights or (ema or {}).get("validate_with", "raw")) == "ema":
+        if not ema:
+            raise UserError(
+                "the checkpoint holds no EMA weights; train with the callback metis_lightning.callbacks.ema.EMA"
+            )
+        state = {**state, **ema["weights"]}
+    parts = {}
+    for name, part in described.items():
+        prefix = part["prefix"]
+        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
+        parts[name] = Part(config=part["config"], tensors=tensors)
+    return parts
+
+
+def bundle_or_checkpoint_part(source: str, name: str) -> Part:
+    """Return a part of a bundle, or of a checkpoint file (`.ckpt`). A `UserError` if there is none."""
+    if not source.endswith(".ckpt"):
+        return read_part(bundle_folder(source), name)
+    parts = checkpoint_parts(Path(source))
+    if name not in parts:
+        raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
+    return parts[name]
+
+
+class _DamagedFileError(UserError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"checkpoint {path} is damaged or not a checkpoint")
         self.path = path
@@ -164,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not is_whole(path):
         raise _DamagedFileError(path)
     content = _open(path, mmap=False)
-    check_finite(dict(_numbers(content)), f"checkpoint {path}")
+    check_finite(_numbers(content), f"checkpoint {path}")
     return content
 
 
@@ -182,10 +195,10 @@ def _open(path: Path, mmap: bool) -> dict[str, Any]:
     return content
 
 
-def _numbers(content: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Yield by name all tensors that a run goes on with: weights, their average, and optimizer states."""
-    for field in ("state_dict", "ema", "optimizer_states"):
-        yield from _tensors(content.get(field), field)
+def _numbers(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    # All that a run goes on with: weights, their average, and optimizer states.
+    fields = ("state_dict", "ema", "optimizer_states")
+    return {name: tensor for field in fields for name, tensor in _tensors(content.get(field), field)}
 
 
 def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:

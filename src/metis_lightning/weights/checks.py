@@ -1,7 +1,7 @@
 """Checks of what `bundle.yaml` and checkpoints say: fields of their types, and sizes that the weights bear out.
 
-Both come from strangers. A model of a hundred million layers would be built for hours before its weights turn out not
-to fit, so sizes are compared with the number of tensors first.
+Both come from elsewhere. A model of a hundred million layers would be built for hours before its weights turn out not
+to fit, so sizes are compared with the number of tensors first. Every refusal is a `UserError` that names the field.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 
+# No width, rate or codebook of a model is larger.
 LARGEST = 1_000_000
-"""No width, rate or codebook of a model is larger."""
-
+# What a list holds at most, and of how many equal parts a model is where no file of weights tells.
 MOST_LAYERS = 1_000
-"""What a list holds at most, and of how many equal parts a model is where no file of weights tells."""
 
 Types = Mapping[str, type | tuple[type, ...]]
 _ENTRY: Types = {"sha256": str, "parameters": int, "dtype": str}
@@ -40,11 +39,7 @@ _LONGEST_SHOWN = 30
 
 
 def check_index(index: object, path: Path) -> None:
-    """Check that an index has the form of a bundle's.
-
-    Raises:
-        UserError: naming the file and the field, if it has not.
-    """
+    """Refuse an index that has not the form of a bundle's."""
     if not isinstance(index, dict) or not isinstance(index.get("parts"), dict):
         raise UserError(f"{path}: not a bundle index (it has no 'parts')")
     for name, part in index["parts"].items():
@@ -60,11 +55,7 @@ def check_index(index: object, path: Path) -> None:
 
 
 def check_types(values: Mapping[Any, Any], where: str, types: Types = _SETTINGS) -> None:
-    """Check the types of named values, a part's settings unless told otherwise; any may be absent.
-
-    Raises:
-        UserError: naming the value.
-    """
+    """Check the types of named values, a part's settings unless told otherwise; any may be absent."""
     for name, expected in types.items():
         if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
             shown = expected[0] if isinstance(expected, tuple) else expected
@@ -74,15 +65,12 @@ def check_types(values: Mapping[Any, Any], where: str, types: Types = _SETTINGS)
 
 
 def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> None:
-    """Check that the numbers of a part's configuration are sizes of a model with so many tensors.
+    """Refuse a configuration whose numbers are no sizes of a model with so many tensors.
 
     Args:
         config: settings by name, plain values.
         tensors: how many the file of weights holds; None without one.
         where: what messages call the part.
-
-    Raises:
-        UserError: naming the field, if one is negative, not finite, or larger than the weights can be.
     """
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -101,15 +89,7 @@ def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> N
 
 
 def check_fields(content: Mapping[str, Any], what: str) -> None:
-    """Refuse a checkpoint without weights, or whose own fields are not of their types.
-
-    Args:
-        content: of a checkpoint.
-        what: the checkpoint, as a message begins.
-
-    Raises:
-        UserError: naming the field.
-    """
+    """Refuse a checkpoint, called `what` in messages, without weights or with fields of other types."""
     fields = _Fields(content, what)
     fields.weights("state_dict")
     for name in {"epoch", "global_step", "seed"} & content.keys():
@@ -135,9 +115,6 @@ def check_run(content: Mapping[str, Any], loop: Mapping[str, Any], what: str) ->
         content: of a checkpoint that passed `check_fields`.
         loop: the state of the Trainer's own fit loop, for the types of its fields.
         what: the checkpoint, as a message begins.
-
-    Raises:
-        UserError: naming the field.
     """
     fields = _Fields(content, what)
     check_version(content, what)
@@ -160,11 +137,7 @@ def check_run(content: Mapping[str, Any], loop: Mapping[str, Any], what: str) ->
 
 
 def check_version(content: Mapping[str, Any], what: str) -> None:
-    """Refuse a checkpoint that does not say which Lightning wrote it.
-
-    Raises:
-        UserError: naming the field.
-    """
+    """Refuse a checkpoint that does not say which Lightning wrote it."""
     fields, name = _Fields(content, what), "pytorch-lightning_version"
     try:
         Version(fields.get(name, str))

@@ -8,79 +8,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.weights.build import apply_task, load_base, plain_config
-from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
-from metis_lightning.weights.checkpoint import read_checkpoint
-from metis_lightning.weights.checks import check_sizes
-
-
-def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
-    """Return the parts of a bundle that a checkpoint holds.
-
-    Args:
-        path: of the checkpoint.
-        weights: `raw`, as the optimizer left them, or `ema`, their moving average; None takes those that the run was
-            validated with.
-
-    Raises:
-        UserError: if it holds none, or no average where that is wanted.
-    """
-    path = Path(path)
-    checkpoint = read_checkpoint(path)
-    described = checkpoint.get("bundle_parts")
-    if not described:
-        raise UserError(f"checkpoint {path}: it names no parts of a bundle; it was not made by this package")
-    state = _state(checkpoint, weights)
-    parts = {}
-    for name, part in described.items():
-        prefix = part["prefix"]
-        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
-        parts[name] = Part(config=part["config"], tensors=tensors)
-    return parts
-
-
-def _state(checkpoint: Mapping[str, Any], weights: str | None) -> dict[str, Tensor]:
-    state, ema = checkpoint["state_dict"], checkpoint.get("ema")
-    if (weights or (ema or {}).get("validate_with", "raw")) == "raw":
-        return dict(state)
-    if not ema:
-        raise UserError(
-            "the checkpoint holds no EMA weights; train with the callback metis_lightning.callbacks.ema.EMA"
-        )
-    return {**state, **ema["weights"]}
-
-
-def bundle_or_checkpoint_part(source: str, name: str) -> Part:
-    """Return a part of a bundle, or of a checkpoint file (`.ckpt`).
-
-    Raises:
-        UserError: if there is no such bundle or file, or it lacks the part.
-    """
-    if not source.endswith(".ckpt"):
-        return read_part(bundle_folder(source), name)
-    parts = checkpoint_parts(Path(source))
-    if name not in parts:
-        raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
-    return parts[name]
+from metis_lightning.weights.bundle import Part, bundle_folder, write_part
+from metis_lightning.weights.checkpoint import checkpoint_parts
 
 
 def merged(part: Part, base: Path, what: str) -> Part:
-    """Return a task's part with its LoRA added to the base: all of stage 1, which loads without base and peft.
-
-    Raises:
-        UserError: if the part is not a task's LoRA, or belongs to another base.
-    """
+    """Return a task's part with its LoRA added to the base: all of stage 1. A `UserError` if it has none that fits."""
     if not part.config.get("lora_rank"):
         raise UserError(f"{what}: it has no LoRA to merge")
     model, digest = load_base(base)
@@ -95,13 +37,11 @@ def export(
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
 
-    Merged weights are stored in float32.
-
     Args:
         checkpoint: of a run.
         bundle: folder.
         weights: `raw`, `ema`, or None for those that the run was validated with.
-        merge_with: folder of the base that the LoRA is merged with; None leaves it apart.
+        merge_with: folder of the base that the LoRA is merged with, in float32; None leaves it apart.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)

@@ -1,4 +1,4 @@
-"""Files of named tensors from elsewhere, read without running code and tensor by tensor."""
+"""Files of named tensors: those from elsewhere, read without running code, and rows of int8 as bundles store them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import load_json
 
+_SCALE = ".row_scale"
+# Shorter rows are not worth a scale.
+_MIN_ROW = 16
+
 
 class TensorFile:
     """A safetensors file, or a dictionary of tensors that `torch.save` wrote (`.pt`, `.pth`, `.bin`).
 
-    Opening reads names and shapes; a tensor's bytes are read from the disk when they are used.
+    A tensor's bytes are read when they are used. A `UserError` if the file is missing, or holds anything but tensors.
 
     Attributes:
         shapes: name to a tensor on the meta device.
         metadata: of a safetensors file.
-
-    Raises:
-        UserError: if the file is missing, broken, or holds anything but tensors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,11 +46,7 @@ class TensorFile:
         return tensor if self.path.suffix == ".safetensors" else tensor.clone()
 
     def published_config(self) -> dict[str, Any] | None:
-        """Return the sizes that a file's metadata gives under `config`, in the published names; None if it gives none.
-
-        Raises:
-            UserError: if they are not a JSON object.
-        """
+        """Return the sizes in a file's metadata, if any, by published names. A `UserError` if they are no object."""
         if "config" not in self.metadata:
             return None
         try:
@@ -97,3 +94,26 @@ def tensor_count(path: Path) -> int:
 def not_safetensors(error: Exception) -> str:
     """Return what to say of a file that safetensors cannot read."""
     return f"not a whole safetensors file, and under this name nothing else is read ({error}); download it again"
+
+
+def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with matrices and convolutions in int8, beside a scale for each row; its largest value is 127."""
+    stored = dict(tensors)
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.dim() > 1 and value[0].numel() >= _MIN_ROW:
+            rows = value.float().flatten(1)
+            # The stored scale is what the rows are divided by, so that its rounding costs nothing.
+            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30).bfloat16().float()
+            stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
+            stored[name + _SCALE] = scale
+    return stored
+
+
+def from_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in float32; the rows of int8 ones times their scales."""
+    tensors = {name: value.float() for name, value in stored.items() if not name.endswith(_SCALE)}
+    for name in tensors:
+        if name + _SCALE in stored:
+            scale = stored[name + _SCALE].float()
+            tensors[name] *= scale.reshape(-1, *[1] * (tensors[name].dim() - 1))
+    return tensors

@@ -24,8 +24,8 @@ from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
+from metis_lightning.weights.build import part_for
 from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
-from metis_lightning.weights.task_weights import part_for
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,12 @@ from metis_lightning.weights.published.options import ImportOptions
 
 LICENCES = "LICENSES.md"
 
-DTYPES: Mapping[str, torch.dtype | None] = {
-    "published": None,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""How weights can be stored; all are computed in float32."""
+# How weights can be stored, their own way or another; all are computed in float32.
+DTYPES = {"published": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def run_import(options: ImportOptions) -> None:
-    """Run `import` on its options.
-
-    Raises:
-        UserError: if files are missing or do not fit, naming all that is wrong; then nothing was written.
-    """
+    """Run `import`. A `UserError` names all files that are missing or do not fit; then nothing was written."""
     files, revisions = _pairs("--file", options.file), _pairs("--revision", options.revision)
     request = ImportRequest(
         options.source,
@@ -65,14 +55,12 @@ def run_import(options: ImportOptions) -> None:
             print(f"licence of {', '.join(covered)}: {licence}")
         sizes = {name: read_index(bundle_folder(name))["parts"] for name in ("paper", options.sizes)}
         parts = inspect(located, {**sizes["paper"], **sizes[options.sizes]}, options.ignore)
-        for number, written in enumerate(write_bundle(parts, options.out, DTYPES[options.dtype]), start=1):
-            _print_part(f"[{number}/{len(parts)}]", written)
+        write_bundle(parts, options.out, DTYPES[options.dtype])
     tasks = ", ".join(each.part.name for each in located if each.part.task is not None)
     print(f"{options.out}: a bundle for {tasks or 'fine-tuning'}")
 
 
 def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of `NAME=VALUE`, by name, in their order."""
     pairs: dict[str, list[str]] = defaultdict(list)
     for value in values:
         name, sign, rest = value.partition("=")
@@ -82,49 +70,33 @@ def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
     return dict(pairs)
 
 
-@dataclass(frozen=True)
-class WrittenPart:
-    """A part that is in the bundle, and whether it was there before."""
-
-    name: str
-    entry: Mapping[str, Any]
-    was_there: bool
-
-
-def _print_part(number: str, written: WrittenPart) -> None:
-    entry = written.entry
-    what = f"{written.name}: {entry['parameters'] / 1e6:.2f} M parameters, {entry['dtype']}"
-    print(f"{number} {what}{', was there' if written.was_there else ''}", flush=True)
-    if left_out := entry["source"].get("left_out"):
-        print(f"    left out: {len(left_out)} tensors, listed in bundle.yaml")
-
-
-def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | None = None) -> Iterator[WrittenPart]:
-    """Write parts into a bundle, one at a time; those that are there from the same files are left as they are.
+def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | None = None) -> None:
+    """Write parts into a bundle and print each; those that are there from the same files are left as they are.
 
     A new bundle grows beside its place, as `NAME.incomplete`, and is renamed when it is whole.
 
     Args:
         parts: the base before the LoRAs that belong to it.
-        out: the bundle's folder; one that is a bundle already is added to.
+        out: the bundle's folder; one that is a bundle already is added to. A `UserError` if there is something else.
         dtype: how tensors are stored; None for their own.
-
-    Raises:
-        UserError: if there is something else at its place, or a download is not what the hub says.
     """
     folder = out if (out / BUNDLE_INDEX).is_file() else out.with_name(f"{out.name}.incomplete")
     if folder != out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something else; name a new folder, or a bundle to add to")
-    for part in parts:
-        yield _write(part, folder, dtype)
+    for number, part in enumerate(parts, start=1):
+        entry, was_there = _write(part, folder, dtype)
+        what = f"{part.located.part.name}: {entry['parameters'] / 1e6:.2f} M parameters, {entry['dtype']}"
+        print(f"[{number}/{len(parts)}] {what}{', was there' if was_there else ''}", flush=True)
+        if left_out := entry["source"].get("left_out"):
+            print(f"    left out: {len(left_out)} tensors, listed in bundle.yaml")
     with atomic_path(folder / LICENCES) as temporary:
         temporary.write_text(licence_text(read_index(folder)), encoding="utf-8")
     if folder != out:
         folder.rename(out)
 
 
-def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> WrittenPart:
-    """Write a part, unless the folder has it of the same files."""
+def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> tuple[Mapping[str, Any], bool]:
+    """Write a part, unless the folder has it of the same files; return its entry, and whether it was there."""
     name, parts = part.located.part.name, read_index(folder)["parts"]
     config, origin = dict(part.config), _origin(part)
     if part.located.part.task is not None:
@@ -135,16 +107,15 @@ def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> Writte
     entry, path = parts.get(name, {}), folder / part_file(name)
     is_same = all(entry.get(key) == value for key, value in expected.items())
     if is_same and path.is_file() and sha256_of(path) == entry["sha256"]:
-        return WrittenPart(name, entry, was_there=True)
+        return entry, True
     # What a killed run left of this part.
     for left in folder.glob(f".{path.stem}.*{path.suffix}"):
         left.unlink()
     write_part(folder, name, Part(config, part.load(), origin=origin), dtype)
-    return WrittenPart(name, read_index(folder)["parts"][name], was_there=False)
+    return read_index(folder)["parts"][name], False
 
 
 def _origin(part: FittingPart) -> dict[str, Any]:
-    """Return what the index says of a part's source: repository, commit, SHA-256 of each file, and the licence."""
     located = part.located
     repository = located.part.repository
     source: dict[str, Any] = {"repository": repository.name or "Amphion's source"}

@@ -60,13 +60,8 @@ class FittingPart:
 def inspect(located: Sequence[LocatedPart], sizes: Mapping[str, Any], ignored: Sequence[str] = ()) -> list[FittingPart]:
     """Return the parts with their configurations and the tensors that they take from their files.
 
-    Args:
-        located: the parts' files.
-        sizes: the parts of a bundle's index; a file that states its own sizes goes before it.
-        ignored: patterns of published names that are left out although no model has them.
-
-    Raises:
-        UserError: naming every tensor that is missing, unexpected or of another shape or kind, in all files.
+    A `UserError` names every tensor that is missing, unexpected or of another shape or kind, in all files. `sizes` are
+    the parts of a bundle's index, before which a file's own go; tensors of the patterns `ignored` are left out.
     """
     parts, problems = [], []
     configs: dict[str, Config] = {name: dict(part["config"]) for name, part in sizes.items()}
@@ -92,7 +87,6 @@ def inspect(located: Sequence[LocatedPart], sizes: Mapping[str, Any], ignored: S
 
 
 def _opened(located: LocatedPart, configs: Mapping[str, Config], ignored: Sequence[str]) -> FittingPart:
-    """Return a part with the names that its files give it."""
     tensors: dict[str, tuple[TensorFile, PublishedFile, str]] = {}
     left_out = []
     # Names and shapes only; bytes are read when the part is written.
@@ -122,7 +116,6 @@ def _opened(located: LocatedPart, configs: Mapping[str, Config], ignored: Sequen
 def _config(
     located: LocatedPart, files: Sequence[TensorFile], shapes: Mapping[str, Tensor], configs: Mapping[str, Config]
 ) -> Config:
-    """Return the configuration of a part: of the sizes that its file states, or else of the given ones."""
     part = located.part
     if part.config_file is not None:
         published: Mapping[str, Any] | None = _read_config(located.files[0].with_name(part.config_file))
@@ -138,13 +131,11 @@ def _config(
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    """Return a configuration that lies beside weights."""
     try:
         config = load_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: the configuration of the weights beside it is missing or not JSON ({error})"
-        ) from error
+        what = "the configuration of the weights beside it is missing or not JSON"
+        raise UserError(f"{path}: {what} ({error})") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a configuration, which is a JSON object")
     return config
@@ -153,7 +144,6 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 def _task_config(
     layout: TaskLayout, published: Mapping[str, Any], shapes: Mapping[str, Tensor], base: Config, feature_dim: int
 ) -> Config:
-    """Return the configuration of a fine-tuned stage 1, as `weights.build.load_task` reads it."""
     # A tensor of another rank than most is then reported by its shape.
     ranks = [shape.shape[0] for name, shape in shapes.items() if ".lora_A." in name]
     rank = mode(ranks) if ranks else 0
@@ -173,7 +163,6 @@ def _task_config(
 
 
 def _differences(part: FittingPart, base: Config) -> list[str]:
-    """Return every tensor that does not fit, by its name."""
     # It is carried along as it is: no model here has its names.
     if part.located.part is LIP_ENCODER:
         return []
@@ -193,13 +182,7 @@ def _differences(part: FittingPart, base: Config) -> list[str]:
 
 
 def needed_tensors(name: str, config: Config, base: Config) -> dict[str, Tensor]:
-    """Return what a part of this configuration holds, on the meta device.
-
-    Args:
-        name: of a part that all tasks share, or of a task.
-        config: of the part.
-        base: of the part `stage1`, which a LoRA extends.
-    """
+    """Return what a part of this configuration holds, on the meta device; a LoRA extends the part `base`."""
     if name == "ssl_features":
         settings = {key: value for key, value in config.items() if key != "kind"}
         return FEATURES[config["kind"]](**settings).state_dict()

@@ -24,8 +24,8 @@ from metis_lightning.tokens.visual.encoder import LIP_DIM
 from metis_lightning.tokens.w2v_bert import ENCODER_SETTINGS
 from metis_lightning.weights.build import config_from, plain_config
 
+# Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out.
 SSL_LAYER = 17
-"""Hidden state of w2v-BERT that is the feature: what its first 17 layers give, so that those above are left out."""
 
 Config = dict[str, Any]
 
@@ -45,7 +45,6 @@ MASKGCT = Repository("amphion/MaskGCT", *NON_COMMERCIAL)
 W2V_BERT = Repository("facebook/w2v-bert-2.0", "MIT", "https://opensource.org/license/mit")
 # Not on the hub: a file of Amphion's source, models/tts/maskgct/ckpt/.
 AMPHION = Repository("", "MIT, as Amphion's source", "https://opensource.org/license/mit")
-
 REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
 
 
@@ -162,13 +161,14 @@ class PublishedPart:
     whole: PublishedFile | None = None
 
 
-def _lora(task: str) -> tuple[PublishedFile, ...]:
+def _fine_tuned(task: str, layout: TaskLayout, has_lora: bool = False) -> PublishedPart:
+    whole = PublishedFile(f"metis_{task}/metis_{task}.safetensors")
+    if not has_lora:
+        return PublishedPart(task, METIS, (whole,), task=layout)
     stem = f"metis_{task}/metis_{task}_lora_32"
-    return tuple(PublishedFile(f"{stem}{end}.safetensors", removed=PUBLISHED_PREFIX) for end in ("", "_adapter"))
-
-
-def _whole(task: str) -> PublishedFile:
-    return PublishedFile(f"metis_{task}/metis_{task}.safetensors")
+    files = (f"{stem}.safetensors", f"{stem}_adapter.safetensors")
+    lora = tuple(PublishedFile(file, removed=PUBLISHED_PREFIX) for file in files)
+    return PublishedPart(task, METIS, lora, task=layout, whole=whole)
 
 
 _ENCODER = PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\.")
@@ -192,19 +192,15 @@ SHARED = (
 
 BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),), stage1_config)
 
-_TEXT = TaskLayout(text=MASKGCT_PHONES)
-_SOURCE = TaskLayout("gated")
-_OMNI = TaskLayout("gated", text=MASKGCT_PHONES, covers=task_named("omni").covers)
+_TTS_FILE = PublishedFile("t2s_model/model.safetensors")
 
 FINE_TUNED = (
-    PublishedPart(
-        "tts", MASKGCT, (PublishedFile("t2s_model/model.safetensors"),), task=TaskLayout(text=MASKGCT_PHONES)
-    ),
-    PublishedPart("vc", METIS, (_whole("vc"),), task=_SOURCE),
-    PublishedPart("tse", METIS, _lora("tse"), task=_SOURCE, whole=_whole("tse")),
-    PublishedPart("se", METIS, _lora("se"), task=_SOURCE, whole=_whole("se")),
-    PublishedPart("l2s", METIS, (_whole("l2s"),), task=TaskLayout("plain", LIP_DIM)),
-    PublishedPart("omni", METIS, (_whole("omni"),), task=_OMNI),
+    PublishedPart("tts", MASKGCT, (_TTS_FILE,), task=TaskLayout(text=MASKGCT_PHONES)),
+    _fine_tuned("vc", TaskLayout("gated")),
+    _fine_tuned("tse", TaskLayout("gated"), has_lora=True),
+    _fine_tuned("se", TaskLayout("gated"), has_lora=True),
+    _fine_tuned("l2s", TaskLayout("plain", LIP_DIM)),
+    _fine_tuned("omni", TaskLayout("gated", text=MASKGCT_PHONES, covers=task_named("omni").covers)),
 )
 
 LIP_ENCODER = PublishedPart(

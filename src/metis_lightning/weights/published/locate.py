@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.weights.hub import snapshot
+from metis_lightning.weights.bundle import snapshot
 from metis_lightning.weights.published.layout import (
     AMPHION,
     BASE,
@@ -21,11 +21,10 @@ from metis_lightning.weights.published.layout import (
     Repository,
 )
 
+# As a source: the repositories themselves.
 HUB = "hub"
-"""As a source: the repositories themselves."""
-
+# What can be chosen; what all tasks share is always imported.
 NAMES = ("base", *(part.name for part in FINE_TUNED))
-"""What can be chosen; what all tasks share is always imported."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,14 @@ class ImportRequest:
         if unknown := [name for name in self.files if name not in PARTS]:
             raise UserError(f"--file {' '.join(unknown)}: the parts are {', '.join(sorted(PARTS))}")
         for part in SHARED:
-            if self.num_files(part) != len(part.files):
+            if len(self.files.get(part.name, part.files)) != len(part.files):
                 names = ", ".join(file.path for file in part.files)
                 raise UserError(f"--file {part.name}: give as many files as are published, {names}, in this order")
-
-    def num_files(self, part: PublishedPart) -> int:
-        """Return how many files a part comes as."""
-        return len(self.files.get(part.name, part.files))
 
     def parts(self) -> list[PublishedPart]:
         """Return the parts to look for, the base before its LoRAs."""
         tasks = [part for part in FINE_TUNED if not self.names or part.name in self.names]
-        has_lora = any(self.num_files(part) > 1 for part in tasks)
+        has_lora = any(len(self.files.get(part.name, part.files)) > 1 for part in tasks)
         base = [BASE] if not self.names or "base" in self.names or has_lora else []
         lips = [LIP_ENCODER] if any(part.name == "l2s" for part in tasks) else []
         return [*SHARED, *base, *tasks, *lips]
@@ -79,8 +74,7 @@ class LocatedPart:
 def locate(request: ImportRequest) -> list[LocatedPart]:
     """Return the files of every part that is wanted and of those that it needs, the base before its LoRAs.
 
-    Raises:
-        UserError: naming every file that is missing, or if a folder or a repository is not there.
+    A `UserError` names every file that is missing, or the folder or repository that is not there.
     """
     parts = request.parts()
     roots = _hub_roots(request, parts) if request.source == HUB else _folder_roots(request.source)
@@ -106,7 +100,6 @@ def locate(request: ImportRequest) -> list[LocatedPart]:
 
 
 def _folder_roots(source: str | None) -> dict[Repository, list[Path]]:
-    """Return where in a folder the files of each repository may lie."""
     if source is None:
         return {}
     folder = Path(source)
@@ -119,7 +112,6 @@ def _folder_roots(source: str | None) -> dict[Repository, list[Path]]:
 
 
 def _hub_roots(request: ImportRequest, parts: Sequence[PublishedPart]) -> dict[Repository, list[Path]]:
-    """Download what the parts need of each repository, and return where it lies."""
     roots = {}
     for repository in REPOSITORIES:
         own = [part for part in parts if part.repository == repository and part.name not in request.files]
@@ -131,7 +123,6 @@ def _hub_roots(request: ImportRequest, parts: Sequence[PublishedPart]) -> dict[R
 
 
 def _locate_part(part: PublishedPart, request: ImportRequest, roots: Sequence[Path]) -> LocatedPart:
-    """Return a part's files, whether they are there or not."""
     if part.name in request.files:
         given = request.files[part.name]
         # A folder such as w2v-BERT's stands for the file in it.
