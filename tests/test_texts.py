@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.corpora import av_hubert as avhubert
 from metis_lightning.data.corpora import custom_video as own_video
 from metis_lightning.data.corpora import librimix, lrs, seedtts
 from metis_lightning.data.corpora.av_corpus import words_of
@@ -123,7 +122,7 @@ def test_every_reader_of_texts_cleans_them(tmp_path: Path, write_row) -> None:
 def test_lists_of_lips_read_as_others(tmp_path: Path) -> None:
     (tmp_path / "file.list").write_bytes(f"{BOM}test\\UmvOgW6iV2s\\00001\r\n".encode())
     (tmp_path / "label.list").write_bytes("SO WHAT\u2028NOW\r\n".encode())
-    (entry,) = avhubert.AvHubertScan(str(tmp_path)).entries()
+    (entry,) = lrs.AvHubertScan(str(tmp_path)).entries()
     assert (entry.where, entry.text, entry.split) == ("test/UmvOgW6iV2s/00001", "SO WHAT NOW", "test")
     (tmp_path / "train.txt").write_bytes(f"{BOM}0001\\00002 tag\r\n".encode())
     assert [entry[1] for entry in lrs.Lrs2Scan(str(tmp_path)).entries()] == ["main_0001_00002"]

@@ -131,8 +131,7 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
         shared: others that share the lock, too, may hold it at the same time.
         what: what is kept for this command, for the message; None for the folder.
 
-    Raises:
-        UserError: another command holds it, or nothing can be written there.
+    A `UserError` if another command holds it, or nothing can be written there.
     """
     check_output(folder, "the folder", is_folder=True)
     made = [path for path in (folder, *folder.parents) if not path.exists()]

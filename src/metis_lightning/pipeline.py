@@ -88,8 +88,7 @@ class Metis:
             precision: of both stages, see `prepare_for_inference`; the front end and the codecs stay in float32.
             compile: see `Metis`.
 
-        Raises:
-            UserError: if something is missing or does not belong together.
+        A `UserError` if something is missing or does not belong together.
         """
         loaded = load_task_model(name, task, base)
         first, full = load_stage2(loaded.folder)
@@ -191,8 +190,7 @@ class Metis:
             prompt_language: of the prompt's text, if another.
             seconds: length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
 
-        Raises:
-            UserError: if a text is missing or cannot be read by the weights, or features or seconds are not usable.
+        A `UserError` if a text is missing or cannot be read by the weights, or features or seconds are not usable.
         """
         parts = (prompt_text, prompt_language or language), (text, language)
         is_spoken, samples = task_named(task).speaks_text, None
@@ -235,8 +233,7 @@ class Metis:
             settings: of both stages; None takes those of each request's task.
             options: single settings instead of those of `settings`.
 
-        Raises:
-            UserError: if there are no weights for a task, an input is not usable, or seeds are missing.
+        A `UserError` if there are no weights for a task, an input is not usable, or seeds are missing.
         """
         seeds = [seeds] * len(requests) if isinstance(seeds, int) else seeds
         if len(seeds) != len(requests):

@@ -21,9 +21,8 @@ from metis_lightning.errors import UserError
 def load_json(text: str | bytes) -> Any:  # noqa: ANN401  what the text holds
     r"""Return what a JSON text holds.
 
-    Raises:
-        ValueError: if it is no JSON or no UTF-8, nests deeper than the parser goes, or holds a number too long to read
-            or half of a sign (a lone surrogate, such as `"\ud83d"`).
+    A `ValueError` if it is no JSON or no UTF-8, nests deeper than the parser goes, or holds a number too long to read
+    or half of a sign (a lone surrogate, such as `"\ud83d"`).
 
     >>> load_json('{"a": 1}')
     {'a': 1}
@@ -122,16 +121,11 @@ def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what th
 
 
 def load_yaml(text: str, source: str, aliases: bool = True) -> Any:  # noqa: ANN401  what the text holds
-    r"""Return what a YAML text holds: plain values only, whatever it asks for.
+    r"""Return what a YAML text of at most 1 MB holds: plain values only, whatever it asks for.
 
-    Args:
-        text: at most 1 MB.
-        source: what errors call it. They name its lines and quote nothing of it.
-        aliases: whether it may repeat values by name (`*name`).
-
-    Raises:
-        UserError: if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, repeats itself
-            within itself, or says a key twice.
+    With `aliases` it may repeat values by name (`*name`). A `UserError`, which names the `source` and its lines and
+    quotes nothing of it, if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, repeats
+    itself within itself, or says a key twice.
 
     >>> load_yaml("a: 1e-4\nb: 0:30:00", "x.yaml")
     {'a': 0.0001, 'b': '0:30:00'}

@@ -17,14 +17,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Refuse tensors that hold NaN or infinity.
-
-    Args:
-        tensors: by name.
-        what: what they are, as a message begins.
-
-    Raises:
-        UserError: naming the first such tensor, and how many others there are.
+    """Raise a `UserError` that begins with `what` if tensors hold NaN or infinity: of which name, and how many others.
 
     >>> import torch
     >>> check_finite({"w": torch.tensor([1.0, float("nan")])}, "bundle x")

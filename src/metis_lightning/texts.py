@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from metis_lightning.errors import UserError
@@ -45,8 +46,7 @@ def unify_apostrophes(text: str) -> str:
 def read_lines(path: Path) -> list[str]:
     r"""Return the lines of a text file, which end at `\n` or `\r\n` and at nothing else, without a byte-order mark.
 
-    Raises:
-        UserError: if the file is not UTF-8.
+    A `UserError` if the file is not UTF-8.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -87,11 +87,9 @@ def on_disk(path: Path) -> Path:
     """
     written = [str(path), posix_path(str(path))]
     forms = (unicodedata.normalize(form, name) for name in written for form in ("NFC", "NFD"))
-    return next((Path(name) for name in (*written, *forms) if _is_there(name)), path)
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):
-        return False
+    for name in (*written, *forms):
+        # A name that is too long, or has a zero byte, is no file's.
+        with suppress(OSError, ValueError):
+            if Path(name).exists():
+                return Path(name)
+    return path

@@ -48,16 +48,11 @@ class AudioSource(ABC):
     def stamp(self) -> str:
         """Return what changes when the audio does, without reading it; of a URL, only where it is.
 
-        Raises:
-            FileNotFoundError: if a local file is not there.
+        A `FileNotFoundError` if a local file is not there.
         """
 
     def digest(self) -> str:
-        """Return the SHA-256 of what the audio is made of, the same on every machine.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
+        """Return the SHA-256 of what the audio is made of, the same on every machine. A `UserError` if unreadable."""
         frames, sample_rate = self.frames()
         return hashlib.sha256(f"{sample_rate} {frames.shape}".encode() + frames.tobytes()).hexdigest()
 

@@ -49,7 +49,7 @@ class PrepareOptions(CommandOptions):
     )
 
     def __post_init__(self) -> None:
-        """Check the manifest's name and the job's number, too. A `UserError` if an option is not allowed."""
+        """Check the manifest's name and the job's number, too."""
         super().__post_init__()
         index, _, count = self.shard.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -247,42 +247,42 @@ def _report(corpus: str, summary: ManifestSummary, out: Path) -> list[str]:
     return [*lines, f"manifest: {out} (sha256 {summary.sha256[:16]})"]
 
 
-def _command(options: type[PrepareOptions], about: str, example: str) -> Command:
-    return Command(options, f"{__name__}:run_prepare", about, (example,))
-
-
 CORPORA = {
-    "emilia": _command(
-        EmiliaOptions,
-        "Emilia and Emilia-YODAS: tars, or lists beside unpacked folders",
-        "--root /data/Emilia-Dataset --out emilia.jsonl --workers 8",
-    ),
-    "librimix": _command(
-        LibriMixOptions,
-        "Libri2Mix, Libri3Mix, …: on disk, or made from LibriSpeech and WHAM! when they are read",
-        "--root /data/Libri2Mix/wav16k/min --librispeech /data/LibriSpeech --out librimix.jsonl",
-    ),
-    "dns": _command(
-        DnsOptions,
-        "DNS Challenge 2020: clean speech, and noisy-clean pairs",
-        "--root /data/DNS-Challenge/datasets --out dns.jsonl",
-    ),
-    "librispeech": _command(LibriSpeechOptions, "LibriSpeech", "--root /data/LibriSpeech --out librispeech.jsonl"),
-    "lrs3": _command(
-        Lrs3Options,
-        "LRS3, as given out or prepared for AV-HuBERT or Auto-AVSR",
-        "--root /data/lrs3 --out lrs3.jsonl --mouths mouths --features lips --encoder vsr_trlrs3_base.pth --workers 8",
-    ),
-    "lrs2": _command(
-        Lrs2Options,
-        "LRS2, as given out or prepared for Auto-AVSR",
-        "--root /data/mvlrs_v1 --out lrs2.jsonl --mouths mouths",
-    ),
-    "video": _command(
-        VideoOptions,
-        "talking faces of your own, by a list",
-        "--root /data/faces --list clips.csv --out faces.jsonl --mouths mouths",
-    ),
-    "vctk": _command(VctkOptions, "VCTK 0.92 or 0.80", "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl"),
+    options.corpus: Command(options, f"{__name__}:run_prepare", about, (example,))
+    for options, about, example in (
+        (
+            EmiliaOptions,
+            "Emilia and Emilia-YODAS: tars, or lists beside unpacked folders",
+            "--root /data/Emilia-Dataset --out emilia.jsonl --workers 8",
+        ),
+        (
+            LibriMixOptions,
+            "Libri2Mix, Libri3Mix, …: on disk, or made from LibriSpeech and WHAM! when they are read",
+            "--root /data/Libri2Mix/wav16k/min --librispeech /data/LibriSpeech --out librimix.jsonl",
+        ),
+        (
+            DnsOptions,
+            "DNS Challenge 2020: clean speech, and noisy-clean pairs",
+            "--root /data/DNS-Challenge/datasets --out dns.jsonl",
+        ),
+        (LibriSpeechOptions, "LibriSpeech", "--root /data/LibriSpeech --out librispeech.jsonl"),
+        (
+            Lrs3Options,
+            "LRS3, as given out or prepared for AV-HuBERT or Auto-AVSR",
+            "--root /data/lrs3 --out lrs3.jsonl --mouths mouths --features lips --encoder vsr_trlrs3_base.pth "
+            "--workers 8",
+        ),
+        (
+            Lrs2Options,
+            "LRS2, as given out or prepared for Auto-AVSR",
+            "--root /data/mvlrs_v1 --out lrs2.jsonl --mouths mouths",
+        ),
+        (
+            VideoOptions,
+            "talking faces of your own, by a list",
+            "--root /data/faces --list clips.csv --out faces.jsonl --mouths mouths",
+        ),
+        (VctkOptions, "VCTK 0.92 or 0.80", "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl"),
+    )
 }
 """What `prepare` lists, by the second word of the command."""

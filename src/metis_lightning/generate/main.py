@@ -81,7 +81,12 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
     limits = options.batch_seconds, options.chunk_seconds
     writer = SpeechWriter(metis, sampler_options(options), *limits, lip_reader(options))
     mistakes: list[UserError] = []
-    with Progress(f"generate {options.task}", "s of sound", _total_seconds(jobs)) as progress:
+    total = 0.0
+    for job in jobs:
+        # A mistake is reported when the job's turn comes.
+        with suppress(UserError):
+            total += result_seconds(job)
+    with Progress(f"generate {options.task}", "s of sound", total) as progress:
 
         def note(job: Job, error: UserError) -> None:
             # A line of a list is named once.
@@ -116,15 +121,6 @@ def sampler_options(options: GenerateOptions) -> Options:
     """Return the settings that are given; the others stay as released."""
     names = ("num_steps", "guidance_scale", "temperature", "stage2_steps")
     return cast(Options, {name: value for name in names if (value := getattr(options, name)) is not None})
-
-
-def _total_seconds(jobs: Sequence[Job]) -> float:
-    total = 0.0
-    for job in jobs:
-        # A mistake is reported when the job's turn comes.
-        with suppress(UserError):
-            total += result_seconds(job)
-    return total
 
 
 class GenerationIndex:

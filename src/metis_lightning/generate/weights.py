@@ -27,8 +27,7 @@ def chosen_device(options: WeightsOptions) -> str:
 
 def chosen_precision(options: WeightsOptions) -> Precision:
     """Return what both stages compute in: as the option says, else what is usual on the device."""
-    precision: Precision | None = options.precision
-    return precision or usual_precision(chosen_device(options))
+    return options.precision or usual_precision(chosen_device(options))
 
 
 def load_metis(name: str, task: str, options: WeightsOptions) -> Metis:

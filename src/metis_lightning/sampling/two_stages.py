@@ -160,10 +160,8 @@ class TwoStages:
         joined = [torch.cat([row.stage1.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
         layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
         first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
-        _, *runners = self._runners
-        for model, sampling, runner in zip(
-            (self.first, self.full), (first_settings, settings.stage2), runners, strict=True
-        ):
+        of_both = (self.first, first_settings, self._runners[1]), (self.full, settings.stage2, self._runners[2])
+        for model, sampling, runner in of_both:
             requests = [
                 Stage2Request(ssl, row.acoustic_prompt[:, : model.config.num_quantizers], lower)
                 for ssl, row, lower in zip(joined, rows, layers, strict=True)

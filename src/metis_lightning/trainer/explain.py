@@ -89,12 +89,9 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
 
 
 def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path]) -> str:
-    """Return one line for an error of the config parser.
+    """Return one line for a message of jsonargparse.
 
-    Args:
-        message: what jsonargparse says.
-        known: the keys of the config.
-        files: the config files that were read, for naming the line of a misspelt key.
+    Near a misspelt key stands one of those that are `known`, and where it is in the config `files`.
     """
     found = _UNKNOWN_KEY.search(message)
     if found is None:
