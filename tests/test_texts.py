@@ -81,7 +81,7 @@ def test_phones_of_decomposed_and_full_width_letters_are_those_of_the_others(nam
 
 def test_the_rules_are_in_the_fingerprint() -> None:
     assert RULES.startswith("1: NFC")
-    assert "texts.RULES" in Path(Suite.__init__.__code__.co_filename).read_text(encoding="utf-8")
+    assert "texts.RULES" in Path(word_errors.__code__.co_filename).read_text(encoding="utf-8")
 
 
 def test_lines_end_at_line_feeds_only(tmp_path: Path) -> None:
