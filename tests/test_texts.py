@@ -18,7 +18,6 @@ from metis_lightning.data.corpora.vctk import VctkScan
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.test_sets import read_enrollments
 from metis_lightning.generate.jobs import JOB_COLUMNS, Job, read_list
-from metis_lightning.metrics.suite import Suite
 from metis_lightning.metrics.text import normalizer
 from metis_lightning.metrics.wer import word_errors
 from metis_lightning.texts import RULES, clean_text, on_disk, read_lines, unify_apostrophes
