@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.comparison import CONTROLS
-from metis_lightning.evaluate.results.report import margin_column, margin_gain
+from metis_lightning.evaluate.results.comparison import CONTROLS, margin_column, margin_gain
 from metis_lightning.evaluate.results.runs import Result, read_results
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
 from metis_lightning.evaluate.tables.layout import Cell, NoteKeys, grid, markdown_cell

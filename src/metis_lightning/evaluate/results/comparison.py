@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.estimates import few_notes
+from metis_lightning.evaluate.results.estimates import PairedDifference, compare_rows, few_notes
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
 from metis_lightning.evaluate.results.summary import Summary, summary_of
+from metis_lightning.metrics.column import Column
 
 # Fields of a summary that are of all of a system's utterances, whatever others have.
 _COUNTS = ("n", "n_failed", "n_infinite", "n_not_applicable", "errors", "not_applicable")
@@ -58,6 +59,32 @@ def _restricted(own: Summary, rows: Sequence[ResultRow], common: set[tuple[str, 
         measured = ("measured_n", "measured_mean", "measured_corpus")
         corpus = replace(corpus, **{name: getattr(own.corpus, name) for name in measured})
     return replace(part, corpus=corpus, **{name: getattr(own, name) for name in _COUNTS})
+
+
+def margin_column(columns: Iterable[Column]) -> Column | None:
+    """Return the column of the similarity margin, to the target minus to the interferer; None if it is not measured."""
+    return next((column for column in columns if column.quantity == "SIM_margin"), None)
+
+
+def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> tuple[str, PairedDifference]:
+    """Return how much further than `input` a system is from the interferer and towards the target, also as a line.
+
+    It has two intervals: over speakers, what to expect of other voices; over utterances, what to expect of these.
+    """
+    own, base = ([row for row in rows if row.system == name] for name in (system, "input"))
+    gain = compare_rows(own, base, column)
+    where = f"{system} - input on {rows[0].test_set}, {column.name}"
+    if gain.mean is None:
+        return f"{where}: no utterance has both", gain
+    intervals = {f"{gain.n} utterances": (gain.utterances_ci95_low, gain.utterances_ci95_high)}
+    if gain.clusters == "speakers":
+        intervals = {f"{gain.n_clusters} speakers": (gain.ci95_low, gain.ci95_high), **intervals}
+    bounds = [
+        f"{count}: too few" if low is None else f"{count} {low:+.3f} to {high:+.3f}"
+        for count, (low, high) in intervals.items()
+    ]
+    of_all = f" of {gain.n + gain.n_missing}" if gain.n_missing else ""
+    return f"{where}: {gain.mean:+.3f} (95% over {', over '.join(bounds)}), n {gain.n}{of_all}", gain
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.report import Machine, check_failures, real_time_factor, report_lines
+from metis_lightning.evaluate.results.comparison import margin_column, margin_gain
+from metis_lightning.evaluate.results.estimates import PairedDifference, few_notes
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, read_rows
 from metis_lightning.evaluate.results.runs import PROTOCOL, RUN_SUMMARY, RunFolder, write_json
-from metis_lightning.evaluate.results.summary import summarize
+from metis_lightning.evaluate.results.summary import GroupSummary, summarize
 from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes, use_device
 from metis_lightning.evaluate.run.plan import Plan, make_plan
 from metis_lightning.evaluate.run.shard import run_share
@@ -25,6 +28,7 @@ from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.task_table import TASKS
+from metis_lightning.types import WAVE_RATE
 
 # The files of folders of audio that belong to no item of the test sets.
 EXTRA_FILES = "extra_files.json"
@@ -32,6 +36,19 @@ EXTRA_FILES = "extra_files.json"
 _BENCHMARKS = Path("evaluation/benchmarks")
 
 MakePool = Callable[[SuiteOptions, int], ScoringPool]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run's speech was made: on which device, by how many processes of how many threads."""
+
+    device: str
+    threads: int
+    processes: int
+
+    def __str__(self) -> str:
+        processes = f"{self.processes} process{'' if self.processes == 1 else 'es'}"
+        return f"on {self.device}, {processes}, {self.threads} thread{'' if self.threads == 1 else 's'} each"
 
 
 def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) -> None:
@@ -63,24 +80,33 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
         check_output(folder / name)
     with locked(folder):
         plan = make_plan(options, device)
-        run_all = _start_ranks if launch.rank is None and launch.count > 1 else _run_share
-        run, columns = run_all(plan, launch, folder, options, make_pool)
+        run, columns = _run_share(plan, launch, folder, options, make_pool)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         rows = run.merge(is_whole=True)
-        _report(plan, folder, rows, columns, Machine(name, torch.get_num_threads(), launch.count))
+        groups = summarize(rows, columns)
+        _report(plan, folder, rows, groups, Machine(name, torch.get_num_threads(), launch.count))
         # Last, so that a run that failed leaves everything to look into.
-        check_failures(rows, options.max_failed_share)
+        check_failures(groups, options.max_failed_share)
 
 
-def _start_ranks(
+def _run_share(
     plan: Plan, launch: Launch, folder: Path, options: EvaluateOptions, make_pool: MakePool
 ) -> tuple[RunFolder, Mapping[str, Column]]:
-    """Prepare the folder, and do the whole plan in processes of their own."""
-    # The models of one scoring process tell their fingerprint; ranks have their own.
-    with make_pool(_suite_options(options), 1) as pool:
-        run = RunFolder(folder, plan.protocol(pool.fingerprint()), plan.keys)
+    """Do this process's share: all of the plan, here or in processes that it starts, if there is no launcher."""
+    rank, starts_others = launch.rank or 0, launch.rank is None and launch.count > 1
+    # To start others, the models of one scoring process tell their fingerprint; ranks have their own.
+    processes = 1 if starts_others else options.scoring_processes
+    with joined(launch) as wait_for_all, make_pool(_suite_options(options), processes) as pool:
+        run = RunFolder(folder, plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
         columns = pool.columns
-    run_in_processes(run_rank, launch.count, folder, options, make_pool)
+        if not starts_others:
+            # The first process merges what earlier calls left, before the others look for what is done.
+            wait_for_all()
+            rows = folder / (ROWS if launch.rank is None else f"{ROWS}.{rank}")
+            run_share(plan, {row.key for row in read_rows(folder)}, rows, pool, rank, launch.count)
+            wait_for_all()
+    if starts_others:
+        run_in_processes(run_rank, launch.count, folder, options, make_pool)
     return run, columns
 
 
@@ -89,25 +115,9 @@ def run_rank(rank: int, folder: Path, options: EvaluateOptions, make_pool: MakeP
     device = device_of(options.device, rank)
     use_device(device)
     plan = make_plan(options, device)
-    done = {row.key for row in read_rows(folder)}
     with make_pool(_suite_options(options), options.scoring_processes) as pool:
-        run_share(plan, done, folder / f"{ROWS}.{rank}", pool, rank, options.devices)
-
-
-def _run_share(
-    plan: Plan, launch: Launch, folder: Path, options: EvaluateOptions, make_pool: MakePool
-) -> tuple[RunFolder, Mapping[str, Column]]:
-    """Do this process's share: all of the plan, if there is no launcher."""
-    rank = launch.rank or 0
-    with joined(launch) as wait_for_all, make_pool(_suite_options(options), options.scoring_processes) as pool:
-        run = RunFolder(folder, plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
-        columns = pool.columns
-        # The first process merges what earlier calls left, before the others look for what is done.
-        wait_for_all()
         done = {row.key for row in read_rows(folder)}
-        run_share(plan, done, folder / (ROWS if launch.rank is None else f"{ROWS}.{rank}"), pool, rank, launch.count)
-        wait_for_all()
-    return run, columns
+        run_share(plan, done, folder / f"{ROWS}.{rank}", pool, rank, options.devices)
 
 
 def _suite_options(options: EvaluateOptions) -> SuiteOptions:
@@ -124,13 +134,12 @@ def _suite_options(options: EvaluateOptions) -> SuiteOptions:
 
 
 def _report(
-    plan: Plan, folder: Path, rows: Sequence[ResultRow], columns: Mapping[str, Column], machine: Machine
+    plan: Plan, folder: Path, rows: Sequence[ResultRow], groups: Sequence[GroupSummary], machine: Machine
 ) -> None:
     """Write the summary, the files of no item and the tables of a whole run, and say what comes of it."""
-    groups = summarize(rows, columns)
     records = []
     for group in groups:
-        factor = real_time_factor(group.rows, group.system, machine.processes)
+        factor = system_speed(group.rows, group.system, machine.processes)
         steps = sorted({row.steps for row in group.rows if row.steps is not None})
         records.append({**group.to_json(), "real_time_factor": factor, "machine": asdict(machine), "steps": steps})
     write_json(folder / RUN_SUMMARY, records)
@@ -160,3 +169,59 @@ def _report(
 def _tables_folder(folder: Path) -> Path:
     """Return where the tables go that a run is in: of the project, if it is one of its runs, else beside its rows."""
     return TABLES if folder.resolve().parent == RESULTS.resolve() else folder / "tables"
+
+
+def report_lines(
+    rows: Sequence[ResultRow], systems: Sequence[str], machine: Machine, columns: Mapping[str, Column]
+) -> list[str]:
+    """Return lines on each system: its speed, and its similarity margin against that of `input`."""
+    lines = []
+    for system in systems:
+        factor = system_speed(rows, system, machine.processes)
+        speed = f"real-time factor {factor or 0:.2f} ({machine}, without the first item, scoring beside it)"
+        lines.append(f"{system}: {'its speed is not known' if factor is None else speed}")
+    gains: list[PairedDifference] = []
+    for test_set in dict.fromkeys(row.test_set for row in rows):
+        part = [row for row in rows if row.test_set == test_set]
+        column = margin_column(columns[name] for name in part[0].metrics if name in columns)
+        if column is None or all(row.system != "input" for row in part):
+            continue
+        # The target bounds what can be reached; it is no system to compare.
+        for system in (name for name in systems if name not in ("input", "target")):
+            line, gain = margin_gain(part, system, column)
+            lines.append(line)
+            gains.append(gain)
+    return [*lines, *few_notes(gains)]
+
+
+def system_speed(rows: Iterable[ResultRow], system: str, processes: int = 1) -> float | None:
+    """Return the seconds that a system took for a second of its speech; None if it is not known.
+
+    The first item of each process is left out: a device warms up with it.
+    """
+    own = [(row.seconds, row) for row in rows if row.system == system and row.seconds is not None and row.n_samples]
+    warm = own[processes:]
+    spoken = sum(row.n_samples / (row.sample_rate or WAVE_RATE) for _, row in warm)
+    return sum(seconds for seconds, _ in warm) / spoken if spoken else None
+
+
+def check_failures(groups: Iterable[GroupSummary], max_share: float) -> None:
+    """Refuse results in which some metric of a system on a test set failed more often than allowed.
+
+    `max_share` of a group's rows may lack a value, from 0 to 1. What a test set cannot have (no transcript, a language
+    that the recogniser does not know) is no failure; see `failed` in the rows.
+
+    Raises:
+        UserError: naming every such system and test set, with the metric that failed most often, and why.
+    """
+    lines = []
+    for group in groups:
+        for name, count in Counter(name for row in group.rows for name in row.failed).most_common(1):
+            if count > max_share * len(group.rows):
+                reasons = Counter(row.error[name] for row in group.rows if name in row.failed)
+                why = ", ".join(f"{number} × {reason}" for reason, number in sorted(reasons.items()))
+                lines.append(f"{group.system} on {group.test_set}: {count} of {len(group.rows)} without {name} ({why})")
+    if lines:
+        raise UserError(
+            f"{'; '.join(lines)}; more than --max-failed-share {max_share:g}. All rows and tables are written"
+        )

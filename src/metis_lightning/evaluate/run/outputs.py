@@ -113,9 +113,8 @@ class Items:
 
 @dataclass(frozen=True)
 class WavFolder:
-    """A folder and the files in it, by the ids of the items that they are of; `extra` are those of no item."""
+    """The files of a folder, by the ids of the items that they are of; `extra` are those of no item."""
 
-    folder: Path
     files: Mapping[str, Path]
     extra: Sequence[str]
 
@@ -153,7 +152,7 @@ class WavFolder:
                 f"{option}: files for 0 of {len(items.chosen)} items: one is called {names[0]}, an item "
                 f"{sorted(items.chosen)[0]}; name the files ID.wav (--export writes the items by their ids)"
             )
-        return cls(folder, files, extra)
+        return cls(files, extra)
 
     def read(self, item_id: str) -> Output:
         """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""

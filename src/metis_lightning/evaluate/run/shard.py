@@ -6,7 +6,7 @@ A `PendingRow` is what is known of an output before it is scored; the scores com
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from metis_lightning.types import TestItem
 
 @dataclass(frozen=True)
 class PendingRow:
-    """A row without its metrics.
+    """A row without its metrics, and the `scores` that other processes are still making.
 
     Args:
         row: the other fields.
@@ -40,39 +40,15 @@ class PendingRow:
     row: ResultRow
     fault: str | None
     is_reference: bool
+    scores: Future[dict[str, MetricValue]]
 
-    @classmethod
-    def of(cls, task: str, job: EvaluationJob, item: TestItem, output: Output) -> PendingRow:
-        """Return the row of a system's output for an item."""
-        row = ResultRow(
-            id=item.id,
-            task=task,
-            test_set=item.test_set,
-            system=job.system.name,
-            seed=job.seed,
-            speaker=item.speaker or None,
-            n_samples=len(output.samples()),
-            seconds=output.seconds,
-            steps=output.steps,
-            sample_rate=output.sample_rate,
-            channels=output.channels,
-            text=item.text,
-        )
-        # Of the reference itself, PESQ and the like have no value or an infinite one.
-        target = item.recording("target")
-        is_reference = (
-            target is not None
-            and target.sample_rate == output.sample_rate
-            and torch.equal(output.samples(), target.wave)
-        )
-        return cls(row, output.fault, is_reference)
-
-    def scored(self, values: Mapping[str, MetricValue]) -> ResultRow:
-        """Return the whole row.
+    def scored(self) -> ResultRow:
+        """Wait for the scores, and return the whole row.
 
         A column has failed if the system gave nothing to measure although the test set has all that it needs. A loop of
         the recogniser is an error beside a value, but nobody's failure.
         """
+        values = self.scores.result()
         metrics: dict[str, float | None] = {}
         errors, failed = {}, []
         for name, value in values.items():
@@ -113,6 +89,61 @@ def _counts(rate: ErrorRate, compared: tuple[str, str] | None = None) -> ErrorCo
     return ErrorCounts(rate.edits, rate.length, rate.substitutions, rate.deletions, rate.insertions, compared)
 
 
+def run_share(
+    plan: Plan, done: Collection[RowKey], rows: Path, pool: ScoringPool, rank: int = 0, count: int = 1
+) -> None:
+    """Generate and score every `count`-th job of a plan from number `rank` on, but those that are `done`.
+
+    Rows are appended to a file in the order of the jobs. What a job gives does not depend on whose share it is in.
+    """
+    jobs = {system.name: list(plan.jobs_of(system))[rank::count] for system in plan.systems}
+    label = f"evaluate {plan.options.task}" + (f" (process 1 of {count})" if count > 1 else "")
+    pending: deque[PendingRow] = deque()
+    with Progress(label, "utterances", sum(map(len, jobs.values())), silent=rank > 0) as progress:
+        for system in plan.systems:
+            # Loaded for the first job that is not done; models of one system live at a time.
+            run: Run | None = None
+            for job in jobs[system.name]:
+                if job.key not in done:
+                    run = run or system.load()
+                    pending.append(_generate(plan, job, run, rows.parent, pool))
+                while pending and pending[0].scores.done():
+                    append_rows(rows, pending.popleft().scored())
+                progress.step(system.name)
+        for row in pending:
+            append_rows(rows, row.scored())
+
+
+def _generate(plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: ScoringPool) -> PendingRow:
+    """Generate one utterance, write it, and have it scored."""
+    task, item = plan.options.task, job.test_set.reader.load_item(job.trial)
+    output = timed(run, job.trial, item, job.seed or 0)
+    samples = output.samples()
+    # Audio of the first seed lies in the system's folder, for `compare`; of others below it.
+    is_first = job.seed is None or job.seed == plan.options.seeds[0]
+    place = folder / "wavs" / job.system.name / ("" if is_first else f"seed-{job.seed}")
+    if samples.numel():
+        write_wav(place / f"{item.id}.wav", samples, output.rate)
+    row = ResultRow(
+        id=item.id,
+        task=task,
+        test_set=item.test_set,
+        system=job.system.name,
+        seed=job.seed,
+        speaker=item.speaker or None,
+        n_samples=len(samples),
+        seconds=output.seconds,
+        steps=output.steps,
+        sample_rate=output.sample_rate,
+        channels=output.channels,
+        text=item.text,
+    )
+    # Of the reference itself, PESQ and the like have no value or an infinite one.
+    target = item.recording("target")
+    is_reference = target is not None and target.sample_rate == output.sample_rate and torch.equal(samples, target.wave)
+    return PendingRow(row, output.fault, is_reference, pool.submit(scoring_item(task, job, item, output)))
+
+
 def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) -> ScoringItem:
     """Return what the metrics are given of an item and a system's output: no samples if the output is at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
@@ -131,49 +162,3 @@ def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) 
         rates={name: recording.sample_rate for name, recording in recorded.items()},
         **waves,
     )
-
-
-def run_share(
-    plan: Plan, done: Collection[RowKey], rows: Path, pool: ScoringPool, rank: int = 0, count: int = 1
-) -> None:
-    """Generate and score every `count`-th job of a plan from number `rank` on, but those that are `done`.
-
-    Rows are appended to a file in the order of the jobs. What a job gives does not depend on whose share it is in.
-    """
-    jobs = {system.name: list(plan.jobs_of(system))[rank::count] for system in plan.systems}
-    label = f"evaluate {plan.options.task}" + (f" (process 1 of {count})" if count > 1 else "")
-    submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]] = deque()
-    with Progress(label, "utterances", sum(map(len, jobs.values())), silent=rank > 0) as progress:
-        for system in plan.systems:
-            # Loaded for the first job that is not done; models of one system live at a time.
-            run: Run | None = None
-            for job in jobs[system.name]:
-                if job.key not in done:
-                    run = run or system.load()
-                    submitted.append(_submit(plan, job, run, rows.parent, pool))
-                _append_scored(rows, submitted)
-                progress.step(system.name)
-        _append_scored(rows, submitted, waits=True)
-
-
-def _append_scored(
-    path: Path, submitted: deque[tuple[PendingRow, Future[dict[str, MetricValue]]]], waits: bool = False
-) -> None:
-    """Append the rows of the first utterances that are scored; of all, if it waits."""
-    while submitted and (waits or submitted[0][1].done()):
-        row, scores = submitted.popleft()
-        append_rows(path, row.scored(scores.result()))
-
-
-def _submit(
-    plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: ScoringPool
-) -> tuple[PendingRow, Future[dict[str, MetricValue]]]:
-    """Generate one utterance, write it, and have it scored."""
-    task, item = plan.options.task, job.test_set.reader.load_item(job.trial)
-    output = timed(run, job.trial, item, job.seed or 0)
-    # Audio of the first seed lies in the system's folder, for `compare`; of others below it.
-    is_first = job.seed is None or job.seed == plan.options.seeds[0]
-    place = folder / "wavs" / job.system.name / ("" if is_first else f"seed-{job.seed}")
-    if output.samples().numel():
-        write_wav(place / f"{item.id}.wav", output.samples(), output.rate)
-    return PendingRow.of(task, job, item, output), pool.submit(scoring_item(task, job, item, output))

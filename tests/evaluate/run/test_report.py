@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from metis_lightning.evaluate.results.report import Machine, margin_gain, real_time_factor, report_lines
+from metis_lightning.evaluate.results.comparison import margin_gain
 from metis_lightning.evaluate.results.rows import ResultRow
+from metis_lightning.evaluate.run.main import Machine, report_lines, system_speed
 from metis_lightning.metrics.column import Column
 
 MARGIN = Column.by_model("SIM_margin", "ge2e")
@@ -25,12 +26,12 @@ ROWS = [row("input", i, 0.1 * i, 0.0) for i in range(5)] + [row("nano", i, 0.1 *
 CPU = Machine("cpu", 2, 1)
 
 
-def test_real_time_factor_is_seconds_over_seconds() -> None:
-    assert real_time_factor(ROWS, "nano") == pytest.approx(0.5)
-    assert real_time_factor(ROWS, "input") == 0
+def test_the_real_time_factor_is_seconds_over_seconds() -> None:
+    assert system_speed(ROWS, "nano") == pytest.approx(0.5)
+    assert system_speed(ROWS, "input") == 0
     slow = [row("nano", 9, 0.0, 100.0), row("nano", 8, 0.0, 100.0), *ROWS]
-    assert real_time_factor(slow, "nano", processes=2) == pytest.approx(0.5), "the first of each process is left out"
-    assert real_time_factor(slow[:1], "nano") is None
+    assert system_speed(slow, "nano", processes=2) == pytest.approx(0.5), "the first of each process is left out"
+    assert system_speed(slow[:1], "nano") is None
 
 
 def test_speed_is_never_without_the_machine() -> None:
