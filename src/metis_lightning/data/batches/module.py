@@ -30,7 +30,6 @@ class RecipeDataset(Dataset[SpeechItem]):
     """
 
     def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stored: StoredTokens | None = None) -> None:
-        """Join a corpus and a recipe; items get their tokens from `stored`, if there is any."""
         # Audio is not read where tokens are all that the recipe takes of it.
         self.corpus = corpus if stored is None or recipe.needs_audio else LengthOnlyCorpus(corpus, stored)
         self.recipe, self.seed, self.stored = recipe, seed, stored
@@ -136,10 +135,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         return self._corpora
 
     def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
-        """Read these kinds of tokens from the folder `tokens`, made by the tokenizer of these fingerprints.
-
-        A UserError if they are damaged or do not cover the corpus.
-        """
+        """Read these kinds of tokens from the folder `tokens`; a UserError if some are damaged or missing."""
         if self.tokens is None:
             raise UserError("no token store: name the folder that `prepare tokens` wrote with --data.tokens")
         self._stored = StoredTokens(self.tokens, fingerprints)
@@ -156,10 +152,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         return {**place, "plan": self._plan}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made: its epoch's first batches are not drawn again.
-
-        A UserError if the state names no such place.
-        """
+        """Go on where a checkpoint was made, within its epoch; a UserError if the state is no such place."""
         place = state_dict if isinstance(state_dict, Mapping) else {}
         if not all(isinstance(place.get(name), int) and place[name] >= 0 for name in self._resume):
             raise UserError(

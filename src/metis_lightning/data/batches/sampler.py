@@ -163,7 +163,6 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         return self._planned[1]
 
     def _count(self) -> int:
-        """Return the number of batches of all processes, in every epoch: a multiple of the number of processes."""
         items, processes = len(self.lengths), process_rank_and_count()[1]
         if items < processes:
             raise UserError(f"{items} utterances cannot be shared by {processes} processes; use fewer devices")

@@ -126,7 +126,13 @@ class TalkingFaceScan(CorpusScan):
         video = None if clip.video is None else inspect_video(Path(self.root, clip.video), self.decode)
         location, sound = self._sound(clip, video)
         # A clip that was cut or exchanged after it was listed shows in its counts.
-        _check_counts(clip, video, sound)
+        samples = round(sound.seconds * sound.sample_rate)
+        for name, listed, counted in (
+            ("pictures", clip.frames, video and video.frames),
+            ("samples", clip.samples, samples),
+        ):
+            if listed is not None and counted is not None and listed != counted:
+                raise VideoFault("wrong length", f"{counted} {name}, listed with {listed}")
         row = manifest_row(
             clip.id,
             location,
@@ -143,11 +149,17 @@ class TalkingFaceScan(CorpusScan):
             self._crop(clip, video)
         if clip.lips is not None:
             row["lips"] = clip.lips
-            _check_pair(_count_features(Path(self.root, clip.lips)), sound.seconds)
+            path = Path(self.root, clip.lips)
+            if not path.is_file():
+                raise AudioFault("missing pair", f"no {path.name}")
+            try:
+                count = len(read_feature_file(path))
+            except UserError as error:
+                raise AudioFault("wrong features", str(error)) from error
+            _check_pair(count, sound.seconds)
         return row
 
     def _sound(self, clip: AvClip, video: VideoInfo | None) -> tuple[object, AudioInfo]:
-        """Return the location of the sound as a manifest has it, and what it is."""
         if clip.audio is not None:
             path = Path(self.root, clip.audio)
             if not path.is_file():
@@ -186,28 +198,11 @@ def _inspect_track(path: Path) -> AudioInfo:
     return AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
 
-def _count_features(path: Path) -> int:
-    if not path.is_file():
-        raise AudioFault("missing pair", f"no {path.name}")
-    try:
-        return len(read_feature_file(path))
-    except UserError as error:
-        raise AudioFault("wrong features", str(error)) from error
-
-
 def _check_pair(frames: int, seconds: float) -> None:
     if not check_lengths(frames, seconds):
         raise VideoFault(
             "sound and pictures differ in length", f"{frames / VIDEO_RATE:.2f} s are seen, {seconds:.2f} s are heard"
         )
-
-
-def _check_counts(clip: AvClip, video: VideoInfo | None, sound: AudioInfo) -> None:
-    samples = round(sound.seconds * sound.sample_rate)
-    pairs = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
-    for name, listed, counted in pairs:
-        if listed is not None and counted is not None and listed != counted:
-            raise VideoFault("wrong length", f"{counted} {name}, listed with {listed}")
 
 
 def read_words(path: Path, where: str) -> str | Fault:

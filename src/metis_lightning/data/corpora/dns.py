@@ -97,10 +97,7 @@ class DnsTests(TestSets):
     task = "se"
 
     def __init__(self, root: Path) -> None:
-        """List the files; `root` is the repository, its `datasets`, or a folder like it.
-
-        A UserError if no test set is there, or a noisy file has no clean one or the other way round.
-        """
+        """List the files below the repository, its `datasets`, or the like; a UserError if none are there."""
         require_folder(root, "the DNS Challenge 2020")
         self._files: dict[str, tuple[Path, Path | None]] = {}
         trials = []
@@ -124,7 +121,6 @@ class DnsTests(TestSets):
 
 
 def _test_files(root: Path) -> Iterator[tuple[str, str, Path, Path | None]]:
-    """Yield the test set, the name, and the noisy and the clean file of each item."""
 
     def folders(name: str) -> list[Path]:
         places = ("", "test_set", "datasets", "datasets/test_set")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
@@ -54,7 +54,12 @@ class EmiliaScan(CorpusScan):
         # A tar or list begins with its language: DE/DE_B00001.jsonl.
         names = {path: PurePosixPath(path).name for path in stamps if path.endswith((".tar", ".jsonl"))}
         chosen = [path for path, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
-        audio = _stamps_below([path for path in chosen if path.endswith(".jsonl")], stamps)
+        # The files of a legacy list's folder are part of its stamp, so that a repaired one is noticed.
+        audio = {path: 0 for path in chosen if path.endswith(".jsonl")}
+        for path, stamp in stamps.items() if audio else ():
+            for parent in PurePosixPath(path).parents:
+                if (listed := f"{parent}.jsonl") in audio:
+                    audio[listed] ^= digest64(f"{printable(path)} {stamp}")
         return [
             Shard(path, f"{stamps[path]}-{audio.get(path, 0)}")
             for path in chosen
@@ -76,7 +81,11 @@ class EmiliaScan(CorpusScan):
                 continue
             try:
                 fields = _parse_fields(line)
-                path = _listed_path(fields, name)
+                try:
+                    # The list has it relative to its own folder.
+                    path = str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
+                except UserError as error:
+                    raise AudioFault("wrong field", str(error)) from error
                 if storage.exists(path):
                     yield _row(fields, path, read_bytes(storage.path(path)), name, self.decode)
                 elif number == 1 and storage.exists(archive):
@@ -200,14 +209,6 @@ def _parse_fields(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def _listed_path(fields: dict[str, Any], name: str) -> str:
-    # The list has it relative to its own folder.
-    try:
-        return str(PurePosixPath(name).parent / relative_path(fields.get("wav"), name))
-    except UserError as error:
-        raise AudioFault("wrong field", str(error)) from error
-
-
 def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: bool) -> Row:
     """Return the line of an utterance whose audio is `data`, in a tar or list called `name`."""
     listed = fields.get("duration")
@@ -228,13 +229,3 @@ def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: b
         license="CC-BY-4.0" if is_yodas else "CC-BY-NC-4.0",
         dnsmos=fields.get("dnsmos"),
     )
-
-
-def _stamps_below(lists: Sequence[str], stamps: Mapping[str, str]) -> dict[str, int]:
-    # The files of a legacy list's folder are part of its stamp, so that a repaired one is noticed.
-    below = dict.fromkeys(lists, 0)
-    for name, stamp in stamps.items() if lists else ():
-        for parent in PurePosixPath(name).parents:
-            if (listed := f"{parent}.jsonl") in below:
-                below[listed] ^= digest64(f"{printable(name)} {stamp}")
-    return below

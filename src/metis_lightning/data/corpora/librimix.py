@@ -161,7 +161,19 @@ class LibriMixScan(MixtureScan):
     def mixture(self, line: Line, subset: str) -> Mixture:
         """Read the wav files and compare."""
         paths, rate = _paths(line), self._rate()
-        waves = {column: self._wave(path, rate) for column, path in paths.items()}
+        waves = {}
+        for column, path in paths.items():
+            file = Path(self.root) / path
+            if not file.is_file():
+                raise AudioFault("missing file", path)
+            data = file.read_bytes()
+            try:
+                info = inspect_audio(data)
+            except AudioFault as fault:
+                raise AudioFault(fault.kind, f"{path} {fault.detail}".strip()) from fault
+            if info.sample_rate != rate:
+                raise AudioFault("wrong sample rate", f"{path}: {info.sample_rate} Hz in a folder of {rate} Hz")
+            waves[column] = decode(data, path)[0][:, 0]
         total = waves.pop("mixture_path")
         listed = round(float(line["length"]))
         if lengths := [f"{paths[name]}: {len(wave)}" for name, wave in waves.items() if len(wave) != len(total)]:
@@ -175,19 +187,6 @@ class LibriMixScan(MixtureScan):
             raise AudioFault("mixture is not the sum of its sources", f"differs by up to {difference:.5f}")
         sources = [path for column, path in paths.items() if column.startswith("source_")]
         return Mixture(paths["mixture_path"], sources, len(total), rate)
-
-    def _wave(self, path: str, rate: int) -> np.ndarray:
-        file = Path(self.root) / path
-        if not file.is_file():
-            raise AudioFault("missing file", path)
-        data = file.read_bytes()
-        try:
-            info = inspect_audio(data)
-        except AudioFault as fault:
-            raise AudioFault(fault.kind, f"{path} {fault.detail}".strip()) from fault
-        if info.sample_rate != rate:
-            raise AudioFault("wrong sample rate", f"{path}: {info.sample_rate} Hz in a folder of {rate} Hz")
-        return decode(data, path)[0][:, 0]
 
     def _rate(self) -> int:
         # The csv does not state it, but the name of the folder does.

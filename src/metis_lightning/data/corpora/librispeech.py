@@ -106,10 +106,7 @@ class LibriSpeechTests(TestSets):
     task = "tts"
 
     def __init__(self, root: Path, subset: str = "test-clean", per_speaker: int = 1) -> None:
-        """Choose the trials of the test set `librispeech-<subset>`, from durations in the files' headers.
-
-        A UserError if there is no such subset.
-        """
+        """Choose the trials of `librispeech-<subset>` by the files' headers; a UserError if there is no such subset."""
         scan = LibriSpeechScan(str(root), (subset,), decode=False)
         self._root, self._rows, trials = Path(root), dict[str, Row](), list[Trial]()
         for shard in scan.shards():

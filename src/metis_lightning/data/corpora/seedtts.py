@@ -47,10 +47,7 @@ class SeedTtsTests(TestSets):
     """
 
     def __init__(self, root: Path) -> None:
-        """Read the lists below `seedtts_testset`.
-
-        A UserError naming file and line, if a line is not of the format, or files of a list are missing.
-        """
+        """Read the lists below `seedtts_testset`; a UserError if a line is not of the format, or files are missing."""
         self._lines: dict[str, _SeedTtsLine] = {}
         trials = []
         for test_set, name in _LISTS.items():

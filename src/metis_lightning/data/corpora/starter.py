@@ -45,10 +45,7 @@ class StarterTests(TestSets):
     task = "tse"
 
     def __init__(self, root: Path | None = None) -> None:
-        """Read the manifest and the lists; `root` defaults to the embedded corpus.
-
-        A UserError if either file is missing or wrong.
-        """
+        """Read the manifest and the lists, by default the embedded ones; a UserError if either is missing or wrong."""
         root = Path(root or STARTER_ROOT)
         self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
         super().__init__(read_trials(root / _TRIALS))
@@ -67,7 +64,6 @@ class StarterTtsTests(TestSets):
     task = "tts"
 
     def __init__(self, root: Path | None = None) -> None:
-        """Read the manifest and the lists for TSE; see `StarterTests`."""
         starter = StarterTests(root)
         self._corpus = starter.corpus
         trials = [trial for test_set in starter.test_sets() for trial in starter.load_trials(test_set)]

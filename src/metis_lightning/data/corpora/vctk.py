@@ -72,10 +72,7 @@ class VctkTests(TestSets):
     task = "vc"
 
     def __init__(self, root: Path, count: int = 200, seed: int = 0, same_speaker: bool = False) -> None:
-        """Choose the trials of the test set `vctk`.
-
-        A UserError if there are no `count` recordings with a text, or there is no prompt for one.
-        """
+        """Choose the trials of the test set `vctk`; a UserError if fewer than `count` have a text and a prompt."""
         self._root = Path(root)
         recordings = {path.stem.removesuffix("_mic1"): path for path in _recordings(self._root)}
         texts = {name: _read_text(self._root, name) for name in recordings}

@@ -128,7 +128,6 @@ def _clear_others(parts: Sequence[Path]) -> None:
 
 
 def _scan_pieces(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
-    """Yield the seconds and the number of faults of each piece, scanned by one process or several."""
     if workers == 1 or len(todo) < 2:
         for shard, part in todo:
             # Only one process may draw a bar for what it has in hand.
@@ -180,7 +179,6 @@ def _scan_shard(
 
 
 def _check_row(row: Row, root: str, where: str) -> Row | Fault:
-    """Return a row that `read_manifest` will take, or the fault that it is."""
     place = f"{where}/{row.get('id')}"
     try:
         utterance = parse_row(row, root, place)
@@ -193,7 +191,6 @@ def _check_row(row: Row, root: str, where: str) -> Row | Fault:
 
 
 def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
-    """Write the manifest, the list of faults and the summary, reading the pieces as streams."""
     summary, out = ManifestSummary(archives=len(parts)), options.out
     listed = out.with_suffix(FAULTS)
     repeated, speakers = _repeated_ids(parts), array("q")

@@ -76,10 +76,7 @@ class SpeechCorpus:
         return as_wave(self.samples(index))
 
     def mixture(self, index: int) -> Tensor:
-        """Return the mixture that an utterance is in, (S,) float32 at 24 kHz, in time with `wave(index)`.
-
-        A UserError if the manifest lists none, or it differs in length.
-        """
+        """Return an utterance's mixture, (S,) float32, in time with `wave(index)`; a UserError if none fits."""
         utterance = self.utterances[index]
         if utterance.mixture is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")

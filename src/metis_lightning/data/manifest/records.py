@@ -58,18 +58,12 @@ def manifest_root(path: Path, root: str | None) -> str:
 
 
 def read_trials(path: Path | str) -> list[Trial]:
-    """Read a test list, with the fields of `Trial`; those that it does without may be missing.
-
-    A UserError as for `read_manifest`.
-    """
+    """Read a test list: the fields of `Trial`, some of which may be missing; a UserError as for `read_manifest`."""
     return _read_records(Path(path), lambda row, where: Trial(**_parse_fields(row, _TRIAL, where)))
 
 
 def check_manifest(path: Path) -> None:
-    """Compare a manifest with the checksum beside it, if `prepare` left one.
-
-    A UserError if the manifest is another, or incomplete.
-    """
+    """Compare a manifest with the checksum that `prepare` left beside it, if any; a UserError if they differ."""
     summary = path.with_suffix(SUMMARY)
     if not summary.is_file() or not path.is_file():
         return
@@ -167,7 +161,6 @@ def _utterance_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _listed_locations(row: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any, str, str], Any], Any]]:
-    """Yield each location of a line: its field, what parses it, and how it is written."""
     for field, key, parse in _LOCATIONS:
         # The audio's own must be there.
         if field == "path" or row.get(key) is not None:
@@ -221,7 +214,6 @@ def _whole(least: int, most: int) -> _Parser:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a message has it: not all of a number of a thousand digits."""
     try:
         text = repr(value)
     except ValueError:

@@ -68,10 +68,7 @@ class CorpusScan(ABC):
 
     @abstractmethod
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
-        """Yield what a piece holds.
-
-        A UserError if reading fails in a way that another attempt may cure; the piece is then scanned again.
-        """
+        """Yield what a piece holds; a UserError if reading fails in a way that another attempt may cure."""
 
     @property
     @abstractmethod

@@ -35,10 +35,7 @@ class Selection:
 
 
 def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
-    """Return the utterances that pass all filters, in the order given.
-
-    A UserError if DNSMOS is asked for and an utterance has none.
-    """
+    """Return the utterances that pass all filters, in order; a UserError if DNSMOS is asked for and not listed."""
     shortest, longest = selection.seconds
     passes = (utterances.seconds >= shortest) & (utterances.seconds <= longest)
     if selection.languages:

@@ -43,7 +43,6 @@ class ManifestLines:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> Utterance:
-        """Read an utterance; a UserError if the manifest is not the one that was opened."""
         start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
@@ -166,10 +165,7 @@ class UtteranceTable(Sequence[Utterance]):
         return np.array([digest64(self._names.speaker[code]) for code in codes], dtype=np.int64)[places]
 
     def at_speeds(self, speeds: Sequence[float]) -> UtteranceTable:
-        """Return the utterances at each of the speeds, those of one speed together, as `utterance_at_speed` names them.
-
-        A UserError if there is no speed, one is not positive or one occurs twice.
-        """
+        """Return the utterances at each speed, speed by speed; a UserError if one is no speed or repeated."""
         if not speeds or min(speeds) <= 0 or len(set(speeds)) < len(speeds):
             raise UserError(
                 f"`speeds` must be positive and differ from each other, got {list(speeds)}; e.g. [0.9, 1.0]"

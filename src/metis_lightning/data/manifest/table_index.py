@@ -95,10 +95,7 @@ def index_path(manifest: Path) -> Path:
 
 
 def index_of(manifest: Path) -> ManifestIndex:
-    """Return the index of a manifest: the one beside it, or a new one of all its lines, kept if they are many.
-
-    A UserError if a line is wrong or an id occurs twice, or the manifest is another than its checksum's.
-    """
+    """Return a manifest's index, kept beside it if it is long; a UserError if a line, id or checksum is wrong."""
     index = _read_index(manifest)
     if index is not None:
         return index

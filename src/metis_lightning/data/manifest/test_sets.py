@@ -77,10 +77,7 @@ def at_wave_rate(recorded: Mapping[str, Recording]) -> dict[str, Any]:
 
 
 def require_files(paths: Sequence[Path], corpus: str) -> None:
-    """Refuse a corpus that is not all there, before hours are spent on it.
-
-    A UserError naming the first of the missing files and their number.
-    """
+    """Refuse a corpus that is not all there by a UserError, before hours are spent on it."""
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError(
             f"{corpus}: {len(missing)} of {len(paths)} files are missing, first {missing[0]}; download them again"
@@ -111,10 +108,7 @@ def trial_item(trial: Trial, utterance: Utterance, **fields: Any) -> TestItem:  
 
 
 def mixed_item(trial: Trial, corpus: SpeechCorpus, **fields: Any) -> TestItem:  # noqa: ANN401
-    """Read a trial's utterances and make its mixture; `fields` are further ones of the item.
-
-    A UserError if an utterance is not in the corpus or its audio cannot be read.
-    """
+    """Read a trial's utterances and make its mixture; `fields` are further ones of the item."""
     names = (trial.target, trial.interferer, trial.enrollment)
     target, interferer, enrollment = (corpus.index_of(name) for name in names)
     mixed = mix_trial(trial, corpus.wave(target), corpus.wave(interferer))
@@ -171,10 +165,7 @@ def parse_source(utterance_id: str) -> MixtureSource:
 
 
 def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
-    """Map targets to their enrollments, from a list.
-
-    A UserError naming file and line, if one is not of the format, or its target is not in its mixture.
-    """
+    """Map targets to their enrollments, from a list; a UserError naming file and line, if one is wrong."""
     if not path.is_file():
         raise UserError(f"{path}: no such enrollment list")
     enrollments = {}
@@ -194,10 +185,7 @@ def read_enrollments(path: Path) -> dict[MixtureSource, MixtureSource]:
 
 
 def draw_enrollments(sources: Iterable[MixtureSource]) -> dict[MixtureSource, MixtureSource]:
-    """Choose for each source one of another utterance of its speaker: the smallest by the SHA-256 of both.
-
-    A UserError if a speaker says one utterance only.
-    """
+    """Map each source to another utterance of its speaker, smallest by SHA-256 of both; a UserError if it has none."""
     targets = list(sources)
     by_speaker: dict[str, list[MixtureSource]] = {}
     for source in targets:

@@ -102,10 +102,7 @@ def stream_audio(path: Path | str, sample_rate: int) -> Iterator[Tensor]:
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, int]:
-    """Return (S, channels) float32 and the sample rate of the bytes of an audio file.
-
-    A UserError naming `where`, if they are none.
-    """
+    """Return (S, channels) float32 and the sample rate of an audio file's bytes; a UserError names `where`."""
     with _named(where), open_decoder(io.BytesIO(data)) as decoder:
         blocks = [np.zeros((0, decoder.channels), np.float32), *decoder.blocks()]
         return np.concatenate(blocks), decoder.sample_rate
@@ -222,7 +219,6 @@ def _open_file(path: Path) -> Iterator[Decoder]:
 
 @contextmanager
 def _named(path: AudioLocation | str) -> Iterator[None]:
-    """Name the file in which something is wrong."""
     try:
         yield
     except AudioFault as fault:

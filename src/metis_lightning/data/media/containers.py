@@ -24,7 +24,6 @@ class AudioFault(Exception):
     """Bytes that are no sound audio file; `kind` is worded alike for all files of the kind, `detail` is more of one."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
-        """Say what is wrong."""
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind, self.detail = kind, detail
 
@@ -60,7 +59,11 @@ def pieces_of(file: IO[bytes]) -> list[Piece]:
     if begin[:4] == b"OggS":
         return list(_ogg_pieces(file, start, end))
     if begin[:4] == b"RIFF" and begin[8:] == b"WAVE":
-        return list(_wav_pieces(file, start, end))
+        pieces = []
+        while start < end:
+            piece, start = _first_wav(file, start, end)
+            pieces.append(piece)
+        return pieces
     if start or begin[:2] in _SYNCS:
         return _mpeg_pieces(file, start, end) or [Piece(0, end)]
     return [Piece(0, end)]
@@ -96,12 +99,6 @@ def _ogg_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
     yield Piece(link, end)
 
 
-def _wav_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
-    while start < end:
-        piece, start = _first_wav(file, start, end)
-        yield piece
-
-
 def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
     """Return a WAV and where the next begins; one whose size says nothing lasts to the end of the file."""
     position, byte_rate = start + 12, 1
@@ -116,8 +113,13 @@ def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
     else:
         return Piece(start, end), end
     if size in UNKNOWN_SIZES or body + size > end:
-        is_streamed = size in UNKNOWN_SIZES and body < end and not _is_chunks(file, body, end)
-        return (_streamed_wav(file, start, body, end) if is_streamed else Piece(start, end)), end
+        if size not in UNKNOWN_SIZES or body >= end or _is_chunks(file, body, end):
+            return Piece(start, end), end
+        # Streamed: both sizes in the header become those of what is there.
+        header = bytearray(_read_at(file, start, body - start))
+        header[4:8] = min(len(header) - 8 + end - body, 0xFFFFFFFF).to_bytes(4, "little")
+        header[-4:] = min(end - body, 0xFFFFFFFE).to_bytes(4, "little")
+        return Piece(body, end, bytes(header), is_listed=False), end
     last = body + size + size % 2
     if _read_at(file, last, 4) == b"RIFF":
         return Piece(start, last), last
@@ -130,15 +132,7 @@ def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
     return Piece(start, end), end
 
 
-def _streamed_wav(file: IO[bytes], start: int, body: int, end: int) -> Piece:
-    head = bytearray(_read_at(file, start, body - start))
-    head[4:8] = min(len(head) - 8 + end - body, 0xFFFFFFFF).to_bytes(4, "little")
-    head[-4:] = min(end - body, 0xFFFFFFFE).to_bytes(4, "little")
-    return Piece(body, end, bytes(head), is_listed=False)
-
-
 def _is_chunks(file: IO[bytes], position: int, end: int) -> bool:
-    """Tell whether chunks fill a place, or zeros."""
     while position + 8 <= end:
         head = _read_at(file, position, 8)
         size = int.from_bytes(head[4:], "little")

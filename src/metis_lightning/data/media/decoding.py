@@ -208,7 +208,6 @@ def _opened(file: IO[bytes], piece: Piece) -> _SequentialFile:
 
 
 def _read_blocks(sound: _SequentialFile, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
-    """Yield at most so many samples of each channel."""
     size = max(1, BLOCK // sound.channels)
     # Not `blocks`: that fills up what a file lacks with what the buffer held before.
     while samples > 0 and len(block := sound.read(min(size, samples), dtype="float32", always_2d=True)):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 from metis_lightning.data.media.containers import UNKNOWN_SIZES, AudioFault
 from metis_lightning.data.media.decoding import Levels, open_decoder
@@ -49,9 +46,17 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
         if size not in UNKNOWN_SIZES and size + 8 > len(data) + 1:
             raise AudioFault("truncated audio", f"{len(data)} of {size + 8} bytes")
     with open_decoder(io.BytesIO(data)) as decoder:
-        samples = _count_sound(decoder.blocks()) if decode else decoder.samples
+        levels = Levels()
+        if decode:
+            for block in decoder.blocks():
+                levels.add(block)
+        samples = levels.samples if decode else decoder.samples
         if samples == 0:
             raise AudioFault("no samples")
+        if decode:
+            levels.check()
+            if not levels.loudest:
+                raise AudioFault("silence only")
         decoder.check_length(samples)
         info = AudioInfo(samples / decoder.sample_rate, decoder.sample_rate, decoder.channels)
     if listed_seconds is not None and not abs(info.seconds - listed_seconds) <= max(0.25, 0.02 * listed_seconds):
@@ -64,18 +69,6 @@ def _check_start(start: bytes, fault: type[AudioFault]) -> None:
         raise fault("0 bytes")
     if start.startswith(b"version https://git-lfs"):
         raise fault("git-lfs pointer", "run `git lfs pull` in the corpus")
-
-
-def _count_sound(blocks: Iterator[np.ndarray]) -> int:
-    """Return the number of samples of each channel, if they are sound."""
-    levels = Levels()
-    for block in blocks:
-        levels.add(block)
-    if levels.samples:
-        levels.check()
-        if not levels.loudest:
-            raise AudioFault("silence only")
-    return levels.samples
 
 
 class VideoFault(AudioFault):

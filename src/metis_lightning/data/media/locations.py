@@ -52,7 +52,17 @@ class FileSpan(AudioSource):
 def parse_location(value: object, root: str, where: str) -> AudioLocation:
     """Return the location that a manifest's value describes, below `root`; a UserError names `where` if it is none."""
     if isinstance(value, dict) and "mix" in value:
-        return _parse_mixdown(value, root, where)
+        try:
+            noise = value.get("noise")
+            return Mixdown(
+                parts=tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"]),
+                noise=None if noise is None else MixPart(_below(noise[0], root, where), float(noise[1])),
+                sample_rate=_whole_number(value, "rate", where),
+                mode=value["mode"],
+                take=tuple(int(number) for number in value["take"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise UserError(f"{where}: not a mixture that can be made ({error!r}); prepare anew") from error
     if isinstance(value, dict) and "video" in value:
         return VideoSound(_below(value["video"], root, where))
     if isinstance(value, dict):
@@ -82,20 +92,6 @@ def relative_path(value: object, where: str) -> str:
     if not value or "\0" in value or path.is_absolute() or windows.anchor or ".." in windows.parts:
         raise UserError(f"{where}: path {value!r} must be relative to the manifest's folder or the root, without '..'")
     return str(path)
-
-
-def _parse_mixdown(value: dict[str, Any], root: str, where: str) -> Mixdown:
-    try:
-        noise = value.get("noise")
-        return Mixdown(
-            parts=tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"]),
-            noise=None if noise is None else MixPart(_below(noise[0], root, where), float(noise[1])),
-            sample_rate=_whole_number(value, "rate", where),
-            mode=value["mode"],
-            take=tuple(int(number) for number in value["take"]),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise UserError(f"{where}: not a mixture that can be made ({error!r}); prepare anew") from error
 
 
 def _below(value: object, root: str, where: str) -> str:

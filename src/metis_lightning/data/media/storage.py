@@ -40,10 +40,7 @@ class Storage:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def files(self, suffixes: Sequence[str]) -> dict[str, str]:
-        """Map the names of the files of any depth that end with one of `suffixes`, in order, to stamps of them.
-
-        A UserError if there is no such folder, or the URL cannot be listed.
-        """
+        """Map files at any depth that end with `suffixes` to stamps, by name; a UserError if they cannot be listed."""
         if is_url(self.root):
             filesystem, base = _filesystem(self.root)
             try:
@@ -51,7 +48,11 @@ class Storage:
             except (OSError, NotImplementedError) as error:
                 raise UserError(f"{self.root}: cannot be listed ({error}); check its URL and credentials") from error
             start = len(base.rstrip("/")) + 1
-            stamps = {path[start:]: _remote_stamp(info) for path, info in infos.items()}
+            stamps = {}
+            for path, info in infos.items():
+                keys = ("ETag", "etag", "LastModified", "mtime", "created")
+                changed = next((info[key] for key in keys if info.get(key)), "")
+                stamps[path[start:]] = f"{info.get('size')}-{changed}"
         else:
             require_folder(self.root)
             paths = files_below(Path(self.root))
@@ -77,32 +78,25 @@ class Storage:
 
 
 def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Return `size` bytes of a local file or a URL from `offset` on; all that follow if None.
-
-    A UserError if it cannot be read, or ends early.
-    """
+    """Return `size` bytes of a file or URL from `offset` on, or all that follow; a UserError if it ends early."""
     try:
         if is_url(location):
             filesystem, path = _filesystem(location)
             data = filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
         else:
-            data = _local_bytes(location, offset, size)
+            # A reader would wait on a pipe or a device.
+            if not is_regular(Path(location)):
+                raise FileNotFoundError(f"no such file, or not a plain one: {location}")
+            with open(location, "rb") as file:
+                # Not more than there is: memory for what is read is allocated at once.
+                left = max(0, os.fstat(file.fileno()).st_size - offset)
+                file.seek(offset)
+                data = file.read(left if size is None else min(size, left))
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error}); check the data root") from error
     if size is not None and len(data) < size:
         raise UserError(f"{location}: ends before byte {offset + size}; it changed since it was prepared: prepare anew")
     return data
-
-
-def _local_bytes(path: str, offset: int, size: int | None) -> bytes:
-    # A reader would wait on a pipe or a device.
-    if not is_regular(Path(path)):
-        raise FileNotFoundError(f"no such file, or not a plain one: {path}")
-    with open(path, "rb") as file:
-        # Not more than there is: memory for what is read is allocated at once.
-        left = max(0, os.fstat(file.fileno()).st_size - offset)
-        file.seek(offset)
-        return file.read(left if size is None else min(size, left))
 
 
 def location_stamp(location: str | Path) -> str:
@@ -128,11 +122,6 @@ def _filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: fsspec cannot open this kind of URL ({error})") from error
-
-
-def _remote_stamp(info: dict[str, Any]) -> str:
-    changed = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
-    return f"{info.get('size')}-{changed}"
 
 
 def require_folder(root: str | Path, corpus: str = "the corpus") -> None:

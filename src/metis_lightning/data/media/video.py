@@ -32,10 +32,7 @@ class VideoSound(AudioSource):
     path: str
 
     def frames(self) -> tuple[np.ndarray, int]:
-        """Return (S, channels) float32 and the sample rate; sample 0 is heard when the first picture is seen.
-
-        A UserError if the file cannot be read or has no sound.
-        """
+        """Return (S, channels) float32 from the first picture on, and the sample rate; a UserError without sound."""
         resampler = require_av().AudioResampler(format="fltp")
         with open_video(Path(self.path)) as container:
             if not container.streams.audio:
@@ -62,7 +59,6 @@ class VideoSound(AudioSource):
 
 
 def _start(track: Any) -> float:  # noqa: ANN401  any track
-    """Return when a track starts, in seconds."""
     return float((track.start_time or 0) * track.time_base)
 
 
@@ -80,10 +76,7 @@ def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
 
 
 def read_video(path: Path | str) -> np.ndarray:
-    """Return the pictures of a short video, (F, H, W, 3) uint8 in RGB, 25 a second.
-
-    A UserError as for `iterate_frames`, or if there is not one picture.
-    """
+    """Return all pictures that `iterate_frames` gives, (F, H, W, 3) uint8; a UserError also if there is not one."""
     frames = list(iterate_frames(path))
     if not frames:
         raise UserError(f"{path}: the video holds no pictures; replace it")

@@ -110,7 +110,6 @@ class DnsRecipe(Recipe):
         return self.rules.seconds
 
     def _clean(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> np.ndarray:
-        """Return a clip that starts with utterance `index` and is active enough."""
 
         def speech(number: int) -> np.ndarray:
             chosen = index if number == 0 else draw_int(len(corpus), generator)
@@ -130,7 +129,6 @@ class DnsRecipe(Recipe):
     def _reverberate(
         self, clean: np.ndarray, generator: torch.Generator
     ) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
-        """Return the clip in a room, or as it is, the target, and whether there is a room."""
         if self.rooms is None or not draw_coin(self.rir_chance, generator):
             return clean, clean, {}
         response = self.rooms.draw(generator, sample_rate=self.rules.sample_rate)[0].numpy()

@@ -42,10 +42,7 @@ class VisualRecipe(Recipe):
         """Return the features (F, C) of utterance `index`."""
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
-        """Return the utterance with its features.
-
-        A UserError if the features are not as long as the audio, but for a frame or two.
-        """
+        """Return the utterance with its features; a UserError if they do not last as long as the audio."""
         features = self.features(corpus, index, generator)
         utterance, wave = corpus.utterances[index], corpus.wave(index)
         if not check_lengths(len(features), wave.numel() / WAVE_RATE):
@@ -132,10 +129,7 @@ class MouthRecipe(VisualRecipe):
 
 
 def feature_file(folder: Path, utterance_id: str) -> Path:
-    """Return the file of an utterance's features in `folder`.
-
-    A UserError if there is none, or it lies outside the folder.
-    """
+    """Return the file of an utterance's features; a UserError if there is none, or it lies outside the folder."""
     paths = [folder / f"{utterance_id}{suffix}" for suffix in _SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -146,10 +140,7 @@ def feature_file(folder: Path, utterance_id: str) -> Path:
 
 
 def read_feature_file(path: Path | str) -> Tensor:
-    """Return the features (F, C) float32 of one file, `.npy` or `.safetensors`.
-
-    A UserError if it is missing or holds something else.
-    """
+    """Return features (F, C) float32 from an `.npy` or `.safetensors` file; a UserError if it holds something else."""
     path = Path(path)
     try:
         # Neither format can run code as it is read here.
@@ -176,10 +167,7 @@ def check_lengths(frames: int, seconds: float) -> bool:
 
 
 def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
-    """Return the mouth's video of an utterance: `ID.mp4` in a folder, or without one what the manifest lists.
-
-    A UserError if there is none.
-    """
+    """Return an utterance's video of the mouth, in a folder or else as listed; a UserError if there is none."""
     utterance = corpus.utterances[index]
     path = utterance.video if folder is None else folder / f"{utterance.id}.mp4"
     if path is None or not path.is_file():
@@ -191,10 +179,7 @@ def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
 
 
 def read_mouths(path: Path | str) -> np.ndarray:
-    """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video.
-
-    A UserError if it is unreadable or of another size.
-    """
+    """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video; a UserError if they are of another size."""
     path = Path(path)
     frames = read_video(path)
     if frames.shape[1:3] != (MOUTH_SIZE, MOUTH_SIZE):

@@ -48,10 +48,7 @@ class RecordingFolder:
         return paths
 
     def check(self) -> None:
-        """Read every file, so that one that is no sound ends a run before it begins, and say what else lies there.
-
-        A UserError naming the first of them.
-        """
+        """Decode every file before a run begins, and say what else lies there; a UserError if one is no sound."""
         paths, faults = self.paths, []
         below = [path.relative_to(self.root) for path in files_below(self.root)]
         if note := skipped_note(self.root, below, SUFFIXES):

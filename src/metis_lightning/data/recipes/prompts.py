@@ -86,10 +86,7 @@ class Prompts:
         return PromptAndTarget(prompt, wave, (segment, whole), {"enrollment": corpus.utterances[segment.index].id})
 
     def draw_other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Segment] | None:
-        """Return a prompt (S,) of whole token frames from another utterance of the speaker, and where that is.
-
-        None if there is none.
-        """
+        """Return a prompt (S,) of whole frames from another utterance of the speaker and its place, or None."""
         enrollment, longest = draw_enrollment(corpus, index, generator), whole_frames(self.max_seconds)
         if enrollment is None:
             return None
@@ -119,10 +116,7 @@ class PromptedRecipe(Recipe):
 
 
 def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
-    """Draw an utterance of another speaker, saying something else, uniformly over utterances.
-
-    A UserError if the corpus has none.
-    """
+    """Draw an utterance of another speaker with other words, uniformly; a UserError if the corpus has none."""
     target = corpus.utterances[index]
 
     def interferes(other: int) -> bool:

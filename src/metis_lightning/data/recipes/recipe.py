@@ -175,11 +175,7 @@ def draw_coin(chance: float, generator: torch.Generator) -> bool:
 
 
 def check_range(name: str, bounds: tuple[float, float]) -> None:
-    """Refuse a range that is reversed.
-
-    Raises:
-        ValueError: naming it.
-    """
+    """Refuse a range that is reversed by a ValueError that names it."""
     if bounds[0] > bounds[1]:
         raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
 
@@ -245,11 +241,6 @@ class OmniRecipe(Recipe):
     """
 
     def __init__(self, tasks: Sequence[WeightedRecipe]) -> None:
-        """Choose the recipes.
-
-        Raises:
-            ValueError: if there is none, or a weight is not above zero.
-        """
         if not tasks or any(task.weight <= 0 for task in tasks):
             raise ValueError("tasks: give at least one recipe, each with a weight above zero")
         self.recipes = tuple(task.recipe for task in tasks)

@@ -111,7 +111,6 @@ class SeRecipe(PromptedRecipe):
     def _corrupt(
         self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Applied]:
-        """Return corrupted speech (S,) in time with the clean, and what was done."""
         chances, applied = self.corruptions, dict[str, float | str]()
         if draw_coin(chances.room_chance, generator):
             if isinstance(self.rooms, SyntheticRooms):
@@ -134,7 +133,6 @@ class SeRecipe(PromptedRecipe):
     def _draw_noise(
         self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator
     ) -> tuple[Tensor, Applied]:
-        """Return noise (S,) at any level, a recorded one repeated where it is short, and what it is."""
         if isinstance(self.noises, SyntheticNoises):
             return self.noises.draw(corpus, index, samples, generator)
         wave, name = self.noises.draw(generator, samples)

@@ -70,7 +70,6 @@ class TseRecipe(PromptedRecipe):
     def _mix(
         self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
     ) -> tuple[VoiceMix, Applied]:
-        """Return the target with an interferer on top, and what that is."""
         interferer = draw_interferer(corpus, index, generator)
         other, name = corpus.wave(interferer), corpus.utterances[interferer].id
         if self.snr_range is None:

@@ -43,10 +43,7 @@ class StoredTokens:
         return store.samples(corpus.utterances[index], lambda: corpus.samples(index))
 
     def attach(self, corpus: SpeechCorpus, item: SpeechItem) -> SpeechItem:
-        """Return an item with the tokens of its wave.
-
-        A UserError if its recipe does not say what the wave is made of, or the store lacks an utterance.
-        """
+        """Return an item with the tokens of its wave; a UserError if its `pieces` or the store lack them."""
         if not item.pieces:
             raise UserError(
                 f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "

@@ -154,10 +154,7 @@ class TokenStore:
         return next((row for row in self._rows_named(name) if self._rows["stamp"][row] == stamp), None)
 
     def check(self, names: np.ndarray) -> None:
-        """Refuse a corpus of which some utterances were never prepared, given the hashes of their ids (N,).
-
-        A UserError with how many.
-        """
+        """Refuse a corpus by a UserError if some of its ids, given their hashes (N,), were never prepared."""
         places = np.searchsorted(self._names, names)
         is_stored = places < len(self._names)
         is_stored[is_stored] = self._names[places[is_stored]] == names[is_stored]
