@@ -226,10 +226,8 @@ def process_rank_and_count() -> tuple[int, int]:
 def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     """Pad items with zeros at the end and stack them.
 
-    Items with and without a source or a prompt may meet: see `has_source` and `prompt_lengths` of `SpeechBatch`.
-
-    Raises:
-        ValueError: if some items have features or tokens and others have none, or a source differs in length.
+    Items with and without a source or a prompt may meet: see `has_source` and `prompt_lengths` of `SpeechBatch`. A
+    ValueError if some items have features or tokens and others have none, or a source differs in length.
     """
     if any(item.source is not None and item.source.shape != item.wave.shape for item in items):
         raise ValueError("a source must have the shape of its wave")

@@ -149,11 +149,11 @@ class TalkingFaceScan(CorpusScan):
             self._crop(clip, video)
         if clip.lips is not None:
             row["lips"] = clip.lips
-            path = Path(self.root, clip.lips)
-            if not path.is_file():
-                raise AudioFault("missing pair", f"no {path.name}")
+            lips = Path(self.root, clip.lips)
+            if not lips.is_file():
+                raise AudioFault("missing pair", f"no {lips.name}")
             try:
-                count = len(read_feature_file(path))
+                count = len(read_feature_file(lips))
             except UserError as error:
                 raise AudioFault("wrong features", str(error)) from error
             _check_pair(count, sound.seconds)

@@ -40,7 +40,12 @@ class CustomVideoScan(TalkingFaceScan):
 
     def entries(self) -> Sequence[tuple[int, dict[str, Any]]]:
         """Return the lines, with paths as the disk has them, whatever system wrote the list."""
-        return [(number, self._placed(line)) for number, line in enumerate(read_list(self.list), start=1)]
+        root, entries = Path(self.root), []
+        for number, line in enumerate(read_list(self.list), start=1):
+            paths = {key: on_disk(root / line[key]) for key in _FILES if line.get(key) and isinstance(line[key], str)}
+            below = {key: path for key, path in paths.items() if path.is_relative_to(root) and ".." not in path.parts}
+            entries.append((number, line | {key: path.relative_to(root).as_posix() for key, path in below.items()}))
+        return entries
 
     def files(self, entry: tuple[int, dict[str, Any]]) -> Sequence[Path]:
         """Return the files of a line, and the list: texts and speakers stand in it."""
@@ -61,15 +66,6 @@ class CustomVideoScan(TalkingFaceScan):
         utterance_id = filled.get("id", re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("."))
         defaults = {"id": utterance_id, "speaker": utterance_id, "split": "train"}
         return AvClip(where=where, source="own video", **{**defaults, **filled})
-
-    def _placed(self, line: dict[str, Any]) -> dict[str, Any]:
-        root = Path(self.root)
-        paths = {key: on_disk(root / line[key]) for key in _FILES if line.get(key) and isinstance(line[key], str)}
-        return line | {
-            key: path.relative_to(root).as_posix()
-            for key, path in paths.items()
-            if path.is_relative_to(root) and ".." not in path.parts
-        }
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:

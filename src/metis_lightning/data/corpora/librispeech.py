@@ -112,8 +112,13 @@ class LibriSpeechTests(TestSets):
         for shard in scan.shards():
             rows = [row for row in scan.scan(shard) if not isinstance(row, Fault)]
             self._rows |= {row["id"]: row for row in rows}
-            pairs = _choose_pairs(rows, per_speaker)
-            trials += [Trial(name, f"librispeech-{subset}", target=name, enrollment=prompt) for name, prompt in pairs]
+            # The durations are VALL-E's; a prompt is whole, so that what it says is known.
+            targets = sorted((row["id"] for row in rows if 4 <= row["seconds"] <= 10), key=hash_order)
+            prompts = [row["id"] for row in rows if 3 <= row["seconds"] <= 10]
+            others = {target: [prompt for prompt in prompts if prompt != target] for target in targets}
+            for target in [target for target in targets if others[target]][:per_speaker]:
+                _, prompt = min((hash_order(target, name), name) for name in others[target])
+                trials.append(Trial(target, f"librispeech-{subset}", target=target, enrollment=prompt))
         names = [name for trial in trials for name in (trial.target, trial.enrollment)]
         require_files([self._root / self._rows[name]["path"] for name in names], "LibriSpeech")
         super().__init__(sorted(trials, key=lambda trial: hash_order(trial.id)))
@@ -124,12 +129,3 @@ class LibriSpeechTests(TestSets):
         signals = read_signals(target=self._root / target["path"], enrollment=self._root / prompt["path"])
         texts = {"text": target["text"], "prompt_text": prompt["text"]}
         return TestItem(trial.id, trial.test_set, target["speaker"], language="en", **texts, **signals)
-
-
-def _choose_pairs(rows: Sequence[Row], count: int) -> list[tuple[str, str]]:
-    # The durations are VALL-E's; a prompt is whole, so that what it says is known.
-    targets = sorted((row["id"] for row in rows if 4 <= row["seconds"] <= 10), key=hash_order)
-    prompts = [row["id"] for row in rows if 3 <= row["seconds"] <= 10]
-    others = {target: [prompt for prompt in prompts if prompt != target] for target in targets}
-    chosen = {t: min(names, key=lambda name: hash_order(t, name)) for t, names in others.items() if names}
-    return list(chosen.items())[:count]

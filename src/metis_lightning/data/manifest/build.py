@@ -105,7 +105,12 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary |
         identities = [repr((SCHEMA, scan, shard.name, shard.stamp)) for shard in shards]
         parts = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl" for text in identities]
         if jobs == 1:
-            _clear_others(parts)
+            # Pieces of files that have changed or gone, and what a killed run has half written of ours.
+            own = {part.stem for part in parts}
+            for path in folder.glob("*.jsonl"):
+                is_temporary = path.name.startswith(".")
+                if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
+                    path.unlink()
         todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
         faults, hours = 0, 0.0
         with Progress("prepare", "pieces", len(todo)) as progress:
@@ -116,15 +121,6 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary |
             print(f"job {number}/{jobs} is done; {missing} of {len(parts)} pieces are left to other jobs")
             return None
         return _merge(parts, options)
-
-
-def _clear_others(parts: Sequence[Path]) -> None:
-    """Remove pieces of files that have changed or gone, and what a killed run has half written of ours."""
-    own = {part.stem for part in parts}
-    for path in parts[0].parent.glob("*.jsonl"):
-        is_temporary = path.name.startswith(".")
-        if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
-            path.unlink()
 
 
 def _scan_pieces(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: int) -> Iterator[tuple[float, int]]:
@@ -193,8 +189,7 @@ def _check_row(row: Row, root: str, where: str) -> Row | Fault:
 def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
     summary, out = ManifestSummary(archives=len(parts)), options.out
     listed = out.with_suffix(FAULTS)
-    repeated, speakers = _repeated_ids(parts), array("q")
-    digest = hashlib.sha256()
+    speakers, digest = array("q"), hashlib.sha256()
     with ExitStack() as stack:
         # Left first: the manifest gets its name only if the check below lets it.
         manifest = stack.enter_context(atomic_path(out))
@@ -203,7 +198,7 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
             faults.open("w", encoding="utf-8") as fault_file,
             manifest.open("w", encoding="utf-8", newline="\n") as file,
         ):
-            for row in _unique(_lines(parts), repeated):
+            for row in _unique_rows(parts):
                 if isinstance(row, Fault):
                     summary.faults[row.kind] += 1
                     summary.broken_archives += row.archive
@@ -236,19 +231,14 @@ def _lines(parts: Sequence[Path]) -> Iterator[Row | Fault]:
                 yield Fault(**row["fault"]) if "fault" in row else row
 
 
-def _repeated_ids(parts: Sequence[Path]) -> set[int]:
-    """Return the hashes of ids that occur more than once; 8 bytes an utterance are in memory meanwhile."""
-    hashes = array("q", (digest64(row["id"]) for row in _lines(parts) if not isinstance(row, Fault)))
-    if not hashes:
-        return set()
-    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
-    return set(values[counts > 1].tolist())
-
-
-def _unique(rows: Iterator[Row | Fault], repeated: set[int]) -> Iterator[Row | Fault]:
-    """Yield the rows, every utterance whose id was there before as a fault."""
+def _unique_rows(parts: Sequence[Path]) -> Iterator[Row | Fault]:
+    """Yield the rows of all pieces, every utterance whose id was there before as a fault."""
+    # Hashes of all ids first, 8 bytes each: names are kept only of those that occur twice.
+    hashes = np.array(array("q", (digest64(row["id"]) for row in _lines(parts) if not isinstance(row, Fault))))
+    values, counts = np.unique(hashes, return_counts=True)
+    repeated: set[int] = set(values[counts > 1].tolist())
     seen: set[str] = set()
-    for row in rows:
+    for row in _lines(parts):
         if isinstance(row, Fault) or digest64(row["id"]) not in repeated:
             yield row
         elif row["id"] in seen:

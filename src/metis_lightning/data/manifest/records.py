@@ -48,13 +48,8 @@ def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
         UserError: naming file and line, if a line is no such object or an id occurs twice.
     """
     path = Path(path)
-    root = manifest_root(path, root)
-    return _read_records(path, lambda row, where: parse_row(row, root, where))
-
-
-def manifest_root(path: Path, root: str | None) -> str:
-    """Return what a manifest's paths are relative to: `root`, or else the manifest's folder."""
-    return str(path.resolve().parent) if root is None else root
+    folder = str(path.resolve().parent) if root is None else root
+    return _read_records(path, lambda row, where: parse_row(row, folder, where))
 
 
 def read_trials(path: Path | str) -> list[Trial]:
@@ -109,24 +104,19 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
 def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -> list[_Record]:
     records: list[_Record] = []
     seen: dict[str, str] = {}
-    for where, row in _read_rows(path):
-        record = parse(row, where)
-        if record.id in seen:
-            raise UserError(f"{where}: id {record.id!r} occurs already at {seen[record.id]}; ids must be unique")
-        seen[record.id] = where
-        records.append(record)
-    return records
-
-
-def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file:line", object) for each line that is not blank."""
     if not is_regular(path):
         raise UserError(f"{path}: no such manifest; check the data root")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, parse_object(line, where)
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            record = parse(parse_object(line, where), where)
+            if record.id in seen:
+                raise UserError(f"{where}: id {record.id!r} occurs already at {seen[record.id]}; ids must be unique")
+            seen[record.id] = where
+            records.append(record)
+    return records
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from metis_lightning.data.manifest.records import manifest_root, parse_object, parse_row
+from metis_lightning.data.manifest.records import parse_object, parse_row
 from metis_lightning.data.manifest.table_index import IndexBuilder, ManifestIndex, index_of
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
@@ -234,5 +234,5 @@ def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; check the data root")
-    index = index_of(path)
-    return UtteranceTable.indexed(ManifestLines(path, manifest_root(path, root), index.offsets), index)
+    index, folder = index_of(path), str(path.resolve().parent) if root is None else root
+    return UtteranceTable.indexed(ManifestLines(path, folder, index.offsets), index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,12 @@ def index_of(manifest: Path) -> ManifestIndex:
     index = builder.index(end)
     _check_unique(manifest, index.names)
     if len(index.names) >= _MANY:
-        _write_index(manifest, index)
+        arrays = {field.name: getattr(index, field.name) for field in fields(index)}
+        for key in _NAMES:
+            arrays[key] = np.frombuffer(json.dumps(arrays[key]).encode(), dtype=np.uint8)
+        # In a folder that cannot be written to, the next run reads the manifest through again.
+        with suppress(UserError), atomic_path(index_path(manifest)) as temporary:
+            save_file(arrays, temporary, _state(manifest))
     return index
 
 
@@ -128,18 +134,6 @@ def _read_index(manifest: Path) -> ManifestIndex | None:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         # A damaged index costs time, and no run: the manifest has all that it holds.
         return None
-
-
-def _write_index(manifest: Path, index: ManifestIndex) -> None:
-    arrays = {field.name: getattr(index, field.name) for field in fields(index)}
-    for key in _NAMES:
-        arrays[key] = np.frombuffer(json.dumps(arrays[key]).encode(), dtype=np.uint8)
-    try:
-        with atomic_path(index_path(manifest)) as temporary:
-            save_file(arrays, temporary, _state(manifest))
-    except UserError:
-        # A folder that cannot be written to: the next run reads the manifest through again.
-        return
 
 
 def _state(manifest: Path) -> dict[str, str]:

@@ -159,10 +159,8 @@ def check_sound(path: Path | str, channel: int | None = None) -> None:
 def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
     """Write a wave (S,), on any device, as a mono 16-bit WAV that appears only when complete.
 
-    The scale is kept; samples outside [-1, 1] are clipped. The folder is made.
-
-    Raises:
-        ValueError: if `wave` is not one-dimensional or not finite.
+    The scale is kept; samples outside [-1, 1] are clipped. The folder is made. A ValueError if `wave` is not
+    one-dimensional or not finite.
     """
     if wave.dim() != 1:
         raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")

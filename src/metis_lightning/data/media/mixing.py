@@ -52,10 +52,8 @@ def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> VoiceMix:
     """Add an interferer, of any length, to a target (S,) at a given ratio of their powers in dB.
 
     The target keeps its level; the interferer is repeated or cut to the target's length and scaled, its power taken
-    over that length. Only if the sum would pass 0.99 are all three lowered by one common gain.
-
-    Raises:
-        ValueError: if either is silent, so that no ratio exists.
+    over that length. Only if the sum would pass 0.99 are all three lowered by one common gain. A ValueError if either
+    is silent, so that no ratio exists.
     """
     interferer = fit_length(interferer, target.numel())
     if is_silent(target) or is_silent(interferer):

@@ -38,7 +38,9 @@ class VideoSound(AudioSource):
             if not container.streams.audio:
                 raise UserError(f"{self.path}: the video has no sound; give a file with its sound")
             stream = container.streams.audio[0]
-            rate, starts = int(stream.rate), [_start(track) for track in (stream, *container.streams.video[:1])]
+            tracks: list[Any] = [stream, *container.streams.video[:1]]
+            rate = int(stream.rate)
+            starts = [float((track.start_time or 0) * track.time_base) for track in tracks]
             decoded = [*container.decode(stream), None]
             blocks = [block.to_ndarray().T for frame in decoded for block in resampler.resample(frame)]
         wave = np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
@@ -56,10 +58,6 @@ class VideoSound(AudioSource):
 
     def __str__(self) -> str:
         return self.path
-
-
-def _start(track: Any) -> float:  # noqa: ANN401  any track
-    return float((track.start_time or 0) * track.time_base)
 
 
 def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
@@ -86,10 +84,8 @@ def read_video(path: Path | str) -> np.ndarray:
 def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
     """Write pictures (H, W, 3) uint8 in RGB as H.264 at 25 a second; return their number.
 
-    The file appears only when complete. It is coded at a constant quality (x264's 18), where losses are hard to see.
-
-    Raises:
-        ValueError: if there is no picture.
+    The file appears only when complete. It is coded at a constant quality (x264's 18), where losses are hard to see. A
+    ValueError if there is no picture.
     """
     av, count, stream = require_av(), 0, None
     with atomic_path(Path(path)) as temporary, av.open(str(temporary), "w") as container:

@@ -87,7 +87,12 @@ class DnsRecipe(Recipe):
             return self.noises.draw(generator, sample_rate=rate)[0].numpy()
 
         noise = build_clip(recorded_noise, len(clean), self.rules, generator)
-        reverberant, target, room = self._reverberate(clean, generator)
+        reverberant, target, room = clean, clean, dict[str, str]()
+        if self.rooms is not None and draw_coin(self.rir_chance, generator):
+            response = self.rooms.draw(generator, sample_rate=rate)[0].numpy()
+            reverberant = fftconvolve(clean, response)[: len(clean)]
+            target = direct_path(clean, response) if self.dry_target else reverberant
+            room = {"room": "recorded"}
         ranges = (self.rules.snr_range, self.rules.level_range)
         snr_db, level_db = (low + draw_int(high - low, generator) for low, high in ranges)
         noisy, scale = mix_levels(reverberant, noise, snr_db, level_db, self.rules.clip)
@@ -125,16 +130,6 @@ class DnsRecipe(Recipe):
             f"utterance {corpus.utterances[index].id!r}: {_TRIES} clips that start with it are active for less than "
             f"{self.rules.min_activity:.0%}; leave silent files out or lower rules.min_activity"
         )
-
-    def _reverberate(
-        self, clean: np.ndarray, generator: torch.Generator
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
-        if self.rooms is None or not draw_coin(self.rir_chance, generator):
-            return clean, clean, {}
-        response = self.rooms.draw(generator, sample_rate=self.rules.sample_rate)[0].numpy()
-        reverberant = fftconvolve(clean, response)[: len(clean)]
-        target = direct_path(clean, response) if self.dry_target else reverberant
-        return reverberant, target, {"room": "recorded"}
 
 
 def build_clip(

@@ -120,7 +120,12 @@ class SeRecipe(PromptedRecipe):
                 room = {"room": name}
             speech, applied = convolve_room(speech, response), {**applied, **room}
         if draw_coin(chances.noise_chance, generator):
-            noise, kind = self._draw_noise(corpus, index, speech.numel(), generator)
+            samples = speech.numel()
+            if isinstance(self.noises, SyntheticNoises):
+                noise, kind = self.noises.draw(corpus, index, samples, generator)
+            else:
+                recording, name = self.noises.draw(generator, samples)
+                noise, kind = fit_length(recording, samples), {"noise": name}
             # Drawn before the look at silence: what comes next draws the same either way.
             snr_db = draw_uniform(*chances.snr_range, generator)
             if not (is_silent(speech) or is_silent(noise)):
@@ -129,11 +134,3 @@ class SeRecipe(PromptedRecipe):
             cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]
             speech, applied = band_limit(speech, cutoff_hz, WAVE_RATE), {**applied, "cutoff_hz": cutoff_hz}
         return speech, applied
-
-    def _draw_noise(
-        self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator
-    ) -> tuple[Tensor, Applied]:
-        if isinstance(self.noises, SyntheticNoises):
-            return self.noises.draw(corpus, index, samples, generator)
-        wave, name = self.noises.draw(generator, samples)
-        return fit_length(wave, samples), {"noise": name}

@@ -64,10 +64,8 @@ class AudioKey:
 def stamp_of(utterance: Utterance) -> int:
     """Return bits that change when the file of an utterance's audio does: its size, time of change, and speed.
 
-    They spare reading the audio to see whether it is the one that the tokens were made of.
-
-    Raises:
-        FileNotFoundError: if the audio is not there.
+    They spare reading the audio to see whether it is the one that the tokens were made of. A FileNotFoundError if the
+    audio is not there.
     """
     path = utterance.path
     stamp = location_stamp(path) if isinstance(path, Path) else path.stamp()
