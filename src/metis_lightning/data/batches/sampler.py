@@ -88,16 +88,13 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         shuffle: bool,
         seed: int = 0,
     ) -> None:
-        """Plan the buckets.
+        """Plan the buckets; a UserError if there is no item.
 
         Args:
             lengths: duration of each item in seconds; a function of the epoch where it is drawn anew in each.
             batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
             shuffle: new batches each epoch. Without it, all epochs are epoch 0 and equal, also in their draws.
             seed: of the order.
-
-        Raises:
-            UserError: if there is no item.
         """
         self._draw_lengths = lengths if callable(lengths) else None
         self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths, dtype=np.float64)
@@ -124,10 +121,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         self.epoch = max(epoch, self._first_epoch) if self.shuffle else 0
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Go on in `epoch` after its first `batches` batches on this process; `len` stays that of a whole epoch.
-
-        The batches that are done are not drawn, only left out: this takes as long as the start of any epoch.
-        """
+        """Go on in `epoch` after its first `batches` batches on this process; `len` stays that of a whole epoch."""
         self._first_epoch, self._done = epoch, batches
         self.set_epoch(epoch)
 

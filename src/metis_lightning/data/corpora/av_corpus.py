@@ -167,7 +167,18 @@ class TalkingFaceScan(CorpusScan):
             return clip.audio, inspect_audio(path.read_bytes(), self.decode)
         if clip.video is None or video is None or not video.sound:
             raise AudioFault("no sound", "neither a file nor a track in the video")
-        return {"video": clip.video}, _inspect_track(Path(self.root, clip.video))
+        try:
+            wave, rate = VideoSound(str(Path(self.root, clip.video))).frames()
+        except UserError as error:
+            raise AudioFault("unreadable audio", str(error)) from error
+        # Decoded by FFmpeg, not by libsndfile: `inspect_audio` cannot tell.
+        if not wave.size:
+            raise AudioFault("no samples")
+        if not np.isfinite(wave).all():
+            raise AudioFault("NaN or infinite samples")
+        if not wave.any():
+            raise AudioFault("silence only")
+        return {"video": clip.video}, AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
     def _crop(self, clip: AvClip, video: VideoInfo) -> None:
         """Write the mouth, unless it is there or the video shows nothing else."""
@@ -181,21 +192,6 @@ class TalkingFaceScan(CorpusScan):
         path = Path(self.mouths) / f"{clip.id}.mp4"
         if not path.is_file():
             write_mouths(Path(self.root, clip.video), path)
-
-
-def _inspect_track(path: Path) -> AudioInfo:
-    try:
-        wave, rate = VideoSound(str(path)).frames()
-    except UserError as error:
-        raise AudioFault("unreadable audio", str(error)) from error
-    # Decoded by FFmpeg, not by libsndfile: `inspect_audio` cannot tell.
-    if not wave.size:
-        raise AudioFault("no samples")
-    if not np.isfinite(wave).all():
-        raise AudioFault("NaN or infinite samples")
-    if not wave.any():
-        raise AudioFault("silence only")
-    return AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
 
 def _check_pair(frames: int, seconds: float) -> None:

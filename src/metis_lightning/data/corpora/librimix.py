@@ -73,12 +73,7 @@ class MixtureScan(CorpusScan):
 
     @abstractmethod
     def mixture(self, line: Line, subset: str) -> Mixture:
-        """Return a line's mixture.
-
-        Raises:
-            AudioFault: if it is not sound.
-            UserError: if a file cannot be read.
-        """
+        """Return a line's mixture; an AudioFault if it is no sound, a UserError if a file cannot be read."""
 
     def shards(self) -> Sequence[Shard]:
         """Return pieces of 250 lines."""

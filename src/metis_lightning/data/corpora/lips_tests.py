@@ -34,7 +34,7 @@ class LipTests(TestSets):
         seed: int = 0,
         shortest_prompt: float = 1.0,
     ) -> None:
-        """Read the manifest and choose the prompts.
+        """Read the manifest and choose the prompts; a UserError if a file is missing or wrong, or no clip has a prompt.
 
         Args:
             root: the root that the manifest was prepared with.
@@ -44,9 +44,6 @@ class LipTests(TestSets):
             prompts: Seed-TTS's folder `en`, or any folder of wav and flac files of single speakers.
             seed: of the choice of prompts.
             shortest_prompt: in seconds, of prompts from the corpus.
-
-        Raises:
-            UserError: if a file is missing or wrong, or no clip has a prompt.
         """
         manifest = Path(root) / "lrs3.jsonl" if manifest is None else Path(manifest)
         tested = open_manifest(manifest, str(root)).in_split("test")

@@ -128,7 +128,10 @@ class AvHubertScan(TalkingFaceScan):
     def entries(self) -> Sequence[AvClip]:
         """Return the clips of the lists; a table's line goes before that of `file.list`, but for words it lacks."""
         root = Path(self.root)
-        clips = {clip.where: clip for clip in _read_file_list(root)}
+        texts, clips = _lines(root / "label.list"), dict[str, AvClip]()
+        for number, name in enumerate(map(posix_path, _lines(root / "file.list"))):
+            clip = _clip_of(name, "test" if name.startswith("test/") else "train")
+            clips[name] = replace(clip, text=words_of(texts[number]) if number < len(texts) else None)
         for table in reversed(_HUBERT_TABLES):
             for name, split in _HUBERT_SPLITS.items():
                 for clip in _read_table(root / table / f"{name}.tsv", split):
@@ -148,13 +151,6 @@ class AvHubertScan(TalkingFaceScan):
         if entry.text is None:
             return Fault(entry.where, "missing pair", "no line in the list of words")
         return entry
-
-
-def _read_file_list(root: Path) -> Iterator[AvClip]:
-    texts = _lines(root / "label.list")
-    for number, name in enumerate(map(posix_path, _lines(root / "file.list"))):
-        clip = _clip_of(name, "test" if name.startswith("test/") else "train")
-        yield replace(clip, text=words_of(texts[number]) if number < len(texts) else None)
 
 
 def _read_table(path: Path, split: str) -> Iterator[AvClip]:

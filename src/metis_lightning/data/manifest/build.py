@@ -87,12 +87,8 @@ class ManifestSummary:
 def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary | None:
     """Scan this job's share of a corpus, and write the manifest if nothing is left to scan.
 
-    Returns:
-        What the manifest holds; None if other jobs are not done.
-
-    Raises:
-        UserError: if nothing is there, another command builds the same, or more is faulty than `max_faults`; the list
-            of faults is then written.
+    Returns what it holds, or None if other jobs are not done. A UserError if nothing is there, another command builds
+    the same, or more is faulty than `max_faults`; the list of faults is then written.
     """
     shards = scan.shards()
     if not shards:

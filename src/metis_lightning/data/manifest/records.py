@@ -74,11 +74,7 @@ def check_manifest(path: Path) -> None:
 
 
 def check_utterance(line: bytes, where: str) -> dict[str, Any]:
-    """Return the fields of the utterance that a line of a manifest is, but for its locations.
-
-    These are only checked, which is half of the work: for reading a large manifest through. A UserError naming `where`,
-    as for `read_manifest`.
-    """
+    """Return the fields of a manifest's line, whose locations are only checked; errors as of `read_manifest`."""
     row = parse_object(line, where)
     fields = _utterance_fields(row, where)
     for _, parse, value in _listed_locations(row):

@@ -44,7 +44,8 @@ class Shard:
         items: Sequence[Any], size: int, files: Callable[[Any], Iterable[Path]], name: str = "clips"
     ) -> list[Shard]:
         """Return shards of at most `size` items, `NAME:0`, `NAME:1`, …, with the stamp of the items' files."""
-        stamps = [files_stamp(*(path for item in part for path in files(item))) for part in chunks(items, size)]
+        pieces = [items[start : start + size] for start in range(0, len(items), size)]
+        stamps = [files_stamp(*(path for item in piece for path in files(item))) for piece in pieces]
         return [Shard(f"{name}:{number}", stamp) for number, stamp in enumerate(stamps)]
 
     def of(self, items: Sequence[Any], size: int) -> Sequence[Any]:
@@ -84,15 +85,6 @@ def inspect_file(path: Path, where: str, decode: bool) -> AudioInfo | Fault:
         return inspect_audio(path.read_bytes(), decode)
     except AudioFault as odd:
         return Fault(where, odd.kind, odd.detail)
-
-
-def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Cut a sequence into pieces of at most `size`.
-
-    >>> chunks("abcde", 2)
-    ['ab', 'cd', 'e']
-    """
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def manifest_row(

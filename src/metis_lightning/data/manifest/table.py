@@ -71,11 +71,6 @@ class UtteranceTable(Sequence[Utterance]):
     """Utterances with what batches and selections need as columns, 44 bytes each; parts of it share what they hold.
 
     The split of an utterance is that of the table, whatever its line says.
-
-    Attributes:
-        seconds: (N,) float64, durations.
-        dnsmos: (N,) float32, as the corpus lists it; NaN where it does not.
-        speakers: (N,) int32, equal where the speaker is.
     """
 
     def __init__(self, source: Sequence[Utterance] | ManifestLines, columns: np.ndarray, names: Names) -> None:

@@ -85,10 +85,7 @@ def require_files(paths: Sequence[Path], corpus: str) -> None:
 
 
 def hash_order(*parts: object, separator: str = " ") -> str:
-    """Return the SHA-256 of some parts, such as a seed and an id.
-
-    Test lists choose the smallest by it, so that they depend on no library's random numbers.
-    """
+    """Return the SHA-256 of some parts, by whose smallest test lists choose: it depends on no library's draws."""
     return hashlib.sha256(separator.join(map(str, parts)).encode()).hexdigest()
 
 

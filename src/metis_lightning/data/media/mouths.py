@@ -58,18 +58,13 @@ class NoFaceError(UserError):
 def write_mouths(video: Path | str, path: Path | str) -> int:
     """Write the mouth of a talking face as a video of 96 x 96; return the number of its pictures.
 
-    Raises:
-        NoFaceError: if no face is seen in half of the pictures.
-        UserError: if the video is unreadable, or MediaPipe is not installed.
+    A NoFaceError if no face is seen in half of them; a UserError if the video is unreadable or MediaPipe is missing.
     """
     return write_video(path, crop_mouths(video))
 
 
 def crop_mouths(video: Path | str) -> Iterator[np.ndarray]:
-    """Yield the mouth (96, 96, 3) uint8 RGB of each picture of a talking face; errors are those of `write_mouths`.
-
-    The video is read twice and never kept.
-    """
+    """Yield the mouth (96, 96, 3) uint8 RGB of each picture, reading the video twice; errors as of `write_mouths`."""
     landmarks = smooth(fill_gaps(find_landmarks(iterate_frames(video)), str(video)))
     for frame, points in zip(iterate_frames(video), landmarks, strict=True):
         yield crop_mouth(frame, points)

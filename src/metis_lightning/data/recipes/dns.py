@@ -161,11 +161,7 @@ def mix_levels(
 ) -> tuple[np.ndarray, float]:
     """Add noise to clean speech (S,) at an SNR, the sum at an RMS level in dBFS unless it would clip.
 
-    Returns:
-        The noisy clip (S,), and the factor that the clean clip has in it.
-
-    Raises:
-        UserError: if either is silent.
+    Returns the noisy clip (S,) and the factor of the clean one in it; a UserError if either is silent.
     """
     if not clean.any() or not noise.any():
         raise UserError("silent speech or noise has no signal-to-noise ratio; leave silent files out")
@@ -182,8 +178,7 @@ def mix_levels(
 def active_share(wave: np.ndarray, sample_rate: int) -> float:
     """Return the share of 50 ms windows of a wave (S,), at -25 dBFS, whose smoothed energy passes 0.13.
 
-    The energy of a window goes through a logistic function; it rises into the average fast (0.8) and falls slowly
-    (0.05).
+    It goes through a logistic function, and rises into the average fast (0.8) and falls slowly (0.05).
     """
     window = round(0.05 * sample_rate)
     scaled = wave * (10 ** (_NORMAL_DB / 20) / (_rms(wave) + _EPS))

@@ -114,13 +114,10 @@ class SyntheticNoises:
 
 @dataclass(frozen=True)
 class SyntheticRooms:
-    """Exponentially decaying noise after a direct path.
+    """Exponentially decaying noise after a direct path; a ValueError if a range is reversed.
 
     rt60: seconds of decay by 60 dB, uniform between these; those of the DNS Challenge's test set are 0.3 to 1.3.
     direct_db: direct-to-reverberant energy ratio in dB, uniform between these.
-
-    Raises:
-        ValueError: if a range is reversed.
     """
 
     rt60: tuple[float, float] = (0.2, 1.3)

@@ -163,10 +163,7 @@ def _draw_accepted(indices: Sequence[int], accepts: Callable[[int], bool], gener
 
 
 def recording_name(utterance: Utterance) -> str:
-    """Return the name of the recording of what is said.
-
-    In LibriMix one LibriSpeech utterance is a source of several mixtures: other ids, and the same sound.
-    """
+    """Return the recording's name: in LibriMix one LibriSpeech utterance is a source of several mixtures."""
     if not utterance.source.startswith("LibriMix"):
         return utterance.id
     return parse_source(utterance.id.removeprefix(speed_prefix(utterance.speed))).utterance

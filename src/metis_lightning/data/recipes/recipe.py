@@ -108,15 +108,12 @@ class PlainRecipe(Recipe):
     needs_audio = False
 
     def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
-        """Choose whole utterances or crops.
+        """Choose whole utterances or crops; a ValueError if both are given, or one is shorter than a token frame.
 
         Args:
             max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
             crop_seconds: every item lasts this long, rounded to token frames: a random crop, or the utterance
                 followed by silence where it is shorter. For codecs.
-
-        Raises:
-            ValueError: if both are given, or one is shorter than a token frame.
         """
         if max_seconds is not None and crop_seconds is not None:
             raise ValueError("give max_seconds or crop_seconds, not both")

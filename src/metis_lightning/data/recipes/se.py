@@ -64,7 +64,7 @@ class SeRecipe(PromptedRecipe):
         prompt_fraction: tuple[float, float] | None = None,
         max_prompt_seconds: float = 4.0,
     ) -> None:
-        """Choose the corruptions.
+        """Choose the corruptions; a ValueError if `prompt_fraction` is not a range within [0, 1).
 
         Args:
             corruptions: how often and how much.
@@ -76,9 +76,6 @@ class SeRecipe(PromptedRecipe):
             prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
                 the prompt, as in the other tasks.
             max_prompt_seconds: no prompt is longer.
-
-        Raises:
-            ValueError: if `prompt_fraction` is not a range within [0, 1).
         """
         self.corruptions = corruptions
         self.noises = SyntheticNoises() if noise_root is None else RecordingFolder(noise_root)

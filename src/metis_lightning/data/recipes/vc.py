@@ -160,10 +160,7 @@ def warp_envelope(envelope: np.ndarray, ratio: float) -> np.ndarray:
 
 @cache
 def _world() -> ModuleType:
-    """Import the compiled half of pyworld alone.
-
-    The other half of 0.3.5 only asks pkg_resources for its version, and setuptools has no such module from 82 on.
-    """
+    """Import the compiled half of pyworld: the other asks pkg_resources, which setuptools 82 lacks, for its version."""
     package = find_spec("pyworld")
     compiled = package and PathFinder.find_spec("pyworld", package.submodule_search_locations)
     if compiled is None or compiled.loader is None:

@@ -61,8 +61,7 @@ class StoredTokens:
 def _cut(values: Tensor, piece: Segment) -> Tensor:
     """Return the frames of a piece (T, …) of a recording's, one for each of its hops.
 
-    The last hops of a recording have no SSL frame of their own: the window would reach past the end. Inside a wave
-    that goes on, after a prompt, they repeat the frame before.
+    The last hops have no SSL frame, as the window would reach past the end: they repeat the frame before.
     """
     start, count = round(piece.start / HOP), piece.samples // HOP
     frames = values[start : start + count]

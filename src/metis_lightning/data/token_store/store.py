@@ -167,14 +167,11 @@ class TokenStore:
         return int(self._rows["samples"][self._row(utterance, audio)])
 
     def read(self, utterance: Utterance, audio: Callable[[], Tensor]) -> Tensor:
-        """Return the array (T, …) of an utterance.
+        """Return the array (T, …) of an utterance; a UserError if there is none of this audio.
 
         Args:
             utterance: whose audio it is.
             audio: returns the audio as `SpeechCorpus.samples` does; called only if its file was touched since.
-
-        Raises:
-            UserError: if there is none of this audio.
         """
         row = self._rows[self._row(utterance, audio)]
         start, shard = int(row["start"]), self._shard(int(row["shard"]))
