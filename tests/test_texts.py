@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.corpora import custom_video as own_video
 from metis_lightning.data.corpora import librimix, lrs, seedtts
-from metis_lightning.data.corpora.av_corpus import words_of
+from metis_lightning.data.corpora.av_corpus import CustomVideoScan, words_of
 from metis_lightning.data.corpora.librimix import OnTheFlyMixtureScan
 from metis_lightning.data.corpora.librispeech import read_transcripts
 from metis_lightning.data.corpora.vctk import VctkScan
@@ -138,7 +137,7 @@ def test_a_users_list_of_videos_keeps_its_texts(tmp_path: Path, kind: str) -> No
     else:
         text = json.dumps(row, ensure_ascii=False) + "\r\n"
     (tmp_path / f"clips.{kind}").write_bytes(f"{BOM}{text}".encode())
-    scan = own_video.CustomVideoScan(str(tmp_path), list=tmp_path / f"clips.{kind}")
+    scan = CustomVideoScan(str(tmp_path), list=tmp_path / f"clips.{kind}")
     (clip,) = map(scan.clip, scan.entries())
     assert clean_text(clip.text) == "Good mor ning, all"
     assert (clip.lips, clip.id) == ("lips/ü.npy", "lips__")

@@ -203,7 +203,7 @@ class Lrs2Options(LipOptions):
 class VideoOptions(LipOptions):
     """Options of `prepare video`."""
 
-    corpus, lister = "video", "custom_video:CustomVideoScan"
+    corpus, lister = "video", "av_corpus:CustomVideoScan"
 
     list: Path = option(
         "jsonl, or csv with a header: video, audio, text, speaker, id, split, language, lips; paths below --root",

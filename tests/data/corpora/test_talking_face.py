@@ -14,7 +14,7 @@ pytest.importorskip("av")
 from fake_corpora import encoded, put
 from fake_faces import AVHUBERT, RATE, auto_avsr, avhubert, clip, lrs2, lrs3, pictures, speech, write_clip
 from metis_lightning.data.corpora import av_corpus as talking_face
-from metis_lightning.data.corpora.custom_video import CustomVideoScan
+from metis_lightning.data.corpora.av_corpus import CustomVideoScan
 from metis_lightning.data.corpora.lrs import AutoAvsrScan, AvHubertScan, Lrs2Scan, Lrs3Scan, lrs2_scan, lrs3_scan
 from metis_lightning.data.manifest.build import BuildOptions, build_manifest
 from metis_lightning.data.manifest.records import read_manifest
