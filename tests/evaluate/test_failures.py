@@ -17,7 +17,7 @@ import torch
 from documented import REPOSITORY
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.estimates import compare_rows
+from metis_lightning.evaluate.results.intervals import compare_rows
 from metis_lightning.evaluate.results.rows import ErrorCounts, read_rows
 from metis_lightning.evaluate.results.runs import read_results
 from metis_lightning.evaluate.results.summary import column_by_name

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.results.estimates import PairedDifference, compare_rows, few_notes
+from metis_lightning.evaluate.results.intervals import PairedDifference, compare_rows, few_notes
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
 from metis_lightning.evaluate.results.summary import Summary, summary_of

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from metis_lightning.evaluate.results.estimates import Estimate, mean_interval
+from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
 from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow, clusters_of
 from metis_lightning.metrics.column import Column
 

@@ -14,7 +14,7 @@ import torch
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.comparison import margin_column, margin_gain
-from metis_lightning.evaluate.results.estimates import PairedDifference, few_notes
+from metis_lightning.evaluate.results.intervals import PairedDifference, few_notes
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, read_rows
 from metis_lightning.evaluate.results.runs import PROTOCOL, RUN_SUMMARY, RunFolder, write_json
 from metis_lightning.evaluate.results.summary import GroupSummary, summarize

@@ -10,7 +10,7 @@ from functools import cache, partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from metis_lightning.evaluate.html.document import plain
-from metis_lightning.evaluate.results.estimates import too_few
+from metis_lightning.evaluate.results.intervals import too_few
 from metis_lightning.evaluate.results.summary import Summary
 
 # A cell of what has not been measured; empty in CSV.

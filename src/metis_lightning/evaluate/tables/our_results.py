@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metis_lightning.evaluate.results.comparison import CONTROLS, on_common_items
-from metis_lightning.evaluate.results.estimates import LEVEL, PairedDifference, against_baseline, few_notes
+from metis_lightning.evaluate.results.intervals import LEVEL, PairedDifference, against_baseline, few_notes
 from metis_lightning.evaluate.results.rows import ERROR_RATES
 from metis_lightning.evaluate.results.runs import Result, metric_names
 from metis_lightning.evaluate.results.summary import Summary, word_error_rule

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metis_lightning.evaluate.results.estimates import few_notes
+from metis_lightning.evaluate.results.intervals import few_notes
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import Summary, column_by_name, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, PaperRow

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from metis_lightning.evaluate.results import estimates
-from metis_lightning.evaluate.results.estimates import (
+from metis_lightning.evaluate.results import intervals
+from metis_lightning.evaluate.results.intervals import (
     Estimate,
     PairedDifference,
     few_notes,
@@ -117,7 +117,7 @@ def row(
 
 
 def compare_rows(a: Sequence[ResultRow], b: Sequence[ResultRow], metric: str) -> PairedDifference:
-    return estimates.compare_rows(a, b, column_by_name(metric))
+    return intervals.compare_rows(a, b, column_by_name(metric))
 
 
 def paired_difference(rows: Iterable[ResultRow], metric: str, *systems: str) -> PairedDifference:
@@ -206,7 +206,7 @@ def test_the_systems_of_one_metric_are_a_family() -> None:
     base = [row(name, 0.0, name, "input") for name in speakers]
     better = [row(name, 1.0 + index, name, "good") for index, name in enumerate(speakers)]
     same = [row(name, (-1.0) ** index, name, "same") for index, name in enumerate(speakers)]
-    good, other = estimates.against_baseline([better, same], base, column_by_name("PESQ"))
+    good, other = intervals.against_baseline([better, same], base, column_by_name("PESQ"))
     assert (good.p, good.p_holm) == (pytest.approx(2 / 2**8), pytest.approx(4 / 2**8))
     assert (other.mean, other.p_holm) == (0.0, 1.0)
     assert (good.p_utterances_holm, other.p_utterances_holm) == (good.p_holm, 1.0)
