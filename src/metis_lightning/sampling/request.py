@@ -75,6 +75,11 @@ class Timing:
     forwards: Mapping[str, int]
     rows: int = 1
 
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
 
 @dataclass(frozen=True)
 class Speech:

@@ -276,7 +276,8 @@ class CustomVideoScan(TalkingFaceScan):
 def read_list(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a user's list; a UserError if there is none, it is not UTF-8, or has unknown columns."""
     if not path.is_file():
-        raise UserError(f"{path}: no such list; --list takes .jsonl or .csv with the columns {', '.join(LIST_COLUMNS)}")
+        columns = ", ".join(LIST_COLUMNS)
+        raise UserError(f"{path}: no such list; give --list a .jsonl or .csv with the columns {columns}")
     try:
         if path.suffix == ".jsonl":
             lines = [load_json(line) for line in read_lines(path) if line.strip()]
