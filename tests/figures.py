@@ -17,10 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "metis_lightning"
-COMMANDS = SOURCE / "cli"
+# Of the command line, and of the commands that Lightning parses.
+COMMANDS = {SOURCE / "cli", SOURCE / "trainer"}
 SHORT = 3
-# These three only ever go down, to 26,500 lines, 215 files and 25%: lower them with each change that allows it.
-MOST_LINES, MOST_FILES, MOST_SHORT = 30_600, 225, 0.31
+# Files are where they should be; the other two only ever go down, to 26,500 lines and 25%.
+MOST_LINES, MOST_FILES, MOST_SHORT = 28_900, 215, 0.31
 
 
 @dataclass
@@ -97,7 +98,7 @@ def _add(figures: Figures, path: Path) -> None:
             figures.functions[where] = len(set(range(node.lineno, node.end_lineno + 1)) - plain)
             if not _is_annotated(node):
                 figures.unannotated.append(where)
-        elif COMMANDS not in path.parents and "Namespace" in (getattr(node, "id", ""), getattr(node, "attr", "")):
+        elif COMMANDS.isdisjoint(path.parents) and "Namespace" in (getattr(node, "id", ""), getattr(node, "attr", "")):
             figures.namespaces.append(f"{name}:{node.lineno}")
 
 

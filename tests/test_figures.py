@@ -13,7 +13,7 @@ def test_the_source_keeps_its_limits() -> None:
 
 def test_what_breaks_a_limit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "SOURCE", tmp_path)
-    monkeypatch.setattr(figures, "COMMANDS", tmp_path / "cli")
+    monkeypatch.setattr(figures, "COMMANDS", {tmp_path / "cli"})
     (tmp_path / "cli").mkdir()
     (tmp_path / "cli" / "main.py").write_text("def run(options: Namespace) -> None:\n    # Why.\n    print(options)\n")
     long = "".join(f"    x{number} = 0\n" for number in range(46))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 import torch
-from jsonargparse import Namespace as ParsedConfig
+from jsonargparse import Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -197,7 +197,7 @@ class MetisCLI(LightningCLI):
         return arguments | {"ckpt_path": path}
 
 
-def prepare_settings(settings: ParsedConfig, command: str) -> None:
+def prepare_settings(settings: Namespace, command: str) -> None:
     """Change the settings below `trainer`: checkpoints are `RunCheckpoint`'s, and only `fit` logs where `fit` does."""
     callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
     settings.callbacks = [each for each in callbacks if each]
@@ -210,14 +210,14 @@ def prepare_settings(settings: ParsedConfig, command: str) -> None:
     for each in saves:
         each.class_path = _RUN_CHECKPOINT
     if not saves and settings.enable_checkpointing is not False and not settings.barebones:
-        saves = [ParsedConfig(class_path=_RUN_CHECKPOINT, init_args=ParsedConfig())]
+        saves = [Namespace(class_path=_RUN_CHECKPOINT, init_args=Namespace())]
         settings.callbacks += saves
     if saves and not any(each.init_args.get("save_last") for each in saves):
         own = saves[0].init_args
         own.save_last = True if own.get("save_last") is None else own.save_last
     loggers = settings.logger if isinstance(settings.logger, list) else [settings.logger]
     for logger in loggers if command != "fit" else ():
-        if isinstance(logger, ParsedConfig) and logger.class_path.endswith(".TensorBoardLogger"):
+        if isinstance(logger, Namespace) and logger.class_path.endswith(".TensorBoardLogger"):
             logger.init_args.sub_dir = logger.init_args.get("sub_dir") or command
 
 
