@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.safe_parsing import load_json
-from metis_lightning.task_table import task_named
+from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.texts import clean_text, is_unicode, on_disk, read_lines
 
 PATHS = ("source", "prompt", "video", "features")
@@ -124,7 +125,12 @@ def check_job(job: Job) -> None:
         raise UserError(f"{job.where}the task {task.name} takes no {' and no '.join(unknown)}; it takes {names}")
     for alternatives in task.needs:
         if not any(name in job.inputs for name in alternatives):
-            raise UserError(f"{job.where}the task {task.name} needs a {' or '.join(map(job.label, alternatives))}")
+            # A task of one's own may have any name, also one that is near to a task's.
+            guess = [] if task.name in TASKS else get_close_matches(task.name, TASKS, n=1)
+            hint = f"; did you mean the task {guess[0]}?" if guess else ""
+            raise UserError(
+                f"{job.where}the task {task.name} needs a {' or '.join(map(job.label, alternatives))}{hint}"
+            )
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
         raise UserError(f"{job.where}texts of prompt and result go together: the {job.label(missing)} is missing")

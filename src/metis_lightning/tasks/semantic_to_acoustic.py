@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -102,8 +101,8 @@ class TokenCache:
 
     def __init__(self, tokenizer: SpeechTokenizer, keep: bool | None = True) -> None:
         self.tokenizer, self.keep = tokenizer, keep
-        # SSL tokens (T,) and acoustic tokens (T, Q) in int16, and the checksum of their audio.
-        self._rows: dict[str, tuple[Tensor, Tensor, int]] = {}
+        # SSL tokens (T,) and acoustic tokens (T, Q) in int16, and the length and checksum of their audio.
+        self._rows: dict[str, tuple[Tensor, Tensor, list[int]]] = {}
 
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of a batch of clean speech.
@@ -113,14 +112,18 @@ class TokenCache:
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):
             return self._encode(batch.wave, batch.lengths)
-        waves, lengths = batch.wave.cpu(), batch.lengths.tolist()
+        inside = torch.arange(batch.wave.shape[1], device=device) < batch.lengths[:, None]
+        # Of the bits: unlike a sum of floats it is the same in whatever order a device adds up.
+        checksums = batch.wave.float().contiguous().view(torch.int32).masked_fill(~inside, 0).sum(dim=1)
         rows = []
-        for row, (name, length) in enumerate(zip(batch.ids, lengths, strict=True)):
-            checksum = crc32(waves[row, :length].contiguous().numpy().tobytes())
+        # A GPU is waited for once, for all rows.
+        for row, audio in enumerate(torch.stack([batch.lengths, checksums], dim=1).tolist()):
+            name = batch.ids[row]
             if name not in self._rows:
-                ssl, acoustic, _ = self._encode(batch.wave[row : row + 1, :length], batch.lengths[row : row + 1])
-                self._rows[name] = (ssl[0].short().cpu(), acoustic[0].short().cpu(), checksum)
-            elif self._rows[name][2] != checksum:
+                wave = batch.wave[row : row + 1, : audio[0]]
+                ssl, acoustic, _ = self._encode(wave, batch.lengths[row : row + 1])
+                self._rows[name] = (ssl[0].short().cpu(), acoustic[0].short().cpu(), audio)
+            elif self._rows[name][2] != audio:
                 raise UserError(
                     f"utterance {name!r} came twice with different audio, but its tokens are kept in memory: give "
                     "whole utterances (PlainRecipe without a length), or set model.cache_tokens to false"
