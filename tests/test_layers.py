@@ -1,6 +1,7 @@
 """Imports go one way: a package may import what stands to its left in `LAYERS`, never to its right."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,3 +130,34 @@ def test_inference_does_not_load_lightning() -> None:
     code = f"import sys, metis_lightning.pipeline; print(*({LIGHTNING!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_contributing_names_the_packages_in_this_order() -> None:
+    text = (PACKAGE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    sentence = text.split("Data flows one way, and so do imports:", 1)[1].split("A package imports", 1)[0]
+    named = [name for name in re.findall(r"`(\w+)`", sentence) if (PACKAGE / name).is_dir() or name == "pipeline"]
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert set(named) == packages | {"pipeline"}
+    assert named == sorted(named, key=RANK.__getitem__)
+
+
+# What stands left of another may not import it.
+ROOMS = {
+    "data": ("media", "manifest", "recipes", "token_store", "batches", "corpora"),
+    "evaluate": ("html", "results", "tables", "compare", "run"),
+}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_of_a_package_import_one_way(package: str) -> None:
+    rooms = ROOMS[package]
+    assert set(rooms) == {path.name for path in (PACKAGE / package).iterdir() if (path / "__init__.py").exists()}
+    upwards = []
+    for path in sorted((PACKAGE / package).rglob("*/*.py")):
+        here = path.relative_to(PACKAGE / package).parts[0]
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for name in imports(path.read_text(encoding="utf-8"), module, is_package=path.name == "__init__.py"):
+            there = name.removeprefix(f"metis_lightning.{package}.").split(".")[0]
+            if there in rooms and name.startswith(f"metis_lightning.{package}.") and here in rooms:
+                upwards += [(module, name)] if rooms.index(there) > rooms.index(here) else []
+    assert upwards == []
