@@ -29,8 +29,7 @@ _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar")
 def require(module: str, extra: str) -> ModuleType:
     """Import and return `module`, which the optional dependencies `extra` bring.
 
-    Raises:
-        UserError: it cannot be imported.
+    A `UserError` if it cannot be imported.
     """
     try:
         return importlib.import_module(module)
@@ -67,11 +66,9 @@ def is_offline() -> bool:
 def model_folder(source: str) -> Path:
     """Return the folder of a model's files: `source` itself, or what the hub has under that name.
 
-    Weights are taken as safetensors where a repository has them; else as `pytorch_model.bin`, which transformers loads
-    with `weights_only`.
-
-    Raises:
-        UserError: there is no such folder, and the hub's copy is not on this machine or cannot be had.
+    Weights are taken as safetensors where a repository has them; else as `pytorch_model.bin`, which transformers
+    loads with `weights_only`. A `UserError` if there is no such folder, and the hub's copy is not on this machine or
+    cannot be had.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -117,8 +114,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint of tensors and plain data, which cannot run code.
 
-    Raises:
-        UserError: the file holds anything else.
+    A `UserError` if the file holds anything else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -146,8 +142,7 @@ class TransformersModel:
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a folder as transformers saves it, or a name on the hub; torch has threads of its own.
 
-        Raises:
-            UserError: transformers or the model is missing, or the model is not the one that its name says.
+        A `UserError` if transformers or the model is missing, or the model is not the one that its name says.
         """
         transformers = require("transformers", "ssl")
         folder = model_folder(source or self.source)

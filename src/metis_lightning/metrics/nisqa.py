@@ -126,8 +126,7 @@ class Nisqa:
     def __init__(self, weights: str) -> None:
         """Load the weights, on the CPU: the network is small.
 
-        Raises:
-            UserError: there is no such file, its hash is another, or it is not NISQA v2.0.
+        A `UserError` if there is no such file, its hash is another, or it is not NISQA v2.0.
         """
         name, _, expected = weights.partition("#")
         path = Path(name).expanduser()

@@ -49,8 +49,7 @@ class SuiteOptions:
 def resolve(options: SuiteOptions) -> tuple[SuiteOptions, Task]:
     """Return options with what the protocol decides filled in, and the task.
 
-    Raises:
-        UserError: the protocol or the task is unknown, or the paper's protocol needs a path that is not given.
+    A `UserError` if the protocol or the task is unknown, or the paper's protocol needs a path that is not given.
     """
     if options.protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{options.protocol}': choose from {', '.join(PROTOCOLS)}")

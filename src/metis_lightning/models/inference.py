@@ -88,13 +88,12 @@ def usual_precision(device: str | torch.device) -> Precision:
 def prepare_for_inference(model: nn.Module, precision: Precision = "float32") -> None:
     """Merge LoRA and convert the linear maps of a stage in place.
 
+    A `UserError` if there is no such precision, or it does not run on the model's device.
+
     Args:
         model: stage 1, or a model of stage 2.
         precision: `float32` gives what the model gives, but for the last bits; `bfloat16` casts all of it; `int8`
             quantises the backbone's linear maps, on a CPU.
-
-    Raises:
-        UserError: if there is no such precision, or it does not run on the model's device.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")

@@ -40,11 +40,9 @@ class Extension:
 def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
     """Put a task's new layers on a base model in place, and return the names of the weights that are the task's.
 
-    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are, those
-    too that only phones reach where the base has them and the task takes none: see `without_gradient`.
-
-    Raises:
-        UserError: if there is no such kind of adapter.
+    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are,
+    those too that only phones reach where the base has them and the task takes none: see `without_gradient`. A
+    `UserError` if there is no such kind of adapter.
     """
     new: list[str] = []
     if extension.adapter is not None:

@@ -46,8 +46,7 @@ class TextFrontEnd(ABC):
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs that are spoken one after another, such as prompt and target.
 
-        Raises:
-            UserError: if a language is not one of this front end's.
+        A `UserError` if a language is not one of this front end's.
         """
         joined: list[tuple[str, str]] = []
         for text, language in parts:

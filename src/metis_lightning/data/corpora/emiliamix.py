@@ -42,6 +42,8 @@ class EmiliaMixTests(TestSets):
     ) -> None:
         """Read the list of trials, or make it.
 
+        A `UserError` if a file is missing or wrong, or the manifest has too few speakers.
+
         Args:
             root: the root that the manifest was prepared with.
             manifest: of `prepare emilia`; `emilia.jsonl` in `root` by default.
@@ -51,9 +53,6 @@ class EmiliaMixTests(TestSets):
             seed: of the choice.
             text: what word errors are counted against: "asr", what the recogniser hears in the target, as in the paper;
                 or "corpus", Emilia's text.
-
-        Raises:
-            UserError: if a file is missing or wrong, or the manifest has too few speakers.
         """
         manifest = Path(str(root)) / "emilia.jsonl" if manifest is None else Path(manifest)
         self._is_transcribed = text == "asr"

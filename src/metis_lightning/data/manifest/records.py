@@ -40,12 +40,11 @@ _LONGEST_SHOWN = 100
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
     """Read the utterances of a corpus; each line is an object with the fields of `parse_row`.
 
+    A `UserError` names file and line if a line is no such object or an id occurs twice.
+
     Args:
         path: the manifest.
         root: folder or URL that its paths are relative to; None is the manifest's folder.
-
-    Raises:
-        UserError: naming file and line, if a line is no such object or an id occurs twice.
     """
     path = Path(path)
     folder = str(path.resolve().parent) if root is None else root

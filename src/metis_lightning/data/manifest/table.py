@@ -217,14 +217,12 @@ def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
 def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:
     """Read a manifest through, checking every line as `read_manifest` does, and keep what batches are planned from.
 
-    Of a large manifest that is kept on disk too (`table_index`): the next run need not read it through.
+    Of a large manifest that is kept on disk too (`table_index`): the next run need not read it through. A
+    `UserError` as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
 
     Args:
         path: the manifest.
         root: folder or URL that its paths are relative to; None is the manifest's folder.
-
-    Raises:
-        UserError: as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
     """
     path = Path(path)
     if not path.is_file():

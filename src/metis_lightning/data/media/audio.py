@@ -49,8 +49,10 @@ def read_audio(
 ) -> Tensor:
     """Read audio as mono at `sample_rate`, decoded to its end whatever its header says.
 
-    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is kept:
-    samples may exceed 1 a little where a lossy codec overshoots.
+    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is
+    kept: samples may exceed 1 a little where a lossy codec overshoots. A `UserError` if the file is missing,
+    unreadable, empty, longer than `longest`, or holds what is no sound: values that are not finite or far beyond 1,
+    channels that cancel each other.
 
     Args:
         path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
@@ -61,10 +63,6 @@ def read_audio(
 
     Returns:
         (S,) float32.
-
-    Raises:
-        UserError: if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
-            that are not finite or far beyond 1, channels that cancel each other.
     """
     recording = read_recording(path, channel, part, longest)
     return resample(recording.wave.numpy(), recording.sample_rate, sample_rate)

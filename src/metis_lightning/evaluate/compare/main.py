@@ -29,11 +29,7 @@ _MAX_TEXT = 2000  # characters of a transcript: a recognizer that loops writes w
 
 
 def run_compare(options: CompareOptions) -> None:
-    """Run the command `compare`.
-
-    Raises:
-        UserError: there are no results, no such system, or no such metric.
-    """
+    """Run the command `compare`. A `UserError` if there are no results, no such system, or no such metric."""
     out = options.out or Path("evaluation/compare") / options.task
     check_output(out / PAGE_NAME)
     check_output(out / BOARD, is_folder=True)

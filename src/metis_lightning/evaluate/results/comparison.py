@@ -137,8 +137,7 @@ class Comparison:
     def sort_order(self, metric: str | None) -> tuple[str, str]:
         """Return a metric and a system to sort by: by default word errors, else the first, of the first no control.
 
-        Raises:
-            UserError: the results do not have the metric.
+        A `UserError` if the results do not have the metric.
         """
         metrics = self.metrics
         if metric is not None and metric not in metrics:
@@ -162,13 +161,12 @@ class Comparison:
 def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None) -> Comparison:
     """Find systems among the results of a folder.
 
+    A `UserError` if there are no results of the task, or none, or several, of a system.
+
     Args:
         results_dir: a folder of runs, or one run.
         task: only its results.
         systems: names as in the results, or RUN/SYSTEM where several runs have a system of that name; None for all.
-
-    Raises:
-        UserError: there are no results of the task, or none, or several, of a system.
     """
     read = read_results if (results_dir / PROTOCOL).is_file() else find_results
     results = [result for result in read(results_dir) if result.task == task]

@@ -184,10 +184,8 @@ def read_rows(path: Path) -> list[ResultRow]:
 def merge_rows(files: Mapping[Path, Sequence[ResultRow]]) -> dict[RowKey, ResultRow]:
     """Return the rows of files by their keys.
 
-    Rows that only a clock tells apart are one: a call was merging when it was cut off, or two did the same work.
-
-    Raises:
-        UserError: two rows of one key differ.
+    Rows that only a clock tells apart are one: a call was merging when it was cut off, or two did the same work. A
+    `UserError`: two rows of one key differ.
     """
     merged: dict[RowKey, tuple[Path, ResultRow]] = {}
     for path, rows in files.items():

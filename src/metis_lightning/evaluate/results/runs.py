@@ -148,12 +148,11 @@ def _shown(value: object) -> str:
 class RunFolder:
     """The folder of a run. Several processes write their rows to files of their own, which are merged in the end.
 
+    A `UserError` if the folder holds rows of another protocol, or `merge` refuses them.
+
     Args:
         keys: of every row of the run, in order.
         is_owner: whether to write the protocol, and to merge the rows that another call left.
-
-    Raises:
-        UserError: the folder holds rows of another protocol, or `merge` refuses them.
     """
 
     def __init__(self, folder: Path, protocol: Protocol, keys: Sequence[RowKey], is_owner: bool = True) -> None:
@@ -176,8 +175,7 @@ class RunFolder:
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
         """Put the rows of all processes into the run's file, in the order of the run, and return them.
 
-        Raises:
-            UserError: a row is not of this run, two of one key differ, or one is missing though `is_whole`.
+        A `UserError` if a row is not of this run, two of one key differ, or one is missing though `is_whole`.
         """
         parts = sorted(self.folder.glob(f"{ROWS}.*"))
         files = [self.folder / ROWS, *parts]
@@ -250,10 +248,8 @@ def metric_names(results: Sequence[Result]) -> list[str]:
 def find_results(results_dir: Path) -> list[Result]:
     """Return the results of the finished runs of a folder, by the runs' names; say which are left out.
 
-    A result that another run with the same protocol has too, to the last digit, stands once.
-
-    Raises:
-        UserError: there is no such folder, or a run's file is not of the form that `evaluate` writes.
+    A result that another run with the same protocol has too, to the last digit, stands once. A `UserError` if there
+    is no such folder, or a run's file is not of the form that `evaluate` writes.
     """
     if not results_dir.is_dir():
         raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
@@ -271,11 +267,7 @@ def find_results(results_dir: Path) -> list[Result]:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return the results of one run.
-
-    Raises:
-        UserError: a file is not of the form that `evaluate` writes.
-    """
+    """Return the results of one run. A `UserError` if a file is not of the form that `evaluate` writes."""
     try:
         protocol = Protocol.read(folder)
         summary = folder / RUN_SUMMARY

@@ -41,8 +41,7 @@ class Launch:
     def of(cls, devices: int, environment: Mapping[str, str]) -> Launch:
         """Read the environment; outside of a launcher, `devices` says how many processes there are.
 
-        Raises:
-            UserError: both ask for several processes, or the launcher did not say where the first process is.
+        A `UserError` if both ask for several processes, or the launcher did not say where the first process is.
         """
         count = int(environment.get("WORLD_SIZE", "1"))
         if count == 1 or "RANK" not in environment:
@@ -59,8 +58,7 @@ class Launch:
 def device_of(device: str | None, local_rank: int = 0) -> str:
     """Return the device of a process; by default the accelerators in turn where there are any.
 
-    Raises:
-        UserError: a GPU is asked for and there is none.
+    A `UserError` if a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")

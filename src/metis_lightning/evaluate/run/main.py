@@ -54,12 +54,11 @@ class Machine:
 def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) -> None:
     """Run `evaluate` as the command line asks.
 
+    A `UserError` for a mistake in the options, or if more failed than they allow.
+
     Args:
         options: of the command line.
         make_pool: makes what scores, of the suite's options and a number of processes.
-
-    Raises:
-        UserError: for a mistake in the options, or if more failed than they allow.
     """
     if options.export is not None:
         check_output(options.export, "--export", is_folder=True)
@@ -208,11 +207,9 @@ def system_speed(rows: Iterable[ResultRow], system: str, processes: int = 1) -> 
 def check_failures(groups: Iterable[GroupSummary], max_share: float) -> None:
     """Refuse results in which some metric of a system on a test set failed more often than allowed.
 
-    `max_share` of a group's rows may lack a value, from 0 to 1. What a test set cannot have (no transcript, a language
-    that the recogniser does not know) is no failure; see `failed` in the rows.
-
-    Raises:
-        UserError: naming every such system and test set, with the metric that failed most often, and why.
+    `max_share` of a group's rows may lack a value, from 0 to 1. What a test set cannot have (no transcript, a
+    language that the recogniser does not know) is no failure; see `failed` in the rows. A `UserError` names every
+    such system and test set, with the metric that failed most often, and why.
     """
     lines = []
     for group in groups:

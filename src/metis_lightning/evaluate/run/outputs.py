@@ -122,9 +122,8 @@ class WavFolder:
     def of(cls, folder: Path, items: Items) -> WavFolder:
         """List a folder with files named `ID`, or as other tools name them; the latter may lie in folders within.
 
-        Raises:
-            UserError: there is no such folder, no audio file in it, two files of one id, a link out of it, or no file
-                of any item that systems are run on: the files are named by another rule.
+        A `UserError` if there is no such folder, no audio file in it, two files of one id, a link out of it, or
+        no file of any item that systems are run on: the files are named by another rule.
         """
         option = f"--system {PREFIX}{folder}"
         if not folder.is_dir():

@@ -61,8 +61,7 @@ class Plan:
     def protocol(self, metrics: Mapping[str, Any]) -> Protocol:
         """Return all that decides the numbers, `metrics` for the suite's part of it; every item is read for it.
 
-        Raises:
-            UserError: an item cannot be read.
+        A `UserError` if an item cannot be read.
         """
         seeds = {"seeds": list(self.options.seeds)}
         content = {
@@ -80,11 +79,7 @@ class Plan:
 
 
 def make_plan(options: EvaluateOptions, device: str) -> Plan:
-    """Return the plan of the options.
-
-    Raises:
-        UserError: for a mistake in them.
-    """
+    """Return the plan of the options. A `UserError` for a mistake in them."""
     if doubled := {seed for seed in options.seeds if options.seeds.count(seed) > 1}:
         raise UserError(f"--seeds: {sorted(doubled)} twice; give each seed once")
     tasks = [task_named(name) for name in task_named(options.task).served]

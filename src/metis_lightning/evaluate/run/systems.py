@@ -48,8 +48,7 @@ class System:
 def make_systems(names: Sequence[str], options: EvaluateOptions, device: str, items: Items) -> list[System]:
     """Return the systems that the command line names, as `S` or `NAME=S`.
 
-    Raises:
-        UserError: there is no such control, folder, bundle or checkpoint, or two have one name.
+    A `UserError` if there is no such control, folder, bundle or checkpoint, or two have one name.
     """
     # Names are those of folders and of rows in tables, so no two may be alike.
     systems = [_system(name, options, device, items) for name in names]
@@ -132,8 +131,7 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
 def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
     """Return what decides a model's output.
 
-    Raises:
-        UserError: there is no such checkpoint, or a bundle has no weights for the task.
+    A `UserError` if there is no such checkpoint, or a bundle has no weights for the task.
     """
     by_task = {}
     for task in map(task_named, task_named(options.task).served):

@@ -51,8 +51,7 @@ class TestSet:
 def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]:
     """Return the test sets that the options name, with as many trials as they say, and the ids of all of the task's.
 
-    Raises:
-        UserError: for a mistake in the options, or an id that is no file name or that two trials have.
+    A `UserError` for a mistake in the options, or an id that is no file name or that two trials have.
     """
     all_sets = find_test_sets(options.data, options.root, options.task, options.data_options)
     by_name = {test_set.name: test_set for test_set in all_sets}
@@ -178,13 +177,10 @@ SIGNALS = ("mixture", "target", "interferer", "enrollment")
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
     """Return what tells each test set from any other, by name. All items are read for it.
 
-    Beside the options of the reader, and what it says of the corpus's variant: the number of items, the rates of their
-    signals in Hz, the samples of all of them, and SHA-256s of the lists, of the texts, and of the audio. The audio's is
-    of the files that it comes from, since what decoders and mixers make of them differs in the last bits between
-    machines; where a reader does not name them, of the samples.
-
-    Raises:
-        UserError: an item cannot be read.
+    Beside the options of the reader, and what it says of the corpus's variant: the number of items, the rates of
+    their signals in Hz, the samples of all of them, and SHA-256s of the lists, of the texts, and of the audio. The
+    audio's is of the files that it comes from, since what decoders and mixers make of them differs in the last bits
+    between machines; where a reader does not name them, of the samples. A `UserError` if an item cannot be read.
     """
     # Items of several test sets share their files.
     digest = cache(lambda location: sha256_of(location) if isinstance(location, Path) else location.digest())
@@ -233,11 +229,9 @@ LIST = "list.jsonl"
 def export_test_sets(test_sets: Sequence[TestSet], folder: Path) -> None:
     """Write the items of test sets as files by their ids and as lists; what is there already is written anew.
 
-    Below the folder each test set has one of its own: `SIGNAL/ID.wav` for each signal, at its own rate; `list.jsonl`, a
-    line an item with what it says and where its files are; and as Kaldi has it, `SIGNAL.scp`, `text` and `utt2spk`.
-
-    Raises:
-        UserError: an item cannot be read, or a file cannot be written.
+    Below the folder each test set has one of its own: `SIGNAL/ID.wav` for each signal, at its own rate;
+    `list.jsonl`, a line an item with what it says and where its files are; and as Kaldi has it, `SIGNAL.scp`,
+    `text` and `utt2spk`. A `UserError` if an item cannot be read, or a file cannot be written.
     """
     for test_set in test_sets:
         try:

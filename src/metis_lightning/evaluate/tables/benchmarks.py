@@ -149,8 +149,7 @@ class Benchmark:
 def read_benchmarks(folder: Path) -> list[Benchmark]:
     """Read every table of a folder, in the order of their numbers.
 
-    Raises:
-        UserError: there is no such folder, no table in it, or a file that is not of this form.
+    A `UserError` if there is no such folder, no table in it, or a file that is not of this form.
     """
     paths = sorted(folder.glob("*.yaml"))
     if not paths:

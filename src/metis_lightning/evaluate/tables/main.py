@@ -53,8 +53,7 @@ Record = dict[str, Any]
 def run_tables(options: TablesOptions) -> None:
     """Run the command `tables`.
 
-    Raises:
-        UserError: the folder of results that was named is not there, or there are no tables of the paper.
+    A `UserError` if the folder of results that was named is not there, or there are no tables of the paper.
     """
     check_output(options.out, is_folder=True)
     results = options.results or (RESULTS if RESULTS.is_dir() else None)
@@ -66,6 +65,8 @@ def run_tables(options: TablesOptions) -> None:
 def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
     """Write every table of the paper, with our results where there are any, under the names of the benchmark files.
 
+    A `UserError` if there is no such folder of results, no tables of the paper, or no system called `baseline`.
+
     Args:
         results_dir: one folder a run, as `evaluate` writes them, or one run; None for the paper's numbers alone.
         out_dir: where the tables and `tables.html` go.
@@ -74,9 +75,6 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
 
     Returns:
         The Markdown files that have a number of ours, in the order of the paper, and the page.
-
-    Raises:
-        UserError: there is no such folder of results, no tables of the paper, or no system called `baseline`.
     """
     results = [] if results_dir is None else find_results(results_dir)
     if not results:

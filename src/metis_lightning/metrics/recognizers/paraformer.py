@@ -22,8 +22,7 @@ class Paraformer:
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
         """Load a model by a name that funasr knows ("paraformer-zh" if empty), or a folder with its files.
 
-        Raises:
-            UserError: funasr or zhconv is not installed, or the model cannot be loaded.
+        A `UserError` if funasr or zhconv is not installed, or the model cannot be loaded.
         """
         funasr, source = require("funasr", "zh"), source or "paraformer-zh"
         require("zhconv", "zh")

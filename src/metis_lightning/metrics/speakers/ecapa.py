@@ -142,8 +142,7 @@ class SpeechBrainEcapa:
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
         """Load `embedding_model.ckpt` of a folder.
 
-        Raises:
-            UserError: speechbrain is not installed, or the file is missing or of another network.
+        A `UserError` if speechbrain is not installed, or the file is missing or of another network.
         """
         ecapa = require("speechbrain.lobes.models.ECAPA_TDNN", "speechbrain")
         features = require("speechbrain.lobes.features", "speechbrain")

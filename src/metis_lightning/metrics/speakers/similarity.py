@@ -47,8 +47,7 @@ class SpeakerEncoder(Protocol):
 def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
     """Return the encoder of "ge2e", "wavlm-large:CHECKPOINT", "wavlm-sv[:SOURCE]" or "speechbrain:FOLDER".
 
-    Raises:
-        UserError: it is unknown, needs a path, or a package or a model is missing.
+    A `UserError` if it is unknown, needs a path, or a package or a model is missing.
     """
     kind, _, source = spec.partition(":")
     kinds: dict[str, Callable[[], SpeakerEncoder]] = {

@@ -116,8 +116,7 @@ class WavLmEcapa:
     def __init__(self, checkpoint: str | Path, device: str = "cpu", sizes: dict[str, Any] | None = None) -> None:
         """Load `wavlm_large_finetune.pth`; `sizes` are those of another WavLM than large, whose name then says so.
 
-        Raises:
-            UserError: there is no such file, it is no checkpoint of tensors, or it is not this network's.
+        A `UserError` if there is no such file, it is no checkpoint of tensors, or it is not this network's.
         """
         path, self._device = Path(checkpoint).expanduser(), device
         self.name = "wavlm-large" if sizes is None else "wavlm-other"

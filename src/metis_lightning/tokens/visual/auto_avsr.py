@@ -59,9 +59,8 @@ def load_auto_avsr(
 ) -> AutoAvsrEncoder:
     """Return the frozen encoder with the weights of a file, `.pth`, `.ckpt` or `.safetensors`.
 
-    Raises:
-        UserError: if the file is missing, holds more than plain weights, or an encoder tensor is missing, unexpected or
-            of another shape; all of these are named.
+    A `UserError` if the file is missing, holds more than plain weights, or an encoder tensor is missing, unexpected
+    or of another shape; all of these are named.
     """
     with torch.device("meta"):
         encoder = AutoAvsrEncoder(sizes)

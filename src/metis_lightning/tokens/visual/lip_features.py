@@ -28,8 +28,7 @@ from metis_lightning.tokens.visual.encoder import VisualEncoder
 def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu") -> Tensor:
     """Return the lip features (F, C) of a video of a talking face, or in 96 x 96 pixels of the mouth alone.
 
-    Raises:
-        UserError: if the video is unreadable, shows no face, or a package for it is not installed.
+    A `UserError` if the video is unreadable, shows no face, or a package for it is not installed.
     """
     first = next(iterate_frames(Path(video)), None)
     if first is None:
@@ -64,10 +63,8 @@ class LipFeatureOptions:
 def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) -> int:
     """Write the lip features of a manifest's utterances that are not there yet; return how many this call wrote.
 
-    `features.json` in the folder notes the SHA-256 of the encoder's weights: a folder never mixes two encoders.
-
-    Raises:
-        UserError: if the folder is another encoder's, or a video cannot be read.
+    `features.json` in the folder notes the SHA-256 of the encoder's weights: a folder never mixes two encoders. A
+    `UserError` if the folder is another encoder's, or a video cannot be read.
     """
     _claim(options.out, encoder)
     number, jobs = options.shard
