@@ -13,7 +13,7 @@ from metis_lightning.models.discriminators import DiscriminatorOutput
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.codec_losses import (
     LatentMel,
-    MelDistances,
+    SpectralDistances,
     adversarial_loss,
     discriminator_loss,
     feature_distance,
@@ -80,7 +80,7 @@ def test_a_step_of_training_counts_the_codes_of_inference(
 
 def test_losses_of_codecs_are_float32_in_mixed_precision() -> None:
     wave = changing_batch().wave
-    distances, latent_mel = MelDistances(), LatentMel(8, 480)
+    distances, latent_mel = SpectralDistances(), LatentMel(8, 480)
     latents = torch.randn(2, 8, 50)
     logits = [torch.randn(2, 500).bfloat16() for _ in range(4)]
     judged = [DiscriminatorOutput(each, (torch.randn(2, 3, 40, 5).bfloat16(),)) for each in logits]

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, MelDistances
+from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, SpectralDistances
 from metis_lightning.tasks.optimization import parameter_groups
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
 from metis_lightning.tokens.codec_layers import WeightNormConv1d
@@ -67,7 +67,7 @@ class AcousticCodecModule(QuantizerModule):
         start_from: a bundle, or a checkpoint with discriminators or without, whose codec training starts at.
         decoder_only: train what comes after the quantizer alone, so that tokens keep their meaning for other models.
         adversarial: the discriminators and their part in the loss; None trains without.
-        mel_weight, loudness_weight: factors of the distances of mel spectrograms, see `MelDistances`.
+        mel_weight, loudness_weight, linear_weight: factors of the distances of spectrograms, see `SpectralDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
         latent_mel_weight: factor of the error of `LatentMel`, which is no part of the codec; 0 leaves it out.
         init_from_data: set the encoder's gains on the first training batch.
@@ -84,6 +84,7 @@ class AcousticCodecModule(QuantizerModule):
         adversarial: AdversarialConfig | None = None,
         mel_weight: float = 10.0,
         loudness_weight: float = 0.0,
+        linear_weight: float = 0.0,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
         latent_mel_weight: float = 0.0,
@@ -112,9 +113,10 @@ class AcousticCodecModule(QuantizerModule):
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
-        self.distances = MelDistances()
-        self.weights = {"mel": mel_weight, "loudness": loudness_weight, "latent_mel": latent_mel_weight}
-        self.weights |= {"codebook": codebook_weight, "commitment": commitment_weight}
+        self.distances = SpectralDistances()
+        self.weights = {"mel": mel_weight, "loudness": loudness_weight, "linear": linear_weight}
+        self.weights |= {"latent_mel": latent_mel_weight, "codebook": codebook_weight}
+        self.weights |= {"commitment": commitment_weight}
         if self.adversary is not None:
             self.weights |= self.adversary.weights
 

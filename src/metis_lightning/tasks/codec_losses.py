@@ -26,15 +26,19 @@ from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.codec_layers import full_precision
 
 FLOOR = 1e-5
+# 69 dB below white noise of unit deviation: what is softer is not worth a phase.
+LINEAR_FLOOR = 1e-2
 LOUDNESS_EXPONENT = 0.3
 """Stevens' law, roughly: loudness grows with this power of the pressure."""
 
 
-class MelDistances(nn.Module):
-    """Mean absolute distances of mel spectrograms over several window lengths, on two scales.
+class SpectralDistances(nn.Module):
+    """Mean absolute distances of spectrograms.
 
-    `mel`: natural logarithms (DAC, 2306.06546, section 3.4); quiet and loud frames count alike. `loudness`: magnitudes
-    to the power 0.3; the harmonics' peaks, which are what is heard, count more.
+    `mel`: natural logarithms of mel magnitudes over several window lengths (DAC, 2306.06546, section 3.4); quiet and
+    loud frames count alike. `loudness`: the same magnitudes to the power 0.3; the harmonics' peaks, which are what is
+    heard, count more. `linear`: natural logarithms of single bins, over the longest window. Wide mel bands add up what
+    lies between harmonics, so only here does a decoder pay for humming at multiples of its frame rate.
     """
 
     def __init__(
@@ -48,15 +52,18 @@ class MelDistances(nn.Module):
             mel_spectrogram(sample_rate, window, window // 4, bins)
             for window, bins in zip(window_lengths, num_mels, strict=True)
         )
+        longest = max(window_lengths)
+        self.linear = torchaudio.transforms.Spectrogram(longest, hop_length=longest // 4, power=1.0)
 
     def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the scalars `mel` and `loudness` of two waveforms (B, S)."""
+        """Return the scalars `mel`, `loudness` and `linear` of two waveforms (B, S)."""
         with full_precision(predicted):
             predicted, target = predicted.float(), target.float()
             pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
             return {
                 "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
                 "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
+                "linear": F.l1_loss(*(self.linear(wave).clamp(min=LINEAR_FLOOR).log() for wave in (predicted, target))),
             }
 
 
