@@ -30,15 +30,16 @@ class RecordingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RecordingBatch:
         """Return the same batch with its tensors on `device`."""
-        wave, lengths = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.wave, self.lengths))
+        wave = self.wave.to(device, non_blocking=non_blocking)
+        lengths = self.lengths.to(device, non_blocking=non_blocking)
         return RecordingBatch(self.keys, wave, lengths)
 
 
+@dataclass(frozen=True)
 class _KeyedAudio(Dataset[tuple[AudioKey, Tensor]]):
     """The recordings of several corpora, each read with its key, by (number of the corpus, index)."""
 
-    def __init__(self, corpora: Sequence[SpeechCorpus]) -> None:
-        self.corpora = corpora
+    corpora: Sequence[SpeechCorpus]
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[AudioKey, Tensor]:
         corpus, index = self.corpora[place[0]], place[1]
@@ -72,15 +73,17 @@ class MissingTokens:
             raise UserError("no utterances to make tokens of; check the data root, the splits and max_seconds")
         seconds = [corpora[number].seconds(index) for number, index in places]
         order = sorted(range(len(places)), key=seconds.__getitem__)
-        batches = [[places[order[i]] for i in b] for b in fill_batches((seconds[i] for i in order), batch_seconds)]
+        batches = list(fill_batches((seconds[i] for i in order), batch_seconds))
         rank, processes = process_rank_and_count()
-
-        def is_missing(place: tuple[int, int]) -> bool:
-            utterance = self.corpora[place[0]].utterances[place[1]]
-            return not all(store.holds(utterance) for store in stores)
-
-        missing = ([place for place in batch if is_missing(place)] for batch in batches[rank::processes])
-        self._batches = [batch for batch in missing if batch]
+        self._batches: list[list[tuple[int, int]]] = []
+        for batch in batches[rank::processes]:
+            missing = []
+            for number, index in (places[order[i]] for i in batch):
+                utterance = corpora[number].utterances[index]
+                if not all(store.holds(utterance) for store in stores):
+                    missing.append((number, index))
+            if missing:
+                self._batches.append(missing)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -18,7 +18,8 @@ from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
 from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, item_generator, planned_lengths
-from metis_lightning.data.token_store.items import LengthOnlyCorpus, StoredTokens
+from metis_lightning.data.token_store.items import LengthOnlyCorpus, attach_tokens
+from metis_lightning.data.token_store.store import TokenStore
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
@@ -29,10 +30,11 @@ class RecipeDataset(Dataset[SpeechItem]):
     So an item is the same whatever batch, worker or process asks for it.
     """
 
-    def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stored: StoredTokens | None = None) -> None:
+    def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stores: Mapping[str, TokenStore]) -> None:
+        self.corpus, self.recipe, self.seed, self.stores = corpus, recipe, seed, stores
         # Audio is not read where tokens are all that the recipe takes of it.
-        self.corpus = corpus if stored is None or recipe.needs_audio else LengthOnlyCorpus(corpus, stored)
-        self.recipe, self.seed, self.stored = recipe, seed, stored
+        if stores and not recipe.needs_audio:
+            self.corpus = LengthOnlyCorpus(corpus, next(iter(stores.values())))
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -40,7 +42,7 @@ class RecipeDataset(Dataset[SpeechItem]):
     def __getitem__(self, key: ItemKey) -> SpeechItem:
         epoch, index = key
         item = self.recipe(self.corpus, index, item_generator(self.seed, epoch, self.corpus, index))
-        return item if self.stored is None else self.stored.attach(self.corpus, item)
+        return attach_tokens(item, self.corpus, self.stores) if self.stores else item
 
 
 class SpeechDataModule(L.LightningDataModule, ABC):
@@ -91,7 +93,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.hours = hours
         self._corpora: dict[str, SpeechCorpus] = {}
         self.tokens = None if tokens is None else Path(tokens)
-        self._stored: StoredTokens | None = None
+        self._stores: dict[str, TokenStore] = {}
         self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
         self._plan = ""
 
@@ -138,9 +140,11 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         """Read these kinds of tokens from the folder `tokens`; a UserError if some are damaged or missing."""
         if self.tokens is None:
             raise UserError("no token store: name the folder that `prepare tokens` wrote with --data.tokens")
-        self._stored = StoredTokens(self.tokens, fingerprints)
+        self._stores = {kind: TokenStore(self.tokens, kind, fingerprint) for kind, fingerprint in fingerprints.items()}
         for corpus in self.corpora().values():
-            self._stored.check(corpus)
+            names = corpus.utterances.names()
+            for store in self._stores.values():
+                store.check(names)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, how many of its batches are done, and what they follow from, for the checkpoint."""
@@ -189,11 +193,12 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
     def _sampler(self, split: str, recipe: Recipe, shuffle: bool) -> SecondsBatchSampler:
         corpus = self.corpora()[split]
-        return SecondsBatchSampler(planned_lengths(recipe, corpus, self.seed), self.batch_seconds, shuffle, self.seed)
+        lengths = planned_lengths(recipe, corpus, self.seed)
+        return SecondsBatchSampler(lengths, self.batch_seconds, shuffle, self.seed)
 
     def _loader(self, split: str, recipe: Recipe, sampler: SecondsBatchSampler) -> DataLoader[SpeechItem]:
         return DataLoader(
-            RecipeDataset(self.corpora()[split], recipe, self.seed, self._stored),
+            RecipeDataset(self.corpora()[split], recipe, self.seed, self._stores),
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.num_workers,

@@ -25,20 +25,14 @@ ItemKey = tuple[int, int]
 # Lengths within 8% share a bucket, so that padding costs 4% or so; where that makes less than two batches, as in small
 # corpora, lengths within a factor of 1.2 do, so that the neighbours of an item still vary.
 _TIGHT, _LOOSE = 1.08, 1.2
-
 # Items that are enough to estimate the padding without buckets, and the spread of the number of batches.
 _ENOUGH = 200_000
 
 
 class Buckets:
-    """Items grouped with others of similar length, and cut into batches.
+    """Items grouped with others of similar length in seconds, and cut into `count` batches.
 
-    Args:
-        lengths: of the items, in seconds.
-        batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
-
-    Attributes:
-        count: how many batches there are.
+    A batch's longest item times the number of items stays within `batch_seconds`; a longer item is alone.
     """
 
     def __init__(self, lengths: np.ndarray, batch_seconds: float) -> None:
@@ -46,14 +40,15 @@ class Buckets:
         # By length, then by place in the corpus.
         order = np.argsort(lengths, kind="stable")
         ascending = lengths[order]
+        # As many as fit with each as the longest. A rounding error must not cost ten items of a tenth the last one.
+        fitting = np.maximum(1, (batch_seconds / ascending + 1e-6).astype(np.int64))
         self._buckets: list[tuple[np.ndarray, int]] = []
         start = 0
         while start < len(order):
-            shortest = float(ascending[start])
-            tight, loose = np.searchsorted(ascending, [shortest * _TIGHT, shortest * _LOOSE], side="right").tolist()
-            stop = max(tight, min(start + 2 * _fitting(batch_seconds, shortest), loose))
-            most = _fitting(batch_seconds, float(ascending[stop - 1]))
-            self._buckets.append((order[start:stop], -(-(stop - start) // most)))
+            limits = [float(ascending[start]) * factor for factor in (_TIGHT, _LOOSE)]
+            tight, loose = np.searchsorted(ascending, limits, side="right").tolist()
+            stop = max(tight, min(start + 2 * int(fitting[start]), loose))
+            self._buckets.append((order[start:stop], -(-(stop - start) // int(fitting[stop - 1]))))
             start = stop
         self.count = sum(count for _, count in self._buckets)
 
@@ -65,11 +60,6 @@ class Buckets:
             edges = [len(items) * i // count for i in range(count + 1)]
             batches += [items[first:last] for first, last in zip(edges, edges[1:], strict=False)]
         return batches
-
-
-def _fitting(batch_seconds: float, longest: float) -> int:
-    # A rounding error must not cost a batch of ten items of a tenth its last one.
-    return max(1, int(batch_seconds / longest + 1e-6))
 
 
 class SecondsBatchSampler(Sampler[list[ItemKey]]):
@@ -92,7 +82,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
         Args:
             lengths: duration of each item in seconds; a function of the epoch where it is drawn anew in each.
-            batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
+            batch_seconds: see `Buckets`.
             shuffle: new batches each epoch. Without it, all epochs are epoch 0 and equal, also in their draws.
             seed: of the order.
         """

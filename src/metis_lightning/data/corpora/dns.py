@@ -121,27 +121,30 @@ class DnsTests(TestSets):
 
 
 def _test_files(root: Path) -> Iterator[tuple[str, str, Path, Path | None]]:
-
-    def folders(name: str) -> list[Path]:
-        places = ("", "test_set", "datasets", "datasets/test_set")
-        return [path for path in (root / place / name for place in places) if path.is_dir()][:1]
-
     for test_set in ("no_reverb", "with_reverb"):
-        for folder in folders(f"synthetic/{test_set}"):
+        for folder in _find_folder(root, f"synthetic/{test_set}"):
             pairs = pair_files(folder / "noisy", folder / "clean")
             if faults := [pair for pair in pairs if isinstance(pair, Fault)]:
                 raise UserError(f"{folder}: {len(faults)} faults, such as {faults[0].where}: {faults[0].detail}")
             for number, noisy, clean in (pair for pair in pairs if not isinstance(pair, Fault)):
                 yield test_set, f"fileid_{number}", noisy, clean
-    for folder in folders("real_recordings"):
+    for folder in _find_folder(root, "real_recordings"):
         for path in _wavs(folder):
             yield "real_recordings", _safe(path.stem), path, None
-    for folder in folders("blind_test_set"):
+    for folder in _find_folder(root, "blind_test_set"):
         numbers = ((path, file_id(path)) for path in files_below(folder, _SUFFIXES))
         numbered = sorted((number, path) for path, number in numbers if number is not None)
         for kind in ("noreverb", "reverb", "realrec"):
             chosen = {number: path for number, path in numbered if path.stem.startswith(f"{kind}_fileid_")}
             yield from ((f"blind_{kind}", f"fileid_{number}", path, None) for number, path in chosen.items())
+
+
+def _find_folder(root: Path, name: str) -> list[Path]:
+    """Return the folder of a name, alone, or nothing if it is at none of the places where the repository has it."""
+    for place in ("", "test_set", "datasets", "datasets/test_set"):
+        if (folder := root / place / name).is_dir():
+            return [folder]
+    return []
 
 
 def pair_files(noisy: Path, clean: Path) -> list[tuple[int, Path, Path] | Fault]:
@@ -177,7 +180,9 @@ def file_id(path: Path) -> int | None:
     7
     """
     match = _FILE_ID.search(path.stem)
-    return int(match[1]) if match else None
+    if match is None:
+        return None
+    return int(match[1])
 
 
 def _wavs(folder: Path) -> list[Path]:

@@ -71,15 +71,14 @@ class EmiliaMixTests(TestSets):
 
 def choose_trials(utterances: UtteranceTable, count: int, seed: int, min_seconds: float = 3.0) -> list[Trial]:
     """Choose by the module's rule, reading the manifest once, of some speakers again; a UserError if it has too few."""
-
-    def order(utterance: Utterance) -> str:
-        return hash_order(seed, utterance.id)
-
     long_enough = utterances.where(utterances.seconds >= min_seconds)
-    candidates = heapq.nsmallest(_SPARE * count, long_enough, key=order)
+    candidates = heapq.nsmallest(_SPARE * count, long_enough, key=lambda utterance: hash_order(seed, utterance.id))
     enrollments = _choose_enrollments(utterances, candidates, seed)
-    targets = list({u.speaker: u for u in reversed(candidates) if u.id in enrollments}.values())
-    targets = sorted(targets, key=order)[:count]
+    first_of_speaker: dict[str, Utterance] = {}
+    for candidate in candidates:
+        if candidate.id in enrollments:
+            first_of_speaker.setdefault(candidate.speaker, candidate)
+    targets = list(first_of_speaker.values())[:count]
     if len(targets) < count or len({u.speaker for u in candidates}) < 2:
         raise UserError(
             f"{len(targets)} speakers have two utterances, {count} are wanted; give a larger manifest or "

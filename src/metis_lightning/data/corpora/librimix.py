@@ -211,9 +211,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _paths(line: Line) -> dict[str, str]:
-    # Paths are absolute, from the machine that made the corpus: <subset>/<folder>/<file> are left.
     paths = {column: posix_path(path) for column, path in line.items() if column.endswith("_path")}
-    return {column: relative_path("/".join(PurePosixPath(p).parts[-3:]), p) for column, p in paths.items()}
+    for column, path in paths.items():
+        # Paths are absolute, from the machine that made the corpus: <subset>/<folder>/<file> are left.
+        paths[column] = relative_path("/".join(PurePosixPath(path).parts[-3:]), path)
+    return paths
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,8 @@ class OnTheFlyMixtureScan(MixtureScan):
     def files(self, line: Line) -> Sequence[Path]:
         """Return the flac files and the noise of a mixture."""
         rule = self._rule(line)
-        return [Path(self.root) / path for path, _ in [*rule["mix"], *([rule["noise"]] if rule["noise"] else [])]]
+        parts = [*rule["mix"], rule["noise"]] if rule["noise"] else rule["mix"]
+        return [Path(self.root) / path for path, _ in parts]
 
     def mixture(self, line: Line, subset: str) -> Mixture:
         """Make the mixture once, to see that it can be made and how long it is."""
@@ -268,16 +271,13 @@ class OnTheFlyMixtureScan(MixtureScan):
         return Mixture(mixture, sources, len(mixdown.frames()[0]), self.sample_rate)
 
     def _rule(self, line: Line) -> Row:
-        where = line["mixture_ID"]
-        parts = [
-            [self._below(self.speech, line[name], where), float(line[name.replace("_path", "_gain")])]
-            for name in line
-            if re.fullmatch(r"source_\d+_path", name)
-        ]
+        columns = {name: self.speech for name in line if re.fullmatch(r"source_\d+_path", name)}
         # Without noise in the sum, its file is not needed: it is never shorter than the longest voice.
-        is_noisy = self.mix != "mix_clean"
-        noise = [self._below(self.noise, line["noise_path"], where), float(line["noise_gain"])] if is_noisy else None
-        return {"mix": parts, "noise": noise, "rate": self.sample_rate, "mode": self.mode}
-
-    def _below(self, folder: str, path: str, where: str) -> str:
-        return f"{folder}/{relative_path(posix_path(path), where)}"
+        if self.mix != "mix_clean":
+            columns["noise_path"] = self.noise
+        parts = {}
+        for name, folder in columns.items():
+            path = relative_path(posix_path(line[name]), line["mixture_ID"])
+            parts[name] = [f"{folder}/{path}", float(line[name.replace("_path", "_gain")])]
+        noise = parts.pop("noise_path", None)
+        return {"mix": list(parts.values()), "noise": noise, "rate": self.sample_rate, "mode": self.mode}

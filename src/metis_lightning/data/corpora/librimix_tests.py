@@ -93,7 +93,9 @@ class LibriMixTests(TestSets):
 
     def _text(self, utterance: Utterance) -> str:
         # Of a source that was cut, nobody knows how far its text is said.
-        is_whole = self._mode(utterance) == "max" if utterance.is_whole is None else utterance.is_whole
+        is_whole = utterance.is_whole
+        if is_whole is None:
+            is_whole = self._mode(utterance) == "max"
         return utterance.text if is_whole else ""
 
     def _mode(self, utterance: Utterance) -> str:

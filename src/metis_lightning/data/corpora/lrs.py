@@ -25,7 +25,6 @@ from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
 _LRS3_SPLITS = {"pretrain": "train", "trainval": "train", "test": "test"}
-
 # The folder of a list's clips, and their split.
 _LRS2_LISTS = {
     "pretrain": ("pretrain", "train"),
@@ -120,11 +119,6 @@ class AvHubertScan(TalkingFaceScan):
 
     layout = "file.list and label.list, or 433h_data/train.tsv and .wrd"
 
-    @staticmethod
-    def is_at(root: Path) -> bool:
-        """Tell whether a folder is laid out so."""
-        return (root / "file.list").is_file() or any((root / name).is_dir() for name in _HUBERT_TABLES)
-
     def entries(self) -> Sequence[AvClip]:
         """Return the clips of the lists; a table's line goes before that of `file.list`, but for words it lacks."""
         root = Path(self.root)
@@ -190,16 +184,12 @@ class AutoAvsrScan(TalkingFaceScan):
 
     layout = "labels/lrs3_train_transcript_lengths_seg16s.csv and the like"
 
-    @staticmethod
-    def is_at(root: Path) -> bool:
-        """Tell whether a folder is laid out so."""
-        return any(_AUTO_AVSR_LIST.fullmatch(path.name) for path in (root / "labels").glob("*.csv"))
-
     def entries(self) -> Sequence[AvClip]:
         """Return the clips of all lists."""
-        lists = sorted((Path(self.root) / "labels").glob("*.csv"))
-        matches = ((path, _AUTO_AVSR_LIST.fullmatch(path.name)) for path in lists)
-        return [clip for path, match in matches if match for clip in _read_auto_avsr(path, _AUTO_AVSR_SPLITS[match[2]])]
+        clips: list[AvClip] = []
+        for path, split in _auto_avsr_lists(Path(self.root)):
+            clips += _read_auto_avsr(path, split)
+        return clips
 
     def files(self, entry: AvClip) -> Sequence[Path]:
         """Return the video, the text and the sound of a clip."""
@@ -219,6 +209,13 @@ class AutoAvsrScan(TalkingFaceScan):
             return words
         # Some preparations put the sound into the video instead.
         return replace(entry, text=words, audio=audio.relative_to(self.root).as_posix() if audio.is_file() else None)
+
+
+def _auto_avsr_lists(root: Path) -> list[tuple[Path, str]]:
+    """Return the lists of Auto-AVSR's preparation, each with its split; none where the layout is another."""
+    paths = sorted((root / "labels").glob("*.csv"))
+    matches = ((path, _AUTO_AVSR_LIST.fullmatch(path.name)) for path in paths)
+    return [(path, _AUTO_AVSR_SPLITS[match[2]]) for path, match in matches if match]
 
 
 def _read_auto_avsr(path: Path, split: str) -> Iterator[AvClip]:
@@ -243,16 +240,15 @@ def _read_auto_avsr(path: Path, split: str) -> Iterator[AvClip]:
 
 
 def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:
-    """Return the scan of LRS3, raw or prepared; see `TalkingFaceScan`.
+    """Return the scan of LRS3, raw or prepared; a UserError if there is no such folder or layout.
 
-    `layout` is `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations. A UserError if
-    there is no such folder or layout.
+    `layout` is `raw`, `avhubert`, `autoavsr`, or `auto`, which looks for the lists of the preparations.
     """
     require_folder(root)
-    prepared: dict[str, type[AvHubertScan | AutoAvsrScan]] = {"avhubert": AvHubertScan, "autoavsr": AutoAvsrScan}
-    scans: dict[str, type[TalkingFaceScan]] = {"raw": Lrs3Scan, **prepared}
+    scans: dict[str, type[TalkingFaceScan]] = {"raw": Lrs3Scan, "avhubert": AvHubertScan, "autoavsr": AutoAvsrScan}
     if layout == "auto":
-        layout = next((name for name, scan in prepared.items() if scan.is_at(Path(root))), "raw")
+        is_hubert = Path(root, "file.list").is_file() or any(Path(root, name).is_dir() for name in _HUBERT_TABLES)
+        layout = "avhubert" if is_hubert else ("autoavsr" if _auto_avsr_lists(Path(root)) else "raw")
     if layout not in scans:
         raise UserError(f"layout {layout!r}: choose one of auto, {', '.join(scans)}")
     return scans[layout](root, decode, mouths)
@@ -261,5 +257,5 @@ def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout:
 def lrs2_scan(root: str, decode: bool = True, mouths: str | None = None) -> TalkingFaceScan:
     """Return the scan of LRS2, raw or by Auto-AVSR's preparation; a UserError if there is no such folder."""
     require_folder(root)
-    scan = AutoAvsrScan if AutoAvsrScan.is_at(Path(root)) else Lrs2Scan
+    scan = AutoAvsrScan if _auto_avsr_lists(Path(root)) else Lrs2Scan
     return scan(root, decode, mouths)

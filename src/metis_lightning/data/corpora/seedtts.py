@@ -6,7 +6,7 @@ are relative to the list: `utt|prompt text|prompt wav|text[|source wav]`, `utt|t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,8 @@ class SeedTtsTests(TestSets):
         trials = []
         for test_set, name in _LISTS.items():
             path = Path(root) / name
-            lines = list(_read_list(path)) if path.is_file() else []
+            listed = enumerate(read_lines(path) if path.is_file() else [], start=1)
+            lines = [_parse_line(line, path, number) for number, line in listed if line.strip()]
             files = [file for line in lines for file in (line.prompt, line.source) if file is not None]
             require_files(files, f"Seed-TTS-eval {name}")
             for line in lines:
@@ -79,13 +80,8 @@ class SeedTtsTests(TestSets):
         return [utterance, f"{trial.test_set}/{utterance}"]
 
 
-def _read_list(path: Path) -> Iterator[_SeedTtsLine]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            yield _parse([clean_text(field) for field in line.split("|")], path, f"{path}:{number}")
-
-
-def _parse(fields: list[str], path: Path, where: str) -> _SeedTtsLine:
+def _parse_line(line: str, path: Path, number: int) -> _SeedTtsLine:
+    where, fields = f"{path}:{number}", [clean_text(field) for field in line.split("|")]
     if not 2 <= len(fields) <= 5:
         raise UserError(f"{where}: expected 2 to 5 fields between `|`, found {len(fields)}")
     utterance, language = fields[0].removesuffix(".wav"), path.parent.name

@@ -112,8 +112,10 @@ def _recordings(root: Path, speaker: str = "*") -> list[Path]:
 
 def _read_text(root: Path, name: str) -> str | None:
     path = root / "txt" / _speaker(name) / f"{name}.txt"
+    if not path.is_file():
+        return None
     # Some texts of 0.80 hold bytes that are no UTF-8.
-    return clean_text(path.read_bytes().decode("utf-8", errors="replace")) if path.is_file() else None
+    return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
 
 
 def _speaker(name: str) -> str:

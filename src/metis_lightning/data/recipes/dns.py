@@ -6,8 +6,9 @@ Everything happens at 16 kHz; draws come from the item's generator instead of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +83,8 @@ class DnsRecipe(Recipe):
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the clean clip as `wave`, the noisy one as `source`."""
         clean, rate = self._clean(corpus, index, generator), self.rules.sample_rate
-
-        def recorded_noise(_: int) -> np.ndarray:
-            return self.noises.draw(generator, sample_rate=rate)[0].numpy()
-
-        noise = build_clip(recorded_noise, len(clean), self.rules, generator)
+        noises = (self.noises.draw(generator, sample_rate=rate)[0].numpy() for _ in count())
+        noise = build_clip(noises, len(clean), self.rules, generator)
         reverberant, target, room = clean, clean, dict[str, str]()
         if self.rooms is not None and draw_coin(self.rir_chance, generator):
             response = self.rooms.draw(generator, sample_rate=rate)[0].numpy()
@@ -115,16 +113,14 @@ class DnsRecipe(Recipe):
         return self.rules.seconds
 
     def _clean(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> np.ndarray:
-
-        def speech(number: int) -> np.ndarray:
-            chosen = index if number == 0 else draw_int(len(corpus), generator)
-            utterance = corpus.utterances[chosen]
-            return read_listed(utterance.path, utterance, self.rules.sample_rate).numpy()
-
-        samples = round(self.rules.seconds * self.rules.sample_rate)
+        rate = self.rules.sample_rate
         for _ in range(_TRIES):
-            clip = build_clip(speech, samples, self.rules, generator)
-            if active_share(clip, self.rules.sample_rate) > self.rules.min_activity:
+            # The utterance itself, and any others after it, each drawn when it is its turn.
+            indices = chain([index], (draw_int(len(corpus), generator) for _ in count()))
+            utterances = (corpus.utterances[chosen] for chosen in indices)
+            speech = (read_listed(utterance.path, utterance, rate).numpy() for utterance in utterances)
+            clip = build_clip(speech, round(self.rules.seconds * rate), self.rules, generator)
+            if active_share(clip, rate) > self.rules.min_activity:
                 return clip
         raise UserError(
             f"utterance {corpus.utterances[index].id!r}: {_TRIES} clips that start with it are active for less than "
@@ -133,16 +129,16 @@ class DnsRecipe(Recipe):
 
 
 def build_clip(
-    draw: Callable[[int], np.ndarray], samples: int, rules: DnsRules, generator: torch.Generator
+    recordings: Iterator[np.ndarray], samples: int, rules: DnsRules, generator: torch.Generator
 ) -> np.ndarray:
-    """Return `samples` samples of recordings one after the other, with silence between them.
+    """Return `samples` samples of endless recordings (S,) one after the other, with silence between them.
 
-    `draw` gives the recording (S,) of each attempt, counted from 0. One longer than what is missing is cropped at a
-    random place; clipped ones are passed over. A UserError if 50 recordings were clipped.
+    One longer than what is missing is cropped at a random place; clipped ones are passed over. A UserError if 50
+    recordings were clipped.
     """
-    clip, filled, refused, attempt = np.zeros(samples), 0, 0, 0
+    clip, filled, refused = np.zeros(samples), 0, 0
     while filled < samples:
-        recording, attempt = draw(attempt), attempt + 1
+        recording = next(recordings)
         if (spare := len(recording) - (samples - filled)) > 0:
             start = draw_int(spare, generator)
             recording = recording[start : start + samples - filled]
@@ -165,11 +161,10 @@ def mix_levels(
     """
     if not clean.any() or not noise.any():
         raise UserError("silent speech or noise has no signal-to-noise ratio; leave silent files out")
-    clean_gain = 10 ** (_NORMAL_DB / 20) / (_rms(clean) + _EPS)
-    noise_gain = 10 ** ((_NORMAL_DB - snr_db) / 20) / (_rms(noise) + _EPS)
-    noisy = clean * clean_gain + noise * noise_gain
+    clean_gain = _level_gain(clean, _NORMAL_DB)
+    noisy = clean * clean_gain + noise * _level_gain(noise, _NORMAL_DB - snr_db)
     # The level is that of the sum, short of clipping, and the clean clip follows it.
-    scale = 10 ** (level_db / 20) / (_rms(noisy) + _EPS)
+    scale = _level_gain(noisy, level_db)
     peak = float(np.abs(noisy).max()) * scale
     scale *= clip / peak if peak > clip else 1.0
     return noisy * scale, clean_gain * scale
@@ -181,7 +176,7 @@ def active_share(wave: np.ndarray, sample_rate: int) -> float:
     It goes through a logistic function, and rises into the average fast (0.8) and falls slowly (0.05).
     """
     window = round(0.05 * sample_rate)
-    scaled = wave * (10 ** (_NORMAL_DB / 20) / (_rms(wave) + _EPS))
+    scaled = wave * _level_gain(wave, _NORMAL_DB)
     padded = np.pad(scaled, (0, -len(scaled) % window)).reshape(-1, window)
     energy_db = 20 * np.log10(np.square(padded).sum(axis=1) + _EPS)
     now = 1 / (1 + np.exp(1 - 0.2 * energy_db))
@@ -194,8 +189,11 @@ def active_share(wave: np.ndarray, sample_rate: int) -> float:
 def direct_path(clean: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Return a wave (S,) with the delay and the gain of a room response's largest sample, its direct path."""
     delay = int(np.abs(response).argmax())
-    return np.concatenate([np.zeros(delay), clean])[: len(clean)] * response[delay]
+    delayed = np.concatenate([np.zeros(delay), clean])[: len(clean)]
+    return delayed * response[delay]
 
 
-def _rms(wave: np.ndarray) -> float:
-    return float(np.sqrt(np.square(wave.astype(np.float64)).mean()))
+def _level_gain(wave: np.ndarray, level_db: float) -> float:
+    """Return the factor that brings a wave (S,) to an RMS level in dBFS."""
+    rms = float(np.sqrt(np.square(wave.astype(np.float64)).mean()))
+    return 10 ** (level_db / 20) / (rms + _EPS)

@@ -6,6 +6,7 @@ Shape letters: S samples at 24 kHz, F frames at 25 Hz, C feature width, or the p
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ class VisualRecipe(Recipe):
         return SpeechItem.of(utterance, wave, features=features, pieces=(Segment(index, 0, wave.numel()),))
 
 
+@dataclass(frozen=True)
 class LipRecipe(VisualRecipe):
     """Features that a visual speech recogniser gave: `ID.safetensors` or `ID.npy` in a folder, (F, C) at 25 Hz.
 
@@ -60,10 +62,9 @@ class LipRecipe(VisualRecipe):
     Without a folder, the features are those that the manifest lists beside each utterance (`lips`).
     """
 
-    needs_audio = False
+    folder: Path | None = None
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = None if folder is None else Path(folder)
+    needs_audio = False
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
         """Read the features of an utterance; a UserError as `file`, or if it holds something else."""
@@ -79,6 +80,7 @@ class LipRecipe(VisualRecipe):
         return utterance.lips
 
 
+@dataclass(frozen=True)
 class EnvelopeRecipe(VisualRecipe):
     """A stand-in for corpora without video, such as the starter corpus: these are no lips.
 
@@ -87,10 +89,9 @@ class EnvelopeRecipe(VisualRecipe):
     but no face was seen: a model trained on them shows that training runs, and nothing about lip reading.
     """
 
-    edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
+    dim: int = 768
 
-    def __init__(self, dim: int = 768) -> None:
-        self.dim = dim
+    edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
         """Return (F, dim): log band energies of an utterance every 40 ms, times a fixed random matrix."""
@@ -105,6 +106,7 @@ class EnvelopeRecipe(VisualRecipe):
         return levels @ (spread / len(bands) ** 0.5)
 
 
+@dataclass(frozen=True)
 class MouthRecipe(VisualRecipe):
     """Mouth pictures for a module with a visual encoder: (F, 88 * 88), grey and normalised.
 
@@ -115,9 +117,8 @@ class MouthRecipe(VisualRecipe):
             middle, which suits validation (`val_recipe`).
     """
 
-    def __init__(self, folder: Path | None = None, random_crop: bool = True) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.random_crop = random_crop
+    folder: Path | None = None
+    random_crop: bool = True
 
     def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
         """Return an utterance's mouth pictures."""

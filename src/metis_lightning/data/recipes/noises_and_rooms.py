@@ -16,7 +16,7 @@ from metis_lightning.data.media.corruption import coloured_noise, synthetic_room
 from metis_lightning.data.media.mixing import SILENT_RMS, fit_length, rms
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.data.recipes.prompts import draw_interferer, speech_crop
-from metis_lightning.data.recipes.recipe import check_range, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recipes.recipe import check_ranges, draw_coin, draw_int, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.progress import tracked
 from metis_lightning.types import WAVE_RATE, Applied
@@ -26,14 +26,14 @@ SUFFIXES = (".wav", ".flac")
 _MOST_NAMED = 5
 
 
+@dataclass(frozen=True)
 class RecordingFolder:
     """Every wav and flac file below a folder, at any depth; it and folders in it may be links.
 
     It is listed at the first draw, so that a config can be read on a machine that lacks it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    root: Path
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -124,8 +124,7 @@ class SyntheticRooms:
     direct_db: tuple[float, float] = (-3.0, 12.0)
 
     def __post_init__(self) -> None:
-        check_range("rt60", self.rt60)
-        check_range("direct_db", self.direct_db)
+        check_ranges(rt60=self.rt60, direct_db=self.direct_db)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Applied]:
         """Return a response (R,) at 24 kHz, and what it is."""

@@ -21,7 +21,7 @@ from metis_lightning.data.manifest.test_sets import parse_source
 from metis_lightning.data.recipes.recipe import (
     Recipe,
     Segment,
-    check_range,
+    check_ranges,
     crop_start,
     draw_int,
     draw_uniform,
@@ -47,7 +47,7 @@ class PromptAndTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Where the prompts of an item come from.
+    """Where the prompts of an item come from; a ValueError if `fraction` is no range within [0, 1).
 
     enrollment: "prefix" (the paper's, 2502.03128, section 4.2): a random prefix of the utterance is the prompt and only
         the rest the target. "utterance" (as the released code is used at inference): another utterance of the speaker
@@ -56,9 +56,6 @@ class Prompts:
         tasks; in pre-training its range is (0.0, 0.4), and the released code's the same from 5 frames on. Ours starts
         at 0.1: less hardly tells who is wanted.
     max_seconds: no prompt is longer; a longer enrollment utterance is cropped at random.
-
-    Raises:
-        ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is neither.
     """
 
     enrollment: Enrollment = "prefix"
@@ -66,7 +63,7 @@ class Prompts:
     max_seconds: float = 4.0
 
     def __post_init__(self) -> None:
-        check_range("prompt_fraction", self.fraction)
+        check_ranges(prompt_fraction=self.fraction)
         if self.fraction[0] < 0 or self.fraction[1] >= 1:
             raise ValueError(f"prompt_fraction must lie in [0, 1), got {self.fraction}")
         if self.enrollment not in ("prefix", "utterance"):
@@ -87,10 +84,10 @@ class Prompts:
 
     def draw_other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Segment] | None:
         """Return a prompt (S,) of whole frames from another utterance of the speaker and its place, or None."""
-        enrollment, longest = draw_enrollment(corpus, index, generator), whole_frames(self.max_seconds)
+        enrollment = draw_enrollment(corpus, index, generator)
         if enrollment is None:
             return None
-        wave = corpus.wave(enrollment)
+        wave, longest = corpus.wave(enrollment), whole_frames(self.max_seconds)
         start, samples = crop_start(wave, longest, generator), min(longest, wave.numel()) // HOP * HOP
         return wave[start : start + samples], Segment(enrollment, start, samples)
 
@@ -152,7 +149,7 @@ def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator
 
 
 def _draw_accepted(indices: Sequence[int], accepts: Callable[[int], bool], generator: torch.Generator) -> int | None:
-    """Draw one of the indices that are accepted; None if there is none."""
+    """Draw one of the indices that are accepted, uniformly; None if there is none."""
     # By trial: a list of all candidates would take a look at every line of the manifest.
     for _ in range(_TRIES):
         drawn = indices[draw_int(len(indices), generator)]

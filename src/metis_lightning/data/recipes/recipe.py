@@ -1,4 +1,4 @@
-"""Recipes: how one utterance of a corpus becomes one training item, and those that need no second voice or noise.
+"""Recipes, which make a training item of an utterance, and those that need no second voice or noise.
 
 Tasks differ in their data by the recipe alone; the corpus, the batches and the DataModule stay the same.
 """
@@ -63,20 +63,17 @@ class SpeechItem:
 
     @classmethod
     def of(cls, utterance: Utterance, wave: Tensor, **fields: Any) -> SpeechItem:
-        """Return an item with the id, speaker, text and language of an utterance, unless `fields` has others."""
-        own = {"id": utterance.id, "speaker": utterance.speaker, "text": utterance.text, "language": utterance.language}
-        return cls(wave=wave, **(own | fields))
+        """Return an item of an utterance, whose text and language it has unless `fields` has others."""
+        fields.setdefault("text", utterance.text)
+        fields.setdefault("language", utterance.language)
+        return cls(id=utterance.id, speaker=utterance.speaker, wave=wave, **fields)
 
 
 class Recipe(ABC):
-    """Turns an utterance into an item, with all chance from the generator it is given.
-
-    Attributes:
-        needs_audio: whether an item needs the sound itself, for a source or features, where its tokens come from a
-            store.
-    """
+    """Turns an utterance into an item, with all chance from the generator it is given."""
 
     needs_audio: bool = True
+    """Whether an item needs the sound itself, for a source or features, where its tokens come from a store."""
 
     @abstractmethod
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
@@ -87,10 +84,10 @@ class Recipe(ABC):
         return ()
 
     def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
-        """Return what an item lasts, without reading audio: here, as long as its utterance.
+        """Return what an item lasts, without reading audio, by which batches are planned: here, as its utterance.
 
-        Batches are planned by it. With the item's generator it draws what decides the length as `__call__` does, and
-        nothing before that; without one it returns the most that an item of this utterance can last.
+        With the item's generator it draws what decides the length as `__call__` does, and nothing before that; without
+        one it returns the most that an item of this utterance can last.
         """
         return corpus.seconds(index)
 
@@ -112,8 +109,8 @@ class PlainRecipe(Recipe):
 
         Args:
             max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
-            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or the utterance
-                followed by silence where it is shorter. For codecs.
+            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or a shorter utterance
+                followed by silence. For codecs.
         """
         if max_seconds is not None and crop_seconds is not None:
             raise ValueError("give max_seconds or crop_seconds, not both")
@@ -151,9 +148,11 @@ def whole_frames(seconds: float) -> int:
 
 
 def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
-    """Return where a random crop of `samples` samples of a (S,) wave starts: 0, without a draw, in a shorter wave."""
+    """Return where a random crop of a (S,) wave starts: at 0, without a draw, in one of at most `samples` samples."""
     spare = wave.numel() - samples
-    return draw_int(spare + 1, generator) if spare > 0 else 0
+    if spare <= 0:
+        return 0
+    return draw_int(spare + 1, generator)
 
 
 def draw_int(stop: int, generator: torch.Generator) -> int:
@@ -171,10 +170,11 @@ def draw_coin(chance: float, generator: torch.Generator) -> bool:
     return float(torch.rand((), generator=generator)) < chance
 
 
-def check_range(name: str, bounds: tuple[float, float]) -> None:
+def check_ranges(**ranges: tuple[float, float] | None) -> None:
     """Refuse a range that is reversed by a ValueError that names it."""
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
+    for name, bounds in ranges.items():
+        if bounds is not None and bounds[0] > bounds[1]:
+            raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
 
 
 def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> torch.Generator:
@@ -187,19 +187,21 @@ def derived_generator(*parts: int | str) -> torch.Generator:
     # A separator: (1, 11) and (11, 1) are different generators.
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     # 63 bits: torch takes signed seeds.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    seed = int.from_bytes(digest[:8], "big") >> 1
+    return torch.Generator().manual_seed(seed)
 
 
 def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarray | Callable[[int], np.ndarray]:
     """Return the seconds (N,) of all items of a corpus; a function of the epoch where they are drawn in each."""
-    indices = range(len(corpus))
     if not recipe.varies(corpus):
-        return np.fromiter((recipe.seconds(corpus, index) for index in indices), dtype=np.float64)
+        return np.fromiter((recipe.seconds(corpus, index) for index in range(len(corpus))), dtype=np.float64)
 
     def lengths_of_epoch(epoch: int) -> np.ndarray:
-        # The item's own generator: the plan and the item draw the same prompt.
-        lengths = (recipe.seconds(corpus, i, item_generator(seed, epoch, corpus, i)) for i in indices)
-        return np.fromiter(lengths, dtype=np.float64)
+        lengths = np.empty(len(corpus))
+        for index in range(len(corpus)):
+            # The item's own generator: the plan and the item draw the same prompt.
+            lengths[index] = recipe.seconds(corpus, index, item_generator(seed, epoch, corpus, index))
+        return lengths
 
     return lengths_of_epoch
 
@@ -245,7 +247,8 @@ class OmniRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
         """Return the item of the drawn recipe."""
-        return self._draw(generator)(corpus, index, generator)
+        recipe = self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]
+        return recipe(corpus, index, generator)
 
     def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders that any of the recipes draws from."""
@@ -255,14 +258,12 @@ class OmniRecipe(Recipe):
         """Return the longest that any of the recipes gives, or what the item of the drawn recipe lasts."""
         if generator is None:
             return max(recipe.seconds(corpus, index) for recipe in self.recipes)
-        return self._draw(generator).seconds(corpus, index, generator)
+        # The first draw of the item's generator, as in the item.
+        recipe = self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]
+        return recipe.seconds(corpus, index, generator)
 
     def varies(self, corpus: SpeechCorpus) -> bool:
-        """Tell whether items of a recipe do, or recipes differ in what an utterance lasts."""
+        """Tell whether items of a recipe differ, or recipes differ in what an utterance lasts."""
         if any(recipe.varies(corpus) for recipe in self.recipes):
             return True
         return any(len({recipe.seconds(corpus, i) for recipe in self.recipes}) > 1 for i in range(len(corpus)))
-
-    def _draw(self, generator: torch.Generator) -> Recipe:
-        # The first draw of the item's generator, in the plan of batches as in the item.
-        return self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]

@@ -14,7 +14,7 @@ from metis_lightning.data.media.corruption import add_noise, band_limit, convolv
 from metis_lightning.data.media.mixing import fit_length, is_silent, peak_gain
 from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder, SyntheticNoises, SyntheticRooms
 from metis_lightning.data.recipes.prompts import PromptedRecipe, Prompts
-from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_range, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_ranges, draw_coin, draw_int, draw_uniform
 from metis_lightning.types import WAVE_RATE, Applied
 
 
@@ -22,17 +22,14 @@ from metis_lightning.types import WAVE_RATE, Applied
 class Corruptions:
     """How often speech is corrupted and how much (Metis, 2502.03128, section 4.2), in the order of application.
 
-    The defaults are what SE is trained with; configs say only what differs. Ranges of noises and rooms that are made
-    instead of recorded are those of `SyntheticNoises` and `SyntheticRooms`.
+    The defaults are what SE is trained with. A ValueError if a chance is not between 0 and 1, the SNRs are reversed, or
+    there is no cut-off to choose.
 
     room_chance: of a room response.
     noise_chance, snr_range: of noise, its SNR uniform between these in dB, over the speech as the room leaves it,
         pauses and all, as in the DNS Challenge of 2020. Where either is silent there is no SNR, and no noise.
     band_chance, cutoffs_hz: of a narrow band, up to one of these frequencies. The paper's "2/4/8 kHz" does not say
         whether that is the band's edge (as here) or a sample rate.
-
-    Raises:
-        ValueError: if a chance is not between 0 and 1, the SNRs are reversed, or there is no cut-off to choose.
     """
 
     room_chance: float = 0.35
@@ -45,7 +42,7 @@ class Corruptions:
         for name in ("room_chance", "noise_chance", "band_chance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        check_range("snr_range", self.snr_range)
+        check_ranges(snr_range=self.snr_range)
         if not self.cutoffs_hz or min(self.cutoffs_hz) <= 0:
             raise ValueError(f"cutoffs_hz must be frequencies above 0, got {self.cutoffs_hz}")
 
@@ -73,8 +70,7 @@ class SeRecipe(PromptedRecipe):
             rir_root: folder with wav or flac files of room responses and nothing else, such as OpenSLR 26 and 28 (the
                 paper's; of the second `simulated_rirs`, its other folders hold noises too); of several microphones the
                 first is taken. None makes them.
-            prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
-                the prompt, as in the other tasks.
+            prompt_fraction: None: no prompt. Else a clean prefix is the prompt, as in the other tasks.
             max_prompt_seconds: no prompt is longer.
         """
         self.corruptions = corruptions

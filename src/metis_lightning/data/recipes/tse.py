@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr, peak_gain
 from metis_lightning.data.recipes.prompts import Enrollment, PromptedRecipe, Prompts, draw_interferer, speech_crop
-from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_range, draw_uniform
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_ranges, draw_uniform
 from metis_lightning.types import Applied
 
 
@@ -28,7 +28,7 @@ class TseRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         gain_db: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        """Choose the mixtures.
+        """Choose the mixtures; a ValueError if a range is reversed, and as `Prompts`.
 
         Args:
             snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt; the interferer
@@ -38,13 +38,8 @@ class TseRecipe(PromptedRecipe):
             prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
             max_prompt_seconds: no prompt is longer.
             gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of 0.99.
-
-        Raises:
-            ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is unknown.
         """
-        if snr_range is not None:
-            check_range("snr_range", snr_range)
-        check_range("gain_db", gain_db)
+        check_ranges(snr_range=snr_range, gain_db=gain_db)
         self.snr_range, self.gain_db = snr_range, gain_db
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
 

@@ -17,7 +17,7 @@ from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.corruption import tilt
 from metis_lightning.data.media.mixing import SILENT_RMS, peak_gain, rms
 from metis_lightning.data.recipes.prompts import Enrollment, PromptedRecipe, Prompts, draw_interferer
-from metis_lightning.data.recipes.recipe import SpeechItem, check_range, draw_coin, draw_uniform
+from metis_lightning.data.recipes.recipe import SpeechItem, check_ranges, draw_coin, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, Applied
 
@@ -30,21 +30,16 @@ class TimbreConverter(ABC):
 
     A model is used by a subclass of one's own, named by its `class_path` in the config. With `num_workers` it runs in
     the workers, so it should load its weights at the first call.
-
-    Attributes:
-        needs_reference: whether `convert` is given an utterance of another speaker; if not, none is read.
     """
 
     needs_reference: bool = True
+    """Whether `convert` is given an utterance of another speaker; if not, none is read."""
 
     @abstractmethod
     def convert(self, wave: Tensor, reference: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Applied]:
-        """Return wave (S,) in another timbre, as long and in time with it, and what was done.
+        """Return a wave (S,) at 24 kHz in another timbre, as long and in time with it, and what was done.
 
-        Args:
-            wave: (S,) float32 at 24 kHz.
-            reference: another voice, of any length, or None unless `needs_reference`.
-            generator: of every draw.
+        `reference` is another voice, of any length, or None unless `needs_reference`; the generator makes every draw.
         """
 
 
@@ -79,21 +74,19 @@ class WorldConverter(TimbreConverter):
         pitch_range: tuple[float, float] = (0.8, 1.25),
         tilt_db: tuple[float, float] = (-2.0, 2.0),
     ) -> None:
-        """Choose how far the voice moves; each draw is uniform between its two values.
+        """Choose how far the voice moves: ranges of uniform draws; a ValueError if one is reversed.
 
         Args:
             formant_ratio: of the formants upwards, or its inverse downwards.
             pitch_semitones: of the median pitch upwards or downwards.
             pitch_range: factor of the pitch's distance from its median, in semitones.
             tilt_db: change of the spectral slope, in dB an octave.
-
-        Raises:
-            ValueError: if a range is reversed.
         """
         self.formant_ratio, self.pitch_semitones = formant_ratio, pitch_semitones
         self.pitch_range, self.tilt_db = pitch_range, tilt_db
-        for name in ("formant_ratio", "pitch_semitones", "pitch_range", "tilt_db"):
-            check_range(name, getattr(self, name))
+        check_ranges(
+            formant_ratio=formant_ratio, pitch_semitones=pitch_semitones, pitch_range=pitch_range, tilt_db=tilt_db
+        )
 
     def convert(self, wave: Tensor, reference: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Applied]:
         """Return the changed voice (S,) and the change, all of whose numbers the generator draws."""
@@ -112,9 +105,8 @@ def change_voice(wave: Tensor, change: VoiceChange) -> Tensor:
     """Return wave (S,) at 24 kHz in a changed voice, as long, as loud and in time with it.
 
     Pitch by DIO and StoneMask, envelope by CheapTrick, aperiodicity by D4C, put together again by WORLD (Morise et al.,
-    "WORLD: A Vocoder-Based High-Quality Speech Synthesis System for Real-Time Applications", IEICE Trans. 2016). It
-    draws nothing: WORLD's noise is the same at every call. Where nothing is voiced, only formants and slope change. A
-    UserError if the package is not installed.
+    IEICE Trans. 2016), whose noise is the same at every call. Where nothing is voiced, only formants and slope change.
+    A UserError if the package is not installed.
     """
     world = _world()
     dry = wave.detach().double().cpu().numpy()
@@ -149,11 +141,10 @@ def warp_envelope(envelope: np.ndarray, ratio: float) -> np.ndarray:
     >>> warp_envelope(np.array([[1.0, 10.0, 100.0, 1000.0]]), 0.5).round(6).tolist()
     [[1.0, 100.0, 1000.0, 1000.0]]
     """
-    bins = envelope.shape[1]
+    bins, levels = envelope.shape[1], np.log(envelope)
     place = np.minimum(np.arange(bins) / ratio, bins - 1)
     below = np.minimum(place.astype(int), bins - 2)
     share = place - below
-    levels = np.log(envelope)
     # WORLD takes rows that lie one after another in memory.
     return np.ascontiguousarray(np.exp(levels[:, below] * (1 - share) + levels[:, below + 1] * share))
 
@@ -184,7 +175,7 @@ class VcRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         perturb_prompt: bool = False,
     ) -> None:
-        """Choose the sources.
+        """Choose the sources; a ValueError as `Prompts`.
 
         Args:
             converter: makes the other timbre; None takes `WorldConverter()`.
@@ -193,9 +184,6 @@ class VcRecipe(PromptedRecipe):
             max_prompt_seconds: no prompt is longer.
             perturb_prompt: whether the prompt, too, is in the other timbre. False is what the released code is
                 given at inference; the paper's text, read literally, converts the whole utterance.
-
-        Raises:
-            ValueError: if `prompt_fraction` is not a range within [0, 1), or `enrollment` is unknown.
         """
         self.converter = WorldConverter() if converter is None else converter
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)

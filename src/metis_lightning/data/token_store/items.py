@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,63 +19,45 @@ from metis_lightning.errors import UserError
 from metis_lightning.types import HOP
 
 
-class StoredTokens:
-    """The stores of the kinds that a module trains on.
+class LengthOnlyCorpus(SpeechCorpus):
+    """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
+
+    def __init__(self, corpus: SpeechCorpus, store: TokenStore) -> None:
+        super().__init__(corpus.utterances, cache=False)
+        self._store = store
+
+    def wave(self, index: int) -> Tensor:
+        """Return silence (S,) of the utterance's length, which takes no memory; audio is not read."""
+        utterance = self.utterances[index]
+        samples = self._store.samples(utterance, partial(self.samples, index))
+        return torch.zeros(1).expand(samples)
+
+
+def attach_tokens(item: SpeechItem, corpus: SpeechCorpus, stores: Mapping[str, TokenStore]) -> SpeechItem:
+    """Return an item with the tokens of its wave; a UserError if its `pieces` or a store, by kind, lack them.
 
     Tokens are those of whole recordings as they are: a crop takes the frames of its place, and what a recipe does to
     the level of a wave is not done to its tokens. In both, training on audio differs a little at the edges.
     """
-
-    def __init__(self, root: Path, fingerprints: Mapping[str, str]) -> None:
-        """Open the store of each kind for the tokenizer of its fingerprint; a UserError if one is damaged."""
-        self.stores = {kind: TokenStore(root, kind, fingerprint) for kind, fingerprint in fingerprints.items()}
-
-    def check(self, corpus: SpeechCorpus) -> None:
-        """Refuse a corpus of which some utterances were never prepared; a UserError with how many and what to run."""
-        names = corpus.utterances.names()
-        for store in self.stores.values():
-            store.check(names)
-
-    def num_samples(self, corpus: SpeechCorpus, index: int) -> int:
-        """Return the samples of utterance `index` at 24 kHz."""
-        store = next(iter(self.stores.values()))
-        return store.samples(corpus.utterances[index], lambda: corpus.samples(index))
-
-    def attach(self, corpus: SpeechCorpus, item: SpeechItem) -> SpeechItem:
-        """Return an item with the tokens of its wave; a UserError if its `pieces` or the store lack them."""
-        if not item.pieces:
-            raise UserError(
-                f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "
-                "tokens fit it; leave data.tokens out to train on audio"
-            )
-        tokens = {}
-        for kind, store in self.stores.items():
-            recorded = [store.read(corpus.utterances[p.index], partial(corpus.samples, p.index)) for p in item.pieces]
-            parts = [_cut(values, piece) for values, piece in zip(recorded, item.pieces, strict=True)]
-            # Stored in fewer bits than an embedding takes.
-            tokens[kind] = torch.cat(parts).long()
-        return replace(item, ssl_tokens=tokens.get(SSL), acoustic_tokens=tokens.get(ACOUSTIC))
+    if not item.pieces:
+        raise UserError(
+            f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "
+            "tokens fit it; leave data.tokens out to train on audio"
+        )
+    tokens = {}
+    for kind, store in stores.items():
+        recorded = [store.read(corpus.utterances[p.index], partial(corpus.samples, p.index)) for p in item.pieces]
+        parts = [_cut(values, piece) for values, piece in zip(recorded, item.pieces, strict=True)]
+        # Stored in fewer bits than an embedding takes.
+        tokens[kind] = torch.cat(parts).long()
+    return replace(item, ssl_tokens=tokens.get(SSL), acoustic_tokens=tokens.get(ACOUSTIC))
 
 
 def _cut(values: Tensor, piece: Segment) -> Tensor:
-    """Return the frames of a piece (T, …) of a recording's, one for each of its hops.
-
-    The last hops have no SSL frame, as the window would reach past the end: they repeat the frame before.
-    """
+    """Return the frames of a piece (T, …) of a recording's, one for each of its hops."""
     start, count = round(piece.start / HOP), piece.samples // HOP
     frames = values[start : start + count]
+    # The last hops have no SSL frame, as the window would reach past the end: they repeat the frame before.
     if not len(frames):
         frames = values[-1:] if len(values) else values.new_zeros((1, *values.shape[1:]))
     return torch.cat([frames, frames[-1:].expand(max(0, count - len(frames)), *frames.shape[1:])])[:count]
-
-
-class LengthOnlyCorpus(SpeechCorpus):
-    """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
-
-    def __init__(self, corpus: SpeechCorpus, stored: StoredTokens) -> None:
-        super().__init__(corpus.utterances, cache=False)
-        self._stored = stored
-
-    def wave(self, index: int) -> Tensor:
-        """Return silence (S,) of the utterance's length, which takes no memory; audio is not read."""
-        return torch.zeros(1).expand(self._stored.num_samples(self, index))

@@ -40,10 +40,8 @@ SSL, ACOUSTIC, FEATURES = KINDS = ("ssl", "acoustic", "features")
 
 _FORMAT = "1"
 _SUFFIX = ".safetensors"
-
 # Shards that are open at a time in a process; each is mapped into memory, not read.
 _MOST_OPEN = 128
-
 # One array in memory: where it lies (shard, first frame, frames, row) and whose it is.
 _ROW = np.dtype(
     [(column, "i8") for column in ("name", "stamp", "samples", "start")]
@@ -64,8 +62,7 @@ class AudioKey:
 def stamp_of(utterance: Utterance) -> int:
     """Return bits that change when the file of an utterance's audio does: its size, time of change, and speed.
 
-    They spare reading the audio to see whether it is the one that the tokens were made of. A FileNotFoundError if the
-    audio is not there.
+    So the audio need not be read to see whether tokens are of it. A FileNotFoundError if it is not there.
     """
     path = utterance.path
     stamp = location_stamp(path) if isinstance(path, Path) else path.stamp()
@@ -82,7 +79,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, kind: str, fingerprint: str, size: int) -> None:
         self.folder, self.size = folder, size
-        self._header = _header(kind, fingerprint)
+        self._header = {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint}
         self._rows: list[tuple[AudioKey, Tensor]] = []
 
     def add(self, key: AudioKey, values: Tensor) -> None:
@@ -110,10 +107,6 @@ class ShardWriter:
         self._rows = []
 
 
-def _header(kind: str, fingerprint: str) -> dict[str, str]:
-    return {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint}
-
-
 class TokenStore:
     """The arrays of one kind and one tokenizer. In memory are 44 bytes a recording; values are read from disk.
 
@@ -124,9 +117,9 @@ class TokenStore:
         """Read the index of every shard; a UserError if a file is damaged or was made by another tokenizer."""
         self.folder = Path(root) / f"{kind}-{fingerprint[:16]}"
         self.shards = sorted(self.folder.glob(f"[!.]*{_SUFFIX}"))
-        parts = [np.empty(0, dtype=_ROW)]
-        parts += [_read_rows(path, number, _header(kind, fingerprint)) for number, path in enumerate(self.shards)]
-        rows = np.concatenate(parts)
+        header = {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint}
+        parts = [_read_rows(path, number, header) for number, path in enumerate(self.shards)]
+        rows = np.concatenate([np.empty(0, dtype=_ROW), *parts])
         self._rows = rows[np.argsort(rows["name"], kind="stable")]
         # Sorted and in one stretch of memory, for the binary search of every look-up.
         self._names = np.ascontiguousarray(self._rows["name"])
@@ -149,7 +142,10 @@ class TokenStore:
 
     def find(self, name: int, stamp: int) -> int | None:
         """Return the row of an array by the hash of its utterance's id and its stamp; None if there is none."""
-        return next((row for row in self._rows_named(name) if self._rows["stamp"][row] == stamp), None)
+        for row in self._rows_named(name):
+            if self._rows["stamp"][row] == stamp:
+                return row
+        return None
 
     def check(self, names: np.ndarray) -> None:
         """Refuse a corpus by a UserError if some of its ids, given their hashes (N,), were never prepared."""
@@ -169,9 +165,7 @@ class TokenStore:
     def read(self, utterance: Utterance, audio: Callable[[], Tensor]) -> Tensor:
         """Return the array (T, …) of an utterance; a UserError if there is none of this audio.
 
-        Args:
-            utterance: whose audio it is.
-            audio: returns the audio as `SpeechCorpus.samples` does; called only if its file was touched since.
+        `audio` returns the utterance's audio as `SpeechCorpus.samples` does; called only if its file was touched since.
         """
         row = self._rows[self._row(utterance, audio)]
         start, shard = int(row["start"]), self._shard(int(row["shard"]))
@@ -192,20 +186,21 @@ class TokenStore:
             if row is None and candidates:
                 # A copied or touched file has another stamp; whether its sound is the same only its hash can tell.
                 expected = audio_hash(audio())
-                row = next((row for row in candidates if self._audio_hash(row) == expected), None)
-                if row is not None:
-                    self._rows_by_audio[utterance.id] = row
+                for candidate in candidates:
+                    number, shard = (int(self._rows[column][candidate]) for column in ("row", "shard"))
+                    hashes = self._shard(shard).get_slice("audio")[number : number + 1]
+                    if hashes.numpy().tobytes() == expected:
+                        row = self._rows_by_audio[utterance.id] = candidate
+                        break
             if row is not None:
                 return row
             reason = "its audio has changed" if candidates else "it was never prepared"
         raise UserError(f"{self.folder}: no tokens of utterance {utterance.id!r}: {reason}; run `prepare tokens` again")
 
-    def _audio_hash(self, row: int) -> bytes:
-        number, shard = int(self._rows["row"][row]), self._shard(int(self._rows["shard"][row]))
-        return bytes(shard.get_slice("audio")[number : number + 1].numpy().tobytes())
-
     def _rows_named(self, name: int) -> range:
-        return range(int(np.searchsorted(self._names, name)), int(np.searchsorted(self._names, name, side="right")))
+        first = int(np.searchsorted(self._names, name))
+        end = int(np.searchsorted(self._names, name, side="right"))
+        return range(first, end)
 
     def _shard(self, number: int) -> Any:  # noqa: ANN401  safetensors has no type for it
         if number not in self._open:
@@ -217,7 +212,6 @@ class TokenStore:
 
 
 def _read_rows(path: Path, number: int, expected: dict[str, str]) -> np.ndarray:
-    """Return the rows (N,) of a shard, the one of a number, whose header must be as expected."""
     try:
         with safe_open(path, "pt") as shard:
             header = shard.metadata() or {}
