@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ from peft.tuners.lora import LoraLayer
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import Metis
 from metis_lightning.tasks.conditioned import OmniModule
+from metis_lightning.tasks.semantic_codec import SemanticCodecModule
+from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.build import load_task
-from metis_lightning.weights.export import export
+from metis_lightning.weights.bundle import Part, read_index, write_part
+from metis_lightning.weights.export import export, main
 from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse
+from tiny import SEMANTIC
 
 
 @pytest.mark.parametrize("rank", [0, 2], ids=["full", "lora"])
@@ -33,6 +38,22 @@ def test_a_full_run_is_exported_whole(tiny_bundle: Path, tmp_path: Path) -> None
     assert export(tmp_path / "a.ckpt", tmp_path / "bundle") == ["tse"]
     loaded = load_task(tmp_path / "bundle", "tse").state_dict()
     assert all(torch.equal(loaded[name], value.bfloat16().float()) for name, value in module.model.state_dict().items())
+
+
+def test_a_front_end_keeps_its_licence_its_origin_and_every_bit(tmp_path: Path) -> None:
+    features = WhisperFeatures(num_layers=1, dim=32, num_heads=2, num_mels=16)
+    # Statistics that are set are not measured again.
+    features.std.fill_(2.0)
+    config = {"kind": "whisper", **features.config()}
+    origin = {"licence": "MIT", "source": {"model": "of a test"}}
+    write_part(tmp_path / "old", "ssl_features", Part(config, features.state_dict(), origin=origin), torch.int8)
+    sizes = replace(SEMANTIC, hidden_size=32)
+    module = SemanticCodecModule(sizes, str(tmp_path / "old"), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+    fit(module, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
+    assert main([str(tmp_path / "a.ckpt"), str(tmp_path / "new"), "--dtype", "int8"]) == 0
+    old, new = (read_index(tmp_path / folder)["parts"]["ssl_features"] for folder in ("old", "new"))
+    assert new == old and new["licence"] == "MIT"
+    assert "int8" in read_index(tmp_path / "new")["parts"]["semantic_codec"]["dtype"]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Shape letters: B batch, T frames, M masked positions of a batch, V codebook size
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -35,10 +35,14 @@ BINS = 5
 
 @dataclass(frozen=True)
 class PartOfBundle:
-    """A part that a module trains: its configuration, and the prefix of its weights in the module's state."""
+    """A part that a module trains: its configuration, and the prefix of its weights in the module's state.
+
+    `origin` is the licence and the source of weights that came from elsewhere.
+    """
 
     config: Mapping[str, Any]
     prefix: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainableModule(lightning.LightningModule):
@@ -111,7 +115,8 @@ class TrainableModule(lightning.LightningModule):
         checkpoint["seed"] = self._seed
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keys}
         checkpoint["bundle_parts"] = {
-            name: {"config": dict(part.config), "prefix": part.prefix} for name, part in self.parts().items()
+            name: {"config": dict(part.config), "prefix": part.prefix, "origin": dict(part.origin)}
+            for name, part in self.parts().items()
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

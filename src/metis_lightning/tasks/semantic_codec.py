@@ -16,7 +16,7 @@ from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen_arithmetic, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import FEATURES, load_features, plain_config
-from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.bundle import bundle_folder, read_part
 
 STATISTICS_BATCHES = 50
 
@@ -42,8 +42,11 @@ class SemanticCodecModule(QuantizerModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._features_origin: Mapping[str, Any] = {}
         if isinstance(features, str):
-            features = load_features(bundle_folder(features))
+            folder = bundle_folder(features)
+            self._features_origin = read_part(folder, "ssl_features").origin
+            features = load_features(folder)
         self.features = (features or FilterbankFeatures()).requires_grad_(False)
         self.resample = torchaudio.transforms.Resample(WAVE_RATE, self.features.sample_rate)
         self.codec = SemanticCodec(codec)
@@ -70,7 +73,7 @@ class SemanticCodecModule(QuantizerModule):
         kind = next(name for name, cls in FEATURES.items() if isinstance(self.features, cls))
         return {
             "semantic_codec": PartOfBundle(plain_config(self.codec.config), "codec."),
-            "ssl_features": PartOfBundle({"kind": kind, **self.features.config()}, "features."),
+            "ssl_features": PartOfBundle({"kind": kind, **self.features.config()}, "features.", self._features_origin),
         }
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:

@@ -30,6 +30,7 @@ from metis_lightning.weights.tensor_file import from_rows, in_rows, not_safetens
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLE_INDEX = "bundle.yaml"
 _DIGEST = "sha256"
+_ORIGIN = ("licence", "source")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # Data alone: nothing that could be imported or unpickled is fetched with a bundle.
 _BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
@@ -129,7 +130,8 @@ def read_part(folder: Path, name: str) -> Part:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: {not_safetensors(error)}") from error
     check_finite(tensors, str(path))
-    return Part(config=entry["config"], tensors=tensors, sha256=digest)
+    origin = {key: entry[key] for key in _ORIGIN if key in entry}
+    return Part(config=entry["config"], tensors=tensors, sha256=digest, origin=origin)
 
 
 def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:

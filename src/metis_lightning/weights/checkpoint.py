@@ -139,7 +139,7 @@ def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[st
         prefix = part["prefix"]
         tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
-        parts[name] = Part(config=part["config"], tensors=tensors)
+        parts[name] = Part(config=part["config"], tensors=tensors, origin=part.get("origin", {}))
     return parts
 
 

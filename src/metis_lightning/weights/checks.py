@@ -100,6 +100,8 @@ def check_fields(content: Mapping[str, Any], what: str) -> None:
         settings = _Fields(part, what, f"bundle_parts.{name}.")
         check_types(settings.get("config", dict), f"{what}: part {name!r}")
         settings.get("prefix", str)
+        if "origin" in part:
+            settings.get("origin", dict)
     if content.get("ema") is not None:
         average = _Fields(fields.get("ema", dict), what, "ema.")
         average.weights("weights")

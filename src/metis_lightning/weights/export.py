@@ -33,7 +33,11 @@ def merged(part: Part, base: Path, what: str) -> Part:
 
 
 def export(
-    checkpoint: Path | str, bundle: Path | str, weights: str | None = None, merge_with: Path | None = None
+    checkpoint: Path | str,
+    bundle: Path | str,
+    weights: str | None = None,
+    merge_with: Path | None = None,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
 
@@ -42,13 +46,14 @@ def export(
         bundle: folder.
         weights: `raw`, `ema`, or None for those that the run was validated with.
         merge_with: folder of the base that the LoRA is merged with, in float32; None leaves it apart.
+        dtype: of the stored weights otherwise, see `write_part`.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
     parts = checkpoint_parts(checkpoint, weights)
     for name, part in parts.items():
         if merge_with is None:
-            write_part(bundle, name, part)
+            write_part(bundle, name, part, dtype)
         else:
             # In bfloat16 most of a LoRA's change would be rounded away.
             write_part(bundle, name, merged(part, merge_with, f"checkpoint {checkpoint}"), torch.float32)
@@ -65,10 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", choices=("raw", "ema"), help=which)
     add("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
     add("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
+    stored = "of the stored weights; int8 has a scale for each row (default: bfloat16; merged ones are in float32)"
+    add("--dtype", choices=("float32", "bfloat16", "int8"), default="bfloat16", help=stored)
     options = parser.parse_args(argv)
     try:
         merge_with = bundle_folder(options.base) if options.merge else None
-        names = export(options.checkpoint, options.bundle, options.weights, merge_with)
+        dtype = getattr(torch, options.dtype)
+        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype)
     except UserError as error:
         print(f"metis-lightning: error: {error}", file=sys.stderr)
         return 2

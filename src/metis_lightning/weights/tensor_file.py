@@ -102,8 +102,10 @@ def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if value.is_floating_point() and value.dim() > 1 and value[0].numel() >= _MIN_ROW:
             rows = value.float().flatten(1)
-            # The stored scale is what the rows are divided by, so that its rounding costs nothing.
-            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30).bfloat16().float()
+            # The stored scale, a bfloat16, is what the rows are divided by, so that its rounding costs nothing. It is
+            # rounded down: so the largest value is 127, and storing once more what was read changes nothing.
+            exact = (rows.abs().amax(dim=1) / 127).clamp(min=1e-30)
+            scale = exact.view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32)
             stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
             stored[name + _SCALE] = scale
     return stored
