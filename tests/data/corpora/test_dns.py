@@ -32,7 +32,7 @@ def root(tmp_path):
 @pytest.mark.parametrize("below", ["", "datasets"])
 def test_the_test_sets_are_paired_by_file_id(root, below):
     tests = DnsTests(root / below)
-    sets = {name: [t.id for t in tests.load_trials(name)] for name in tests.test_sets()}
+    sets = {name: [t.id for t in tests.load_trials(name)] for name in tests.test_sets}
     assert list(sets) == [
         *("no_reverb", "with_reverb", "real_recordings"),
         *("blind_noreverb", "blind_reverb", "blind_realrec"),

@@ -36,7 +36,7 @@ def seedtts(tmp_path):
 
 def test_seedtts_lists(seedtts):
     tests = SeedTtsTests(seedtts)
-    assert tests.test_sets() == ("seedtts-en", "seedtts-zh", "seedtts-hard", "seedtts-vc-en", "seedtts-vc-zh")
+    assert tests.test_sets == ("seedtts-en", "seedtts-zh", "seedtts-hard", "seedtts-vc-en", "seedtts-vc-zh")
     first, second = (tests.load_item(trial) for trial in tests.load_trials("seedtts-en"))
     assert (first.id, first.text, first.prompt_text, first.language) == (
         *("seedtts-en_u1-1", "Get the fund.", "We asked.", "en"),

@@ -173,7 +173,7 @@ def test_enrollments_are_drawn_once_and_written(storage, tmp_path):
         assert enrolled != utterance
     drawn = draw_enrollments([parse_source(u.id) for u in reversed(listed)])
     assert drawn == read_enrollments(written)
-    assert tests.test_sets() == ("librimix-test",)
+    assert tests.test_sets == ("librimix-test",)
     trials = tests.load_trials("librimix-test")
     assert [t.id for t in trials] == [u.id for u in listed]
     item = tests.load_item(trials[0])

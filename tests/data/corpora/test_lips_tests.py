@@ -40,7 +40,7 @@ def prepared(tmp_path: Path) -> Path:
 def test_prompts_come_from_seed_tts_by_the_seed(prepared: Path) -> None:
     def prompts(seed: int) -> dict[str, str]:
         tests = LipTests(prepared / "c", prepared / "lrs3.jsonl", prepared / "lips", prepared / "seedtts/en", seed=seed)
-        assert tests.test_sets() == ("lrs3-test",)
+        assert tests.test_sets == ("lrs3-test",)
         return {trial.target: trial.enrollment for trial in tests.load_trials("lrs3-test")}
 
     first = prompts(0)

@@ -111,8 +111,8 @@ def test_embedded_corpus_comes_with_its_licences():
 
 def test_items_of_the_test_sets():
     tests = StarterTests()
-    assert tests.test_sets() == ("test-human", "test-unseen")
-    for test_set in tests.test_sets():
+    assert tests.test_sets == ("test-human", "test-unseen")
+    for test_set in tests.test_sets:
         trial = tests.load_trials(test_set)[1]
         item = tests.load_item(trial)
         assert (item.id, item.test_set) == (trial.id, test_set)

@@ -25,7 +25,7 @@ def readers() -> dict[str, StarterTtsTests]:
 def test_every_trial_for_extraction_has_one_of_each_other_task(readers: dict[str, StarterTtsTests]) -> None:
     extraction = StarterTests()
     for task, reader in readers.items():
-        assert reader.test_sets() == tuple(f"{name}-{task}" for name in ("test-human", "test-unseen"))
+        assert reader.test_sets == tuple(f"{name}-{task}" for name in ("test-human", "test-unseen"))
         for name in ("test-human", "test-unseen"):
             trials, originals = reader.load_trials(f"{name}-{task}"), extraction.load_trials(name)
             assert [trial.target for trial in trials] == [original.target for original in originals]
@@ -49,7 +49,7 @@ def test_a_voice_is_converted_to_another_that_says_other_words(readers: dict[str
     reader = readers["vc"]
     extraction = StarterTests()
     utterances = {utterance.id: utterance for utterance in extraction.corpus.utterances}
-    for test_set in reader.test_sets():
+    for test_set in reader.test_sets:
         for trial in reader.load_trials(test_set):
             source, prompt = utterances[trial.target], utterances[trial.enrollment]
             assert source.speaker != prompt.speaker

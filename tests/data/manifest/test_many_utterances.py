@@ -13,7 +13,7 @@ import pytest
 from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.manifest.table_index import index_path
+from metis_lightning.data.manifest.table_index import INDEX
 from metis_lightning.data.recipes.recipe import PlainRecipe
 
 COUNT = 200_000
@@ -50,7 +50,7 @@ def resident_megabytes() -> float:
 
 @pytest.mark.parametrize("times", ["the first time", "again"])
 def test_start_up_and_resume_are_quick_and_small(root: Path, times: str) -> None:
-    indexed = index_path(root / "manifest.jsonl")
+    indexed = root / f"manifest.jsonl{INDEX}"
     assert indexed.exists() == (times == "again")
     gc.collect()
     memory, start = resident_megabytes(), time.process_time()
@@ -71,11 +71,12 @@ def test_start_up_and_resume_are_quick_and_small(root: Path, times: str) -> None
 
 def test_an_index_of_another_state_is_not_used(root: Path, tmp_path: Path) -> None:
     path, few = tmp_path / "manifest.jsonl", 10_000
+    indexed = tmp_path / f"manifest.jsonl{INDEX}"
     with (root / "manifest.jsonl").open(encoding="utf-8") as file:
         lines = [next(file) for _ in range(few + 1)]
     path.write_text("".join(lines[:few]), encoding="utf-8")
     assert len(open_manifest(path)) == few
-    assert index_path(path).exists()
+    assert indexed.exists()
     path.write_text("".join(lines), encoding="utf-8")
     longer = open_manifest(path)
     assert len(longer) == few + 1
@@ -83,9 +84,9 @@ def test_an_index_of_another_state_is_not_used(root: Path, tmp_path: Path) -> No
     # Read from its index, the table is the same; a damaged index is made anew.
     assert list(open_manifest(path)[:50]) == list(longer[:50])
     assert open_manifest(path).names().tolist() == longer.names().tolist()
-    index_path(path).write_bytes(b"not an index")
+    indexed.write_bytes(b"not an index")
     assert open_manifest(path).names().tolist() == longer.names().tolist()
-    assert index_path(path).stat().st_size > few
+    assert indexed.stat().st_size > few
 
 
 def test_padding_is_below_a_twentieth_with_buckets() -> None:

@@ -46,7 +46,7 @@ def test_a_table_travels_to_another_process_and_is_small(tones: Path) -> None:
     table = open_manifest(tones / "starter.jsonl")
     first = table[0]
     assert pickle.loads(pickle.dumps(table))[0] == first
-    assert table._columns.itemsize <= 48
+    assert table.columns.itemsize <= 48
 
 
 def test_mistakes_are_named_by_line(

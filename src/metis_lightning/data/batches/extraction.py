@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from metis_lightning.data.batches.sampler import fill_batches, process_rank_and_count
-from metis_lightning.data.manifest.corpus import SpeechCorpus, as_wave
+from metis_lightning.data.manifest.corpus import FULL_SCALE, SpeechCorpus
 from metis_lightning.data.token_store.store import AudioKey, TokenStore, audio_hash, stamp_of
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
@@ -46,7 +46,7 @@ class _KeyedAudio(Dataset[tuple[AudioKey, Tensor]]):
         utterance = corpus.utterances[index]
         samples = corpus.samples(index)
         key = AudioKey(digest64(utterance.id), stamp_of(utterance), audio_hash(samples), len(samples))
-        return key, as_wave(samples)
+        return key, samples / FULL_SCALE
 
     @staticmethod
     def collate(items: Sequence[tuple[AudioKey, Tensor]]) -> RecordingBatch:

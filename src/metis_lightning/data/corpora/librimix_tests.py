@@ -12,7 +12,6 @@ from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.manifest.test_sets import (
     MixtureSource,
     TestSets,
-    at_wave_rate,
     draw_enrollments,
     parse_source,
     read_enrollments,
@@ -20,10 +19,10 @@ from metis_lightning.data.manifest.test_sets import (
     trial_item,
     write_enrollments,
 )
-from metis_lightning.data.media.audio import read_recording
+from metis_lightning.data.media.audio import read_recording, resample
 from metis_lightning.data.media.mixdown import MODES, Mixdown
 from metis_lightning.errors import UserError
-from metis_lightning.types import Recording, TestItem, Trial, Utterance
+from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial, Utterance
 
 
 class LibriMixTests(TestSets):
@@ -54,6 +53,7 @@ class LibriMixTests(TestSets):
         enrolled = read_enrollments(listed)
         if unknown := [target.id for target in sources if enrolled.get(target) not in sources]:
             raise UserError(f"{listed}: no enrollment in {manifest} for {len(unknown)} targets, such as {unknown[0]}")
+        self._sources = frozenset(sources)
         super().__init__(
             Trial(target.id, f"librimix-{split}", target=target.id, enrollment=enrolled[target].id)
             for target, split in sources.items()
@@ -67,11 +67,11 @@ class LibriMixTests(TestSets):
         signals = read_signals(mixture=target.mixture, target=target.path, enrollment=prompt.path)
         source = parse_source(trial.target)
         count = len(source.mixture.split("_"))
-        names = (MixtureSource(source.mixture, n).id for n in range(1, count + 1) if n != source.number)
-        if others := [self._corpus.find(name).path for name in names if name in self._corpus]:
+        sources = [MixtureSource(source.mixture, number) for number in range(1, count + 1) if number != source.number]
+        if others := [self._corpus.find(other.id).path for other in sources if other in self._sources]:
             voices = [read_recording(other) for other in others]
             summed = Recording(torch.stack([voice.wave for voice in voices]).sum(0), voices[0].sample_rate)
-            signals |= at_wave_rate({"interferer": summed})
+            signals["interferer"] = resample(summed.wave.numpy(), summed.sample_rate, WAVE_RATE)
             signals["recorded"]["interferer"] = summed
             signals["sources"] += tuple(others)
         texts = {"text": self._text(target) or None, "prompt_text": self._text(prompt)}

@@ -66,7 +66,7 @@ class StarterTtsTests(TestSets):
     def __init__(self, root: Path | None = None) -> None:
         starter = StarterTests(root)
         self._corpus = starter.corpus
-        trials = [trial for test_set in starter.test_sets() for trial in starter.load_trials(test_set)]
+        trials = [trial for test_set in starter.test_sets for trial in starter.load_trials(test_set)]
         # test-human_000 is test-human-se_000 here.
         names = [f"{trial.test_set}-{self.task}" for trial in trials]
         super().__init__(

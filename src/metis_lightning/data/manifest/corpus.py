@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metis_lightning.data.manifest.table import UtteranceTable
-from metis_lightning.data.media.audio import read_audio, wave_at_speed
+from metis_lightning.data.media.audio import read_audio, resample
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
-# Full scale is 2**14, not 2**15, so that samples up to 2 in size fit: lossy codecs overshoot 1 on loud speech.
-_SCALE = 2.0**14
+FULL_SCALE = 2.0**14
+"""What 1 is in 16 bits: not 2**15, so that samples up to 2 in size fit, as lossy codecs overshoot 1 on loud speech."""
 
 # Seconds; half of a tenth, to which manifests may be rounded, and more than encoders pad.
 _ROUNDING = 0.051
 
-_Key = TypeVar("_Key")
+_Key = int | tuple[AudioLocation, float]
 
 
 class SpeechCorpus:
@@ -38,24 +37,16 @@ class SpeechCorpus:
         """Index `utterances`; with `cache`, keep each waveform in memory after its first read (2 bytes a sample)."""
         self.utterances = UtteranceTable.of(utterances)
         self.by_speaker = self.utterances.by_speaker()
-        self._cache: dict[int, Tensor] | None = {} if cache else None
-        # Several utterances may share one mixture.
-        self._mixtures: dict[tuple[AudioLocation, float], Tensor] | None = {} if cache else None
+        # Mixtures by place and speed, as several utterances may share one; the utterances' own by index.
+        self._cache: dict[_Key, Tensor] | None = {} if cache else None
+        self._indices: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without the cached audio."""
-        empty: dict[str, Any] = {key: None if self._cache is None else {} for key in ("_cache", "_mixtures")}
-        return {**self.__dict__, **empty}
-
-    def __contains__(self, utterance_id: str) -> bool:
-        return utterance_id in self._index
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {utterance.id: index for index, utterance in enumerate(self.utterances)}
+        return {**self.__dict__, "_cache": None if self._cache is None else {}}
 
     def seconds(self, index: int) -> float:
         """Return an utterance's duration as listed, without reading its line of the manifest."""
@@ -63,9 +54,11 @@ class SpeechCorpus:
 
     def index_of(self, utterance_id: str) -> int:
         """Return the index of an utterance; a UserError if there is none of this id."""
-        if utterance_id not in self._index:
+        if not self._indices:
+            self._indices = {utterance.id: index for index, utterance in enumerate(self.utterances)}
+        if utterance_id not in self._indices:
             raise UserError(f"no utterance {utterance_id!r} in this corpus; check that list and manifest fit together")
-        return self._index[utterance_id]
+        return self._indices[utterance_id]
 
     def find(self, utterance_id: str) -> Utterance:
         """Return the utterance of an id; a UserError if there is none."""
@@ -73,43 +66,38 @@ class SpeechCorpus:
 
     def wave(self, index: int) -> Tensor:
         """Return an utterance's waveform, (S,) float32 at 24 kHz, as a new tensor."""
-        return as_wave(self.samples(index))
+        return self.samples(index) / FULL_SCALE
 
     def mixture(self, index: int) -> Tensor:
         """Return an utterance's mixture, (S,) float32, in time with `wave(index)`; a UserError if none fits."""
         utterance = self.utterances[index]
         if utterance.mixture is None:
             raise UserError(f"utterance {utterance.id!r} has nothing `heard`: use a corpus of pairs, such as librimix")
-        samples = _read_cached(self._mixtures, (utterance.mixture, utterance.speed), utterance.mixture, utterance)
+        samples = self._read((utterance.mixture, utterance.speed), utterance.mixture, utterance)
         if samples.shape != (clean := self.samples(index)).shape:
             raise UserError(
                 f"utterance {utterance.id!r}: {clean.numel()} samples, its mixture has {samples.numel()}; prepare anew"
             )
-        return as_wave(samples)
+        return samples / FULL_SCALE
 
     def samples(self, index: int) -> Tensor:
-        """Return what `wave` is made of, (S,) int16 at full scale 2**14; not to be changed."""
+        """Return what `wave` is made of, (S,) int16 at `FULL_SCALE`; not to be changed."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         # Looked up only now: of a large corpus it is a line read from disk.
         utterance = self.utterances[index]
-        return _read_cached(self._cache, index, utterance.path, utterance)
+        return self._read(index, utterance.path, utterance)
 
-
-def as_wave(samples: Tensor) -> Tensor:
-    """Return the waveform float32 of int16 samples as `SpeechCorpus.samples` gives them, as a new tensor."""
-    return samples.to(torch.float32) / _SCALE
-
-
-def _read_cached(cache: dict[_Key, Tensor] | None, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
-    """Return 16-bit samples (S,) at 24 kHz of an utterance or its mixture, read only if not in the cache."""
-    if cache is not None and key in cache:
-        return cache[key]
-    wave = wave_at_speed(read_listed(location, utterance, WAVE_RATE), utterance.speed)
-    samples = (wave * _SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
-    if cache is not None:
-        cache[key] = samples
-    return samples
+    def _read(self, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
+        """Return the samples of an utterance or its mixture, read only if not in the cache."""
+        if self._cache is not None and key in self._cache:
+            return self._cache[key]
+        # A tape that plays faster has the samples of a higher rate.
+        wave = resample(read_listed(location, utterance, WAVE_RATE).numpy(), WAVE_RATE * utterance.speed, WAVE_RATE)
+        samples = (wave * FULL_SCALE).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+        if self._cache is not None:
+            self._cache[key] = samples
+        return samples
 
 
 def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int) -> Tensor:

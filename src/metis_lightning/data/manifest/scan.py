@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
@@ -59,9 +59,11 @@ class CorpusScan(ABC):
 
     Attributes:
         root: folder or URL of the corpus; paths in rows are relative to it.
+        layout: what is looked for below the root, for the message when it is not there.
     """
 
     root: str
+    layout: ClassVar[str]
 
     @abstractmethod
     def shards(self) -> Sequence[Shard]:
@@ -70,11 +72,6 @@ class CorpusScan(ABC):
     @abstractmethod
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield what a piece holds; a UserError if reading fails in a way that another attempt may cure."""
-
-    @property
-    @abstractmethod
-    def layout(self) -> str:
-        """What is looked for below the root, for the message when it is not there."""
 
 
 def inspect_file(path: Path, where: str, decode: bool) -> AudioInfo | Fault:

@@ -41,13 +41,14 @@ def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
     if selection.languages:
         passes &= utterances.is_in("language", selection.languages)
     if selection.min_dnsmos is not None:
-        if (missing := np.flatnonzero(passes & np.isnan(utterances.dnsmos))).size:
+        dnsmos = utterances.columns["dnsmos"]
+        if (missing := np.flatnonzero(passes & np.isnan(dnsmos))).size:
             name = utterances[int(missing[0])].id
             raise UserError(f"utterance {name!r} has no dnsmos in the manifest; leave min_dnsmos out")
         # Listed as decimals, held as float32: the least itself is to pass.
-        passes &= utterances.dnsmos >= np.float32(selection.min_dnsmos)
+        passes &= dnsmos >= np.float32(selection.min_dnsmos)
     chosen = utterances.where(passes)
-    _, places, counts = np.unique(chosen.speakers, return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(chosen.columns["speaker"], return_inverse=True, return_counts=True)
     return chosen.where(counts[places] >= selection.min_per_speaker)
 
 

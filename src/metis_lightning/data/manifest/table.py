@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -30,17 +30,22 @@ _COLUMNS = np.dtype(
     ]
 )
 
+Coded = Literal["speaker", "split", "language"]
+"""The columns that hold codes of names."""
 
+
+@dataclass(eq=False, repr=False)
 class ManifestLines:
-    """The utterances of a manifest, each read from its line when it is asked for; in memory are 8 bytes a line."""
+    """The utterances of a manifest, each read from its line when it is asked for; in memory are 8 bytes a line.
 
-    def __init__(self, path: Path, root: str, offsets: np.ndarray) -> None:
-        """Name the file, what its paths are relative to, and where its lines begin and the last one ends."""
-        self.path, self.root, self.offsets = path, root, offsets
-        self._file: int | None = None
+    path, root: the file, and the folder or URL that its paths are relative to.
+    offsets: (N + 1,) int64, where the lines begin and the last one ends.
+    """
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+    path: Path
+    root: str
+    offsets: np.ndarray
+    _file: int | None = field(default=None, init=False)
 
     def __getitem__(self, index: int) -> Utterance:
         start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
@@ -58,23 +63,20 @@ class ManifestLines:
         return {**self.__dict__, "_file": None}
 
 
-@dataclass(frozen=True)
-class Names:
-    """The names that the codes in a table's columns stand for."""
-
-    speaker: Sequence[str]
-    split: Sequence[str]
-    language: Sequence[str]
-
-
+@dataclass(eq=False, repr=False)
 class UtteranceTable(Sequence[Utterance]):
     """Utterances with what batches and selections need as columns, 44 bytes each; parts of it share what they hold.
 
     The split of an utterance is that of the table, whatever its line says.
+
+    source: what the column "row" counts.
+    columns: (N,), of which "seconds" are durations, "dnsmos" is NaN where none is listed.
+    code_names: the names that the codes in some columns stand for.
     """
 
-    def __init__(self, source: Sequence[Utterance] | ManifestLines, columns: np.ndarray, names: Names) -> None:
-        self.source, self._columns, self._names = source, columns, names
+    source: Sequence[Utterance] | ManifestLines
+    columns: np.ndarray
+    code_names: Mapping[Coded, Sequence[str]]
 
     @classmethod
     def of(cls, utterances: Iterable[Utterance]) -> UtteranceTable:
@@ -89,29 +91,24 @@ class UtteranceTable(Sequence[Utterance]):
     @classmethod
     def indexed(cls, source: Sequence[Utterance] | ManifestLines, index: ManifestIndex) -> UtteranceTable:
         """Return the table of utterances that have an index."""
-        columns = np.empty(len(source), dtype=_COLUMNS)
-        columns["row"], columns["speed"] = np.arange(len(source)), 1.0
+        columns = np.empty(len(index.names), dtype=_COLUMNS)
+        columns["row"], columns["speed"] = np.arange(len(columns)), 1.0
         columns["name"], columns["seconds"], columns["dnsmos"] = index.names, index.seconds, index.dnsmos
         columns["speaker"], columns["split"], columns["language"] = index.speakers, index.splits, index.languages
-        return cls(source, columns, Names(index.speaker_names, index.split_names, index.language_names))
+        code_names: dict[Coded, Sequence[str]] = {
+            "speaker": index.speaker_names,
+            "split": index.split_names,
+            "language": index.language_names,
+        }
+        return cls(source, columns, code_names)
 
     @property
     def seconds(self) -> np.ndarray:
         """Durations (N,), float64."""
-        return self._columns["seconds"]
-
-    @property
-    def dnsmos(self) -> np.ndarray:
-        """DNSMOS (N,), float32; NaN where none is listed."""
-        return self._columns["dnsmos"]
-
-    @property
-    def speakers(self) -> np.ndarray:
-        """Codes of the speakers (N,), int32."""
-        return self._columns["speaker"]
+        return self.columns["seconds"]
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
@@ -122,24 +119,24 @@ class UtteranceTable(Sequence[Utterance]):
     def __getitem__(self, index: int | slice) -> Utterance | UtteranceTable:
         if isinstance(index, slice):
             return self.where(index)
-        column = self._columns[index]
-        utterance, split = self.source[int(column["row"])], self._names.split[int(column["split"])]
+        column = self.columns[index]
+        utterance, split = self.source[int(column["row"])], self.code_names["split"][int(column["split"])]
         if utterance.split != split:
             utterance = replace(utterance, split=split)
         return utterance_at_speed(utterance, float(column["speed"]))
 
     def where(self, chosen: np.ndarray | slice) -> UtteranceTable:
         """Return the rows that an array of booleans or indices chooses."""
-        return UtteranceTable(self.source, self._columns[chosen], self._names)
+        return UtteranceTable(self.source, self.columns[chosen], self.code_names)
 
     def in_split(self, split: str) -> UtteranceTable:
         """Return the utterances of a split."""
         return self.where(self.is_in("split", (split,)))
 
-    def is_in(self, column: Literal["speaker", "split", "language"], names: Collection[str]) -> np.ndarray:
+    def is_in(self, column: Coded, names: Collection[str]) -> np.ndarray:
         """Tell of which utterances the speaker, the split or the language is among `names`, (N,) bool."""
-        codes = [code for code, name in enumerate(getattr(self._names, column)) if name in names]
-        return np.isin(self._columns[column], codes)
+        codes = [code for code, name in enumerate(self.code_names[column]) if name in names]
+        return np.isin(self.columns[column], codes)
 
     def is_named(self, ids: Iterable[str]) -> np.ndarray:
         """Tell which utterances have one of the ids (up to a collision of 64 bits), (N,) bool."""
@@ -147,17 +144,17 @@ class UtteranceTable(Sequence[Utterance]):
 
     def with_split(self, chosen: np.ndarray, split: str) -> UtteranceTable:
         """Return the table with the chosen utterances, (N,) bool, in another split."""
-        names = self._names
-        if split not in names.split:
-            names = replace(names, split=(*names.split, split))
-        columns = self._columns.copy()
-        columns["split"][chosen] = names.split.index(split)
-        return UtteranceTable(self.source, columns, names)
+        names = [*self.code_names["split"]]
+        if split not in names:
+            names.append(split)
+        columns = self.columns.copy()
+        columns["split"][chosen] = names.index(split)
+        return UtteranceTable(self.source, columns, {**self.code_names, "split": names})
 
     def speaker_order(self) -> np.ndarray:
         """Return a hash of each utterance's speaker, (N,) int64: an order of voices that depends on nothing else."""
-        codes, places = np.unique(self.speakers, return_inverse=True)
-        return np.array([digest64(self._names.speaker[code]) for code in codes], dtype=np.int64)[places]
+        codes, places = np.unique(self.columns["speaker"], return_inverse=True)
+        return np.array([digest64(self.code_names["speaker"][code]) for code in codes], dtype=np.int64)[places]
 
     def at_speeds(self, speeds: Sequence[float]) -> UtteranceTable:
         """Return the utterances at each speed, speed by speed; a UserError if one is no speed or repeated."""
@@ -170,30 +167,31 @@ class UtteranceTable(Sequence[Utterance]):
         # Each speed has speakers of its own: a voice whose formants have moved is another one.
         parts, speakers = [], list[str]()
         for speed in speeds:
-            part = self._columns.copy()
+            part = self.columns.copy()
             part["seconds"] /= speed
             part["speed"] *= speed
             part["speaker"] += len(speakers)
-            speakers += [speed_prefix(speed) + name for name in self._names.speaker]
+            speakers += [speed_prefix(speed) + name for name in self.code_names["speaker"]]
             parts.append(part)
-        return UtteranceTable(self.source, np.concatenate(parts), replace(self._names, speaker=speakers))
+        return UtteranceTable(self.source, np.concatenate(parts), {**self.code_names, "speaker": speakers})
 
     def names(self) -> np.ndarray:
         """Return 64 bits of a hash of each id (N,), by which a token store finds what it holds."""
-        names = self._columns["name"].copy()
+        names = self.columns["name"].copy()
         # The column is of ids at speed 1; another speed is part of the id.
-        for index in np.flatnonzero(self._columns["speed"] != 1).tolist():
+        for index in np.flatnonzero(self.columns["speed"] != 1).tolist():
             names[index] = digest64(self[index].id)
         return names
 
     def by_speaker(self) -> dict[str, list[int]]:
         """Return the indices of each speaker's utterances, in order."""
-        codes = self._columns["speaker"]
+        codes = self.columns["speaker"]
         # A stable sort keeps the corpus's order within a speaker, on which draws of prompts depend.
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
         groups = np.split(order, starts[1:])
-        return {self._names.speaker[code]: group.tolist() for code, group in zip(present, groups, strict=False)}
+        names = self.code_names["speaker"]
+        return {names[code]: group.tolist() for code, group in zip(present, groups, strict=False)}
 
 
 def speed_prefix(speed: float) -> str:

@@ -23,6 +23,9 @@ from metis_lightning.data.manifest.records import check_manifest, check_utteranc
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
 
+INDEX = ".index.safetensors"
+"""What the name of an index has after that of its manifest."""
+
 _FORMAT = "2"
 _NAMES = ("speaker_names", "split_names", "language_names")
 
@@ -90,16 +93,12 @@ class IndexBuilder:
         )
 
 
-def index_path(manifest: Path) -> Path:
-    """Return where a manifest's index is."""
-    return manifest.with_name(f"{manifest.name}.index.safetensors")
-
-
 def index_of(manifest: Path) -> ManifestIndex:
     """Return a manifest's index, kept beside it if it is long; a UserError if a line, id or checksum is wrong."""
-    index = _read_index(manifest)
-    if index is not None:
-        return index
+    path, status = manifest.with_name(manifest.name + INDEX), manifest.stat()
+    state = {"format": _FORMAT, "bytes": str(status.st_size), "changed": str(status.st_mtime_ns)}
+    if path.is_file() and (kept := _read_index(path, state)) is not None:
+        return kept
     check_manifest(manifest)
     builder, end = IndexBuilder(), 0
     with manifest.open("rb") as file:
@@ -114,19 +113,16 @@ def index_of(manifest: Path) -> ManifestIndex:
         for key in _NAMES:
             arrays[key] = np.frombuffer(json.dumps(arrays[key]).encode(), dtype=np.uint8)
         # In a folder that cannot be written to, the next run reads the manifest through again.
-        with suppress(UserError), atomic_path(index_path(manifest)) as temporary:
-            save_file(arrays, temporary, _state(manifest))
+        with suppress(UserError), atomic_path(path) as temporary:
+            save_file(arrays, temporary, state)
     return index
 
 
-def _read_index(manifest: Path) -> ManifestIndex | None:
-    """Return the index beside a manifest; None if there is none, or it is of another state of the manifest."""
-    path = index_path(manifest)
-    if not path.is_file():
-        return None
+def _read_index(path: Path, state: dict[str, str]) -> ManifestIndex | None:
+    """Return an index; None if it is damaged, or of another state of the manifest."""
     try:
         with safe_open(path, "np") as file:
-            if (file.metadata() or {}) != _state(manifest):
+            if (file.metadata() or {}) != state:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
         names: Any = {key: tuple(json.loads(arrays.pop(key).tobytes())) for key in _NAMES}
@@ -134,11 +130,6 @@ def _read_index(manifest: Path) -> ManifestIndex | None:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         # A damaged index costs time, and no run: the manifest has all that it holds.
         return None
-
-
-def _state(manifest: Path) -> dict[str, str]:
-    status = manifest.stat()
-    return {"format": _FORMAT, "bytes": str(status.st_size), "changed": str(status.st_mtime_ns)}
 
 
 def _check_unique(path: Path, names: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from metis_lightning.data.media.mixing import mix_trial
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.texts import read_lines
-from metis_lightning.types import WAVE_RATE, AudioLocation, Recording, TestItem, Trial, Utterance
+from metis_lightning.types import WAVE_RATE, AudioLocation, TestItem, Trial, Utterance
 
 
 class TestSets(ABC):
@@ -29,6 +29,7 @@ class TestSets(ABC):
 
     Attributes:
         task: what its trials ask of a system; empty where they say it each.
+        test_sets: the names of the test sets, in the order of the lists.
     """
 
     __test__ = False  # not a pytest class
@@ -40,15 +41,12 @@ class TestSets(ABC):
         self._trials = [replace(trial, task=trial.task or self.task) for trial in trials]
         if not self._trials:
             raise UserError(f"{type(self).__name__}: no test item found; check the data root")
-
-    def test_sets(self) -> tuple[str, ...]:
-        """Return the names of the test sets, in the order of the lists."""
-        return tuple(dict.fromkeys(trial.test_set for trial in self._trials))
+        self.test_sets = tuple(dict.fromkeys(trial.test_set for trial in self._trials))
 
     def load_trials(self, test_set: str) -> list[Trial]:
         """Return the trials of a test set; a UserError if there is no such test set."""
-        if test_set not in self.test_sets():
-            raise UserError(f"no test set {test_set!r} here; choose from {', '.join(self.test_sets())}")
+        if test_set not in self.test_sets:
+            raise UserError(f"no test set {test_set!r} here; choose from {', '.join(self.test_sets)}")
         return [trial for trial in self._trials if trial.test_set == test_set]
 
     def facts(self, test_set: str) -> Mapping[str, object]:
@@ -68,12 +66,8 @@ def read_signals(**locations: AudioLocation | None) -> dict[str, Any]:
     """Return the fields of a `TestItem` whose signals lie in files: at 24 kHz, as recorded, and the files."""
     present = {name: location for name, location in locations.items() if location is not None}
     recorded = {name: read_recording(location) for name, location in present.items()}
-    return {**at_wave_rate(recorded), "recorded": recorded, "sources": tuple(present.values())}
-
-
-def at_wave_rate(recorded: Mapping[str, Recording]) -> dict[str, Any]:
-    """Return recordings (S,) at 24 kHz, by name."""
-    return {name: resample(each.wave.numpy(), each.sample_rate, WAVE_RATE) for name, each in recorded.items()}
+    waves = {name: resample(each.wave.numpy(), each.sample_rate, WAVE_RATE) for name, each in recorded.items()}
+    return {**waves, "recorded": recorded, "sources": tuple(present.values())}
 
 
 def require_files(paths: Sequence[Path], corpus: str) -> None:

@@ -18,7 +18,7 @@ from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.decoding import UNREADABLE, Decoder, Levels, open_decoder
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
-from metis_lightning.types import WAVE_RATE, AudioLocation, AudioSource, Recording
+from metis_lightning.types import AudioLocation, AudioSource, Recording
 
 OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
 """What `audio_writer` writes, by suffix."""
@@ -34,10 +34,7 @@ class InvalidAudioError(UserError):
         reason: what is wrong, in words that are the same for all files of the kind.
     """
 
-    def __init__(self, text: str, reason: str = "") -> None:
-        """Say what is wrong and, in general words, why; loaders' processes pass on the text alone."""
-        super().__init__(text)
-        self.reason = reason
+    reason = ""
 
 
 def read_audio(
@@ -49,20 +46,18 @@ def read_audio(
 ) -> Tensor:
     """Read audio as mono at `sample_rate`, decoded to its end whatever its header says.
 
-    Channels are averaged unless one is chosen, and the rate is converted by soxr at its HQ setting. The scale is
-    kept: samples may exceed 1 a little where a lossy codec overshoots. A `UserError` if the file is missing,
-    unreadable, empty, longer than `longest`, or holds what is no sound: values that are not finite or far beyond 1,
-    channels that cancel each other.
-
     Args:
         path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
-        sample_rate: of the result, in Hz.
-        channel: take this one alone; averaged microphones of one room would cancel each other.
+        sample_rate: of the result, in Hz; converted by soxr at its HQ setting.
+        channel: take this one instead of the average: microphones of one room may cancel each other.
         part: read only this, a start and a length in seconds.
         longest: seconds beyond which nothing is read.
 
     Returns:
-        (S,) float32.
+        (S,) float32, at the scale of the file: lossy codecs overshoot 1 a little.
+
+    A `UserError` if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
+    that are not finite or far beyond 1, channels that cancel each other.
     """
     recording = read_recording(path, channel, part, longest)
     return resample(recording.wave.numpy(), recording.sample_rate, sample_rate)
@@ -113,11 +108,6 @@ def resample(wave: np.ndarray, from_rate: float, to_rate: float) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
 
 
-def wave_at_speed(wave: Tensor, speed: float) -> Tensor:
-    """Return a (S,) float32 wave at 24 kHz played at `speed`: (about S / speed,) float32 at 24 kHz."""
-    return wave if speed == 1 else resample(wave.numpy(), WAVE_RATE * speed, WAVE_RATE)
-
-
 def audio_seconds(path: Path | str) -> float:
     """Return how long an audio file lasts when it is decoded; a UserError if it is missing or unreadable."""
     return decoded_length(Path(path))[0]
@@ -155,10 +145,9 @@ def check_sound(path: Path | str, channel: int | None = None) -> None:
 
 
 def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
-    """Write a wave (S,), on any device, as a mono 16-bit WAV that appears only when complete.
+    """Write a wave (S,) as a mono 16-bit WAV, complete or not at all; a ValueError if it is not finite or not (S,).
 
-    The scale is kept; samples outside [-1, 1] are clipped. The folder is made. A ValueError if `wave` is not
-    one-dimensional or not finite.
+    Samples outside [-1, 1] are clipped; the folder is made.
     """
     if wave.dim() != 1:
         raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
@@ -166,14 +155,15 @@ def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
         raise ValueError(f"refusing to write NaN or infinite samples to {path}")
     # An open file: soundfile takes no name that UTF-8 cannot hold.
     with atomic_path(Path(path)) as temporary, temporary.open("w+b") as file:
-        soundfile.write(file, _clipped(wave), sample_rate, subtype="PCM_16", format="WAV")
+        # Clips what is out of range, as `SoundFile.write` does.
+        soundfile.write(file, wave.detach().float().cpu().numpy(), sample_rate, subtype="PCM_16", format="WAV")
 
 
 @contextmanager
 def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
-    """Give a function that appends samples (S,) to a mono 16-bit file, which appears only if the block ends well.
+    """Give a function that appends samples (S,), clipped to [-1, 1], to a mono 16-bit file.
 
-    The suffix of `path`, of `OUTPUT_FORMATS`, says the format. Samples outside [-1, 1] are clipped.
+    The suffix of `path`, of `OUTPUT_FORMATS`, says the format. The file appears only if the block ends well.
     """
     path = Path(path)
     kind = OUTPUT_FORMATS[path.suffix.lower()]
@@ -182,11 +172,7 @@ def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tenso
         temporary.open("w+b") as opened,
         soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format=kind) as file,
     ):
-        yield lambda wave: file.write(_clipped(wave))
-
-
-def _clipped(wave: Tensor) -> np.ndarray:
-    return wave.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).numpy()
+        yield lambda wave: file.write(wave.detach().float().cpu().numpy())
 
 
 @contextmanager
@@ -219,4 +205,6 @@ def _named(path: AudioLocation | str) -> Iterator[None]:
         yield
     except AudioFault as fault:
         reason = "not a readable audio file" if fault.kind == UNREADABLE else fault.kind
-        raise InvalidAudioError(f"{path}: {reason}{f' ({fault.detail})' if fault.detail else ''}", reason) from fault
+        error = InvalidAudioError(f"{path}: {reason}{f' ({fault.detail})' if fault.detail else ''}")
+        error.reason = reason
+        raise error from fault

@@ -20,12 +20,12 @@ _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 _FLAC_HEAD = 42
 
 
+@dataclass(eq=False)
 class AudioFault(Exception):
     """Bytes that are no sound audio file; `kind` is worded alike for all files of the kind, `detail` is more of one."""
 
-    def __init__(self, kind: str, detail: str = "") -> None:
-        super().__init__(f"{kind}: {detail}" if detail else kind)
-        self.kind, self.detail = kind, detail
+    kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,18 @@ _FIRST_BYTES = 64  # a header and the tags that may follow it
 
 @dataclass(frozen=True)
 class _MpegFrame:
+    """A frame.
+
+    bits: its header.
+    size: in bytes.
+    stream: what the frames of one stream have in common: version, rate, one channel or two.
+    tag_place: where a first frame has a tag about the stream, after the header and the side information.
+    """
+
     bits: int
-    version: int
     size: int
-    is_mono: bool
+    stream: tuple[int, int, bool]
+    tag_place: int
 
     @classmethod
     def of(cls, head: bytes) -> _MpegFrame | None:
@@ -170,17 +178,9 @@ class _MpegFrame:
         if len(head) < 4 or bits >> 21 != 0x7FF or version == 1 or layer != 1 or kbits in (0, 15) or rate == 3:
             return None
         size = (144 if version == 3 else 72) * _KBITS[version][kbits] * 1000 // _RATES[version][rate] + (bits >> 9 & 1)
-        return cls(bits, version, size, bits >> 6 & 3 == 3)
-
-    @property
-    def stream(self) -> tuple[int, int, bool]:
-        """What the frames of one stream have in common: version, rate, one channel or two."""
-        return self.version, self.bits >> 10 & 3, self.is_mono
-
-    @property
-    def tag_place(self) -> int:
-        """Where a tag about the whole stream stands in its first frame, after the header and the side information."""
-        return 4 + ((17 if self.is_mono else 32) if self.version == 3 else (9 if self.is_mono else 17))
+        is_mono = bits >> 6 & 3 == 3
+        side_information = (17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)
+        return cls(bits, size, (version, rate, is_mono), 4 + side_information)
 
     def listed_frames(self, head: bytes) -> int | None:
         """Return how many frames the tag in this first frame tells of, 0 if it does not say; None without a tag."""

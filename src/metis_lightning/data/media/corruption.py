@@ -25,15 +25,13 @@ _DIRECT = 60
 def add_noise(speech: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
     """Add noise (..., S) to speech (..., S) at a ratio of their powers, the level of the speech kept.
 
-    Powers are means over all S samples, pauses too. The ratio is in dB, one for all rows or one (...) for each.
+    Powers are means over all S samples, pauses too. The ratio is in dB, one for all rows or one (...) for each. A
+    ValueError if either is silent in some row, so that no ratio exists.
 
     >>> add_noise(torch.tensor([0.5, -0.5]), torch.tensor([3.0, 3.0]), 0.0).tolist()
     [1.0, 0.0]
-
-    Raises:
-        ValueError: if either is silent in some row, so that no ratio exists.
     """
-    speech_power, noise_power = _power(speech), _power(noise)
+    speech_power, noise_power = (wave.square().mean(dim=-1, keepdim=True) for wave in (speech, noise))
     for name, power in (("speech", speech_power), ("noise", noise_power)):
         if not bool((power > 0).all()):
             raise ValueError(f"silent {name} has no signal-to-noise ratio")
@@ -41,38 +39,30 @@ def add_noise(speech: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
     return speech + noise * (speech_power / noise_power / ratio).sqrt()
 
 
-def _power(wave: Tensor) -> Tensor:
-    return wave.square().mean(dim=-1, keepdim=True)
-
-
 def convolve_room(speech: Tensor, response: Tensor) -> Tensor:
     """Return speech (..., S) as heard in a room of impulse response (R,), as long as before and in time with it.
 
     The response's largest sample counts as the direct path: it has the sign and the place of the dry speech, so that a
     clean target stays aligned. What is heard by it and by what lies within 2.5 ms of it has the level of the dry
-    speech, whatever the band that the response was measured in. Echoes after the end are cut.
+    speech, whatever the band that the response was measured in. Echoes after the end are cut. A ValueError if the
+    response is silent.
 
     >>> convolve_room(torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, -2.0])).round(decimals=4).abs().tolist()
     [3.0, 0.0, 0.0]
-
-    Raises:
-        ValueError: if the response is silent.
     """
     direct = int(response.abs().argmax())
     if response[direct] == 0:
         raise ValueError("a silent room response")
     response = (response / response[direct]).to(speech)
     first = max(0, direct - _DIRECT)
-    near = _convolve(speech, response[first : direct + _DIRECT], direct - first)
+    # By what is near the direct path alone, and by all, each from the direct path on.
+    near, wet = (
+        fftconvolve(speech, part.expand(*speech.shape[:-1], -1))[..., delay : delay + speech.shape[-1]]
+        for part, delay in ((response[first : direct + _DIRECT], direct - first), (response, direct))
+    )
+    dry_power, near_power = (wave.square().mean(dim=-1, keepdim=True) for wave in (speech, near))
     # A silent row stays silent.
-    gain = (_power(speech) / _power(near).clamp(min=torch.finfo(speech.dtype).tiny)).sqrt()
-    return _convolve(speech, response, direct) * gain
-
-
-def _convolve(wave: Tensor, response: Tensor, delay: int) -> Tensor:
-    """Return wave (..., S) through a filter (R,), from `delay` samples on and as long as before."""
-    filtered = fftconvolve(wave, response.expand(*wave.shape[:-1], -1))
-    return filtered[..., delay : delay + wave.shape[-1]]
+    return wet * (dry_power / near_power.clamp(min=torch.finfo(speech.dtype).tiny)).sqrt()
 
 
 def band_limit(wave: Tensor, cutoff_hz: int, sample_rate: int) -> Tensor:
@@ -98,9 +88,7 @@ def coloured_noise(samples: int, slope_db: float, sample_rate: int, generator: t
 
 
 def synthetic_room(rt60: float, direct_db: float, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """Return a room response (R,): the direct path at its first sample, then noise that decays exponentially.
-
-    Polack's model of late reverberation. The first echo comes 2.5 ms after the direct path.
+    """Return a room response (R,) by Polack's model: the direct path, 2.5 ms later noise that decays exponentially.
 
     `rt60` is in seconds, in which the reverberation falls by 60 dB, and the length of the response; more than 0.0025.
     `direct_db` is the energy of the direct path over that of all echoes; not so low that an echo is the largest.

@@ -204,6 +204,7 @@ class _PieceReader(io.RawIOBase):
 
 
 def _opened(file: IO[bytes], piece: Piece) -> _SequentialFile:
+    # Buffered: the decoder of MP3 reads in crumbs.
     return _SequentialFile(io.BufferedReader(_PieceReader(file, piece)))
 
 

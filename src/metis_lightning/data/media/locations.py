@@ -8,7 +8,6 @@ file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -21,8 +20,6 @@ from metis_lightning.data.media.storage import Storage, is_url, location_stamp, 
 from metis_lightning.data.media.video import VideoSound
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioLocation, AudioSource
-
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,10 @@ def parse_location(value: object, root: str, where: str) -> AudioLocation:
     """Return the location that a manifest's value describes, below `root`; a UserError names `where` if it is none."""
     if isinstance(value, dict) and "mix" in value:
         try:
-            noise = value.get("noise")
+            noises = [] if value.get("noise") is None else [value["noise"]]
             return Mixdown(
-                parts=tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in value["mix"]),
-                noise=None if noise is None else MixPart(_below(noise[0], root, where), float(noise[1])),
+                parts=tuple(MixPart(_below(path, root, where), float(gain)) for path, gain in [*value["mix"], *noises]),
+                voices=len(value["mix"]),
                 sample_rate=_whole_number(value, "rate", where),
                 mode=value["mode"],
                 take=tuple(int(number) for number in value["take"]),
@@ -77,11 +74,6 @@ def parse_file(value: object, root: str, where: str) -> Path:
     if is_url(root):
         raise UserError(f"{where}: videos and features are read from local folders, not from {root}; copy the corpus")
     return Path(_below(value, root, where))
-
-
-def is_plain_path(value: object) -> bool:
-    """Tell whether a value is a relative path of the simplest kind, which nearly every line has: quickly done."""
-    return isinstance(value, str) and _PLAIN_PATH.fullmatch(value) is not None and "/../" not in f"/{value}/"
 
 
 def relative_path(value: object, where: str) -> str:

@@ -41,33 +41,32 @@ class MixPart(NamedTuple):
 class Mixdown(AudioSource):
     """The sum of some of a mixture's parts, made when it is read; a ValueError if it cannot be made.
 
-    parts: the voices, in the order of the metadata.
-    noise: what follows them as the last part, or None.
+    parts: the voices, in the order of the metadata, and maybe a noise after them.
+    voices: how many of the parts are voices.
     sample_rate: of the result, in Hz.
     mode: "min" or "max".
     take: which parts are summed, counted from 0: (0,) is the first source, (0, 1) the clean mixture of two.
     """
 
     parts: tuple[MixPart, ...]
-    noise: MixPart | None
+    voices: int
     sample_rate: int
     mode: str
     take: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        parts = self._all_parts()
         if (
             self.mode not in MODES
             or not 0 < self.sample_rate <= LIBRIMIX_RATE
-            or not all(math.isfinite(part.gain) for part in parts)
-            or len(self.take) > len(parts)
-            or not all(0 <= number < len(parts) for number in self.take)
+            or not all(math.isfinite(part.gain) for part in self.parts)
+            or len(self.take) > len(self.parts)
+            or not all(0 <= number < len(self.parts) for number in self.take)
         ):
             raise ValueError(str(vars(self)))
 
     def frames(self) -> tuple[np.ndarray, int]:
         """Return (S, 1) float32 and the sample rate; a UserError if a file cannot be read or is not at 16 kHz."""
-        waves = _scaled_waves(self.parts, self.noise, self.sample_rate, self.mode)
+        waves = _scaled_waves(self.parts, self.voices, self.sample_rate, self.mode)
         taken = np.stack([waves[number] for number in self.take], axis=1)
         return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
 
@@ -80,29 +79,26 @@ class Mixdown(AudioSource):
         return hashlib.sha256(self._described(_bytes_digest).encode()).hexdigest()
 
     def _described(self, name: Callable[[str], str]) -> str:
-        parts = "|".join(f"{name(part.path)}*{part.gain!r}" for part in self._all_parts())
+        parts = "|".join(f"{name(part.path)}*{part.gain!r}" for part in self.parts)
         return f"{parts}|{self.sample_rate}|{self.mode}|{self.take}"
 
-    def _all_parts(self) -> list[MixPart]:
-        return [*self.parts, *([self.noise] if self.noise else [])]
-
     def __str__(self) -> str:
-        return "+".join(self._all_parts()[number].path for number in self.take)
+        return "+".join(self.parts[number].path for number in self.take)
 
 
 # A mixture and its sources are read one after the other.
 @lru_cache(maxsize=4)
-def _scaled_waves(
-    parts: tuple[MixPart, ...], noise: MixPart | None, sample_rate: int, mode: str
-) -> tuple[np.ndarray, ...]:
-    """Return the parts (S,) of a mixture, the noise last, as they are added."""
-    voices = [_first_channel(part.path) for part in parts]
-    gains = [part.gain for part in parts]
-    if noise is not None:
-        longest = max(map(len, voices))
-        voices.append(lengthen(_first_channel(noise.path)[:longest], longest))
-        gains.append(noise.gain)
-    scaled = [voice * np.float32(gain) for voice, gain in zip(voices, gains, strict=True)]
+def _scaled_waves(parts: tuple[MixPart, ...], voices: int, sample_rate: int, mode: str) -> tuple[np.ndarray, ...]:
+    """Return the parts (S,) of a mixture as they are added."""
+    waves = []
+    for path, _ in parts:
+        frames, rate = decode(read_bytes(path), path)
+        if rate != LIBRIMIX_RATE:
+            raise UserError(f"{path}: at {rate} Hz; LibriMix is made of files at {LIBRIMIX_RATE} Hz")
+        waves.append(frames[:, 0])
+    longest = max(map(len, waves[:voices]))
+    waves[voices:] = [lengthen(noise[:longest], longest) for noise in waves[voices:]]
+    scaled = [wave * np.float32(part.gain) for wave, part in zip(waves, parts, strict=True)]
     if sample_rate != LIBRIMIX_RATE:
         scaled = [resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled]
     return tuple(fit(scaled, mode))
@@ -139,10 +135,3 @@ def lengthen(noise: np.ndarray, samples: int) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _bytes_digest(path: str) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
-
-
-def _first_channel(path: str) -> np.ndarray:
-    frames, rate = decode(read_bytes(path), path)
-    if rate != LIBRIMIX_RATE:
-        raise UserError(f"{path}: at {rate} Hz; LibriMix is made of files at {LIBRIMIX_RATE} Hz")
-    return frames[:, 0]

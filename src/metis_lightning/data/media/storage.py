@@ -137,7 +137,9 @@ def is_hidden(name: str) -> bool:
 
 def visible_in(folder: Path) -> list[Path]:
     """Return what a folder holds in order of the names, without what is hidden; nothing if it is no folder."""
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:

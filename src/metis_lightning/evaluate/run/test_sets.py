@@ -98,7 +98,7 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
     for kind in classes:
         if not tasks[kind] or _is_for(task, tasks[kind]):
             reader, chosen = _make_reader(kind, data, arguments)
-            lists = {name: tuple(reader.load_trials(name)) for name in reader.test_sets()}
+            lists = {name: tuple(reader.load_trials(name)) for name in reader.test_sets}
             test_sets += [TestSet(name, trials, reader, chosen, len(trials)) for name, trials in lists.items()]
     # Other lists of the corpus are for other tasks.
     serving = [test_set for test_set in test_sets if _is_for(task, test_set.trials[0].task)]
