@@ -13,7 +13,7 @@ import pytest
 from metis_lightning.data.batches.module import PreparedDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.manifest.table import open_manifest
-from metis_lightning.data.manifest.table_index import INDEX
+from metis_lightning.data.manifest.table_index import INDEX_SUFFIX
 from metis_lightning.data.recipes.recipe import PlainRecipe
 
 COUNT = 200_000
@@ -50,7 +50,7 @@ def resident_megabytes() -> float:
 
 @pytest.mark.parametrize("times", ["the first time", "again"])
 def test_start_up_and_resume_are_quick_and_small(root: Path, times: str) -> None:
-    indexed = root / f"manifest.jsonl{INDEX}"
+    indexed = root / f"manifest.jsonl{INDEX_SUFFIX}"
     assert indexed.exists() == (times == "again")
     gc.collect()
     memory, start = resident_megabytes(), time.process_time()
@@ -71,7 +71,7 @@ def test_start_up_and_resume_are_quick_and_small(root: Path, times: str) -> None
 
 def test_an_index_of_another_state_is_not_used(root: Path, tmp_path: Path) -> None:
     path, few = tmp_path / "manifest.jsonl", 10_000
-    indexed = tmp_path / f"manifest.jsonl{INDEX}"
+    indexed = tmp_path / f"manifest.jsonl{INDEX_SUFFIX}"
     with (root / "manifest.jsonl").open(encoding="utf-8") as file:
         lines = [next(file) for _ in range(few + 1)]
     path.write_text("".join(lines[:few]), encoding="utf-8")

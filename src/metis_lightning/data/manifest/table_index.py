@@ -23,7 +23,7 @@ from metis_lightning.data.manifest.records import check_manifest, check_utteranc
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
 
-INDEX = ".index.safetensors"
+INDEX_SUFFIX = ".index.safetensors"
 """What the name of an index has after that of its manifest."""
 
 _FORMAT = "2"
@@ -95,7 +95,7 @@ class IndexBuilder:
 
 def index_of(manifest: Path) -> ManifestIndex:
     """Return a manifest's index, kept beside it if it is long; a UserError if a line, id or checksum is wrong."""
-    path, status = manifest.with_name(manifest.name + INDEX), manifest.stat()
+    path, status = manifest.with_name(manifest.name + INDEX_SUFFIX), manifest.stat()
     state = {"format": _FORMAT, "bytes": str(status.st_size), "changed": str(status.st_mtime_ns)}
     if path.is_file() and (kept := _read_index(path, state)) is not None:
         return kept
