@@ -44,10 +44,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint`, whose `last.ckpt` is always the newest state of the run.
+    """Lightning's `ModelCheckpoint`, whose `last.ckpt` is the newest state of the run, also at its end.
 
-    It is up to date at the run's end whatever the interval, never stands beside a `last-v1.ckpt`, is a hard link where
-    the same state has a file of its own, and a save that fails on one process fails on all.
+    It never stands beside a `last-v1.ckpt`, is a hard link where the same state has a file of its own, and a save that
+    fails on one process fails on all.
     """
 
     # Of the state in `last.ckpt`; that at the start if there was none since.
@@ -55,16 +55,15 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Return the key of the state in checkpoints, which is Lightning's own, so that those of before are known."""
+        """The key of the state in checkpoints, which is Lightning's own, so that those of before are known."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's state; a `UserError` if it is no such state."""
         for name, own in self.state_dict().items():
             if isinstance(own, dict | str) and not isinstance(state_dict.get(name), type(own)):
-                raise UserError(
-                    f"the checkpoint's field callbacks.{self.state_key}.{name} is missing or of another kind"
-                )
+                place = f"callbacks.{self.state_key}.{name}"
+                raise UserError(f"the checkpoint's field {place} is missing or of another kind")
         super().load_state_dict(state_dict)
 
     def folder(self, trainer: Trainer) -> Path:
@@ -102,17 +101,18 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Save what is due, and the last state of all.
-
-        The last one is saved here, not at the end of training, where the loops have counted an epoch that is not over.
-        """
+        """Save what is due, and the last state of all."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         # Lightning knows of saves by time with automatic optimization only.
         if not pl_module.automatic_optimization and self._time_is_up(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
-        if self.save_last and _is_last_batch(trainer):
+        # Here, as at the end of training the loops have counted an epoch that is not over.
+        is_last = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.max_epochs is not None:
+            is_last = is_last or 0 <= trainer.max_epochs <= trainer.current_epoch + 1
+        if self.save_last and is_last:
             self.save_newest(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -177,14 +177,6 @@ def on_all_processes(trainer: Trainer, action: Callable[[], object]) -> None:
             problem = str(error)
     if problem := str(trainer.strategy.broadcast(problem)):
         raise UserError(problem)
-
-
-def _is_last_batch(trainer: Trainer) -> bool:
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-        return True
-    epochs = trainer.max_epochs
-    is_last_of_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    return is_last_of_epoch and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
 
 
 def _link(written: Path, path: Path) -> None:

@@ -43,7 +43,7 @@ class GradientNorm(Callback):
 
 @dataclass(frozen=True)
 class BatchOfRank:
-    """What a process had in the update that was not finite: the ids of its items, and whether its own loss was so."""
+    """A process's part in the update that was not finite: the ids of its items, and whether its own loss was finite."""
 
     process: int
     loss_is_finite: bool
@@ -114,32 +114,26 @@ class FiniteGuard(Callback):
             return
         batches: list[Any] = [BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, []))]
         if trainer.world_size > 1:
-            own, batches = batches[0], [None] * trainer.world_size
-            torch.distributed.all_gather_object(batches, own)
+            mine, batches = batches[0], [None] * trainer.world_size
+            torch.distributed.all_gather_object(batches, mine)
         # Those whose loss was not finite; all if it was the gradient alone.
         batches = [batch for batch in batches if not batch.loss_is_finite] or batches
-        path = run_folder(trainer) / REPORT
-        on_all_processes(trainer, lambda: _write_report(path, first, batches))
+        savers = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint))
+        folder = next((saver.home(trainer) for saver in savers), Path(trainer.log_dir or trainer.default_root_dir))
+        path = folder / REPORT
+
+        def write_report() -> None:
+            with atomic_path(path) as temporary:
+                content = {"step": first, "batches": [asdict(batch) for batch in batches]}
+                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+        on_all_processes(trainer, write_report)
         raise UserError(_message(trainer, first, batches, path))
 
     def _note(self, first: Tensor, value: Tensor) -> None:
         # Set once, and without waiting for either tensor.
         here = torch.where(value.isfinite().all(), _NEVER, self._update).to(first.device)
         torch.minimum(first, here, out=first)
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Return the folder that a run's checkpoints' folder lies in, or else where it logs, or else works."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, RunCheckpoint):
-            return callback.home(trainer)
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def _write_report(path: Path, step: int, batches: Sequence[BatchOfRank]) -> None:
-    with atomic_path(path) as temporary:
-        content = {"step": step, "batches": [asdict(batch) for batch in batches]}
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _message(trainer: Trainer, step: int, batches: Sequence[BatchOfRank], report: Path) -> str:

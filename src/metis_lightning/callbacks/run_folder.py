@@ -80,16 +80,11 @@ def _files_of_earlier_runs(trainer: Trainer) -> Iterator[tuple[Path, Path]]:
         yield from ((home, path) for path in home.glob(REPORT))
 
 
-def run_folders(trainer: Trainer) -> set[Path]:
-    """Return the folders that a run's files go into."""
-    return {callback.home(trainer) for callback in run_checkpoints(trainer)}
-
-
 @rank_zero_only
 def check_folders(trainer: Trainer) -> None:
     """Refuse folders of logs and checkpoints that cannot be written; a `UserError` names what is in the way."""
     logs = {Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir and "://" not in logger.log_dir}
-    for folder in sorted(run_folders(trainer) | logs):
+    for folder in sorted(logs | {callback.home(trainer) for callback in run_checkpoints(trainer)}):
         check_output(folder, "the run's folder", is_folder=True)
 
 

@@ -30,18 +30,17 @@ class StopSignals(Callback):
     The newest state is saved, and the exit status is the shell's for the signal. Where Lightning requeues a job of
     SLURM's, `last.ckpt` is saved before it does, too. Processes agree without waiting for their devices.
 
-    Args:
-        command: words of the command line that goes on, without the checkpoint.
+    command: words of the command line that goes on, without the checkpoint.
+    launcher: that of a trainer, to whose processes signals are passed on until it trains.
     """
+
+    launcher: Any = None
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
         self.received: int | None = None
-        self._is_training = False
-        self._step = -1
         self._requeue: Callable[[int, FrameType | None], object] | None = None
-        self._launcher: Any = None
-        self._speaks = True
+        self._is_training, self._speaks, self._step = False, True, -1
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -59,15 +58,10 @@ class StopSignals(Callback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def watch(self, trainer: Trainer) -> None:
-        """Pass signals on to the processes that a trainer starts until it trains."""
-        self._launcher = trainer.strategy.launcher
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there are steps to wait for the end of."""
-        self._is_training, self._step = True, trainer.global_step
-        self._launcher = None
-        self._speaks = trainer.is_global_zero
+        self._is_training, self._speaks, self._step = True, trainer.is_global_zero, trainer.global_step
+        self.launcher = None
         # A group on the CPU: agreeing on NCCL's would wait for the devices.
         self._group = None
         if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
@@ -88,7 +82,12 @@ class StopSignals(Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        if number := self._agreed(trainer):
+        number = self.received or 0
+        if trainer.world_size > 1:
+            largest = torch.tensor(number)
+            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self._group)
+            number = int(largest)
+        if number:
             callbacks = (each for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint))
             saved = next((shown(callback.save_newest(trainer)) for callback in callbacks), None)
             # Lightning's own handler asks SLURM to start the job again.
@@ -106,27 +105,19 @@ class StopSignals(Callback):
         self.received = self.received or number
         started = [
             process
-            for process in getattr(self._launcher, "procs", [])
+            for process in getattr(self.launcher, "procs", [])
             if process.pid is not None
             and (process.poll() is None if isinstance(process, Popen) else process.is_alive())
         ]
         for process in started:
             # At a terminal they were sent Ctrl-C themselves, and a second one would end them at once.
             os.kill(process.pid, signal.SIGTERM)
-        if started and isinstance(self._launcher, _MultiProcessingLauncher):
+        if started and isinstance(self.launcher, _MultiProcessingLauncher):
             return  # they do the work, and their end is ours
         if again or not self._is_training:
             raise Stopped(number, "metis-lightning: stopped")
         if self._speaks:
             print("\nmetis-lightning: stopping at the end of this step; once more stops at once", file=sys.stderr)
-
-    def _agreed(self, trainer: Trainer) -> int:
-        """Return the signal that any of the processes received; 0 if there was none."""
-        if trainer.world_size == 1:
-            return self.received or 0
-        number = torch.tensor(self.received or 0)
-        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self._group)
-        return int(number)
 
     def _said(self, number: int, saved: str | None, step: int) -> str:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -41,11 +41,8 @@ Values = Mapping[str, Tensor]
 class ValidationSamples(Callback, ABC):
     """Logs what a module makes of the first items of a validation, with the weights that validation sees.
 
-    A subclass says what is shown, and how it is logged if it is no audio. What does not change is logged once.
-
-    Args:
-        count: items.
-        every_n_validations: how often.
+    A subclass says what is shown, and how it is logged if it is no audio. What does not change is logged once. Of
+    `count` items, something is logged every `every_n_validations`.
     """
 
     def __init__(self, count: int = 3, every_n_validations: int = 1) -> None:
@@ -96,7 +93,6 @@ class SpeechSamples(ValidationSamples):
 
     Args:
         bundle: where stage 2 comes from; its acoustic tokens must be those of the module's codec.
-        count, every_n_validations: see `ValidationSamples`.
         settings: how both stages decode; None takes the released ones of the task.
     """
 
@@ -177,8 +173,8 @@ def part_of(module: LightningModule, name: str, expected: type[Module]) -> Modul
     """Return a module's attribute; a `UserError` if it has none of this type."""
     part = getattr(module, name, None)
     if not isinstance(part, expected):
-        what = f"it has no {expected.__name__} `{name}`"
-        raise UserError(f"samples of {type(module).__name__}: {what}; choose another callback")
+        lack = f"it has no {expected.__name__} `{name}`"
+        raise UserError(f"samples of {type(module).__name__}: {lack}; choose another callback")
     return part
 
 

@@ -1,7 +1,7 @@
-"""Training of the acoustic codec on fixed-length crops.
+"""Training of the acoustic codec on fixed-length crops, with the terms of MaskGCT (2409.00750, section 3.2.4).
 
-The terms are those of MaskGCT (2409.00750, section 3.2.4). Short runs have two helps of our own: gains of the encoder
-from data, and a mel spectrogram read off the latents, which teaches the encoder sooner than the decoder does.
+Short runs have two helps of our own: gains of the encoder from data, and a mel spectrogram read off the latents, which
+teaches the encoder sooner than the decoder does.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ class AcousticCodecModule(QuantizerModule):
         init_from_data: set the encoder's gains on the first training batch.
         continuous_steps: steps at the start without quantization, so that short runs do not collapse the codebook.
         compile: compile the codec with torch.compile, for crops of one length.
-        kwargs: those of `TrainableModule`.
     """
 
     def __init__(
@@ -153,7 +152,6 @@ class AcousticCodecModule(QuantizerModule):
         other = self.adversary.config
         codec, discriminators = (parameter_groups(self, parameters) for parameters in self.trained())
         optimizers = [self._optimizer(codec), other.optimizer(discriminators)]
-        self.move_codes_after(optimizers[0])
         return optimizers, [self._lr_scheduler(optimizers[0]), other.lr_scheduler(optimizers[1])]
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:

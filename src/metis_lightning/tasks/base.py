@@ -50,9 +50,7 @@ class TrainableModule(lightning.LightningModule):
 
     Subclasses implement `losses`, named scalars (`loss` is minimised; where it is a mean over masked tokens,
     `masked_tokens` counts them), and `parts`, what of the module goes into a bundle and every checkpoint.
-
-    Args:
-        optimizer, lr_scheduler: built over the trainable parameters.
+    `optimizer` and `lr_scheduler` are built over the trainable parameters.
     """
 
     has_unused_parameters: bool = False
@@ -62,9 +60,7 @@ class TrainableModule(lightning.LightningModule):
     """Kinds of tokens that the module trains on and can read from a store; none if it needs the audio."""
 
     def __init__(
-        self,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt,
+        self, optimizer: OptimizerCallable = torch.optim.AdamW, lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt
     ) -> None:
         super().__init__()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
@@ -139,19 +135,15 @@ class TrainableModule(lightning.LightningModule):
         torch.manual_seed(derived_generator("step", *place).initial_seed())
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`."""
+        """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`.
+
+        So an update follows the mean over all its masked tokens: DDP averages gradients over processes and Lightning
+        over the batches of an update, however many tokens each has.
+        """
         scalars = self.losses(batch)
         self.log_scalars("train", scalars, batch)
-        return scalars["loss"] * self._loss_weight(scalars.get("masked_tokens"), batch_idx)
-
-    def _loss_weight(self, tokens: Tensor | None, batch_idx: int) -> Tensor | float:
-        """Return the factor of a batch's loss with which an update follows the mean over all its masked tokens.
-
-        DDP averages gradients over processes and Lightning over the batches of an update, however many tokens each has.
-        How many are still to come is not known, so the gradients so far shrink as the batches come in.
-        """
-        if tokens is None:
-            return 1.0
+        if (tokens := scalars.get("masked_tokens")) is None:
+            return scalars["loss"]
         per_process = tokens
         if self.trainer.world_size > 1:
             # Lightning's own reduction puts a barrier before it, at which every process waits for its GPU to run dry.
@@ -163,9 +155,10 @@ class TrainableModule(lightning.LightningModule):
             self._tokens = 0
         before, self._tokens = self._tokens, self._tokens + per_process
         if batch_idx % batches:
+            # How many tokens are still to come is not known, so the gradients so far shrink as the batches come in.
             for gradient in (p.grad for p in self.parameters() if p.grad is not None):
                 gradient.mul_(before / self._tokens)
-        return batches * tokens / self._tokens
+        return scalars["loss"] * (batches * tokens / self._tokens)
 
     def score_masked(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> dict[str, Tensor]:
         """Return `loss`, `acc` and `masked_tokens` of a batch, and count it for the curve of a validation."""
@@ -178,15 +171,12 @@ class TrainableModule(lightning.LightningModule):
         generator = torch.Generator(device=self.device).manual_seed(batch_idx)
         self.log_scalars("val", self.losses(batch, generator), batch)
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the curve by mask ratio anew."""
-        self.by_mask_ratio.reset()
-
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy by how much was masked, for modules that note it."""
+        """Log loss and accuracy by how much was masked, for modules that note it, and start their curve anew."""
         if self.by_mask_ratio.update_called:
             curve = {f"val/{name}": value for name, value in self.by_mask_ratio.compute().items()}
             self.log_dict(curve, sync_dist=True)
+            self.by_mask_ratio.reset()
 
     def trained(self) -> Sequence[Sequence[nn.Parameter]]:
         """Return the parameters of each optimizer."""
@@ -221,10 +211,8 @@ class TrainableModule(lightning.LightningModule):
 
 def masked_scores(logits_MV: Tensor, targets_M: Tensor) -> Mapping[str, Tensor]:
     """Return the mean cross-entropy in nats (`loss`) and the share of right first guesses (`acc`)."""
-    return {
-        "loss": F.cross_entropy(logits_MV, targets_M),
-        "acc": (logits_MV.argmax(dim=-1) == targets_M).float().mean(),
-    }
+    acc = (logits_MV.argmax(dim=-1) == targets_M).float().mean()
+    return {"loss": F.cross_entropy(logits_MV, targets_M), "acc": acc}
 
 
 class MaskRatioCurve(Metric):

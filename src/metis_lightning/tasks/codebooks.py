@@ -6,11 +6,10 @@ Shape letters: B batch, T frames, Q quantizers, K codebook width, V codebook siz
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -37,8 +36,7 @@ class CodebookRestarts:
     Args:
         quantizer: whose codebooks are looked after.
         every: updates over which use is counted.
-        since: training step at which the quantizer comes into use.
-        least: steps from then on after which it ends at the earliest.
+        since, least: the training step at which the quantizer comes into use; it ends as many steps later at least.
     """
 
     def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, least: int = 2000) -> None:
@@ -81,17 +79,16 @@ class CodebookRestarts:
         if rate > self.peak_rate:
             self.peak_rate, self.peak_step = rate, step
         if step % self.every == 0 and self.counts_QV is not None and self._encodings is not None:
-            # Drawn from the step, so that a resumed run moves the same codes to the same places.
-            self._move_unused(self._encodings, self.counts_QV, torch.Generator().manual_seed(step), optimizer)
+            self._move_unused(self._encodings, self.counts_QV, step, optimizer)
             self.counts_QV = None
         self._encodings = None
 
-    def _move_unused(
-        self, encodings_QBKT: Tensor, counts_QV: Tensor, generator: torch.Generator, optimizer: Optimizer
-    ) -> None:
+    def _move_unused(self, encodings_QBKT: Tensor, counts_QV: Tensor, step: int, optimizer: Optimizer) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if distributed:
             torch.distributed.all_reduce(counts_QV)
+        # Drawn from the step, so that a resumed run moves the same codes to the same places.
+        generator = torch.Generator().manual_seed(step)
         for quantizer, counts, encodings in zip(self.quantizer.stages, counts_QV, encodings_QBKT, strict=True):
             weight, unused = quantizer.codebook.weight, counts == 0
             candidates = encodings.transpose(1, 2).flatten(0, 1)
@@ -111,15 +108,11 @@ class QuantizerModule(TrainableModule):
 
     restarts: CodebookRestarts | None = None
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def on_train_start(self) -> None:
         """Have the codes moved after updates: once each, however many batches it is of, and before checkpoints."""
-        configured = super().configure_optimizers()
-        self.move_codes_after(cast(Mapping[str, Optimizer], configured)["optimizer"])
-        return configured
-
-    def move_codes_after(self, optimizer: Optimizer) -> None:
-        """Have the codes moved after the updates of the optimizer that has the codebooks."""
         if (restarts := self.restarts) is not None:
+            # The first optimizer has the codebooks; a second one is of discriminators.
+            optimizer = self.trainer.optimizers[0]
             optimizer.register_step_post_hook(lambda opt, *_: restarts.after_update(opt, self.global_step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

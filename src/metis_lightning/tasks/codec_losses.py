@@ -1,7 +1,7 @@
 """Losses of codec training: spectral distances, and the adversarial part with its discriminators.
 
-The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the released code of DAC and of
-Amphion. All terms are means over the discriminators, so that the weights do not depend on how many there are.
+The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the code of DAC and of Amphion.
+All terms are means over the discriminators, so that the weights do not depend on how many there are.
 
 Shape letters: B batch, S samples, D latent width, T latent frames.
 """
@@ -28,8 +28,6 @@ from metis_lightning.tokens.codec_layers import full_precision
 FLOOR = 1e-5
 # 69 dB below white noise of unit deviation: what is softer is not worth a phase.
 LINEAR_FLOOR = 1e-2
-LOUDNESS_EXPONENT = 0.3
-"""Stevens' law, roughly: loudness grows with this power of the pressure."""
 
 
 class SpectralDistances(nn.Module):
@@ -91,8 +89,8 @@ def mel_spectrogram(sample_rate: int, window: int, hop: int, num_mels: int) -> t
 
 
 def loudness(magnitude: Tensor) -> Tensor:
-    """Return positive magnitudes to the power 0.3."""
-    return magnitude.pow(LOUDNESS_EXPONENT)
+    """Return positive magnitudes to the power 0.3: by Stevens' law, roughly, loudness grows so with the pressure."""
+    return magnitude.pow(0.3)
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ class AdversarialConfig:
 
     adversarial_weight, feature_weight: factors of the two terms in the codec's loss; with both at 0 nothing is built.
     from_step: step of the codec at which the discriminators begin.
-    codec_clip, discriminator_clip: largest norms of the gradients. They stand here because Lightning's
-        `gradient_clip_val` knows one optimizer only; it must be null.
+    codec_clip, discriminator_clip: largest norms of the gradients; Lightning's `gradient_clip_val`, which knows one
+        optimizer only, must be null.
     optimizer, lr_scheduler: the discriminators'; the schedule counts their own steps.
     """
 
@@ -121,18 +119,16 @@ class Adversary(nn.Module):
 
     def __init__(self, config: AdversarialConfig) -> None:
         super().__init__()
-        self.config = config
-        self.discriminators = Discriminators(config.discriminators)
+        self.config, self.discriminators = config, Discriminators(config.discriminators)
         self.weights = {"adversarial": config.adversarial_weight, "feature": config.feature_weight}
 
     def forward(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Return scalars of a batch of reconstructions `fake` (B, S) of waves `real` (B, S).
 
-        `adversarial` and `feature` belong to the codec's loss; their gradients reach `fake` alone. `discriminator` is
-        the discriminators' loss; its gradients reach them alone. So one backward pass over the sum serves both sides.
+        `adversarial` and `feature` are the codec's loss, whose gradients reach `fake` alone; `discriminator` is the
+        discriminators', whose gradients reach them alone. So one backward pass over the sum serves both sides.
         """
-        of_real = self.discriminators(real)
-        of_copy = self.discriminators(fake.detach())
+        of_real, of_copy = self.discriminators(real), self.discriminators(fake.detach())
         # Gradients pass through without reaching the discriminators' parameters.
         self.discriminators.requires_grad_(False)
         of_fake = self.discriminators(fake)

@@ -60,9 +60,9 @@ class L2sModule(FinetuneModule):
 
     Args:
         lip_dim: width of the features.
+        lora_rank: see `FinetuneModule`; the paper trains all of stage 1.
         encoder: makes the features of mouth pictures, frozen, in every step; None if the data hold features already,
             which is much faster.
-        kwargs: those of `FinetuneModule`; the paper trains all of stage 1, `lora_rank` 0.
     """
 
     task = "l2s"
@@ -70,15 +70,10 @@ class L2sModule(FinetuneModule):
     def __init__(
         self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | None = None, **kwargs: Any
     ) -> None:
-        self._lip_dim = lip_dim
+        self.condition_dim = lip_dim
         super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
         # In a list, so that it becomes no part of the weights.
         self._encoder = [] if encoder is None else [encoder.eval().requires_grad_(False)]
-
-    @property
-    def condition_dim(self) -> int:
-        """Width of the lip features."""
-        return self._lip_dim
 
     def condition(self, batch: SpeechBatch) -> Tensor:
         """Return lip features (B, T, C) at the token rate; a `UserError` if the batch has none, or of another width."""
@@ -99,8 +94,8 @@ class L2sModule(FinetuneModule):
             with frozen_arithmetic(features):
                 pictures = features.float().unflatten(-1, (CROP, CROP))
                 features = self._encoder[0].to(features.device)(pictures, lengths)
-        if features.shape[-1] != self._lip_dim:
-            raise UserError(f"lip features are {features.shape[-1]} wide, lip_dim is {self._lip_dim}")
+        if features.shape[-1] != self.condition_dim:
+            raise UserError(f"lip features are {features.shape[-1]} wide, lip_dim is {self.condition_dim}")
         frames = self.tokenizer.num_frames(batch.lengths)
         return fit_frames(double_rate(features, batch.feature_lengths), int(frames.max()))
 
@@ -114,11 +109,8 @@ class L2sModule(FinetuneModule):
 class TtsModule(FinetuneModule):
     """Text to speech: the phones of prompt and target stand before the tokens.
 
-    With LoRA the phone embedding and its MLP are trained as well, 20.5M parameters at the published sizes.
-
-    Args:
-        text: front end; `espeak` needs the extra `text`, `utf8` (bytes instead of phones) needs nothing.
-        kwargs: those of `FinetuneModule`.
+    With LoRA the phone embedding and its MLP are trained as well, 20.5M parameters at the published sizes. The front
+    end `text` is `espeak`, which needs the extra `text`, or `utf8` (bytes instead of phones), which needs nothing.
     """
 
     task = "tts"
@@ -138,12 +130,8 @@ class TtsModule(FinetuneModule):
 class OmniModule(FinetuneModule):
     """Metis-Omni: phones where a row has a script, and features of the source where it has one.
 
-    Rows of all tasks meet in a batch; to a row without a source no condition is added. Phones and a source together
-    (text-guided TSE) are not trained, as in the paper.
-
-    Args:
-        text: front end of the scripts.
-        kwargs: those of `FinetuneModule`; the paper trains all of stage 1, `lora_rank` 0.
+    Rows of all tasks meet in a batch; to a row without a source no condition is added. As in the paper, phones and a
+    source together (text-guided TSE) are not trained, and all of stage 1 is, `lora_rank` 0.
     """
 
     task = "omni"

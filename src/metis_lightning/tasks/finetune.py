@@ -40,11 +40,13 @@ class FinetuneModule(TrainableModule):
             unless the base has one, and is trained with LoRA too.
         prompt_rule: prompts and masks.
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
-        kwargs: those of `TrainableModule`.
     """
 
     task: str
     """Name of the task, and of its part in a bundle."""
+
+    condition_dim: int = 0
+    """Width of the condition frames; 0 takes that of the base's SSL features."""
 
     token_kinds = ("ssl",)
 
@@ -70,19 +72,14 @@ class FinetuneModule(TrainableModule):
                 raise UserError(f"from_scratch trains all of stage 1: lora_rank must be 0, got {lora_rank}")
             self.model = Stage1(self.model.config)
         self.prompt_rule = prompt_rule
-        cond_dim = 0 if adapter is None else self.condition_dim
-        self.extension = Extension(adapter, cond_dim, lora_rank, phones=text is not None)
+        self.condition_dim = self.condition_dim or self.tokenizer.features.dim
+        self.extension = Extension(adapter, self.condition_dim if adapter else 0, lora_rank, phones=text is not None)
         self._own = extend(self.model, self.extension, lora_dropout)
         trained = self._own - without_gradient(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         if isinstance(self.model.cond_adapter, GatedAdapter):
             torch.nn.init.constant_(self.model.cond_adapter.gate_scale, gate_init)
-
-    @property
-    def condition_dim(self) -> int:
-        """Width of the condition frames."""
-        return self.tokenizer.features.dim
 
     def condition(self, batch: SpeechBatch) -> Tensor | None:
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
@@ -123,8 +120,8 @@ class FinetuneModule(TrainableModule):
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the task's weights; their names in the state are the published ones."""
-        extension = {name: getattr(self.extension, name) for name in ("adapter", "cond_dim", "lora_rank")}
-        config: dict[str, Any] = {**extension, "base": self.base, "base_sha256": self.base_sha256}
+        config = {name: getattr(self.extension, name) for name in ("adapter", "cond_dim", "lora_rank")}
+        config |= {"base": self.base, "base_sha256": self.base_sha256}
         if not self.extension.lora_rank:
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:
@@ -142,12 +139,13 @@ class FinetuneModule(TrainableModule):
         # First, since a GPU is waited for: after the forward pass it would run dry.
         targets = masking.masked(tokens)
         condition, phones = self._conditions(batch, masking)
-        logits = self._logits(tokens, masking, valid, condition, phones, self.has_source(batch))
-        scores = self.score_masked(logits, targets, masking)
+        x = self.model.embed(tokens, masking.mask, condition, self.has_source(batch))
+        scores = self.score_masked(self._logits(x, masking, valid, phones), targets, masking)
         if self.training or not self.extension.lora_rank:
             return scores
         with lora_disabled(self.model):
-            base = masked_scores(self._logits(tokens, masking, valid), targets)
+            x = self.model.embed(tokens, masking.mask)
+            base = masked_scores(self._logits(x, masking, valid), targets)
         return {**scores, **{f"base_{name}": value for name, value in base.items()}}
 
     def _conditions(self, batch: SpeechBatch, masking: Masking) -> tuple[Tensor | None, Tensor | None]:
@@ -162,17 +160,8 @@ class FinetuneModule(TrainableModule):
             phones = phones.masked_fill(~masking.prompt.any(dim=1, keepdim=True), PADDING)
         return condition, phones
 
-    def _logits(
-        self,
-        tokens: Tensor,
-        masking: Masking,
-        valid: Tensor,
-        condition: Tensor | None = None,
-        phones: Tensor | None = None,
-        has_source: Tensor | None = None,
-    ) -> Tensor:
-        """Return logits (M, V) of the masked positions; only they pass through the head."""
-        x = self.model.embed(tokens, masking.mask, condition, has_source)
+    def _logits(self, x: Tensor, masking: Masking, valid: Tensor, phones: Tensor | None = None) -> Tensor:
+        """Return logits (M, V) of the masked positions of embedded rows x; only they pass through the head."""
         hidden = self.model.hidden(x, masking.t, valid, phones)
         return self.model.to_logit(masking.masked(hidden))
 

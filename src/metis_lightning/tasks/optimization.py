@@ -1,7 +1,6 @@
 """Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay.
 
-Matrices decay; biases, scales of norms, gains, gates and embeddings do not. The paper says AdamW and no more, so the
-choice is the usual one: decay would draw scales and seldom used codes to 0.
+Matrices decay; biases, scales of norms, gains, gates and embeddings do not, as usual: the paper says AdamW and no more.
 """
 
 from __future__ import annotations
@@ -52,11 +51,9 @@ def parameter_groups(module: nn.Module, parameters: Iterable[nn.Parameter]) -> l
 
 
 def regroup(checkpoint: Mapping[str, Any], optimizers: Sequence[tuple[nn.Module, Sequence[nn.Parameter]]]) -> None:
-    """Give the optimizers of a checkpoint from before there were groups the groups of today, in place.
+    """Give a checkpoint's optimizers that have one group, as before there were more, the groups of today, in place.
 
-    Args:
-        checkpoint: whose optimizers have their parameters in one group each, or else stay as they are.
-        optimizers: the module and the parameters of each, in the order of then; a `UserError` if their number differs.
+    `optimizers` are the module and the parameters of each, in the order of then; a `UserError` if their number differs.
     """
     old = (checkpoint.get("optimizer_states", ()), checkpoint.get("lr_schedulers", ()), optimizers)
     for state, schedule, (module, parameters) in zip(*old, strict=False):
@@ -74,8 +71,7 @@ def regroup(checkpoint: Mapping[str, Any], optimizers: Sequence[tuple[nn.Module,
         settings, first = state["param_groups"][0], 0
         state["param_groups"] = []
         for group in groups:
-            own = {name: value for name, value in group.items() if name != "params"}
             numbers = list(range(first, first := first + len(group["params"])))
-            state["param_groups"].append({**settings, **own, "params": numbers})
+            state["param_groups"].append({**settings, **group, "params": numbers})
         for name in ("base_lrs", "_last_lr"):
             schedule[name] = schedule[name] * len(groups)

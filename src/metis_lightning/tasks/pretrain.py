@@ -29,7 +29,6 @@ class PretrainModule(TrainableModule):
         stage1: sizes; `codebook_size` is the semantic codec's.
         tokenizer: bundle whose front end and semantic codec make the tokens.
         prompt_rule: prompts and masks.
-        kwargs: those of `TrainableModule`.
     """
 
     token_kinds = ("ssl",)
@@ -67,7 +66,7 @@ class PretrainModule(TrainableModule):
         if self.training:
             self.unigram.observe(tokens, valid)
             return scores
-        return {**scores, **{f"unigram_{name}": value for name, value in self.unigram.scores(targets).items()}}
+        return {**scores, **self.unigram.scores(targets)}
 
 
 class UnigramBaseline(nn.Module):
@@ -91,6 +90,7 @@ class UnigramBaseline(nn.Module):
         self.counts += batch
 
     def scores(self, targets_M: Tensor) -> Mapping[str, Tensor]:
-        """Return `loss` and `acc` of predicting every masked token by frequency alone."""
+        """Return `unigram_loss` and `unigram_acc`, of predicting every masked token by frequency alone."""
         logits = (self.counts.float() / self.counts.sum()).log()
-        return masked_scores(logits.expand(len(targets_M), -1), targets_M)
+        scores = masked_scores(logits.expand(len(targets_M), -1), targets_M)
+        return {f"unigram_{name}": value for name, value in scores.items()}

@@ -22,15 +22,12 @@ STATISTICS_BATCHES = 50
 
 
 class SemanticCodecModule(QuantizerModule):
-    """Trains `SemanticCodec` by L1 reconstruction of normalised SSL features.
-
-    Before the first step, features with stored statistics get them from the first training batches.
+    """Trains `SemanticCodec` by L1 reconstruction of SSL features, normalised by the first training batches.
 
     Args:
         codec: sizes of the codec; `hidden_size` is the features' width.
         features: the frozen SSL front end, or the name of the bundle that has it.
         codebook_weight, commitment_weight: factors beside the reconstruction (released: 1 and 0.15).
-        kwargs: those of `TrainableModule`.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class SemanticCodecModule(QuantizerModule):
                 batch = batch.to(self.device)
                 lengths = resampled_length(batch.lengths, self.features.sample_rate)
                 values = self.features.unnormalised(self.resample(batch.wave), lengths)
-                frames.append(values[frame_mask(self._frames(batch), values.shape[1])])
+                frames.append(values[frame_mask(self.features.num_frames(lengths), values.shape[1])])
             # Every process has batches of its own: all take the first one's.
             std, mean = self.trainer.strategy.broadcast(torch.std_mean(torch.cat(frames), dim=0))
             self.features.std.copy_(std)
@@ -84,7 +81,7 @@ class SemanticCodecModule(QuantizerModule):
         reconstructed, quantized = self.codec(features)
         if self.training and self.restarts is not None:
             self.restarts.observe(quantized, self.global_step)
-        valid = frame_mask(self._frames(batch), features.shape[1])
+        valid = frame_mask(self.features.num_frames(lengths), features.shape[1])
         reconstruction = (reconstructed.float() - features).abs()[valid].mean()
         codebook, commitment = quantized.codebook_loss, quantized.commitment_loss
         return {
@@ -97,7 +94,5 @@ class SemanticCodecModule(QuantizerModule):
 
     def averaged_over(self, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> int:
         """Return the frames of a batch."""
-        return int(self._frames(batch).sum())
-
-    def _frames(self, batch: SpeechBatch) -> Tensor:
-        return self.features.num_frames(resampled_length(batch.lengths, self.features.sample_rate))
+        lengths = resampled_length(batch.lengths, self.features.sample_rate)
+        return int(self.features.num_frames(lengths).sum())

@@ -34,7 +34,6 @@ class SemanticToAcousticModule(TrainableModule):
         prompt_rule: prompts and masks.
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
             keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
-        kwargs: those of `TrainableModule`.
     """
 
     token_kinds = ("ssl", "acoustic")
@@ -63,7 +62,11 @@ class SemanticToAcousticModule(TrainableModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the loss and accuracy on the masked tokens of a drawn layer."""
-        ssl, acoustic, frames = self._targets(batch)
+        if batch.ssl_tokens is None or batch.acoustic_tokens is None:
+            ssl, acoustic, frames = self.cache.tokens(batch)
+        else:
+            ssl, frames = ssl_targets(self.tokenizer, batch)
+            acoustic = batch.acoustic_tokens[:, : ssl.shape[1]]
         acoustic = acoustic[..., : self.model.config.num_quantizers]
         uniform = torch.rand((), generator=generator, device=None if generator is None else generator.device)
         edges = self.model.config.layer_weights().cumsum(0)[:-1]
@@ -78,13 +81,6 @@ class SemanticToAcousticModule(TrainableModule):
         scores = self.score_masked(logits, targets, masking)
         return {**scores, f"loss_layer{layer}": scores["loss"]} if self.training else scores
 
-    def _targets(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of clean speech."""
-        if batch.ssl_tokens is None or batch.acoustic_tokens is None:
-            return self.cache.tokens(batch)
-        ssl, frames = ssl_targets(self.tokenizer, batch)
-        return ssl, batch.acoustic_tokens[:, : ssl.shape[1]], frames
-
 
 class FirstLayerModule(SemanticToAcousticModule):
     """The same for the first quantizer layer's model: a class of its own, to which a scale says its own sizes."""
@@ -93,10 +89,8 @@ class FirstLayerModule(SemanticToAcousticModule):
 class TokenCache:
     """Both kinds of tokens of a batch, computed once for each utterance id: encoding costs more than a nano step.
 
-    Args:
-        tokenizer: makes the tokens.
-        keep: tokens take 4.5 MiB an hour, and an id must stand for a whole waveform; None keeps what is on the CPU.
-            Without it a batch is encoded as one, which a fast device wants.
+    With `keep`, tokens take 4.5 MiB an hour, and an id must stand for a whole waveform; None keeps what is on the CPU.
+    Without it a batch is encoded as one, which a fast device wants.
     """
 
     def __init__(self, tokenizer: SpeechTokenizer, keep: bool | None = True) -> None:

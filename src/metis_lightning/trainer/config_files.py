@@ -74,17 +74,12 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
                 below = file
         else:
             layers.append(Layer("the text after -c", len(words), _checked(load_yaml(value, "-c"), "-c")))
-    return words, _in_order(layers), files
-
-
-def _in_order(layers: Sequence[Layer]) -> list[Layer]:
-    """Return configs in the order in which they are laid: what speaks to any module comes below all experiments."""
     ordered: list[Layer] = []
     for layer in layers:
+        # A scale comes below all experiments: it would overrule what makes one, such as its number of steps.
         first = next((at for at, each in enumerate(ordered) if each.is_experiment), len(ordered))
-        # A scale would otherwise overrule what makes an experiment, such as its number of steps.
         ordered.insert(first if BY_MODEL in layer.content else len(ordered), layer)
-    return ordered
+    return words, ordered, files
 
 
 def shipped_configs() -> dict[str, Path]:

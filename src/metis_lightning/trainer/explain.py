@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 
 from jsonargparse import set_parsing_settings
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from metis_lightning.errors import Stopped, UserError
+from metis_lightning.trainer.merging import find_class
 
 # What jsonargparse says of a key that it does not know: in a config, in a class's arguments, and as an option.
 _UNKNOWN_KEY = re.compile(
@@ -68,11 +68,9 @@ def one_line_mistakes() -> Iterator[None]:
 
 
 def _mistake_behind(error: BaseException | None) -> UserError | None:
-    """Return the user's mistake that an exception came from; None if it came from a bug.
-
-    An exception in a class's constructor reaches us as the cause of a ValueError of jsonargparse's, and one in a
-    process of the run as the text of its traceback.
-    """
+    """Return the user's mistake that an exception came from; None if it came from a bug."""
+    # One in a class's constructor is the cause of a ValueError of jsonargparse's, one in a process of the run the text
+    # of its traceback.
     while error is not None:
         if isinstance(error, UserError):
             return error
@@ -89,28 +87,23 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
 
 
 def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path]) -> str:
-    """Return one line for a message of jsonargparse.
-
-    Near a misspelt key stands one of those that are `known`, and where it is in the config `files`.
-    """
+    """Return one line for a message of jsonargparse: of a misspelt key also the nearest, and its place in `files`."""
     found = _UNKNOWN_KEY.search(message)
     if found is None:
         hint = " (a config gives them, e.g. -c configs/tse_lora.yaml)" if "arguments are required" in message else ""
         return f"{_without_noise(message)}{hint}"
     # A group is the dotted key of what the unknown key lies in.
     key = found["option"] or ".".join(filter(None, (found["group"], found["key"])))
-    owner = _OWNER.search(message, found.end())
+    of = ""
     # Of a class's arguments jsonargparse names the class in the value that was given.
-    candidates = known if owner is None else _arguments_of(owner[1])
-    of = f" of {owner[1]}" if owner else ""
-    return f"unknown key {key!r}{of}{_place(key, files)}{_suggestion(key, candidates)}"
+    if owner := _OWNER.search(message, found.end()):
+        of, cls = f" of {owner[1]}", find_class(owner[1])
+        known = inspect.signature(cls).parameters if cls else ()
+    return f"unknown key {key!r}{of}{_place(key, files)}{_suggestion(key, known)}"
 
 
 def explain_state_dict_error(message: str) -> str | None:
-    """Return one line for an error of `load_state_dict`, a model's or an optimizer's; None for any other message.
-
-    Names the first weight whose shape differs, or the first that is missing or unexpected, and counts the others.
-    """
+    """Return one line for an error of `load_state_dict`, a model's or an optimizer's; None for any other message."""
     if message.startswith("loaded state dict "):
         return f"the checkpoint's optimizer state is of another model: {message}"
     if not message.startswith("Error(s) in loading state_dict"):
@@ -127,19 +120,11 @@ def explain_state_dict_error(message: str) -> str | None:
 
 
 def _without_noise(message: str) -> str:
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line)]
-    text = " ".join(lines)
-    parents = _PARENT_KEYS.match(text)
-    if parents is None:
+    text = " ".join(line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line))
+    if (parents := _PARENT_KEYS.match(text)) is None:
         return text
     path = ".".join(re.findall('"([^"]+)"', parents[0]))
     return f"{path}: {text[parents.end() :]}"
-
-
-def _arguments_of(class_path: str) -> list[str]:
-    module, _, name = class_path.rpartition(".")
-    found = getattr(import_module(module), name, None) if module else None
-    return list(inspect.signature(found).parameters) if found else []
 
 
 def _place(key: str, files: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ the hyper-parameters it carries do not override the config, which alone says wha
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
@@ -29,7 +29,7 @@ from metis_lightning.callbacks.run_folder import (
     check_folders,
     last_checkpoint,
     resumes_in,
-    run_folders,
+    run_checkpoints,
     set_aside,
 )
 from metis_lightning.callbacks.stop_signals import StopSignals
@@ -53,11 +53,7 @@ _DEFAULT_LOGGER = {
 
 
 class ParseError(Exception):
-    """An error of the parser, and the (sub)parser whose keys the arguments were checked against."""
-
-    def __init__(self, message: str, parser: LightningArgumentParser) -> None:
-        super().__init__(message)
-        self.parser = parser
+    """An error's message, and the (sub)parser whose keys the arguments were checked against."""
 
 
 class OneLineArgumentParser(LightningArgumentParser):
@@ -83,8 +79,7 @@ class MetisCLI(LightningCLI):
     ) -> None:
         """Parse, build and, with `run`, carry out the command; without it there is no command in `args`.
 
-        Configs bring along what they are based on, and are merged before they are parsed (`overlays`). `stop` ends runs
-        when signals come.
+        Configs are merged before they are parsed (`overlays`). `stop` ends runs when signals come.
         """
         self._stop = stop
         settings = merge_configs(args)
@@ -145,20 +140,40 @@ class MetisCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ParseError as error:
-            known = error.parser.get_defaults().keys(branches=True)
-            raise UserError(explain_parse_error(str(error), known, self._files)) from error
+            message, checked = error.args
+            known = checked.get_defaults().keys(branches=True)
+            raise UserError(explain_parse_error(message, known, self._files)) from error
         except OmegaConfBaseException as error:
             raise UserError(f"a reference in the config: {error}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        build = super()._instantiate_trainer
-        return build_trainer(lambda: build(config, [FiniteGuard(), *callbacks]), self._stop)
+        """Return a Trainer that writes and reads checkpoints as `CheckpointFiles` does, and that signals stop.
+
+        A `UserError` if its settings do not go together or not with this machine, or are a strategy other than DDP.
+        """
+        try:
+            trainer: Trainer = super()._instantiate_trainer(config, [FiniteGuard(), *callbacks])
+        except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"trainer: {error} (check --trainer.accelerator, --trainer.devices, --trainer.strategy)"
+            ) from error
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            name = type(trainer.strategy).__name__
+            raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
+        # A user's own plugin stays.
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CheckpointFiles()
+        if self._stop is not None:
+            self._stop.launcher = trainer.strategy.launcher
+            cast(list[Callback], vars(trainer)["callbacks"]).append(self._stop)
+        return trainer
 
     def fit(self, **arguments: Any) -> None:
         """Train, in a folder of the run's own unless it goes on in the one that is there; no other run writes there."""
         with ExitStack() as held:
-            # One process holds the lock for all of the run.
-            for folder in run_folders(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else ():
+            # One process holds the locks for all of the run.
+            savers = run_checkpoints(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else []
+            for folder in {callback.home(self.trainer) for callback in savers}:
                 held.enter_context(locked(folder))
             if not resumes_in(self.trainer, self._resolved_checkpoint()):
                 set_aside(self.trainer)
@@ -201,11 +216,8 @@ def prepare_settings(settings: Namespace, command: str) -> None:
     """Change the settings below `trainer`: checkpoints are `RunCheckpoint`'s, and only `fit` logs where `fit` does."""
     callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
     settings.callbacks = [each for each in callbacks if each]
-    saves = [
-        each
-        for each in settings.callbacks
-        if each.class_path.rpartition(".")[2] in ("ModelCheckpoint", _RUN_CHECKPOINT)
-    ]
+    kinds = ("ModelCheckpoint", _RUN_CHECKPOINT)
+    saves = [each for each in settings.callbacks if each.class_path.rpartition(".")[2] in kinds]
     # Whatever a config says of when to save, files are whole, and `last.ckpt` is the newest state.
     for each in saves:
         each.class_path = _RUN_CHECKPOINT
@@ -221,33 +233,12 @@ def prepare_settings(settings: Namespace, command: str) -> None:
             logger.init_args.sub_dir = logger.init_args.get("sub_dir") or command
 
 
-def build_trainer(build: Callable[[], Trainer], stop: StopSignals | None) -> Trainer:
-    """Return a Trainer that writes and reads checkpoints as `CheckpointFiles` does, and that signals stop.
-
-    A `UserError` if its settings do not go together or not with this machine, or are a strategy other than DDP.
-    """
-    try:
-        trainer = build()
-    except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"trainer: {error} (check --trainer.accelerator, --trainer.devices, --trainer.strategy)"
-        ) from error
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-        name = type(trainer.strategy).__name__
-        raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
-    # A user's own plugin stays.
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = CheckpointFiles()
-    if stop is not None:
-        stop.watch(trainer)
-        cast(list[Callback], vars(trainer)["callbacks"]).append(stop)
-    return trainer
-
-
 def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
     """Run a command of Lightning's; `examples` are for its help. A `UserError` if config or checkpoint do not fit."""
     # What it says at the end is how to go on, for which the old checkpoint is not wanted.
-    stop = StopSignals([*PROGRAM.split(), *_without_checkpoint(args)])
+    words = zip(["", *args], args, strict=False)
+    kept = [word for option, word in words if not word.startswith("--ckpt_path") and option != "--ckpt_path"]
+    stop = StopSignals([*PROGRAM.split(), *kept])
     with stop.installed(), one_line_mistakes():
         MetisCLI(args, examples, stop=stop)
 
@@ -259,10 +250,7 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, whose tensors stay on the disk. A `UserError` if it is missing, cut, or none.
-
-    Every byte and number is checked when it is read, see `weights.checkpoint`.
-    """
+    """Return a checkpoint's content, whose tensors stay on the disk. A `UserError` if it is missing, cut, or none."""
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
     if path.is_dir():
@@ -275,17 +263,3 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
 
 def _is_file(path: str) -> bool:
     return path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry")
-
-
-def _without_checkpoint(args: Sequence[str]) -> list[str]:
-    """Return arguments without --ckpt_path and its value.
-
-    >>> _without_checkpoint(["fit", "--ckpt_path", "a.ckpt", "-c", "b.yaml", "--ckpt_path=c"])
-    ['fit', '-c', 'b.yaml']
-    """
-    before = ["", *args]
-    return [
-        arg
-        for arg, option in zip(args, before, strict=False)
-        if "--ckpt_path" not in (arg, option) and not arg.startswith("--ckpt_path=")
-    ]

@@ -48,7 +48,11 @@ class Merged:
     def _merge(self, below: Any, above: Any, key: tuple[str, ...], name: str) -> Any:  # noqa: ANN401  any value
         below, above = as_class(below, beside=above), as_class(above, beside=below)
         if isinstance(below, list) and isinstance(above, dict) and any(map(_name, below)) and CLASS not in above:
-            return self._merge_listed(below, above, key, name)
+            # A list of classes, and what is said to them by their names.
+            for absent in above.keys() - set(map(_name, below)):
+                place = ".".join((*key, absent))
+                self.dropped.append(f"{name}: {place} is dropped: there is no {absent} in the list below")
+            return [self._merge(each, above.get(_name(each), {}), (*key, _name(each)), name) for each in below]
         if not (isinstance(below, dict) and isinstance(above, dict)):
             return above
         # Another class keeps those arguments of the one below that it takes, too.
@@ -71,14 +75,6 @@ class Merged:
                 merged.pop(f"{own}+", None)
                 merged[own] = value
         return merged
-
-    def _merge_listed(self, below: list[Any], above: Mapping[str, Any], key: tuple[str, ...], name: str) -> list[Any]:
-        """Return a list of classes with what is said to them by their names."""
-        for absent in above.keys() - set(map(_name, below)):
-            self.dropped.append(
-                f"{name}: {'.'.join((*key, absent))} is dropped: there is no {absent} in the list below"
-            )
-        return [self._merge(each, above.get(_name(each), {}), (*key, _name(each)), name) for each in below]
 
     def _taken(
         self, below: Mapping[str, Any], above: Mapping[str, Any], key: tuple[str, ...], name: str

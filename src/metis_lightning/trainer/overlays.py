@@ -7,10 +7,9 @@ The key `by_model` says different things to different modules:
       package.PretrainModule:                 # for this class and those that derive from it
         model: {init_args: {stage1: {hidden_size: 1536}}}
 
-So one file brings every config to another scale, though the modules' settings have different names. What configs are
-based on is in `config_files`, how one is laid over another in `merging`. An option that names another class is merged
-like a config, one that fills a `???` takes its place, and one that stands before a config that overrules it is refused;
-the parser sees the others.
+So one file brings every config to another scale, though the modules' settings have different names. An option that
+names another class is merged like a config, one that fills a `???` takes its place, and one that stands before a config
+that overrules it is refused; the parser sees the others.
 """
 
 from __future__ import annotations
@@ -53,9 +52,8 @@ class MergedArguments(NamedTuple):
 def merge_configs(args: Sequence[str]) -> MergedArguments:
     """Return the arguments of a trainer's command with its configs merged into one, bases and `by_model` included.
 
-    A base that was given already is not laid again. `by_model` speaks to the module that is named last. An option that
-    names another class is merged too, so that the class keeps the arguments it takes. A `UserError` if a config is not
-    readable, an option is not UTF-8 or overruled by a config behind it, or nothing names the module of `by_model`.
+    `by_model` speaks to the module that is named last. A `UserError` if a config is not readable, an option is not
+    UTF-8 or overruled by a config behind it, or nothing names the module of `by_model`.
     """
     words, layers, files = read_configs(args)
     for key, value, _ in options_in(words):
@@ -96,7 +94,7 @@ def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
 
 
 def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
-    """Return the full name of the module that configs and options name last."""
+    """Return the full name of the module that is named last."""
     models = [as_class(layer.content.get("model"), beside={CLASS: ""}) for layer in layers]
     named = [model.get(CLASS) for model in models if isinstance(model, dict)]
     named += [value for key, value, _ in options_in(words) if key in ("model", f"model.{CLASS}")]

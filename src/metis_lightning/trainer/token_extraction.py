@@ -5,7 +5,7 @@ Shape letters: B batch, T frames at 50 Hz.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +93,8 @@ class TokenExtractor(LightningModule):
             values = self.tokenizer.ssl_features(batch.wave, batch.lengths)[0]
         # Features are stored in half precision, ids in as few bytes as hold the codebook's.
         codec = {SSL: self.tokenizer.semantic_codec, ACOUSTIC: self.tokenizer.acoustic_codec}.get(kind)
-        dtype = torch.float16
-        if kind in (SSL, ACOUSTIC):
-            dtype = torch.int16 if codec is not None and codec.config.codebook_size <= 2**15 else torch.int32
-        stored = values.to(dtype).cpu()
+        ids = torch.int16 if codec is not None and codec.config.codebook_size <= 2**15 else torch.int32
+        stored = values.to(ids if kind in (SSL, ACOUSTIC) else torch.float16).cpu()
         return [row[:count].clone() for row, count in zip(stored, counts.tolist(), strict=True)]
 
 
@@ -166,25 +164,15 @@ def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> 
     with locked(options.out) if trainer.is_global_zero else nullcontext():
         extract(trainer, tokenizer, corpora, options.out, extraction)
         if trainer.is_global_zero:
-            made = fingerprints(tokenizer, kinds, trainer.strategy.root_device)
-            print(*_report(made, corpora, options.out), sep="\n")
+            seconds = sum(float(corpus.utterances.seconds.sum()) for corpus in corpora)
+            print(f"{sum(map(len, corpora)):,} utterances, {seconds / 3600:.2f} h")
+            for kind, value in fingerprints(tokenizer, kinds, trainer.strategy.root_device).items():
+                store = TokenStore(options.out, kind, value)
+                print(f"{store.folder}: {len(store):,} arrays in {len(store.shards)} shards")
 
 
 def extract(
-    trainer: Trainer,
-    tokenizer: SpeechTokenizer,
-    corpora: Sequence[SpeechCorpus],
-    root: Path,
-    extraction: Extraction,
+    trainer: Trainer, tokenizer: SpeechTokenizer, corpora: Sequence[SpeechCorpus], root: Path, extraction: Extraction
 ) -> None:
     """Store what a store lacks of the corpora, by a trainer with a `TokenWriter`; several processes share the work."""
     trainer.predict(TokenExtractor(tokenizer, corpora, root, extraction), return_predictions=False)
-
-
-def _report(made: Mapping[str, str], corpora: Sequence[SpeechCorpus], root: Path) -> list[str]:
-    seconds = sum(float(corpus.utterances.seconds.sum()) for corpus in corpora)
-    count = sum(map(len, corpora))
-    stores = [TokenStore(root, kind, value) for kind, value in made.items()]
-    return [f"{count:,} utterances, {seconds / 3600:.2f} h"] + [
-        f"{store.folder}: {len(store):,} arrays in {len(store.shards)} shards" for store in stores
-    ]
