@@ -1,8 +1,8 @@
 """Lets torchaudio's CUDA-linked wheel import on a CPU-only torch.
 
-The published wheel's extension needs `libc10_cuda.so`, which a CPU build of torch does not ship, and then
-`import torchaudio` fails, and with it peft, transformers and speechbrain, which import it when it is installed.
-torchaudio's pure Python parts need no extension: told that it is absent, they work.
+The published wheel's extension needs `libc10_cuda.so`, which a CPU build of torch does not ship; then `import
+torchaudio` fails, and with it peft, transformers and speechbrain. Told that the extension is absent, the parts in pure
+Python work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ def stand_in_for_missing_extension() -> bool:
     extensions = (audio / "lib").glob("_torchaudio*.so")
     if not any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in extensions):
         return False
-    sys.modules[_NAME] = _absent_extension()
+    # As `torchaudio._extension` is in a build without the extension.
+    module = ModuleType(_NAME, "Stand-in: torchaudio was imported without its compiled extension.")
+    module.__spec__ = ModuleSpec(_NAME, None)
+    vars(module).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+        _IS_ALIGN_AVAILABLE=False,
+        _check_cuda_version=lambda: None,
+        _load_lib=lambda lib: False,
+        fail_if_no_align=_fails_without_extension,
+    )
+    sys.modules[_NAME] = module
     return True
 
 
@@ -43,21 +53,6 @@ def _package_folder(name: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0])
-
-
-def _absent_extension() -> ModuleType:
-    """Return what `torchaudio._extension` looks like in a build without the extension."""
-    module = ModuleType(_NAME, "Stand-in: torchaudio was imported without its compiled extension.")
-    module.__spec__ = ModuleSpec(_NAME, None)
-    names = {
-        "_IS_TORCHAUDIO_EXT_AVAILABLE": False,
-        "_IS_ALIGN_AVAILABLE": False,
-        "_check_cuda_version": lambda: None,
-        "_load_lib": lambda lib: False,
-        "fail_if_no_align": _fails_without_extension,
-    }
-    vars(module).update(names)
-    return module
 
 
 def _fails_without_extension(function: Callable) -> Callable:

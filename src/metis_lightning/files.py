@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -28,8 +28,8 @@ from metis_lightning.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it to `path` if the block ends without an error.
 
-    The parent folder is made. The temporary name keeps the suffix, since some writers choose a format by it. A
-    `UserError` if `path` cannot be written.
+    The parent folder is made; the suffix stays, by which some writers choose a format. A `UserError` if `path` cannot
+    be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +57,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path, named: str = "--out", is_folder: bool = False) -> None:
-    """Refuse an output that cannot be written, with what is in the way, before any work; nothing is left behind.
+    """Refuse a file, or a folder for files, that cannot be written, before any work; nothing is left behind.
 
-    Args:
-        path: where it goes; a file that is there will be replaced.
-        named: what names it, for the message.
-        is_folder: whether it is a folder, which files are written into.
+    The `UserError` says what is in the way, and calls the output by the option that `named` it.
     """
     if reason := _obstacle(path, is_folder):
         raise _unwritable(f"{named} {path}", reason)
@@ -121,9 +118,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | None = None) -> Iterator[None]:
-    """Keep other commands from writing into a folder while the block runs.
-
-    The folder is made; if it is empty in the end, what was made of it is removed again.
+    """Keep other commands from writing into a folder while the block runs; if it is empty in the end, it is removed.
 
     Args:
         folder: where the block writes.
@@ -149,11 +144,6 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
                 path.rmdir()
 
 
-def locked_beside(folder: Path) -> AbstractContextManager[None]:
-    """Do so by a file beside a folder that must hold nothing but its own; see `locked`."""
-    return locked(folder.parent, f".{folder.name}{LOCK}", what=folder)
-
-
 def _held(path: Path, shared: bool, what: Path) -> TextIO:
     """Return the file at `path`, locked."""
     while True:
@@ -171,10 +161,8 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
             ) from error
         except OSError as error:
             # Some network file systems have no locks. To refuse all work there would help nobody.
-            print(
-                f"metis-lightning: {what}: no lock ({error.strerror}); let no other command write there",
-                file=sys.stderr,
-            )
+            warning = f"{what}: no lock ({error.strerror}); let no other command write there"
+            print(f"metis-lightning: {warning}", file=sys.stderr)
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.truncate(0)
             command = "python -m metis_lightning " + printable(shlex.join(sys.argv[1:]))

@@ -32,18 +32,11 @@ def option(
     repeats: bool = False,
     positional: bool = False,
 ) -> Any:  # noqa: ANN401  a field, as `dataclasses.field`
-    """Return a field of an options class.
+    """Return a field of an options class; without a default, the option is required.
 
-    Args:
-        about: one line for the help, without the default, which is added where there is one.
-        default: without it, the option is required.
-        metavar: stands for the value in the help.
-        least: the smallest number allowed.
-        most: the largest number allowed.
-        above: a number below all that are allowed.
-        aliases: other names on the command line, with their dashes.
-        repeats: several values are given as several options.
-        positional: given without the option's name.
+    For the help: what it is `about`, without the default, which is added, and the `metavar` in the value's place. A
+    number is at `least` and at `most` so large, or `above` a bound. On the command line: `aliases` with their dashes,
+    whether the option `repeats` for several values, and whether it is `positional`, given without its name.
     """
     limits = {"least": least, "most": most, "above": above}
     spelling = {"aliases": aliases, "repeats": repeats, "positional": positional}

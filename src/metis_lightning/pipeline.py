@@ -227,13 +227,9 @@ class Metis:
     ) -> list[Speech]:
         """Answer requests of any tasks and lengths together: each gets the tokens that it has alone.
 
-        Args:
-            requests: see `request`.
-            seeds: of the sampler, one for all or one a request.
-            settings: of both stages; None takes those of each request's task.
-            options: single settings instead of those of `settings`.
-
-        A `UserError` if there are no weights for a task, an input is not usable, or seeds are missing.
+        `seeds` of the sampler are one for all or one a request; `settings` of both stages are by default those of each
+        request's task, and `options` single settings instead. A `UserError` if there are no weights for a task, an
+        input is not usable, or seeds are missing.
         """
         seeds = [seeds] * len(requests) if isinstance(seeds, int) else seeds
         if len(seeds) != len(requests):

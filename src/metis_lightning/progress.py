@@ -1,13 +1,9 @@
 """A progress bar in a terminal, and a line now and then where there is none.
 
     with Progress("evaluate tse", "utterances", total=len(jobs)) as progress:
-        for job in jobs:
-            ...
-            progress.step(job.system)               # one more, with a note beside the count
-            progress.say(f"metis-lightning: ...")   # a line that does not break the bar
-
-    with Progress("generate se", "s", total=60.0) as progress:
-        progress.step(amount=2.5)                   # seconds of sound, or any other amount
+        progress.step(job.system)               # one more, with a note beside the count
+        progress.step(amount=2.5)               # seconds of sound, or any other amount
+        progress.say(f"metis-lightning: ...")   # a line that does not break the bar
 
 `tracked(items, "read librimix", "utterances")` counts what a loop goes through. Everything goes to standard error.
 """
@@ -17,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -28,16 +25,13 @@ _PAUSE = 10.0
 _LAYOUT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
 
 
-class Progress:
-    """Counts work as it is done; a context manager.
+class Progress(AbstractContextManager["Progress"]):
+    """Counts work as it is done.
 
-    Args:
-        label: what is done.
-        unit: what is counted.
-        total: of it; None if that is not known before.
-        leave: whether the bar stays when all is done.
-        delay: seconds before the bar shows.
-        silent: whether nothing at all is shown, as in all processes but the first.
+    label, unit, total: what is done, what is counted, and how much of it there is; None if that is not known before.
+    leave: whether the bar stays when all is done.
+    delay: seconds before the bar shows.
+    silent: whether nothing at all is shown, as in all processes but the first.
     """
 
     def __init__(
@@ -61,9 +55,6 @@ class Progress:
             disable=True if silent else None,
             bar_format=None if total is None else _LAYOUT,
         )
-
-    def __enter__(self) -> Progress:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()

@@ -1,7 +1,7 @@
 """Reads JSON and YAML that others wrote: plain values, in bounded time and memory, or one reason why not.
 
-A few hundred bytes of nested aliases in YAML stand for more values than any machine holds, and nested brackets end the
-parser's recursion. So a text's events, which cost what its length does, are surveyed before anything is built of it.
+A few hundred bytes of nested aliases in YAML stand for more values than any machine holds. So a text's events, which
+cost what its length does, are surveyed before anything is built of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from metis_lightning.errors import UserError
 def load_json(text: str | bytes) -> Any:  # noqa: ANN401  what the text holds
     r"""Return what a JSON text holds.
 
-    A `ValueError` if it is no JSON or no UTF-8, nests deeper than the parser goes, or holds a number too long to read
-    or half of a sign (a lone surrogate, such as `"\ud83d"`).
+    A `ValueError` if it is no JSON or no UTF-8, nests too deep, or holds a number too long to read or half of a sign
+    (a lone surrogate, such as `"\ud83d"`).
 
     >>> load_json('{"a": 1}')
     {'a': 1}
@@ -157,8 +157,6 @@ class _Level:
 
 @dataclass
 class _Survey:
-    """Looks through the events of a text."""
-
     source: str
     aliases: bool
     sizes: dict[str, int] = field(default_factory=dict)
@@ -177,7 +175,7 @@ class _Survey:
                 closed = self.levels.pop()
                 self._add(closed.values, closed.anchor, line)
             elif isinstance(event, yaml.AliasEvent):
-                self._add(self._size_of(event.anchor, line), None, line)
+                self._alias(event.anchor, line)
             elif isinstance(event, yaml.ScalarEvent):
                 self._scalar(event, line)
 
@@ -192,12 +190,12 @@ class _Survey:
             inner.keys.add(event.value)
         self._add(1, event.anchor, line)
 
-    def _size_of(self, anchor: str, line: int) -> int:
+    def _alias(self, anchor: str, line: int) -> None:
         if not self.aliases:
             raise UserError(f"{self.source}: line {line}: aliases (*name) are not allowed here; write the value out")
         if any(level.anchor == anchor for level in self.levels):
             raise UserError(f"{self.source}: line {line}: a value that contains itself")
-        return self.sizes.get(anchor, 1)
+        self._add(self.sizes.get(anchor, 1), None, line)
 
     def _add(self, values: int, anchor: str | None, line: int) -> None:
         if anchor is not None:

@@ -11,11 +11,6 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Tell whether all numbers of a tensor are finite; whole numbers are, and what has no storage yet."""
-    return tensor.is_meta or not tensor.is_floating_point() or bool(tensor.isfinite().all())
-
-
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
     """Raise a `UserError` that begins with `what` if tensors hold NaN or infinity: of which name, and how many others.
 
@@ -24,14 +19,14 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
     Traceback (most recent call last):
     metis_lightning.errors.UserError: bundle x: 'w' holds NaN or infinity (1 of 2 numbers); the run diverged
     """
-    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    # Whole numbers are finite; what has no storage yet has no numbers.
+    floating = {name: value for name, value in tensors.items() if value.is_floating_point() and not value.is_meta}
+    bad = [name for name, value in floating.items() if not value.isfinite().all()]
     if bad:
         first = tensors[bad[0]]
         others = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        count = int((~first.isfinite()).sum())
-        raise UserError(
-            f"{what}: {bad[0]!r} holds NaN or infinity ({count} of {first.numel()} numbers{others}); the run diverged"
-        )
+        part = f"{int((~first.isfinite()).sum())} of {first.numel()} numbers{others}"
+        raise UserError(f"{what}: {bad[0]!r} holds NaN or infinity ({part}); the run diverged")
 
 
 def difference(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -45,19 +40,15 @@ def difference(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
     """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in sorted(needed.keys() | given.keys()):
-        if template := _mismatch(name, needed, given):
-            groups[re.sub(r"\d+", "*", name), template].append(name)
+        # How the weight differs, with a place for its name.
+        template = "they lack {}" if name not in given else "unexpected {}"
+        if name in given and name in needed:
+            theirs, ours = tuple(given[name].shape), tuple(needed[name].shape)
+            if theirs == ours:
+                continue
+            template = f"{{}} has shape {theirs}, the model needs {ours}"
+        groups[re.sub(r"\d+", "*", name), template].append(name)
     return "; ".join(
         template.format(f"'{pattern}' ({len(names)} such)" if len(names) > 1 else f"'{names[0]}'")
         for (pattern, template), names in groups.items()
     )
-
-
-def _mismatch(name: str, needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """Return how the weight `name` differs, with a place for its name; None if it fits."""
-    if name not in given:
-        return "they lack {}"
-    if name not in needed:
-        return "unexpected {}"
-    theirs, ours = tuple(given[name].shape), tuple(needed[name].shape)
-    return None if theirs == ours else f"{{}} has shape {theirs}, the model needs {ours}"

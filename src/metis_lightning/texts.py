@@ -44,16 +44,12 @@ def unify_apostrophes(text: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""Return the lines of a text file, which end at `\n` or `\r\n` and at nothing else, without a byte-order mark.
-
-    A `UserError` if the file is not UTF-8.
-    """
+    r"""Return a file's lines, which end at `\n` or `\r\n` alone, without byte-order mark. A `UserError` if no UTF-8."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save or download it anew"
-        ) from error
+        place = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path}: not UTF-8 ({place}); save or download it anew") from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines if lines[-1] else lines[:-1]
 
@@ -81,10 +77,7 @@ def posix_path(path: str) -> str:
 
 
 def on_disk(path: Path) -> Path:
-    """Return a path that a list names as the disk has it: with other separators, or with letters (de)composed.
-
-    The path itself if it is there, or none of these is.
-    """
+    """Return a path that a list names as the disk has it: as it is, with other separators, or letters (de)composed."""
     written = [str(path), posix_path(str(path))]
     forms = (unicodedata.normalize(form, name) for name in written for form in ("NFC", "NFD"))
     for name in (*written, *forms):

@@ -35,10 +35,7 @@ Applied = Mapping[str, float | str]
 
 
 class AudioSource(ABC):
-    """Audio that is no local file of its own: bytes inside an archive or at a URL, or made from files by a rule.
-
-    `str` of it says where it is, for messages.
-    """
+    """Audio in an archive or at a URL, or made from files by a rule; its `str` says where it is, for messages."""
 
     @abstractmethod
     def frames(self) -> tuple[np.ndarray, int]:
@@ -46,10 +43,7 @@ class AudioSource(ABC):
 
     @abstractmethod
     def stamp(self) -> str:
-        """Return what changes when the audio does, without reading it; of a URL, only where it is.
-
-        A `FileNotFoundError` if a local file is not there.
-        """
+        """Return what changes with the audio, unread; of a URL its place. A `FileNotFoundError` if it is missing."""
 
     def digest(self) -> str:
         """Return the SHA-256 of what the audio is made of, the same on every machine. A `UserError` if unreadable."""
@@ -65,13 +59,12 @@ AudioLocation = Path | AudioSource
 class Utterance:
     """One line of a manifest: a recording of one speaker.
 
-    `path` is absolute; `seconds` is the duration as listed; `sample_rate` (Hz) and `channels` are those of the file;
-    `text` is the transcript in `language` (ISO 639-1), empty if unknown. At a `speed` other than 1 it is heard as a
-    tape played faster or slower: pitch and formants move with the tempo, and `seconds` is what is left of the file's.
-    `mixture` is the same moment as a listener gets it, noisy or with other voices, in corpora that come in such pairs.
-    `dnsmos` is the quality that the corpus lists (1 to 5). `video` shows the speaker, or the mouth alone in 96 x 96
-    pixels, and `lips` is a file of features computed from it, in corpora of talking faces. `is_whole` is false where
-    the recording ends before its text does, as in mixtures that are cut to the shortest; None if that is not known.
+    `path` is absolute; `sample_rate` (Hz) and `channels` are those of the file; `text` is the transcript in `language`
+    (ISO 639-1), empty if unknown. At a `speed` other than 1 it is played as a tape, pitch and formants moving with the
+    tempo, and `seconds` is what is left of the duration as listed. In corpora of pairs, `mixture` is the same moment,
+    noisy or with other voices. `dnsmos` is the quality that the corpus lists (1 to 5). `video` shows the speaker, or
+    the mouth alone in 96 x 96 pixels, and `lips` is a file of features computed from it. `is_whole` is false where the
+    recording ends before its text does, as in mixtures that are cut to the shortest; None if that is not known.
     """
 
     id: str
@@ -99,8 +92,8 @@ class Trial:
 
     `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
     utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
-    power of the target over the power of the interferer, in dB, over the target's duration; None adds them as they are.
-    `task` is what is asked of a system; empty where the list serves several tasks and does not say.
+    power of the target over that of the interferer, over the target's duration; None adds them as they are. `task` is
+    empty where the list serves several tasks and does not say.
     """
 
     id: str
@@ -176,10 +169,9 @@ class TestItem:
     `mixture` is the source: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
     `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
     `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
-    frames (F, C) of a condition that is not audio: lips at 25 Hz (L2S). Models are given those signals; metrics hear
-    what `recorded` has of them, by name, at the rates of their files. `sources` are the files that all of it was made
-    of: their content tells test sets apart. With `is_transcribed` the text of the word errors is what a recogniser
-    hears in `target`.
+    frames (F, C) of lips at 25 Hz (L2S). Models are given those signals, metrics what `recorded` has of them by name,
+    at the rates of their files. `sources` are all files that it was made of, whose content tells test sets apart. With
+    `is_transcribed` the text of the word errors is what a recogniser hears in `target`.
     """
 
     __test__ = False  # not a pytest class

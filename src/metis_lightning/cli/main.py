@@ -53,19 +53,13 @@ COMMANDS = {
         TablesOptions,
         "metis_lightning.evaluate.tables.main:run_tables",
         "write the tables: our results and the paper's",
-        (
-            "--out evaluation/tables",
-            "--results evaluation/results --out evaluation/tables --baseline resynthesis",
-        ),
+        ("--out evaluation/tables", "--results evaluation/results --out evaluation/tables --baseline resynthesis"),
     ),
     "compare": Command(
         CompareOptions,
         "metis_lightning.evaluate.compare.main:run_compare",
         "listen to systems side by side",
-        (
-            "--task tse --systems input target nano",
-            "--task tse --systems input target nano --sort STOI --limit 20",
-        ),
+        ("--task tse --systems input target nano", "--task tse --systems input target nano --sort STOI --limit 20"),
     ),
     "generate": Command(
         GenerateOptions,
@@ -136,11 +130,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 2 for a mistake of the user's, 128 + N for signal N.
-
-    Args:
-        argv: arguments after the program's name; those of the process if None.
-    """
+    """Run the words of a command line, None for the process's; return 0, 2 for a user's mistake, 128 + N for signal N."""
     # peft and others ask the model hub on occasion; without a network each question costs seconds of retries.
     # A user who wants the hub says HF_HUB_OFFLINE=0.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -150,14 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_launcher(os.environ)
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return 0
     except UserError as error:
-        return _refused(explain_worker_error(str(error)))
+        # That of a loader's process comes with its traceback, which the reason ends.
+        reason = _RAISED.split(str(error))[-1] if _WORKER.match(str(error)) else str(error)
     except RuntimeError as error:
         # A loader's worker that the system killed is no bug of ours.
-        killed = explain_killed_worker(str(error))
-        if killed is None:
+        reason = explain_killed_worker(str(error)) or ""
+        if not reason:
             raise
-        return _refused(killed)
     except Stopped as stop:
         if stop.text:
             print(stop.text, file=sys.stderr)
@@ -165,16 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("metis-lightning: stopped", file=sys.stderr)
         return 130
-    return 0
-
-
-def explain_worker_error(message: str) -> str:
-    r"""Return the reason alone of a mistake that a loader's process met; any other message as it is.
-
-    >>> explain_worker_error("Caught UserError in DataLoader worker process 0.\nTraceback …\nx.UserError: a.wav")
-    'a.wav'
-    """
-    return _RAISED.split(message)[-1] if _WORKER.match(message) else message
+    print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
+    return 2
 
 
 def explain_killed_worker(message: str) -> str | None:
@@ -183,11 +166,6 @@ def explain_killed_worker(message: str) -> str | None:
         return None
     reason = " ".join(message.split("\n")[0].split())
     return f"a process that prepares batches ended ({reason}): out of memory? Give fewer --data.num_workers"
-
-
-def _refused(reason: str) -> int:
-    print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
-    return 2
 
 
 def _dispatch(args: list[str]) -> None:

@@ -1,8 +1,4 @@
-"""`prepare`: lists a corpus as a manifest.
-
-The options of each corpus stand here without torch, so that help answers at once; a corpus's own file is imported when
-it is scanned.
-"""
+"""`prepare`: lists a corpus as a manifest. A corpus's own file is imported when it is scanned: help needs no torch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path, check_output, locked_beside, sha256_of
+from metis_lightning.files import LOCK, atomic_path, check_output, locked, sha256_of
 from metis_lightning.weights.bundle import (
     BUNDLE_INDEX,
     Part,
@@ -43,7 +43,7 @@ def run_import(options: ImportOptions) -> None:
     )
     check_output(options.out, is_folder=True)
     # Not in the bundle, which is renamed when it is whole.
-    with locked_beside(options.out):
+    with locked(options.out.parent, f".{options.out.name}{LOCK}", what=options.out):
         located = locate(request)
         names = {each.part.name for each in located}
         if absent := [part.name for part in FINE_TUNED if not request.names and part.name not in names]:
