@@ -31,13 +31,6 @@ def run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
 
 
-def last_checkpoint(trainer: Trainer) -> Path | None:
-    """Return the newest `last.ckpt` of a trainer's folders; None if there is none."""
-    folders = [callback.folder(trainer) for callback in run_checkpoints(trainer)]
-    paths = [path for folder in folders for path in folder.glob("last*.ckpt")]
-    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
-
-
 def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
     """Return whether a run that starts from a checkpoint goes on in the folder that is there."""
     if checkpoint is None:

@@ -130,7 +130,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the words of a command line, None for the process's; return 0, 2 for a user's mistake, 128 + N for signal N."""
+    """Run a command line, None for the process's; return its exit status: 0, 2 for a mistake, 128 + N for signal N."""
     # peft and others ask the model hub on occasion; without a network each question costs seconds of retries.
     # A user who wants the hub says HF_HUB_OFFLINE=0.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

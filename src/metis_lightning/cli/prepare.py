@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 class PrepareOptions(CommandOptions):
     """Options of `prepare` for any corpus; a corpus adds its own.
 
-    corpus: its name in messages.
+    corpus: its name in messages, and the second word of its command.
     lister: `module:name` in `data.corpora` of what scans it; its arguments are called as the options are.
+    about, example: for the help.
     """
 
     corpus: ClassVar[str]
     lister: ClassVar[str]
+    about: ClassVar[str]
+    example: ClassVar[str]
 
     root: str = option("folder of the corpus; emilia takes any fsspec URL too", metavar="DIR")
     out: Path = option("the manifest; paths in it are relative to --root", metavar="M.jsonl")
@@ -76,6 +79,8 @@ class EmiliaOptions(PrepareOptions):
     """Options of `prepare emilia`."""
 
     corpus, lister = "emilia", "emilia:EmiliaScan"
+    about = "Emilia and Emilia-YODAS: tars, or lists beside unpacked folders"
+    example = "--root /data/Emilia-Dataset --out emilia.jsonl --workers 8"
 
     languages: tuple[str, ...] = option("only these, e.g. EN DE (default: all)", (), metavar="L")
 
@@ -85,6 +90,8 @@ class LibriMixOptions(PrepareOptions):
     """Options of `prepare librimix`."""
 
     corpus, lister = "librimix", "librimix:LibriMixScan"
+    about = "Libri2Mix, Libri3Mix, …: on disk, or made from LibriSpeech and WHAM! when they are read"
+    example = "--root /data/Libri2Mix/wav16k/min --librispeech /data/LibriSpeech --out librimix.jsonl"
 
     mix: Literal["mix_clean", "mix_both", "mix_single"] = option("which mixtures", "mix_clean")
     librispeech: Path | None = option("folder of LibriSpeech's subsets, for the transcripts", None, metavar="DIR")
@@ -117,6 +124,8 @@ class DnsOptions(PrepareOptions):
     """Options of `prepare dns`."""
 
     corpus, lister = "dns", "dns:DnsScan"
+    about = "DNS Challenge 2020: clean speech, and noisy-clean pairs"
+    example = "--root /data/DNS-Challenge/datasets --out dns.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +133,8 @@ class LibriSpeechOptions(PrepareOptions):
     """Options of `prepare librispeech`."""
 
     corpus, lister = "librispeech", "librispeech:LibriSpeechScan"
+    about = "LibriSpeech"
+    example = "--root /data/LibriSpeech --out librispeech.jsonl"
 
     subsets: tuple[str, ...] = option("only these (default: all)", (), metavar="S")
 
@@ -133,6 +144,8 @@ class VctkOptions(PrepareOptions):
     """Options of `prepare vctk`."""
 
     corpus, lister = "vctk", "vctk:VctkScan"
+    about = "VCTK 0.92 or 0.80"
+    example = "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +195,10 @@ class Lrs3Options(LipOptions):
     """Options of `prepare lrs3`."""
 
     corpus, lister = "lrs3", "lrs:lrs3_scan"
+    about = "LRS3, as given out or prepared for AV-HuBERT or Auto-AVSR"
+    example = (
+        "--root /data/lrs3 --out lrs3.jsonl --mouths mouths --features lips --encoder vsr_trlrs3_base.pth --workers 8"
+    )
 
     layout: Literal["auto", "raw", "avhubert", "autoavsr"] = option(
         "as given out, or by AV-HuBERT's or Auto-AVSR's preparation; auto: by their lists", "auto"
@@ -193,6 +210,8 @@ class Lrs2Options(LipOptions):
     """Options of `prepare lrs2`."""
 
     corpus, lister = "lrs2", "lrs:lrs2_scan"
+    about = "LRS2, as given out or prepared for Auto-AVSR"
+    example = "--root /data/mvlrs_v1 --out lrs2.jsonl --mouths mouths"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +219,8 @@ class VideoOptions(LipOptions):
     """Options of `prepare video`."""
 
     corpus, lister = "video", "av_corpus:CustomVideoScan"
+    about = "talking faces of your own, by a list"
+    example = "--root /data/faces --list clips.csv --out faces.jsonl --mouths mouths"
 
     list: Path = option(
         "jsonl, or csv with a header: video, audio, text, speaker, id, split, language, lips; paths below --root",
@@ -244,41 +265,16 @@ def _report(corpus: str, summary: ManifestSummary, out: Path) -> list[str]:
 
 
 CORPORA = {
-    options.corpus: Command(options, f"{__name__}:run_prepare", about, (example,))
-    for options, about, example in (
-        (
-            EmiliaOptions,
-            "Emilia and Emilia-YODAS: tars, or lists beside unpacked folders",
-            "--root /data/Emilia-Dataset --out emilia.jsonl --workers 8",
-        ),
-        (
-            LibriMixOptions,
-            "Libri2Mix, Libri3Mix, …: on disk, or made from LibriSpeech and WHAM! when they are read",
-            "--root /data/Libri2Mix/wav16k/min --librispeech /data/LibriSpeech --out librimix.jsonl",
-        ),
-        (
-            DnsOptions,
-            "DNS Challenge 2020: clean speech, and noisy-clean pairs",
-            "--root /data/DNS-Challenge/datasets --out dns.jsonl",
-        ),
-        (LibriSpeechOptions, "LibriSpeech", "--root /data/LibriSpeech --out librispeech.jsonl"),
-        (
-            Lrs3Options,
-            "LRS3, as given out or prepared for AV-HuBERT or Auto-AVSR",
-            "--root /data/lrs3 --out lrs3.jsonl --mouths mouths --features lips --encoder vsr_trlrs3_base.pth "
-            "--workers 8",
-        ),
-        (
-            Lrs2Options,
-            "LRS2, as given out or prepared for Auto-AVSR",
-            "--root /data/mvlrs_v1 --out lrs2.jsonl --mouths mouths",
-        ),
-        (
-            VideoOptions,
-            "talking faces of your own, by a list",
-            "--root /data/faces --list clips.csv --out faces.jsonl --mouths mouths",
-        ),
-        (VctkOptions, "VCTK 0.92 or 0.80", "--root /data/VCTK-Corpus-0.92 --out vctk.jsonl"),
+    options.corpus: Command(options, f"{__name__}:run_prepare", options.about, (options.example,))
+    for options in (
+        EmiliaOptions,
+        LibriMixOptions,
+        DnsOptions,
+        LibriSpeechOptions,
+        Lrs3Options,
+        Lrs2Options,
+        VideoOptions,
+        VctkOptions,
     )
 }
 """What `prepare` lists, by the second word of the command."""

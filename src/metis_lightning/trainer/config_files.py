@@ -32,11 +32,9 @@ _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 
 
 class Layer(NamedTuple):
-    """A config.
+    """A config: its name in messages, and what it says without its bases.
 
-    name: what messages call it.
     position: the argument before which the options stand that it may overrule.
-    content: what it says, without its bases.
     is_experiment: it is based on a file of another folder; scales are laid between that and it.
     """
 
@@ -63,9 +61,11 @@ def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path
         value = arg[joined.end() :] if joined else next(rest, None)
         if value is None:
             raise UserError(f"{arg}: the name of a config file is missing")
-        if "://" in value and not _is_text(value):
+        # A config itself instead of its name.
+        is_text = "\n" in value or ": " in value or value.startswith("{")
+        if "://" in value and not is_text:
             layers.append(Layer(value, len(words), _content(value)))
-        elif Path(value).is_file() or not _is_text(value):
+        elif Path(value).is_file() or not is_text:
             below: Path | None = None
             for file in _with_bases(_named_file(value), files):
                 is_experiment = below is not None and below.parent.resolve() != file.parent.resolve()
@@ -102,11 +102,6 @@ def _named_file(name: str) -> Path:
     if not path.exists() and (guess := get_close_matches(name, shipped, n=1)):
         raise UserError(f"{name}: no such file; did you mean the package's {guess[0]!r}?")
     return path
-
-
-def _is_text(value: str) -> bool:
-    """Tell whether the value of `-c` is a config itself instead of its name."""
-    return "\n" in value or ": " in value or value.startswith("{")
 
 
 def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:

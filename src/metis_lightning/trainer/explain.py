@@ -90,8 +90,12 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
     """Return one line for a message of jsonargparse: of a misspelt key also the nearest, and its place in `files`."""
     found = _UNKNOWN_KEY.search(message)
     if found is None:
+        text = " ".join(line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line))
+        if parents := _PARENT_KEYS.match(text):
+            path = ".".join(re.findall('"([^"]+)"', parents[0]))
+            text = f"{path}: {text[parents.end() :]}"
         hint = " (a config gives them, e.g. -c configs/tse_lora.yaml)" if "arguments are required" in message else ""
-        return f"{_without_noise(message)}{hint}"
+        return f"{text}{hint}"
     # A group is the dotted key of what the unknown key lies in.
     key = found["option"] or ".".join(filter(None, (found["group"], found["key"])))
     of = ""
@@ -117,14 +121,6 @@ def explain_state_dict_error(message: str) -> str | None:
         where = "not in the checkpoint" if keys[1] == "Missing" else "not in the model"
         return f"the checkpoint is of another model: {keys[2]} is {where}{rest}"
     return message
-
-
-def _without_noise(message: str) -> str:
-    text = " ".join(line.strip().removeprefix("- ") for line in message.splitlines() if not _NOISE.match(line))
-    if (parents := _PARENT_KEYS.match(text)) is None:
-        return text
-    path = ".".join(re.findall('"([^"]+)"', parents[0]))
-    return f"{path}: {text[parents.end() :]}"
 
 
 def _place(key: str, files: Sequence[Path]) -> str:

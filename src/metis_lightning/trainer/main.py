@@ -27,7 +27,6 @@ from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.callbacks.run_folder import (
     LoggedConfig,
     check_folders,
-    last_checkpoint,
     resumes_in,
     run_checkpoints,
     set_aside,
@@ -123,12 +122,10 @@ class MetisCLI(LightningCLI):
             "difference",
         )
 
-    def before_instantiate_classes(self) -> None:
-        """Set how products are computed, on which the fingerprints of tokens depend."""
-        torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
-
     def instantiate_classes(self) -> None:
         """Build what the config says, and what every run has beyond (`prepare_settings`)."""
+        # Before all: the fingerprints of tokens depend on how products are computed.
+        torch.set_float32_matmul_precision(self._get(self.config, "float32_matmul_precision"))
         # The run's config.yaml is to hold what the user said, not what we make of it.
         said, self.config = self.config, self.config.clone()
         prepare_settings(self._get(self.config, "trainer"), str(self.subcommand))
@@ -181,9 +178,7 @@ class MetisCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would here let the checkpoint's hyper-parameters override the config.
-        path = self._checkpoint()
-        if path and _is_file(path):
-            check_checkpoint(Path(path))
+        check_checkpoint(self._checkpoint())
 
     def _checkpoint(self) -> str | None:
         command = self.config.get("subcommand")
@@ -192,20 +187,18 @@ class MetisCLI(LightningCLI):
 
     def _resolved_checkpoint(self) -> str | None:
         """Return the value of --ckpt_path, the path in the place of `last` if there is one."""
-        path = self._checkpoint()
-        last = last_checkpoint(self.trainer) if path == _LAST else None
-        return path if last is None else str(last)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        check_folders(self.trainer)
-        super()._run_subcommand(subcommand)
+        if (path := self._checkpoint()) != _LAST:
+            return path
+        folders = [callback.folder(self.trainer) for callback in run_checkpoints(self.trainer)]
+        files = [file for folder in folders for file in folder.glob("last*.ckpt")]
+        return str(max(files, key=lambda file: file.stat().st_mtime, default=path))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        check_folders(self.trainer)
         # Whatever else a checkpoint holds, it is read as weights only.
         arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         path = self._resolved_checkpoint()
-        if path is not None and _is_file(path):
-            content = check_checkpoint(Path(path))
+        if (content := check_checkpoint(path)) is not None:
             check_version(content, f"checkpoint {path}")
             if subcommand == "fit":
                 check_run(content, self.trainer.fit_loop.state_dict(), f"checkpoint {path}")
@@ -249,17 +242,18 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
         return MetisCLI(args, {}, run=False)
 
 
-def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, whose tensors stay on the disk. A `UserError` if it is missing, cut, or none."""
-    if not path.exists():
+def check_checkpoint(path: str | None) -> dict[str, Any] | None:
+    """Return the content of a checkpoint, whose tensors stay on the disk; None if the path names no file here.
+
+    A `UserError` if it is missing, cut, or no checkpoint.
+    """
+    if path is None or path in _SPECIAL_CHECKPOINTS or "://" in path or path.startswith("registry"):
+        return None
+    if not Path(path).exists():
         raise UserError(f"checkpoint {path} does not exist; check --ckpt_path")
-    if path.is_dir():
+    if Path(path).is_dir():
         raise UserError(f"checkpoint {path} is a folder; name a file in it")
     # Nothing of it is run: weights only, and plain values beside them.
-    content = open_checkpoint(path)
+    content = open_checkpoint(Path(path))
     check_fields(content, f"checkpoint {path}")
     return content
-
-
-def _is_file(path: str) -> bool:
-    return path not in _SPECIAL_CHECKPOINTS and "://" not in path and not path.startswith("registry")
