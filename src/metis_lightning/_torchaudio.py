@@ -1,8 +1,6 @@
-"""Lets torchaudio's CUDA-linked wheel import on a CPU-only torch.
+"""Lets torchaudio's CUDA-linked wheel import on a CPU-only torch, and with it peft, transformers and speechbrain.
 
-The published wheel's extension needs `libc10_cuda.so`, which a CPU build of torch does not ship; then `import
-torchaudio` fails, and with it peft, transformers and speechbrain. Told that the extension is absent, the parts in pure
-Python work.
+The wheel's extension needs `libc10_cuda.so`. Told that the extension is absent, the parts in pure Python work.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ def stand_in_for_missing_extension() -> bool:
 
 
 def _package_folder(name: str) -> Path | None:
-    """Return where a package is installed, without importing it; None if it is not."""
+    # Found without importing it.
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -56,8 +54,6 @@ def _package_folder(name: str) -> Path | None:
 
 
 def _fails_without_extension(function: Callable) -> Callable:
-    """Replace a function that needs the extension by one that says so."""
-
     def fail(*args: object, **kwargs: object) -> NoReturn:
         raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension, which does not fit this torch")
 

@@ -1,7 +1,4 @@
-"""Processes that end with the one that started them, however that ended: no rank or worker outlives its parent.
-
-Light to import: it runs in new processes before torch and numpy are loaded.
-"""
+"""Processes that end with the one that started them. Light to import: it runs before torch and numpy are loaded."""
 
 from __future__ import annotations
 
@@ -16,11 +13,7 @@ _POLL_SECONDS = 0.5
 
 
 def end_with_parent(at_interrupt: signal.Handlers | None = None) -> None:
-    """End this process when its parent is gone, even by SIGKILL; the initializer of every process that we start.
-
-    Args:
-        at_interrupt: what Ctrl-C does here, which reaches every process of a terminal; None leaves it as it is.
-    """
+    """End this process when its parent is gone, even by SIGKILL; `at_interrupt` is what Ctrl-C does here, or None."""
     if at_interrupt is not None:
         signal.signal(signal.SIGINT, at_interrupt)
     # The parent of a forked server's child is the server to the system: ours is known by the pipe that it holds.
@@ -39,10 +32,7 @@ def end_with_parent(at_interrupt: signal.Handlers | None = None) -> None:
 
 
 def end_with_launcher(environment: Mapping[str, str]) -> None:
-    """Do so if a launcher started this process as one of several: torchrun, or Lightning, which runs us again itself.
-
-    Ranks that a user started by hand may outlive their shell.
-    """
+    """Do so if torchrun or Lightning started this process as one of several; others may outlive their shell."""
     by_torchrun = "TORCHELASTIC_RUN_ID" in environment
     by_lightning = environment.get("LOCAL_RANK", "0") != "0" and "RANK" not in environment
     if by_torchrun or (by_lightning and "SLURM_PROCID" not in environment):

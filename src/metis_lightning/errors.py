@@ -2,22 +2,12 @@
 
 
 class UserError(Exception):
-    """A user's mistake; the message says what is wrong, where, and what to do.
-
-    The command line prints it as one line and exits with status 2.
-    """
+    """A user's mistake: what is wrong, where, and what to do. The command line prints one line and returns status 2."""
 
 
 class Stopped(SystemExit):
-    """A signal ended the work.
-
-    Args:
-        number: the signal, whose exit status of a shell is that of the program; None for a process that leaves the
-            status to another.
-        text: what is still to be said.
-    """
+    """A signal of this number, None if another process says so, ended the work; `text` is still to be said."""
 
     def __init__(self, number: int | None, text: str = "") -> None:
-        self.status = 0 if number is None else 128 + number
+        self.status, self.text = 0 if number is None else 128 + number, text
         super().__init__(self.status)
-        self.text = text

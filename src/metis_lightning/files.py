@@ -1,7 +1,7 @@
 """Files that are complete when they appear, checks that outputs can be written, and locks on folders.
 
-One command at a time writes into a folder: the system locks a file in it until the command ends, or is killed. What the
-file says is for people: which command holds it. One that a killed command left behind locks nothing.
+The system locks a file in a folder until the command that writes there ends or is killed. What the file says is for
+people: which command holds it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,7 @@ from metis_lightning.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` and rename it to `path` if the block ends without an error.
-
-    The parent folder is made; the suffix stays, by which some writers choose a format. A `UserError` if `path` cannot
-    be written.
-    """
+    """Give a path beside `path`, renamed to it after a block without error. A `UserError` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
@@ -57,10 +53,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path, named: str = "--out", is_folder: bool = False) -> None:
-    """Refuse a file, or a folder for files, that cannot be written, before any work; nothing is left behind.
-
-    The `UserError` says what is in the way, and calls the output by the option that `named` it.
-    """
+    """Refuse an output that cannot be written, `named` by its option, before any work; nothing is left behind."""
     if reason := _obstacle(path, is_folder):
         raise _unwritable(f"{named} {path}", reason)
 
@@ -120,13 +113,9 @@ LOCK = ".lock"
 def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | None = None) -> Iterator[None]:
     """Keep other commands from writing into a folder while the block runs; if it is empty in the end, it is removed.
 
-    Args:
-        folder: where the block writes.
-        name: of the file that is locked; commands that lock different ones do not mind each other.
-        shared: others that share the lock, too, may hold it at the same time.
-        what: what is kept for this command, for the message; None for the folder.
-
-    A `UserError` if another command holds it, or nothing can be written there.
+    Commands that lock files of different `name`s in it do not mind each other, nor do those by which the lock is
+    `shared`. A `UserError` if another command holds it, which says `what` is kept if not the folder, or nothing can be
+    written there.
     """
     check_output(folder, "the folder", is_folder=True)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -145,7 +134,6 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
 
 
 def _held(path: Path, shared: bool, what: Path) -> TextIO:
-    """Return the file at `path`, locked."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
@@ -175,7 +163,6 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
 
 
 def _is_last(file: TextIO) -> bool:
-    """Tell whether nobody else shares the lock that we hold."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

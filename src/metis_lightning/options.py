@@ -13,9 +13,7 @@ from typing import Any, Literal, TypeAlias
 from metis_lightning.errors import UserError
 
 PROGRAM = "python -m metis_lightning"
-
 Device: TypeAlias = Literal["cpu", "cuda"]
-
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 """What products of a stage are computed in."""
 
@@ -57,7 +55,6 @@ class CommandOptions:
     """Base of the options of a command; its fields are made by `option`."""
 
     def __post_init__(self) -> None:
-        """Check the numbers. A `UserError` if one is not allowed."""
         for item in fields(self):
             value = getattr(self, item.name)
             # Texts and paths have no limits, and True is no number to be compared with one.

@@ -5,8 +5,8 @@
     >>> batch = [metis.request("se", source=wave) for wave in (noisy, another)]    # doctest: +SKIP
     >>> many = metis.generate(batch, seeds=[0, 1], num_steps=8)        # doctest: +SKIP
 
-A `Request` holds the wanted voice and the condition of any task. Those of a batch are worked on together, and each
-gets the tokens that it would get alone. Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
+Requests of a batch are worked on together; each gets the tokens that it would get alone.
+Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
 from __future__ import annotations
@@ -251,7 +251,6 @@ class Metis:
         return [results[row] for row in range(len(requests))]
 
     def _checked(self, requests: Sequence[Request]) -> list[Request]:
-        """Return checked requests; a mistake in one of several names its row."""
         checked = []
         for row, request in enumerate(requests):
             if (task := request.task) not in self.stage1:

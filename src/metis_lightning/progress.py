@@ -1,9 +1,9 @@
 """A progress bar in a terminal, and a line now and then where there is none.
 
     with Progress("evaluate tse", "utterances", total=len(jobs)) as progress:
-        progress.step(job.system)               # one more, with a note beside the count
-        progress.step(amount=2.5)               # seconds of sound, or any other amount
-        progress.say(f"metis-lightning: ...")   # a line that does not break the bar
+        progress.step(job.system)        # one more, with a note beside the count
+        progress.step(amount=2.5)        # seconds of sound, or any other amount
+        progress.say(f"metis-…")         # a line that does not break the bar
 
 `tracked(items, "read librimix", "utterances")` counts what a loop goes through. Everything goes to standard error.
 """

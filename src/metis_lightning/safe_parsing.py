@@ -59,12 +59,10 @@ def finite(value: object) -> float | None:
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
+# Those that a file may stand for, each alias counted as all that it repeats.
 MAX_VALUES = 100_000
-"""Values that a file may stand for, each alias counted as all that it repeats."""
-
 # A plain scalar of these could be a number; Python's time to read one grows with the square of its length.
 _LONG_NUMBER = re.compile(r"[-+.:_0-9A-Fa-fxXobOB]{1000,}")
-
 # Words of a message that may be the file's own.
 _QUOTED = re.compile(r" ?'(?!<)[^']*\w[^']*'")
 
@@ -102,10 +100,7 @@ for _class in (_Loader, _Dumper):
 
 
 def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what the file holds
-    """Return what a YAML file holds, with `aliases` only if it may repeat values by name (`*name`).
-
-    A `UserError` names the file, if it cannot be read, is no YAML, or is larger than `load_yaml` allows.
-    """
+    """Return what a YAML file holds, see `load_yaml`. A `UserError` if it is unreadable, no YAML, or too large."""
     if not path.is_file():
         raise UserError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
     try:
@@ -123,9 +118,8 @@ def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what th
 def load_yaml(text: str, source: str, aliases: bool = True) -> Any:  # noqa: ANN401  what the text holds
     r"""Return what a YAML text of at most 1 MB holds: plain values only, whatever it asks for.
 
-    With `aliases` it may repeat values by name (`*name`). A `UserError`, which names the `source` and its lines and
-    quotes nothing of it, if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, repeats
-    itself within itself, or says a key twice.
+    With `aliases` it may repeat values by name (`*name`). A `UserError`, which names the `source` and quotes nothing of
+    it, if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, or says a key twice.
 
     >>> load_yaml("a: 1e-4\nb: 0:30:00", "x.yaml")
     {'a': 0.0001, 'b': '0:30:00'}

@@ -30,9 +30,7 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def difference(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Return every name that is missing, unexpected or of another shape; empty if the weights fit.
-
-    Names that differ in their numbers alone, as those of a model's layers do, and in the same way share an entry.
+    """Return every name that is missing, unexpected or of another shape, layers together; empty if the weights fit.
 
     >>> import torch
     >>> difference({"0.w": torch.zeros(2), "1.w": torch.zeros(2)}, {"b": torch.zeros(1)})

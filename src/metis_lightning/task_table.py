@@ -18,11 +18,9 @@ class Task:
     """A task of the model.
 
     name: of the weights, of test lists and of commands.
-    title, about: how the app shows it.
+    title, about, labels: how the app shows it and its inputs.
     condition: what the result is made of: "source" (sound), "features" (lips), or "any" of the two; None if of text.
-    needs: inputs by name, alternatives together, of which one must be given.
-    optional: inputs that may be left out. With "text" among its inputs, a task reads text.
-    labels: what the app calls the inputs that it shows.
+    needs, optional: inputs by name, alternatives together, of which one must be given, and those that may be left out.
     settings: the released ones of the sampler.
     is_aligned: whether the result has the timing of the reference, so that PESQ, STOI, ESTOI and SI-SDR mean something.
     similar_to: what a result's voice is compared with: "prompt", "reference", and "margin" (to the reference, less to

@@ -18,17 +18,10 @@ from torch import Tensor
 
 from metis_lightning.errors import UserError
 
-TOKEN_RATE = 50
-"""Frames a second of SSL and acoustic tokens."""
-
-WAVE_RATE = 24_000
-"""Sample rate in Hz of every waveform in a batch; front ends resample from it."""
-
-HOP = WAVE_RATE // TOKEN_RATE
-"""Samples of a token frame: 480."""
-
-VIDEO_RATE = 25
-"""Pictures, and frames of lip features, a second."""
+TOKEN_RATE = 50  # frames a second of SSL and acoustic tokens
+WAVE_RATE = 24_000  # Hz of every waveform in a batch; front ends resample from it
+HOP = WAVE_RATE // TOKEN_RATE  # samples of a token frame: 480
+VIDEO_RATE = 25  # pictures, and frames of lip features, a second
 
 Applied = Mapping[str, float | str]
 """What was done to a sample: the names and values of its draws, such as `snr_db`."""

@@ -22,10 +22,7 @@ from metis_lightning.weights.checkpoint import read_sealed, write_checkpoint
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their place and renames them, and checks every byte of those that it reads.
-
-    What is not a file of this machine, such as a bucket's, goes Lightning's way.
-    """
+    """Writes local checkpoints whole or not at all, and checks every byte that it reads; others go Lightning's way."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a file."""

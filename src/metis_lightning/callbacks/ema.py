@@ -1,8 +1,4 @@
-"""A moving average of the trainable weights, beside them in the checkpoint.
-
-Lightning's own averaging copies the whole module, frozen parts and all, and writes the copy in full; a LoRA run needs
-its few megabytes only.
-"""
+"""A moving average of the trainable weights in the checkpoint; Lightning's own would copy the frozen ones, too."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -30,10 +29,7 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
 
 
 class GradientNorm(Callback):
-    """Logs `train/grad_norm`, the Euclidean norm over all gradients of an update before they are clipped.
-
-    A second optimizer's, such as that of discriminators, is `train/grad_norm_1`.
-    """
+    """Logs `train/grad_norm`, the gradients' norm before clipping; a second optimizer's is `train/grad_norm_1`."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure and log."""
@@ -74,9 +70,7 @@ class FiniteGuard(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             self._note(self._first_gradient, gradient_norm(optimizer))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: object, *_: object) -> None:
         """Look at the loss."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):

@@ -43,7 +43,20 @@ def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
 @rank_zero_only
 def set_aside(trainer: Trainer) -> None:
     """Move what an earlier run left in a trainer's folders; call it before anything is written there."""
-    moves = {path: folder for folder, path in _files_of_earlier_runs(trainer)}
+    # By the folder that the files' version goes into.
+    moves: dict[Path, Path] = {}
+    for logger in trainer.loggers:
+        if logger.log_dir is not None:
+            folder = Path(logger.log_dir).resolve()
+            moves |= {path: folder for pattern in _LOGGED for path in folder.glob(pattern)}
+    for callback in run_checkpoints(trainer):
+        folder, home = callback.folder(trainer).resolve(), callback.home(trainer)
+        # "{step:06d}" stands for "step=*", or for "*" alone.
+        field = r"\1=*" if callback.auto_insert_metric_name else "*"
+        own = re.sub(r"\{([^:}]*)[^}]*\}", field, callback.filename or "{epoch}-{step}")
+        names = (f"{own}{callback.FILE_EXTENSION}", f"{own}-v*{callback.FILE_EXTENSION}", "last.ckpt", "last-v*.ckpt")
+        moves |= {path: home for pattern in names for path in folder.glob(pattern)}
+        moves |= {path: home for path in home.glob(REPORT)}
     if not moves:
         return
     homes = set(moves.values())
@@ -55,22 +68,6 @@ def set_aside(trainer: Trainer) -> None:
         path.rename(target)
     for home in sorted(homes):
         rank_zero_info(f"{shown(home)}: an earlier run's files are in {shown(home / version)} now")
-
-
-def _files_of_earlier_runs(trainer: Trainer) -> Iterator[tuple[Path, Path]]:
-    """Yield the files that a run writes and that are there, each behind the folder that its version's goes into."""
-    for logger in trainer.loggers:
-        if logger.log_dir is not None:
-            folder = Path(logger.log_dir).resolve()
-            yield from ((folder, path) for pattern in _LOGGED for path in folder.glob(pattern))
-    for callback in run_checkpoints(trainer):
-        folder, home = callback.folder(trainer).resolve(), callback.home(trainer)
-        # "{step:06d}" stands for "step=*", or for "*" alone.
-        field = r"\1=*" if callback.auto_insert_metric_name else "*"
-        own = re.sub(r"\{([^:}]*)[^}]*\}", field, callback.filename or "{epoch}-{step}")
-        names = (f"{own}{callback.FILE_EXTENSION}", f"{own}-v*{callback.FILE_EXTENSION}", "last.ckpt", "last-v*.ckpt")
-        yield from ((home, path) for pattern in names for path in folder.glob(pattern))
-        yield from ((home, path) for path in home.glob(REPORT))
 
 
 @rank_zero_only

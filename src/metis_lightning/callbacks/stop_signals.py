@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from metis_lightning.callbacks.checkpoints import RunCheckpoint, shown
 from metis_lightning.errors import Stopped
@@ -74,9 +73,7 @@ class StopSignals(Callback):
                 self._requeue = requeue
                 signal.signal(signal.SIGUSR1, self._handle)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """End with `Stopped`, which has the signal's exit status, if any process was told to stop."""
         # Gradients that are being gathered are in no checkpoint.
         if trainer.global_step == self._step:

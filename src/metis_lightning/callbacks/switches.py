@@ -17,8 +17,10 @@ TOLERANCE = 0.1
 class TokensPerUpdate(Callback):
     """Sets `accumulate_grad_batches` so that an update sees a number of token frames, on average and without padding.
 
-    They are of 20 ms, over all processes; the paper's pre-training has 80,000: 10,000 on each of 8 GPUs. The last
-    update of an epoch may see fewer.
+    The paper's pre-training has 80,000: 10,000 on each of 8 GPUs. The last update of an epoch may see fewer.
+
+    Args:
+        tokens: frames of 20 ms in an update, over all processes.
     """
 
     def __init__(self, tokens: int) -> None:

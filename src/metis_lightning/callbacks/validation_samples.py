@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 import torchaudio
@@ -16,6 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
@@ -31,9 +32,6 @@ from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import load_stage2
 from metis_lightning.weights.bundle import bundle_folder, read_index
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 Module = TypeVar("Module")
 Values = Mapping[str, Tensor]
 
@@ -41,8 +39,11 @@ Values = Mapping[str, Tensor]
 class ValidationSamples(Callback, ABC):
     """Logs what a module makes of the first items of a validation, with the weights that validation sees.
 
-    A subclass says what is shown, and how it is logged if it is no audio. What does not change is logged once. Of
-    `count` items, something is logged every `every_n_validations`.
+    A subclass says what is shown, and how it is logged if it is no audio. What does not change is logged once.
+
+    Args:
+        count: items.
+        every_n_validations: how often.
     """
 
     def __init__(self, count: int = 3, every_n_validations: int = 1) -> None:
@@ -60,13 +61,7 @@ class ValidationSamples(Callback, ABC):
         writer.add_image(f"{tag}_mel", mel_image(value), step)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: SpeechBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: SpeechBatch, *_: object
     ) -> None:
         """Keep the first items of the first validation."""
         if not self._validations:

@@ -25,14 +25,11 @@ _KINDS = {int: "a whole number", float: "a number"}
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the command line.
+    """A command of the command line, by the options that it takes.
 
-    options: what it takes.
     run: `module:function`, imported only to be called with the options.
-    about: one line for the overview and the help.
-    examples: of its options; the first stands in the overview.
+    about, examples, note: for the help; the first two stand in the overview, too, with one example.
     takes_config: whatever is none of its options is a config or an option of `fit`; the function gets that, too.
-    note: ends the help.
     """
 
     options: type[CommandOptions]
@@ -43,7 +40,7 @@ class Command:
     note: str = ""
 
     def __call__(self, name: str, args: Sequence[str]) -> None:
-        """Parse the words after the name, and run. A `UserError` for a mistake in them, or as the function raises."""
+        """Parse the words after the name, and run."""
         parser = CommandParser(name, self)
         own, config = parser.split(args) if self.takes_config else (list(args), [])
         # Parsed first: help and mistakes need no import.
@@ -128,29 +125,24 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UserError`: what is wrong, the nearest option or what is allowed, and where to look."""
-        raise UserError(f"{self._explained(message)} (see: {self.prog} --help)") from ex
-
-    def _explained(self, message: str) -> str:
-        if found := _UNKNOWN.search(message):
+        if unknown := _UNKNOWN.search(message):
             # The second form is of a key in a file of options.
-            word = found[1] or flag(found[2])
+            word = unknown[1] or flag(unknown[2])
             guess = get_close_matches(word.split()[0], self._option_string_actions, n=1)
-            return f"unrecognized arguments: {word}" + (f"; did you mean {guess[0]}?" if guess else "")
-        if message.startswith(_REQUIRED):
+            message = f"unrecognized arguments: {word}" + (f"; did you mean {guess[0]}?" if guess else "")
+        elif message.startswith(_REQUIRED):
             names = message.removeprefix(_REQUIRED).split(", ")
-            return f"required: {', '.join(map(flag, names))}"
-        found = _WRONG_VALUE.match(message)
-        if found is None or found[1] not in self._types:
-            return message
-        kind = _without_none(self._types[found[1]])
-        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
-        choices = ", ".join(map(str, get_args(kind)))
-        wanted = f"one of {choices}" if choices else _KINDS.get(kind, "a text")
-        return f"{flag(found[1])}: must be {wanted}, not {found[2]}"
+            message = f"required: {', '.join(map(flag, names))}"
+        elif (wrong := _WRONG_VALUE.match(message)) and wrong[1] in self._types:
+            kind = _without_none(self._types[wrong[1]])
+            kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+            choices = ", ".join(map(str, get_args(kind)))
+            wanted = f"one of {choices}" if choices else _KINDS.get(kind, "a text")
+            message = f"{flag(wrong[1])}: must be {wanted}, not {wrong[2]}"
+        raise UserError(f"{message} (see: {self.prog} --help)") from ex
 
 
 def _without_none(kind: Any) -> Any:  # noqa: ANN401  types
-    """Return a type without its None."""
     if get_origin(kind) in (Union, UnionType):
         return next(each for each in get_args(kind) if each is not NoneType)
     return kind

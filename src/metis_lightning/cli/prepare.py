@@ -48,7 +48,6 @@ class PrepareOptions(CommandOptions):
     )
 
     def __post_init__(self) -> None:
-        """Check the manifest's name and the job's number, too."""
         super().__post_init__()
         index, _, count = self.shard.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):

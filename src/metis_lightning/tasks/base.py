@@ -94,10 +94,7 @@ class TrainableModule(lightning.LightningModule):
         self.read_stored_tokens(getattr(self.trainer, "datamodule", None), self.trainer.strategy.root_device)
 
     def read_stored_tokens(self, datamodule: object, device: torch.device) -> None:
-        """Have a data module that names a token store read from it what this tokenizer makes on a device.
-
-        A `UserError` if this module trains on no tokens, or the store lacks some.
-        """
+        """Have a data module read from its token store, if it has one, what this tokenizer makes on a device."""
         if not isinstance(datamodule, SpeechDataModule) or datamodule.tokens is None:
             return
         tokenizer = getattr(self, "tokenizer", None)
@@ -127,10 +124,7 @@ class TrainableModule(lightning.LightningModule):
         self._seed = checkpoint.get("seed", self._seed)
 
     def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:
-        """Seed all draws of a step, dropout's too, by its place in training and the process.
-
-        So a resumed run draws what an uninterrupted one does, and no two processes draw the same.
-        """
+        """Seed all draws of a step by its place and process: a resumed run draws the same, no two processes do."""
         place = (self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(derived_generator("step", *place).initial_seed())
 

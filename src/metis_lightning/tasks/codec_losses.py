@@ -123,10 +123,9 @@ class Adversary(nn.Module):
         self.weights = {"adversarial": config.adversarial_weight, "feature": config.feature_weight}
 
     def forward(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Return scalars of a batch of reconstructions `fake` (B, S) of waves `real` (B, S).
+        """Return scalars of reconstructions `fake` (B, S) of waves `real` (B, S); one backward pass serves both sides.
 
-        `adversarial` and `feature` are the codec's loss, whose gradients reach `fake` alone; `discriminator` is the
-        discriminators', whose gradients reach them alone. So one backward pass over the sum serves both sides.
+        `adversarial` and `feature` have gradients for `fake` alone, `discriminator` for the discriminators alone.
         """
         of_real, of_copy = self.discriminators(real), self.discriminators(fake.detach())
         # Gradients pass through without reaching the discriminators' parameters.

@@ -109,8 +109,10 @@ class L2sModule(FinetuneModule):
 class TtsModule(FinetuneModule):
     """Text to speech: the phones of prompt and target stand before the tokens.
 
-    With LoRA the phone embedding and its MLP are trained as well, 20.5M parameters at the published sizes. The front
-    end `text` is `espeak`, which needs the extra `text`, or `utf8` (bytes instead of phones), which needs nothing.
+    With LoRA the phone embedding and its MLP are trained as well, 20.5M parameters at the published sizes.
+
+    Args:
+        text: front end; `espeak` needs the extra `text`, `utf8` (bytes instead of phones) needs nothing.
     """
 
     task = "tts"
@@ -132,6 +134,9 @@ class OmniModule(FinetuneModule):
 
     Rows of all tasks meet in a batch; to a row without a source no condition is added. As in the paper, phones and a
     source together (text-guided TSE) are not trained, and all of stage 1 is, `lora_rank` 0.
+
+    Args:
+        text: front end of the scripts.
     """
 
     task = "omni"

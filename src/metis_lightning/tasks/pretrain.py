@@ -70,10 +70,7 @@ class PretrainModule(TrainableModule):
 
 
 class UnigramBaseline(nn.Module):
-    """How often each token occurs in training: the predictor that a masked model has to beat.
-
-    The counts are a part of the checkpoint; of several processes each counts its share of the batches.
-    """
+    """How often each token occurs in training, in each process its share: what a masked model has to beat."""
 
     counts: Tensor
 

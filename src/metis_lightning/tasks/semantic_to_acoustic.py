@@ -99,10 +99,7 @@ class TokenCache:
         self._rows: dict[str, tuple[Tensor, Tensor, list[int]]] = {}
 
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return SSL tokens (B, T), acoustic tokens (B, T, Q) and frame counts (B,) of a batch of clean speech.
-
-        A `UserError` if an utterance is not the one that was kept under its id.
-        """
+        """Return SSL and acoustic tokens (B, T), (B, T, Q), frame counts (B,). A `UserError` if an id changed."""
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):
             return self._encode(batch.wave, batch.lengths)

@@ -107,31 +107,26 @@ def _named_file(name: str) -> Path:
 def _with_bases(file: Path, given: Sequence[Path]) -> list[Path]:
     """Return a config and those that it is based on, lowest first, down to one that was given already."""
     chain = [file]
-    # A base that was given already stays where it stands: laid again, it would undo what came after it.
-    known = {path.resolve() for path in given}
-    while (base := _base(chain[-1])) is not None and base.resolve() not in known:
+    while isinstance(content := read_yaml(file), dict) and BASE in content:
+        name = content[BASE]
+        if not isinstance(name, str) or Path(name).is_absolute():
+            raise UserError(
+                f"{file}: it is {BASE} something else than a file, named by its path from the config's folder"
+            )
+        base = Path(os.path.normpath(file.parent / name))
+        if not base.is_file():
+            raise UserError(f"{file}: it is {BASE} {name!r}, but there is no {base}")
+        # A base that was given already stays where it stands: laid again, it would undo what came after it.
+        if base.resolve() in {path.resolve() for path in given}:
+            break
         if base.resolve() in {path.resolve() for path in chain}:
             round_trip = " is based on ".join(map(str, [*chain, base]))
             raise UserError(f"{round_trip}: a config cannot be below itself")
-        chain.append(base)
+        chain.append(file := base)
     return chain[::-1]
 
 
-def _base(file: Path) -> Path | None:
-    content = read_yaml(file)
-    if not isinstance(content, dict) or BASE not in content:
-        return None
-    name = content[BASE]
-    if not isinstance(name, str) or Path(name).is_absolute():
-        raise UserError(f"{file}: it is {BASE} something else than a file, named by its path from the config's folder")
-    base = Path(os.path.normpath(file.parent / name))
-    if not base.is_file():
-        raise UserError(f"{file}: it is {BASE} {name!r}, but there is no {base}")
-    return base
-
-
 def _content(file: Path | str) -> dict[str, Any]:
-    """Return what a config says by itself, its parts that lie in files of their own included."""
     if isinstance(file, str):
         try:
             with fsspec.open(file, "rb") as opened:

@@ -52,14 +52,13 @@ _DEFAULT_LOGGER = {
 
 
 class ParseError(Exception):
-    """An error's message, and the (sub)parser whose keys the arguments were checked against."""
+    """An error of the parser, and the (sub)parser whose keys the arguments were checked against."""
+
+    parser: LightningArgumentParser
 
 
 class OneLineArgumentParser(LightningArgumentParser):
-    """A parser that raises `ParseError` where jsonargparse prints its usage and exits.
-
-    It reads no files: which ones a config may name is decided in `overlays`.
-    """
+    """A parser that raises `ParseError` where jsonargparse exits, and reads no files: `overlays` does."""
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401  passed on
         """Add the arguments of a class, none of which can be the name of a file that holds its value."""
@@ -67,7 +66,9 @@ class OneLineArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `ParseError`."""
-        raise ParseError(message, getattr(ex, "subcommand_parser", None) or self) from ex
+        mistake = ParseError(message)
+        mistake.parser = getattr(ex, "subcommand_parser", None) or self
+        raise mistake from ex
 
 
 class MetisCLI(LightningCLI):
@@ -76,10 +77,7 @@ class MetisCLI(LightningCLI):
     def __init__(
         self, args: Sequence[str], examples: dict[str, str], run: bool = True, stop: StopSignals | None = None
     ) -> None:
-        """Parse, build and, with `run`, carry out the command; without it there is no command in `args`.
-
-        Configs are merged before they are parsed (`overlays`). `stop` ends runs when signals come.
-        """
+        """Parse merged configs, build and, with `run`, carry out the command that `args` begin with; `stop` ends it."""
         self._stop = stop
         settings = merge_configs(args)
         self._files = settings.files
@@ -137,17 +135,13 @@ class MetisCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ParseError as error:
-            message, checked = error.args
-            known = checked.get_defaults().keys(branches=True)
-            raise UserError(explain_parse_error(message, known, self._files)) from error
+            known = error.parser.get_defaults().keys(branches=True)
+            raise UserError(explain_parse_error(str(error), known, self._files)) from error
         except OmegaConfBaseException as error:
             raise UserError(f"a reference in the config: {error}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Return a Trainer that writes and reads checkpoints as `CheckpointFiles` does, and that signals stop.
-
-        A `UserError` if its settings do not go together or not with this machine, or are a strategy other than DDP.
-        """
+        # That settings do not go together, or not with this machine, is said in many ways.
         try:
             trainer: Trainer = super()._instantiate_trainer(config, [FiniteGuard(), *callbacks])
         except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
@@ -186,7 +180,6 @@ class MetisCLI(LightningCLI):
         return None if path is None else str(path)
 
     def _resolved_checkpoint(self) -> str | None:
-        """Return the value of --ckpt_path, the path in the place of `last` if there is one."""
         if (path := self._checkpoint()) != _LAST:
             return path
         folders = [callback.folder(self.trainer) for callback in run_checkpoints(self.trainer)]
@@ -243,10 +236,7 @@ def build_from_config(args: Sequence[str]) -> MetisCLI:
 
 
 def check_checkpoint(path: str | None) -> dict[str, Any] | None:
-    """Return the content of a checkpoint, whose tensors stay on the disk; None if the path names no file here.
-
-    A `UserError` if it is missing, cut, or no checkpoint.
-    """
+    """Return a checkpoint's content, tensors on disk; None if the path is no file's. A `UserError` if it is none."""
     if path is None or path in _SPECIAL_CHECKPOINTS or "://" in path or path.startswith("registry"):
         return None
     if not Path(path).exists():

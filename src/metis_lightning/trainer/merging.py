@@ -32,11 +32,7 @@ MISSING = "???"
 
 @dataclass
 class Merged:
-    """A config, and what laying one over another has cost.
-
-    content: the config so far.
-    dropped: a line for each setting that the class above it does not take.
-    """
+    """A config, and a line for each setting that was dropped, as a class that was laid above does not take it."""
 
     content: dict[str, Any] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
@@ -126,7 +122,6 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401  any value
 
 
 def _refusal(cls: Any, argument: str, value: Any) -> str | None:  # noqa: ANN401  a class or a function
-    """Return why a class does not take an argument with a value; None if it does."""
     if argument not in _add_arguments(ArgumentParser(), cls):
         return f"takes no {argument}"
     if "${" in json.dumps(value, default=str):  # What it refers to is known when everything is merged.

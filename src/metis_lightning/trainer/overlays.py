@@ -35,11 +35,10 @@ from metis_lightning.trainer.merging import (
 
 
 class MergedArguments(NamedTuple):
-    """What the arguments of a trainer's command say.
+    """The arguments of a trainer's command with one config, all of them merged, before every option.
 
-    args: the arguments with one config, all of them merged, before every option.
     files: the config files, bases too.
-    dropped: a line for each setting that is lost because the class above it does not take it.
+    dropped: see `Merged`.
     missing: the options that must be given and are not; the config is without them.
     """
 
@@ -52,8 +51,8 @@ class MergedArguments(NamedTuple):
 def merge_configs(args: Sequence[str]) -> MergedArguments:
     """Return the arguments of a trainer's command with its configs merged into one, bases and `by_model` included.
 
-    `by_model` speaks to the module that is named last. A `UserError` if a config is not readable, an option is not
-    UTF-8 or overruled by a config behind it, or nothing names the module of `by_model`.
+    A `UserError` if a config is not readable, an option is not UTF-8 or overruled by a config behind it, or nothing
+    names the module of `by_model`.
     """
     words, layers, files = read_configs(args)
     for key, value, _ in options_in(words):
@@ -94,7 +93,6 @@ def _spoken(layers: Sequence[Layer], words: Sequence[str]) -> Iterator[Layer]:
 
 
 def _module(layers: Sequence[Layer], words: Sequence[str]) -> str:
-    """Return the full name of the module that is named last."""
     models = [as_class(layer.content.get("model"), beside={CLASS: ""}) for layer in layers]
     named = [model.get(CLASS) for model in models if isinstance(model, dict)]
     named += [value for key, value, _ in options_in(words) if key in ("model", f"model.{CLASS}")]
@@ -162,7 +160,6 @@ def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
 
 
 def _value(text: str) -> Any:  # noqa: ANN401  any value
-    """Return what the value of an option holds: of a file its content."""
     if text.endswith(FILE_ENDINGS) and Path(text).is_file():
         return nested(read_yaml(Path(text)), text)
     try:

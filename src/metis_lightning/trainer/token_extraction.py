@@ -33,9 +33,8 @@ _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_ba
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is extracted, and how.
+    """What is extracted, among `ssl`, `acoustic` and `features`, and how.
 
-    kinds: among `ssl`, `acoustic` and `features`.
     batch_seconds: audio in a batch, padding included.
     shard_size: recordings in a shard; a killed run loses less than that on each process.
     num_workers: processes that read audio, for each device.
@@ -48,10 +47,7 @@ class Extraction:
 
 
 class TokenExtractor(LightningModule):
-    """Predicts the arrays of whole recordings that a store lacks.
-
-    Each array is what its recording gives alone: rows are padded, and the padding reaches no frame.
-    """
+    """Predicts the arrays of whole recordings that a store lacks, as each gives alone: padding reaches no frame."""
 
     def __init__(
         self, tokenizer: SpeechTokenizer, corpora: Iterable[SpeechCorpus], root: Path, extraction: Extraction
@@ -113,16 +109,10 @@ class TokenWriter(Callback):
         }
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401  Lightning's signature
-        batch: RecordingBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: RecordingBatch, *_: object
     ) -> None:
         """Collect the arrays of a batch."""
-        assert isinstance(pl_module, TokenExtractor)
+        assert isinstance(pl_module, TokenExtractor) and isinstance(outputs, dict)
         for kind, arrays in outputs.items():
             for key, values in zip(batch.keys, arrays, strict=True):
                 if pl_module.stores[kind].find(key.name, key.stamp) is None:
