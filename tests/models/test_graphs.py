@@ -89,14 +89,14 @@ def test_graphs_share_a_pool_and_a_stream_and_the_oldest_go(cuda: PretendedCuda)
         shapes = [(10,), (BUCKET + 1,), (10, 10)]
         for lengths in shapes:
             first(lengths)
-        assert (len(graphs), len(_captures(cuda))) == (3, 3)
+        assert (len(graphs.graphs), len(_captures(cuda))) == (3, 3)
         first((20,))  # the bucket of (10,): replayed, and so the last to go
         second((10,))  # another model
-        assert (len(graphs), len(_captures(cuda))) == (3, 4)
+        assert (len(graphs.graphs), len(_captures(cuda))) == (3, 4)
         first((30,))
         assert len(_captures(cuda)) == 4
         first((BUCKET + 2,))  # had to go for the other model's
-        assert (len(graphs), len(_captures(cuda))) == (3, 5)
+        assert (len(graphs.graphs), len(_captures(cuda))) == (3, 5)
     assert cuda.pools == 1
     assert len({(event[2], id(event[3])) for event in _captures(cuda)}) == 1
 
@@ -115,7 +115,7 @@ def test_rows_are_rounded_up_and_fill_nothing_in(cuda: PretendedCuda) -> None:
             found = run(lengths)
             assert found.isfinite().all()
             torch.testing.assert_close(found, plain(x, lengths, scales))
-    assert (len(graphs), len(_captures(cuda))) == (1, 1)
+    assert (len(graphs.graphs), len(_captures(cuda))) == (1, 1)
 
 
 def test_evaluation_of_thirty_shapes_keeps_no_more_than_its_bound(cuda: PretendedCuda) -> None:
@@ -124,7 +124,7 @@ def test_evaluation_of_thirty_shapes_keeps_no_more_than_its_bound(cuda: Pretende
         run = on_gpu(runner_for(model, GPU, graphs=graphs), GPU)
         for shape in range(30):
             run((10,) * (1 + shape % 6) + (BUCKET * (1 + shape // 6),))
-            assert len(graphs) <= 4
+            assert len(graphs.graphs) <= 4
 
 
 def test_sequences_are_padded_where_graphs_are_or_it_compiles(cuda: PretendedCuda) -> None:

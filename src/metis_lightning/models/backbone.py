@@ -67,10 +67,9 @@ class Attention(nn.Module):
         if hidden_size % num_heads or (hidden_size // num_heads) % 2:
             raise ValueError(f"hidden_size {hidden_size} must be an even multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(hidden_size, hidden_size, bias=False) for _ in range(4)
+        )
         # q, k and v at once, in models that `inference.prepare_for_inference` has converted.
         self.qkv_proj: nn.Module | None = None
 
@@ -89,8 +88,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.gate_proj, self.up_proj = (nn.Linear(hidden_size, intermediate_size, bias=False) for _ in range(2))
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
         # Gate and up at once, as `Attention.qkv_proj`.
         self.gate_up_proj: nn.Module | None = None
@@ -119,10 +117,7 @@ class TransformerBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Transformer over token embeddings at diffusion step t; the feed-forward width is 4 · hidden_size.
-
-    `cond_mlp` gives it an MLP for the model's condition (phones in stage 1, SSL tokens in stage 2).
-    """
+    """Transformer over token embeddings at diffusion step t, with an MLP for phones or SSL tokens if `cond_mlp`."""
 
     def __init__(self, hidden_size: int, num_layers: int, num_heads: int, cond_mlp: bool) -> None:
         super().__init__()
@@ -136,7 +131,7 @@ class Backbone(nn.Module):
         self.checkpoint_activations = False
 
     def forward(self, x: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
-        """Return hidden states (B, T, H) of embeddings x (B, T, H) at steps t (B,) in [0, 1], 1 where all is masked.
+        """Return hidden states (B, T, H) of embeddings x (B, T, H) at steps t (B,) from 1, all masked, to 0.
 
         `x_mask` (B, T) is nonzero where a position is not padding; None if nothing is.
         """
@@ -166,10 +161,8 @@ class Backbone(nn.Module):
         return self.diff_step_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype))
 
     def norm_scales(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the scales (B, 2 L + 1, H) of all norms of L layers at steps t (B,), in the order of their use.
-
-        They depend on nothing else, so a schedule's are computed once: they are a tenth of the model's weights.
-        """
+        """Return the scales (B, 2 L + 1, H) of all norms of L layers at steps t (B,), in the order of their use."""
+        # By t alone, so a schedule's are computed once: their maps are a tenth of the model's weights.
         step_BH = self.step_embedding(t, dtype)
         norms = [module for module in self.modules() if isinstance(module, AdaptiveRMSNorm)]
         return torch.stack([norm.to_weight(step_BH) for norm in norms], dim=1)

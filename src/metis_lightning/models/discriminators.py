@@ -1,7 +1,7 @@
-"""Discriminators of waveforms, for adversarial training of the acoustic codec.
+"""Discriminators of waveforms, for adversarial training of the acoustic codec; no part of a bundle.
 
 One kind folds the wave by a period (HiFi-GAN, 2010.05646, section 2.3), the other looks at its complex spectrum in
-bands (DAC, 2306.06546, section 3.3). Neither is a part of a bundle.
+bands (DAC, 2306.06546, section 3.3).
 Shape letters: B batch, S samples, P period, T frames of a spectrum, F frequency bins, C channels, N logits of a row.
 """
 
@@ -18,8 +18,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 LEAK = 0.1
 TARGET_PEAK = 0.8
+# Peak below which a wave is not made louder any further, so that silence does not become noise.
 QUIETEST = 1e-3
-"""Peak below which a wave is not made louder any further, so that silence does not become noise."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class DiscriminatorConfig:
     """Sizes; the defaults are DAC's.
 
     periods, window_lengths: in samples, a discriminator each; the hop is a quarter of the window.
-    period_channels: widths of the layers; all but the last one divide the length by three.
+    period_channels, band_channels: widths of the layers; all but the last of a period divide the length by three.
     band_edges: limits of the frequency bands as shares of the spectrum, from 0 up to 1.
-    band_channels: width of the layers of each band.
     """
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
@@ -42,18 +41,13 @@ class DiscriminatorConfig:
         if not self.periods and not self.window_lengths:
             raise ValueError("no periods and no window_lengths: there would be no discriminator")
         for window in self.window_lengths:
-            borders = band_borders(window, self.band_edges)
-            if any(low >= high for low, high in pairwise(borders)):
+            if any(low >= high for low, high in pairwise(band_borders(window, self.band_edges))):
                 raise ValueError(f"band_edges {self.band_edges} leave an empty band in a window of {window} samples")
 
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """The output of one discriminator for a batch of waves.
-
-    logits: (B, N), high for real.
-    features: outputs of the hidden layers, each (B, C, rows, columns).
-    """
+    """One discriminator's logits (B, N), high for real, and the outputs (B, C, rows, columns) of its hidden layers."""
 
     logits: Tensor
     features: tuple[Tensor, ...]
@@ -65,8 +59,7 @@ def band_borders(window_length: int, band_edges: Iterable[float]) -> list[int]:
     >>> band_borders(512, (0.0, 0.5, 1.0))
     [0, 128, 257]
     """
-    bins = window_length // 2 + 1
-    return [int(edge * bins) for edge in band_edges]
+    return [int(edge * (window_length // 2 + 1)) for edge in band_edges]
 
 
 class PeriodDiscriminator(nn.Module):

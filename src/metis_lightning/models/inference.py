@@ -1,8 +1,7 @@
 """Prepares a model for inference, in place: merged LoRA, fewer and faster products, another precision.
 
-A model that went through this is no longer trained or saved. Beside `nn.Linear` in float32, a pass of the backbone is
-1.2 times as fast with packed maps, 2 times in bfloat16 and 3 times in eight bits (1536 wide, 500 positions, one thread
-of an EPYC with AVX-512 VNNI): `python bench/variants.py`.
+The model is then no longer trained or saved. On one thread of an EPYC with VNNI a pass of the backbone is 1.2 times as
+fast with packed maps, 2 times in bfloat16, 3 times in eight bits (`python bench/variants.py`).
 Shape letters: M rows of the input, K input width, N output width.
 """
 
@@ -21,15 +20,15 @@ from metis_lightning.options import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+# Narrower maps gain nothing from another layout of their weights.
 WORTH_PACKING = 512
-"""Narrower maps gain nothing from another layout of their weights."""
 
 
 class PackedLinear(nn.Module):
     """A linear map whose weights are stored as oneDNN's kernels read them (what torch.compile's freezing does, too).
 
-    A plain `nn.Linear` lays them out anew at every call, which at the few hundred rows of an utterance costs more than
-    the products. Results differ from `nn.Linear`'s in the last bits, and are the same however many rows there are.
+    An `nn.Linear` lays them out at every call, which at an utterance's few hundred rows costs more than the products.
+    Results differ from `nn.Linear`'s in the last bits, and are the same however many rows there are.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -53,8 +52,7 @@ class PackedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """A linear map in integers of eight bits: one scale for each output, and one for each row of the input.
 
-    A row's scale follows from the row alone, so a batch changes nothing. On a CPU without VNNI or AMX it may be slower
-    than float32.
+    A row's scale follows from it alone, so a batch changes nothing. Without VNNI or AMX it may be slower than float32.
     """
 
     weight: Tensor
@@ -86,14 +84,10 @@ def usual_precision(device: str | torch.device) -> Precision:
 
 
 def prepare_for_inference(model: nn.Module, precision: Precision = "float32") -> None:
-    """Merge LoRA and convert the linear maps of a stage in place.
+    """Merge LoRA and convert the linear maps of stage 1, or of a model of stage 2, in place.
 
-    A `UserError` if there is no such precision, or it does not run on the model's device.
-
-    Args:
-        model: stage 1, or a model of stage 2.
-        precision: `float32` gives what the model gives, but for the last bits; `bfloat16` casts all of it; `int8`
-            quantises the backbone's linear maps, on a CPU.
+    `float32` gives what the model gives, but for the last bits; `bfloat16` casts all of it; `int8` quantises the
+    backbone's linear maps. A `UserError` if there is no such precision, or it does not run on the model's device.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")

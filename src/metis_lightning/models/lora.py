@@ -13,9 +13,8 @@ from torch import nn
 from metis_lightning.errors import UserError
 from metis_lightning.models.stage1 import PHONE_LAYERS, GatedAdapter, PlainAdapter, Stage1
 
+# The linear maps that get LoRA: all of attention and feed-forward, in every layer, as published.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear maps that get LoRA: all of attention and feed-forward, in every layer, as published."""
-
 PUBLISHED_PREFIX = "model."
 
 # By these names a part says what was trained; a class path would let a bundle choose what is imported.
@@ -40,9 +39,8 @@ class Extension:
 def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
     """Put a task's new layers on a base model in place, and return the names of the weights that are the task's.
 
-    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are,
-    those too that only phones reach where the base has them and the task takes none: see `without_gradient`. A
-    `UserError` if there is no such kind of adapter.
+    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are (but see
+    `without_gradient`). A `UserError` if there is no such kind of adapter.
     """
     new: list[str] = []
     if extension.adapter is not None:
@@ -60,10 +58,7 @@ def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> fr
 
 
 def add_lora(model: nn.Module, rank: int, dropout: float = 0.01) -> None:
-    """Wrap the linear maps of the backbone in place; alpha is 2 · rank, as published.
-
-    Load the base weights first: peft renames them. A model is wrapped once.
-    """
+    """Wrap the linear maps of the backbone in place, once, after the base weights are loaded; alpha is 2 · rank."""
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("this model already has LoRA weights")
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=list(TARGETS), bias="none")

@@ -1,8 +1,7 @@
 """The masks of training: the schedule, the prompt rule, and their draws.
 
-Released code and paper differ (see the fields); the released code is the default. Unlike it, the prompt coin is
-tossed for each sample, and padding is never masked.
-Shape letters: B batch, T frames.
+Defaults are the released code's, from which the paper differs (see the fields). Unlike there, the prompt coin is tossed
+for each sample, and padding is never masked. Shape letters: B batch, T frames.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from torch import Tensor
 class PromptRule:
     """Length and frequency of an unmasked prefix, and what goes with it.
 
-    drop: chance of no prompt (released 0.15; the paper 0.2).
-    shortest: shortest prompt in frames, or a quarter of the sequence if that is less (released 5; the paper 0).
+    drop: chance of no prompt (the paper 0.2).
+    shortest: shortest prompt in frames, or a quarter of the sequence if that is less (the paper 0).
     longest: longest prompt as a share of the sequence (stage 1: 0.4; stage 2: 0.5).
-    mask_floor: lowest chance for a frame to be masked (released 0.2; the paper 0).
-    drop_phones: a row that loses its prompt loses its phones too, so that the branch that guidance compares with is
-        trained. The released model code keeps them; whether its trainer dropped them is not known.
+    mask_floor: lowest chance for a frame to be masked (the paper 0).
+    drop_phones: a row that loses its prompt loses its phones too, which trains the branch that guidance compares with;
+        the released model code keeps them.
     """
 
     drop: float = 0.15

@@ -1,7 +1,7 @@
 """Passes through a backbone for sequences of different lengths at one step: as they come, or padded for CUDA graphs.
 
-Sequences stand one after another in x (1, N, H), N being their positions together. Shape letters: R rows and T
-positions of padded sequences, H hidden width, L layers.
+Sequences stand one after another in x (1, N, H). Shape letters: N positions of all, R rows and T positions of padded
+sequences, H hidden width, L layers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from torch import Tensor
 
 from metis_lightning.models.backbone import Backbone, Layout, rotary_embedding
 
+# Tensors to a tensor, by the same kernels whatever the values.
 Compute = Callable[..., Tensor]
-"""Tensors to a tensor, by the same kernels whatever the values."""
 
+# For a pipeline: a graph of 16 rows of 20 s at the paper's sizes holds 100 MB of its own, input and result.
 MOST_GRAPHS = 32
-"""Kept for a pipeline. A graph of 16 rows of 20 s at the paper's sizes holds 100 MB of its own, input and result."""
-
+# Padded sequences are rounded up to such positions, rows to powers of two, so that shapes are few.
 BUCKET = 64
-"""Positions that padded sequences are rounded up to; rows are rounded up to powers of two, so that shapes are few."""
-
 _MOST_PACKINGS = 64
 _WARM_UPS = 3
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
@@ -33,10 +31,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 
 @dataclass(eq=False)
 class Runner:
-    """Runs a backbone on sequences as they come, without padding: each gets what it would get alone.
-
-    forwards: passes so far.
-    """
+    """Runs a backbone on sequences as they come, without padding, and counts the passes (`forwards`)."""
 
     backbone: Backbone
     forwards: int = 0
@@ -44,12 +39,9 @@ class Runner:
     def __call__(self, x: Tensor, lengths: Sequence[int], scales: Tensor) -> Tensor:
         """Return hidden states (1, N, H) of x (1, N, H), given the `norm_scales` (2 L + 1, H) of the step."""
         self.forwards += 1
-        return self._run(x, tuple(lengths), scales)
-
-    def _run(self, x: Tensor, lengths: tuple[int, ...], scales: Tensor) -> Tensor:
         tables = rotary_embedding(max(lengths), self.backbone.head_dim, x)
         cos, sin = (torch.cat([table[:length] for length in lengths]) for table in tables)
-        return self.backbone.scaled(x, scales, Layout((cos, sin), lengths=lengths))
+        return self.backbone.scaled(x, scales, Layout((cos, sin), lengths=tuple(lengths)))
 
 
 @dataclass(frozen=True)
@@ -87,8 +79,10 @@ class PaddedRunner(Runner):
         self._packing = lru_cache(_MOST_PACKINGS)(_Packing.of)
         self._rotations: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _run(self, x: Tensor, lengths: tuple[int, ...], scales: Tensor) -> Tensor:
-        packing = self._packing(lengths, x.device)
+    def __call__(self, x: Tensor, lengths: Sequence[int], scales: Tensor) -> Tensor:
+        """Return hidden states (1, N, H), as `Runner` does."""
+        self.forwards += 1
+        packing = self._packing(tuple(lengths), x.device)
         rows, longest = packing.shape
         if longest not in self._rotations:
             self._rotations[longest] = rotary_embedding(longest, self.backbone.head_dim, x)
@@ -119,37 +113,29 @@ def runner_for(backbone: Backbone, device: torch.device, compile: bool = False, 
 class Graphs:
     """Replays computations on one device: one launch in the place of hundreds, a CUDA graph for each shape of inputs.
 
-    All graphs take their memory from one pool, which is right as long as they run one after another and a result is
-    read before the next replay: the next one may overwrite it.
+    All graphs take their memory from one pool: they run one after another, and the next may overwrite a result.
 
-    device: where; it is made the current one for captures and replays, as kernels are captured from the current one.
+    device: made the current one for captures and replays, as kernels are captured from the current one.
     most: graphs kept; the one that was not in use for longest goes first.
     """
 
     device: torch.device
     most: int = MOST_GRAPHS
-    _graphs: dict[Hashable, _Graph] = field(init=False, default_factory=dict)
+    graphs: dict[Hashable, _Graph] = field(init=False, default_factory=dict)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
     _pool: Any = field(init=False, default=None)
 
-    def __len__(self) -> int:
-        return len(self._graphs)
-
     def run(self, owner: Hashable, compute: Compute, *inputs: Tensor) -> Tensor:
-        """Return `compute(*inputs)`, which the next call of any kind overwrites; equal owners share their graphs.
-
-        Raises:
-            RuntimeError: if a new graph does not give what the computation gives.
-        """
+        """Return `compute(*inputs)`, which the next call overwrites; equal owners share their graphs."""
         key = (owner, *((tuple(tensor.shape), tensor.dtype) for tensor in inputs))
         with torch.cuda.device(self.device):
-            graph = self._graphs.pop(key, None)
+            graph = self.graphs.pop(key, None)
             if graph is None:
                 # Room first: the memory of the graph that goes may be what the new one needs.
-                while len(self._graphs) >= self.most:
-                    del self._graphs[next(iter(self._graphs))]
+                while len(self.graphs) >= self.most:
+                    del self.graphs[next(iter(self.graphs))]
                 graph = self._captured(compute, inputs)
-            self._graphs[key] = graph
+            self.graphs[key] = graph
             return graph.replay(inputs)
 
     def _captured(self, compute: Compute, inputs: tuple[Tensor, ...]) -> _Graph:

@@ -54,8 +54,7 @@ class SemanticToAcoustic(nn.Module):
     def embed(self, tokens: Tensor, mask: Tensor, layer: int, prompt: Tensor) -> Tensor:
         """Return embeddings (B, T, H) of acoustic tokens (B, T, Q) while `layer` is being predicted.
 
-        Layers below `layer` are given; `layer` is masked where mask (B, T) is True; layers above it are masked
-        everywhere but where prompt (B, T) is True.
+        Layers below it are given, it is masked where mask (B, T) is True, those above it but where prompt (B, T) is.
         """
         hidden = torch.where(mask[..., None], self.mask_emb.weight, self.token_emb[layer](tokens[..., layer]))
         # In order and one by one: a sum in another order differs in the last bits.
@@ -71,10 +70,7 @@ class SemanticToAcoustic(nn.Module):
         return self.cond_emb(ssl_tokens) + self.layer_emb.weight[layer]
 
     def other_layers(self, lower: Tensor, layer: int) -> Tensor:
-        """Return what the layers but `layer` add to a frame's embedding (T, H) outside the prompt.
-
-        Those below it are `lower` (T, layer); those above it are masked.
-        """
+        """Return what layers but `layer` add to embeddings (T, H) outside the prompt; `lower` (T, layer) are known."""
         total = (self.config.num_quantizers - 1 - layer) * self.mask_emb.weight.expand(len(lower), -1)
         for index in range(layer):
             total = total + self.token_emb[index](lower[:, index])

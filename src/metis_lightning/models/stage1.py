@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from metis_lightning.models.backbone import Backbone, condition_mlp, initialise
 
+# Rows of the published phone embedding.
 PHONE_VOCABULARY = 1024
-"""Rows of the published phone embedding."""
-
+# Prefixes of the weights that phones pass through and nothing else does.
 PHONE_LAYERS = ("phone_emb.", "diff_estimator.cond_mlp.")
-"""Prefixes of the weights that phones pass through and nothing else does."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,12 @@ class Stage1Config:
 
 
 class GatedAdapter(nn.Module):
-    """Brings a frame-level condition to the embeddings' width, times a gate that starts at 0 (VC, TSE, SE, Omni).
-
-    So at first the condition changes nothing. Its maps start as the backbone's do, as in the released code.
-    """
+    """Brings a frame-level condition to the embeddings' width, times a gate that starts at 0 (VC, TSE, SE, Omni)."""
 
     def __init__(self, cond_dim: int, hidden_size: int) -> None:
         super().__init__()
         self.cond_dim = cond_dim
+        # As the backbone's maps and as in the released code.
         self.in_linear = initialise(nn.Linear(cond_dim, 4 * hidden_size))
         self.out_linear = initialise(nn.Linear(4 * hidden_size, hidden_size))
         self.gate_scale = nn.Parameter(torch.zeros(1))
@@ -59,10 +56,7 @@ class PlainAdapter(nn.Sequential):
 
 
 class Stage1(nn.Module):
-    """Predicts masked SSL tokens from the others, from phones, and from a frame-level condition.
-
-    `cond_adapter` maps the condition to embeddings that are added to the tokens'; None if the model takes none.
-    """
+    """Predicts masked SSL tokens from the others, from phones, and from a condition through `cond_adapter`, if any."""
 
     def __init__(self, config: Stage1Config, cond_adapter: GatedAdapter | PlainAdapter | None = None) -> None:
         super().__init__()
@@ -92,7 +86,6 @@ class Stage1(nn.Module):
     ) -> Tensor:
         """Return embeddings (B, T, H) of tokens (B, T), those where mask (B, T) is True replaced by the mask's.
 
-        Without a condition any shape of tokens will do.
         The adapted condition (B, T, C) is added to the rows where `has_source` (B,) is True, to all if it is None.
         """
         embeddings = torch.where(mask[..., None], self.mask_emb.weight, self.cond_emb(tokens))

@@ -1,6 +1,6 @@
 """Both stages as denoisers for `mask_predict`: one pass for all rows of a batch and both branches of the guidance.
 
-What does not change from step to step is computed once: prompts, phones and conditions, and the norms of all steps.
+Prompts, phones and conditions, and the norms of all steps, are computed once.
 Shape letters: P positions before the frames, T frames of a row, N frames of all rows, M positions of all branches,
 H hidden width, C condition width, Q quantizers, K masked frames, L layers, S steps.
 """
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
@@ -27,8 +26,8 @@ from metis_lightning.sampling.settings import Sampling
 class FixedEmbeddings:
     """The embeddings of a row that stay the same at each step of its decoding.
 
-    prefix: (P, H), of what stands before the frames: phones, the prompt; the unconditional branch goes without.
-    added: (T, H), added to the embeddings of the frames' tokens, in both branches: the condition.
+    prefix: (P, H), phones and prompt before the frames; the unconditional branch goes without.
+    added: (T, H), the condition, added to the embeddings of the frames' tokens in both branches.
     """
 
     prefix: Tensor
@@ -52,7 +51,7 @@ class _Packed:
 
     @classmethod
     def of(cls, batch: Sequence[FixedEmbeddings], rows: Sequence[int], is_guided: bool) -> _Packed:
-        """Pack those rows of a batch that are still being decoded."""
+        """Pack the rows of a batch that are still being decoded."""
         first = list(accumulate((len(row.added) for row in batch), initial=0))
         lengths: list[int] = []
         fixed: list[Tensor] = []
@@ -77,18 +76,17 @@ class _Packed:
 class BranchDenoiser:
     """A denoiser for `mask_predict`.
 
-    runner: of the backbone.
     scales: (S, 2 L + 1, H), the backbone's `norm_scales` of each step.
-    batch: of each row.
-    embed: tokens (N,) and mask (N,) to embeddings (N, H).
+    mask_embedding: (1, H), of a masked frame.
+    token_embedding: tokens (N,) to embeddings (N, H).
     head: hidden states (K, H) to logits (K, V).
-    settings: of the guidance.
     """
 
     runner: Runner
     scales: Tensor
     batch: Sequence[FixedEmbeddings]
-    embed: Callable[[Tensor, Tensor], Tensor]
+    mask_embedding: Tensor
+    token_embedding: nn.Module
     head: Callable[[Tensor], Tensor]
     settings: Sampling
     _packed: dict[tuple[int, ...], _Packed] = field(default_factory=dict)
@@ -99,7 +97,7 @@ class BranchDenoiser:
         if state.rows not in self._packed:
             self._packed = {state.rows: _Packed.of(self.batch, state.rows, self.settings.guidance_scale != 0)}
         packed = self._packed[state.rows]
-        frames = self.embed(state.tokens, state.mask)
+        frames = torch.where(state.mask[:, None], self.mask_embedding, self.token_embedding(state.tokens))
         # Position N of the frames is zeros: nothing is added to a prefix.
         frames = torch.cat([frames, frames.new_zeros(1, frames.shape[1])])
         x = packed.fixed + frames.index_select(0, packed.source)
@@ -122,12 +120,9 @@ class BranchDenoiser:
 
 @dataclass(frozen=True)
 class Stage1Request:
-    """A row of stage 1.
+    """A row of stage 1: SSL tokens (P,) of the prompt, P may be 0, and frames T to generate.
 
-    prompt: (P,) SSL tokens, P may be 0.
-    length: frames T to generate.
-    condition: (P + T, C) frames, or None.
-    phones: (N,) ids, or None.
+    Its condition, if any, is (P + T, C), its phones are (N,) ids.
     """
 
     prompt: Tensor
@@ -150,7 +145,8 @@ def sample_ssl_tokens(
         runner or Runner(model.diff_estimator),
         model.diff_estimator.norm_scales(schedule(settings.num_steps).to(device), dtype),
         [stage1_embeddings(model, request) for request in requests],
-        model.embed,
+        model.mask_emb.weight,
+        model.cond_emb,
         model.to_logit,
         settings,
     )
@@ -170,10 +166,8 @@ def stage1_embeddings(model: Stage1, request: Stage1Request) -> FixedEmbeddings:
 
 @dataclass(frozen=True)
 class Stage2Request:
-    """A row of stage 2.
+    """A row of stage 2: SSL tokens (P + T,), and acoustic tokens (P, Q) of the prompt, P may be 0.
 
-    ssl_tokens: (P + T,).
-    prompt: (P, Q) acoustic tokens, P may be 0.
     lower_layers: (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows.
     """
 
@@ -205,17 +199,14 @@ def sample_acoustic_tokens(
             runner,
             scales[num_steps],
             [_stage2_embeddings(model, *row, layer) for row in zip(requests, layers, strict=True)],
-            partial(_layer_embeddings, model, layer),
+            model.mask_emb.weight,
+            model.token_emb[layer],
             model.to_logits[layer],
             settings,
         )
         sampled = mask_predict(denoise, lengths, replace(settings, num_steps=num_steps), noises, device)
         layers = [torch.cat([lower, new[:, None]], dim=1) for lower, new in zip(layers, sampled, strict=True)]
     return layers
-
-
-def _layer_embeddings(model: SemanticToAcoustic, layer: int, tokens: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask[:, None], model.mask_emb.weight, model.token_emb[layer](tokens))
 
 
 def _stage2_embeddings(model: SemanticToAcoustic, request: Stage2Request, lower: Tensor, layer: int) -> FixedEmbeddings:

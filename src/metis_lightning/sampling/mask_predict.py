@@ -33,20 +33,17 @@ class State:
     masked: tuple[Tensor, ...]
 
 
+# The state before a step and its number, from 0 -> logits (K, V) of the masked frames of all rows.
 Denoiser = Callable[[State, int], Tensor]
-"""The state before a step and its number, from 0 -> logits (K, V) of the masked frames of all rows."""
-
+# A shape and an index -> Gumbel noise of that shape, at the index.
 Noise = Callable[[tuple[int, ...], tuple[Tensor, ...]], Tensor]
-"""A shape and an index -> Gumbel noise of that shape, at the index."""
 
 
 def gumbel(generator: torch.Generator) -> Noise:
-    """Return a source of Gumbel noise that draws from `generator`, on the generator's device.
-
-    The numbers of the whole shape are drawn, so that a seed's noise does not depend on the index.
-    """
+    """Return a source of Gumbel noise that draws from `generator`, on the generator's device."""
 
     def noise(shape: tuple[int, ...], index: tuple[Tensor, ...]) -> Tensor:
+        # The whole shape is drawn, so that a seed's noise does not depend on the index.
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(index[0].device)[index]
         return -torch.log((-torch.log(uniform.clamp(min=1e-20))).clamp(min=1e-20))
 
@@ -67,12 +64,12 @@ def mask_predict(
     """
     num_steps, starts = settings.num_steps, [sum(lengths[:row]) for row in range(len(lengths))]
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
+    place = torch.arange(sum(lengths), device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
     # Numbers of this process alone, so that no step waits for the device.
     masks = [[num_masked(length, step + 1, num_steps) for length in lengths] for step in range(num_steps)]
     for step in range(num_steps):
-        place = _places(starts, rows, masked)
         mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
         draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
         noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
@@ -88,7 +85,8 @@ def mask_predict(
             for number, index in enumerate(going)
         )
         rows = tuple(rows[index] for index in going)
-        tokens = tokens.index_fill(0, _places(starts, rows, masked), 0)
+        place = torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])
+        tokens = tokens.index_fill(0, place, 0)
     return list(tokens.split(list(lengths)))
 
 
@@ -110,8 +108,8 @@ def least_confident(confidence: Tensor, frames: Tensor, count: int, length: int)
     return doubt.topk(count).indices.sort().values
 
 
+# Noise of a row, its frames T, and which of them (K,) are masked.
 _RowNoise = tuple[Noise, int, Tensor]
-"""Noise of a row, its frames T, and which of them (K,) are masked."""
 
 
 class _Draw:
@@ -147,7 +145,3 @@ class _Draw:
             likelihood[index] + scale * noise((length,), (frames,))
             for index, (noise, length, frames) in zip(going, rows, strict=True)
         ]
-
-
-def _places(starts: Sequence[int], rows: Sequence[int], masked: Sequence[Tensor]) -> Tensor:
-    return torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])

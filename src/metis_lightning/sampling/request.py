@@ -13,9 +13,8 @@ from torch import Tensor, float32
 from metis_lightning.errors import UserError
 from metis_lightning.types import HOP, WAVE_RATE
 
+# Frames of the shortest input and result: the SSL front end needs a few.
 SHORTEST = 5
-"""Frames of the shortest input and result: the SSL front end needs a few."""
-
 SHORTEST_SECONDS = SHORTEST * HOP / WAVE_RATE
 
 
@@ -83,10 +82,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Speech:
-    """Generated speech on the CPU: wave (S,) float32 at `sample_rate` Hz, SSL tokens (T,), acoustic tokens (T, Q).
-
-    `timing` is None where nothing was sampled.
-    """
+    """Generated speech on the CPU: wave (S,) float32, SSL tokens (T,), acoustic tokens (T, Q); `timing` if sampled."""
 
     wave: Tensor
     sample_rate: int

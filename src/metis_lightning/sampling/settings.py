@@ -46,11 +46,9 @@ class Options(TypedDict, total=False):
 class Settings:
     """How both stages decode; the defaults are those of the released Metis scripts.
 
-    stage1: sampling of the SSL tokens.
-    stage2: sampling of the acoustic tokens; its `num_steps` is not used.
+    stage1, stage2: sampling of SSL tokens and of acoustic tokens; the latter's `num_steps` is not used.
     stage2_steps: steps of the first quantizer layer, of the second, and of each other one.
-    first_layer_guidance: `stage2`'s guidance scale for the first quantizer layer, which has a model of its own
-        (MaskGCT's scripts guide it by 2.5 as the others).
+    first_layer_guidance: guidance scale of the first quantizer layer's own model (MaskGCT's scripts: 2.5).
     """
 
     stage1: Sampling = field(default_factory=Sampling)

@@ -6,7 +6,7 @@ Shape letters: S samples at 24 kHz, T frames to generate, P prompt frames, Q qua
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -110,21 +110,18 @@ class TwoStages:
 
     def _prompt_tokens(self, voices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return SSL tokens (P,) and acoustic tokens (P, Q) of prompts (S',), which may be empty."""
-
-        def encode(wave: Tensor, lengths: Tensor) -> list[Tensor]:
-            return [self.tokenizer.ssl_tokens(wave, lengths)[0], self.tokenizer.acoustic_tokens(wave, lengths)]
-
-        encoded = self._encoded({row: voice for row, voice in enumerate(voices) if len(voice)}, encode)
         nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long, device=self.device)
-        tokens = (encoded.get(row, [nothing[:, 0], nothing]) for row in range(len(voices)))
-        return [(ssl_tokens, acoustic) for ssl_tokens, acoustic in tokens]
+        tokens = [(nothing[:, 0], nothing)] * len(voices)
+        spoken = {row: voice for row, voice in enumerate(voices) if len(voice)}
+        for rows, wave, lengths, frames in self._batches(spoken):
+            ssl_tokens, _ = self.tokenizer.ssl_tokens(wave, lengths)
+            acoustic = self.tokenizer.acoustic_tokens(wave, lengths)
+            for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
+                tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
+        return tokens
 
     def _conditions(self, requests: Sequence[Request], voices: Sequence[Tensor]) -> list[Tensor | None]:
         """Return the condition (P + T, C) of each row over prompt and result, None if there is none."""
-
-        def encode(wave: Tensor, lengths: Tensor) -> list[Tensor]:
-            return [self.tokenizer.ssl_features(wave, lengths)[0]]
-
         conditions: list[Tensor | None] = [None] * len(requests)
         joined: dict[int, Tensor] = {}
         for row, (request, voice) in enumerate(zip(requests, voices, strict=True)):
@@ -133,24 +130,21 @@ class TwoStages:
             elif request.features is not None:
                 # Over the prompt, whose lips were not seen, stand zeros.
                 conditions[row] = pad(request.features.to(self.device), (0, 0, len(voice) // HOP, 0))
-        for row, (features,) in self._encoded(joined, encode).items():
-            conditions[row] = features
+        for rows, wave, lengths, frames in self._batches(joined):
+            features, _ = self.tokenizer.ssl_features(wave, lengths)
+            for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
+                conditions[row] = features[index, :count]
         return conditions
 
-    def _encoded(
-        self, waves: Mapping[int, Tensor], encode: Callable[[Tensor, Tensor], list[Tensor]]
-    ) -> dict[int, list[Tensor]]:
-        """Return the frames (T, …) that `encode` makes of waves (S,), by row."""
-        rows, encoded = list(waves), {}
+    def _batches(self, waves: Mapping[int, Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor, list[int]]]:
+        """Yield rows of waves (S,), the waves padded to (B, S), their samples (B,) and their numbers of frames."""
         # All at once on a GPU; elsewhere nothing would be saved, and alone a row is what it is alone to the last bit.
-        groups = [rows] if rows and self.device.type == "cuda" else [[row] for row in rows]
-        for group in groups:
-            lengths = torch.tensor([len(waves[row]) for row in group])
-            padded = pad_sequence([waves[row] for row in group], batch_first=True)
-            tensors, frames = encode(padded, lengths.to(self.device)), self.tokenizer.num_frames(lengths).tolist()
-            for index, row in enumerate(group):
-                encoded[row] = [tensor[index, : frames[index]] for tensor in tensors]
-        return encoded
+        groups = [list(waves)] if waves and self.device.type == "cuda" else [[row] for row in waves]
+        for rows in groups:
+            padded = pad_sequence([waves[row] for row in rows], batch_first=True)
+            lengths = torch.tensor([len(waves[row]) for row in rows])
+            # Counted here, so that the device is not waited for.
+            yield rows, padded, lengths.to(self.device), self.tokenizer.num_frames(lengths).tolist()
 
     def _acoustic_tokens(
         self, tokens: Sequence[Tensor], rows: Sequence[Conditioning], settings: Settings, noises: Sequence[Noise]

@@ -1,8 +1,7 @@
 """Acoustic codec: 24 kHz waveform to residual tokens at 50 Hz, and back (MaskGCT, 2409.00750, section 3.2.4).
 
-DAC-style encoder (2306.06546), factorised residual quantizer, Vocos decoder (2306.00814).
-Shape letters: B batch, S samples, T = S / hop frames, D latent width, C channels, Q quantizers.
-Parameter names are those of the published checkpoints (`encoder.*` and `decoder.*` are two files there).
+DAC-style encoder (2306.06546), factorised residual quantizer, Vocos decoder (2306.00814); parameter names are the
+published ones. Shape letters: B batch, S samples, T = S / hop frames, D latent width, C channels, Q quantizers.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ class AcousticCodecConfig:
     hop_size: int = 480
 
     def __post_init__(self) -> None:
-        hop = math.prod(self.up_ratios)
-        if hop != self.hop_size:
+        if (hop := math.prod(self.up_ratios)) != self.hop_size:
             raise ValueError(f"up_ratios {self.up_ratios} multiply to {hop}, not hop_size {self.hop_size}")
 
 
@@ -112,10 +110,7 @@ class AcousticEncoder(nn.Module):
         )
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map wave (B, 1, S) to latents (B, D, T); S is a multiple of the hop.
-
-        With `lengths` (B,), multiples of the hop too, the first latents of each row are what the row gives alone.
-        """
+        """Map wave (B, 1, S) to latents (B, D, T); S and `lengths` (B,), if any, are multiples of the hop."""
         first, *blocks, activation, last = self.block
         # Mixed precision stays outside: tokens must not depend on it.
         with full_precision(wave):
@@ -173,9 +168,8 @@ class AcousticDecoder(nn.Module):
         super().__init__()
         sizes = (config.latent_dim, config.num_quantizers, config.codebook_size, config.codebook_dim)
         self.quantizer = ResidualVectorQuantizer(*sizes, config.quantizer_dropout)
-        backbone = ConvNeXtBackbone(
-            config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
-        )
+        sizes = (config.latent_dim, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers)
+        backbone = ConvNeXtBackbone(*sizes)
         head = ISTFTHead(config.vocos_dim, config.n_fft, config.hop_size)
         self.model = nn.Sequential(OrderedDict(backbone=backbone, head=head))
 
@@ -197,8 +191,7 @@ class AcousticCodec(nn.Module):
     def encode(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return acoustic tokens (B, T, Q) of wave (B, S); the end is zero-padded to a whole frame.
 
-        With `lengths` (B,), samples of each row, after which wave must be zero, a row's tokens are those that it has
-        alone, and have no meaning after its last frame.
+        With `lengths` (B,) samples, after which wave must be zero, a row's tokens are what it has alone, up to its end.
         """
         hop = self.config.hop_size
         whole = None if lengths is None else -(-lengths // hop) * hop

@@ -18,20 +18,18 @@ from torch.nn import functional as F
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Return a context without autocast on a tensor's device.
 
-    What chooses codes runs in it: in bfloat16 up to a quarter of the codes of a residual stack are others, so that
-    training would optimise, and count the use of, codes that inference does not choose.
+    Codes are chosen in it: in bfloat16 up to a quarter of those of a residual stack are others, so that training would
+    optimise, and count the use of, codes that inference does not choose.
     """
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return x (B, C, T) with zeros after the first `lengths` (B,) positions of each row; x itself without lengths.
-
-    Convolutions pad with zeros, so a row that is so treated before each of them gives what it would give alone.
-    """
+    """Return x (B, C, T) with zeros after the first `lengths` (B,) positions of each row; x itself without lengths."""
     if lengths is None:
         return x
+    # Convolutions pad with zeros: a row that is so treated before each of them gives what it would give alone.
     return x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None, None])
 
 
@@ -68,10 +66,7 @@ class ConvNeXtBackbone(nn.Module):
                 nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, C_in, T) to (B, T, C): the output is channels-last.
-
-        With `lengths` (B,) the first frames of each row are what the row gives alone; what follows has no meaning.
-        """
+        """Map (B, C_in, T) to (B, T, C), channels last; frames after `lengths` (B,) have no meaning."""
         h = self.norm(self.embed(zero_padding(x, lengths)).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
             h = block(zero_padding(h, lengths))
@@ -102,9 +97,9 @@ class WeightNormConv1d(nn.Module):
 class Quantized:
     """The output of a quantizer.
 
-    latents: (B, D, T), the quantised latents with straight-through gradients.
+    latents: (B, D, T), quantised, with straight-through gradients.
     codes: (Q, B, T) int64.
-    encodings: (Q, B, K, T), what each quantizer looked up, without gradient.
+    encodings: (Q, B, K, T), the vectors that each quantizer looked up, without gradient.
     codebook_loss, commitment_loss: mean squared distances, unweighted: (B,) of one quantizer, a scalar of a stack.
     """
 
@@ -155,15 +150,10 @@ class ResidualVectorQuantizer(nn.Module):
         self, dim: int, num_quantizers: int, codebook_size: int, codebook_dim: int, quantizer_dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.quantizers = nn.ModuleList(
-            FactorizedVectorQuantizer(dim, codebook_size, codebook_dim) for _ in range(num_quantizers)
-        )
+        # The list holds the same modules with their type, which a ModuleList does not know.
+        self.stages = [FactorizedVectorQuantizer(dim, codebook_size, codebook_dim) for _ in range(num_quantizers)]
+        self.quantizers = nn.ModuleList(self.stages)
         self.quantizer_dropout = quantizer_dropout
-
-    @property
-    def stages(self) -> list[FactorizedVectorQuantizer]:
-        """The quantizers in order."""
-        return [cast(FactorizedVectorQuantizer, quantizer) for quantizer in self.quantizers]
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantise latents (B, D, T), in the precision of the weights.
@@ -171,8 +161,14 @@ class ResidualVectorQuantizer(nn.Module):
         In training a share `quantizer_dropout` of the rows uses a random number of stages; the others have no part in
         their losses, which are means over all rows and, as DAC's trainer adds them up, sums over stages.
         """
+        count, batch, device = len(self.stages), latents.shape[0], latents.device
+        num_stages = torch.full((batch,), count, device=device)
+        if self.training and self.quantizer_dropout > 0:
+            # The first rows, whatever they are: batches are shuffled.
+            is_short = torch.arange(batch, device=device) < int(batch * self.quantizer_dropout)
+            num_stages = torch.where(is_short, torch.randint(1, count + 1, (batch,), device=device), num_stages)
+        used_QB = torch.arange(count, device=device)[:, None] < num_stages
         residual = latents.to(self.stages[0].codebook.weight.dtype)
-        used_QB = self._draw_stages(latents)
         total = torch.zeros_like(residual)
         parts = []
         for quantizer, used_B in zip(self.stages, used_QB, strict=True):
@@ -192,15 +188,3 @@ class ResidualVectorQuantizer(nn.Module):
         """Return latents (B, D, T) of codes (Q', B, T), Q' at most Q."""
         parts = [quantizer.decode(layer) for quantizer, layer in zip(self.stages, codes, strict=False)]
         return torch.stack(parts).sum(dim=0)
-
-    def _draw_stages(self, latents: Tensor) -> Tensor:
-        """Draw which stages each row uses, (Q, B) bool."""
-        count, batch, device = len(self.quantizers), latents.shape[0], latents.device
-        stages = torch.full((batch,), count, device=device)
-        if self.training and self.quantizer_dropout > 0:
-            drawn = torch.randint(1, count + 1, (batch,), device=device)
-            # The first rows, whatever they are: batches are shuffled.
-            stages = torch.where(
-                torch.arange(batch, device=device) < int(batch * self.quantizer_dropout), drawn, stages
-            )
-        return torch.arange(count, device=device)[:, None] < stages

@@ -1,7 +1,7 @@
 """Mel scales and filters in the conventions of librosa (Slaney) and of Kaldi (HTK), and a power mel spectrogram.
 
-Whisper and two published metric models were trained on librosa's features, w2v-BERT on Kaldi's. librosa itself compiles
-for half a minute in a fresh environment, and torchaudio's filters have no bank for the odd FFT size that DNSMOS uses.
+librosa itself compiles for half a minute in a fresh environment, and torchaudio has no filters for the odd FFT size
+that DNSMOS uses.
 """
 
 from __future__ import annotations
@@ -34,10 +34,7 @@ def slaney_mel_to_hz(mels: Tensor) -> Tensor:
 
 
 def slaney_filters(sample_rate: int, n_fft: int, n_mels: int, highest: float | None = None) -> Tensor:
-    """Return triangular filters of equal area: (n_mels, n_fft // 2 + 1) float32.
-
-    They reach from 0 Hz to `highest`, or half the sample rate if None; filters above half the sample rate are empty.
-    """
+    """Return triangular filters of equal area from 0 Hz to `highest`, or half the rate: (M, n_fft // 2 + 1) float32."""
     top = hz_to_slaney_mel(sample_rate / 2 if highest is None else highest)
     edges = slaney_mel_to_hz(torch.linspace(0.0, top, n_mels + 2, dtype=torch.float64))
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
@@ -63,13 +60,12 @@ def _triangles(bins: Tensor, edges: Tensor) -> Tensor:
 
 
 class PowerMel(nn.Module):
-    """Mel spectrogram of power: Hann window, frames centred on multiples of the hop, zeros beyond the ends."""
+    """Power mel spectrogram: Hann window of `n_fft` samples, frames centred on multiples of the hop, zeros beyond."""
 
     window: Tensor
     filters: Tensor
 
     def __init__(self, sample_rate: int, n_fft: int, hop_length: int, n_mels: int) -> None:
-        """Build the window and the filters; `n_fft` (also the window) and `hop_length` in samples."""
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
@@ -77,7 +73,6 @@ class PowerMel(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Map (S,) samples to (frames, n_mels); 1 + S // hop_length frames if `n_fft` is even."""
-        spectrum = torch.stft(
-            wave, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
-        )
+        sizes = (self.n_fft, self.hop_length)
+        spectrum = torch.stft(wave, *sizes, window=self.window, pad_mode="constant", return_complex=True)
         return (self.filters @ spectrum.abs().square()).T

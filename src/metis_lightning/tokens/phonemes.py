@@ -1,9 +1,8 @@
-"""Text front ends: from text to the ids that stand before the tokens.
+"""Text front ends: from text to the ids, below 1024, that stand before the tokens.
 
-Every front end's ids stay below 1024, the rows of the published phone embedding. Its name goes into what is trained
-with it and is compared at loading: the same id means another sound to another front end. The numbering is ours but in
-`MaskgctPhones`, so a run from the released TTS or Omni weights by another front end learns the phone embedding anew.
-Shape letters: B batch, P phones.
+A front end's name goes into what is trained with it and is compared at loading: the same id means another sound to
+another front end. The numbering is ours but in `MaskgctPhones`, so a run from the released TTS or Omni weights by
+another one learns the phone embedding anew. Shape letters: B batch, P phones.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from metis_lightning.texts import clean_text
 PADDING = -1
 UNKNOWN = 0
 
+# The six languages of the paper and the starter corpus's other two; the tag of the n-th is the id n + 1.
 LANGUAGES = ("en", "zh", "de", "fr", "ja", "ko", "it", "ru")
-"""The six languages of the paper and the starter corpus's other two; the tag of the n-th is the id n + 1."""
 
 _FIRST_SYMBOL = 16
 _CACHED_TEXTS = 65_536
@@ -38,10 +37,12 @@ class TextFrontEnd(ABC):
 
     name: under which a trained part records its front end.
     languages: those of `LANGUAGES` that can be read.
+    joins_neighbours: whether neighbouring texts of one language are read as one, as the utterances of training are.
     """
 
     name: str
     languages: Sequence[str]
+    joins_neighbours = True
 
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs that are spoken one after another, such as prompt and target.
@@ -50,8 +51,7 @@ class TextFrontEnd(ABC):
         """
         joined: list[tuple[str, str]] = []
         for text, language in parts:
-            # Neighbours of one language look like the one utterance of training.
-            if joined and joined[-1][1] == language:
+            if self.joins_neighbours and joined and joined[-1][1] == language:
                 text = f"{joined.pop()[0]} {text}"
             joined.append((text, language))
         return [identifier for text, language in joined for identifier in _cached_ids(self, text, language)]
@@ -59,9 +59,8 @@ class TextFrontEnd(ABC):
     def ids(self, text: str, language: str) -> tuple[int, ...]:
         """Return the ids of one text."""
         if language not in self.languages:
-            raise UserError(
-                f"text in the language {language!r}: the front end {self.name!r} knows {', '.join(self.languages)}"
-            )
+            known = ", ".join(self.languages)
+            raise UserError(f"text in the language {language!r}: the front end {self.name!r} knows {known}")
         # Full-width letters and ligatures are read as what they stand for, decomposed ones as one.
         plain = unicodedata.normalize("NFKC", clean_text(text))
         return (1 + LANGUAGES.index(language), *self.symbols(" ".join(plain.split()), language))
@@ -99,9 +98,8 @@ def espeak_backend() -> type[Any]:
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
-        raise UserError(
-            f"the text front end 'espeak' needs the extra 'text': pip install 'metis-lightning[text]' ({error})"
-        ) from error
+        advice = "pip install 'metis-lightning[text]'"
+        raise UserError(f"the text front end 'espeak' needs the extra 'text': {advice} ({error})") from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     return EspeakBackend
@@ -128,8 +126,7 @@ def sign_ids() -> dict[str, int]:
 class EspeakPhones(TextFrontEnd):
     """International phonetic alphabet by eSpeak NG, with stress, length, tone digits and punctuation, a sign an id.
 
-    Signs, not phones: their set is closed whatever the language. Japanese is left out, whose characters eSpeak does
-    not read; the released code has readers of its own for Chinese, Japanese and Korean. Needs the extra `text`.
+    Signs, not phones: their set is closed whatever the language. eSpeak does not read Japanese. Needs the extra `text`.
     """
 
     name = "espeak"
@@ -140,15 +137,14 @@ class EspeakPhones(TextFrontEnd):
 
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each sign of the transcription; signs outside the alphabet become `UNKNOWN`."""
-        voice = _voice(language, with_stress=True)
         # The backend leaves empty lines out.
-        spoken = "".join(voice.phonemize([text], strip=True))
+        spoken = "".join(_voice(language, with_stress=True).phonemize([text], strip=True))
         table = sign_ids()
         return [table.get(sign, UNKNOWN) for sign in unicodedata.normalize("NFD", spoken)]
 
 
+# The name, in imported weights, of the phones of MaskGCT's G2P.
 MASKGCT_PHONES = "maskgct"
-"""The name, in imported weights, of the phones of MaskGCT's G2P."""
 
 _PHONE, _WORD = "|", "_"
 _MARKS = ",.?!;:'…"
@@ -164,14 +160,13 @@ class MaskgctPhones(TextFrontEnd):
     """Phones as the released TTS and Omni weights number them: by the vocabulary of MaskGCT's G2P, without tags.
 
     That G2P reads English, German and French by eSpeak, as is done here (though it first spells numbers and
-    abbreviations out in English), and Chinese, Japanese and Korean by readers of its own, which are not. Ids that it
-    returns can be given as `Request.phones`, which works without a vocabulary and without the extra `text`.
-
-    Args:
-        vocabulary: phone to id, which takes the extra `text`; None if it is not at hand, and then no text can be read.
+    abbreviations out in English), and Chinese, Japanese and Korean by readers of its own, which are not here. Without
+    a `vocabulary`, phone to id, which takes the extra `text`, no text can be read, but ids given as `Request.phones`.
     """
 
     name = MASKGCT_PHONES
+    # As in the released script.
+    joins_neighbours = False
 
     def __init__(self, vocabulary: Mapping[str, int] | None = None) -> None:
         self.vocabulary = vocabulary
@@ -191,10 +186,6 @@ class MaskgctPhones(TextFrontEnd):
         if not ids or not all(type(value) is int and 0 <= value <= _LARGEST_ID for value in ids):
             raise UserError(f"{path}: 'vocab' must give each phone a whole number from 0 to {_LARGEST_ID}")
         return cls(vocabulary)
-
-    def __call__(self, *parts: tuple[str, str]) -> list[int]:
-        """Return the ids of (text, language) pairs, each read by itself as in the released script."""
-        return [identifier for text, language in parts for identifier in _cached_ids(self, text, language)]
 
     def ids(self, text: str, language: str) -> tuple[int, ...]:
         """Return the ids of one text, which has no tag."""
@@ -217,8 +208,8 @@ class MaskgctPhones(TextFrontEnd):
         # The marks that the vocabulary has are set close, others go.
         text = re.sub(rf"[^\w\s{re.escape(_MARKS)}]", "", text.replace("...", "…").replace("’", "'"))
         text = re.sub(rf"\s*([{re.escape(_MARKS)}])\s*", r"\1", text).strip()
-        voice = _voice(language, punctuation_marks=_MARKS)
         separator = Separator(phone=_PHONE, word=f"{_PHONE}{_WORD}{_PHONE}")
+        voice = _voice(language, punctuation_marks=_MARKS)
         spoken = "".join(voice.phonemize([text], separator=separator, strip=True))
         # A mark is a phone of its own.
         spaced = re.sub(f"([{re.escape(_MARKS)}])", rf"{_PHONE}\1{_PHONE}", spoken)
@@ -259,15 +250,12 @@ def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:
 
 
 def stack_phones(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor | None:
-    """Return ids (B, P), padding at the start; None if every row is empty.
-
-    At the start, so that a row's phones stand directly before its tokens whatever else is in the batch.
+    """Return ids (B, P), padded at the start so that a row's phones stand before its tokens; None if all are empty.
 
     >>> stack_phones([[5], [6, 7]])
     tensor([[-1,  5],
             [ 6,  7]])
     """
-    longest = max(map(len, rows), default=0)
-    if longest == 0:
+    if not (longest := max(map(len, rows), default=0)):
         return None
     return torch.tensor([[PADDING] * (longest - len(row)) + list(row) for row in rows], device=device)

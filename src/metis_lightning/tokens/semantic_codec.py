@@ -30,14 +30,9 @@ class SemanticCodec(nn.Module):
     def __init__(self, config: SemanticCodecConfig) -> None:
         super().__init__()
         self.config = config
+        sizes = (config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers)
         self.encoder, self.decoder = (
-            nn.Sequential(
-                ConvNeXtBackbone(
-                    config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
-                ),
-                nn.Linear(config.vocos_dim, config.hidden_size),
-            )
-            for _ in range(2)
+            nn.Sequential(ConvNeXtBackbone(*sizes), nn.Linear(config.vocos_dim, config.hidden_size)) for _ in range(2)
         )
         self.quantizer = ResidualVectorQuantizer(config.hidden_size, 1, config.codebook_size, config.codebook_dim)
 
@@ -48,10 +43,7 @@ class SemanticCodec(nn.Module):
         return self.decoder(quantized.latents), quantized
 
     def quantize(self, features: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C).
-
-        With `frames` (B,) the first frames of each row are what the row gives alone, whatever it is padded with.
-        """
+        """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C), of which `frames` (B,) count."""
         quantized = self._quantized(features, frames)
         return quantized.codes[0], quantized.latents.transpose(1, 2)
 

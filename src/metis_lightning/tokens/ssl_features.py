@@ -1,6 +1,5 @@
 """SSL feature extractors: 16 kHz waveform to normalised 50 Hz features.
 
-All share one interface: `sample_rate`, `dim`, `frame_rate`, `forward(wave, lengths) -> (features, lengths)`.
 Shape letters: B batch, S samples, T frames, C feature width.
 """
 
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ class SSLFeatures(nn.Module, ABC):
         self.register_buffer("std", torch.ones(dim))
 
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as a bundle notes them."""
-        return {}
+        """Return the constructor's arguments, as a bundle notes them: the attributes of the same names."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     def encoder_weights(self) -> Mapping[str, Tensor]:
         """Return the weights that the features depend on beside this module's own."""
@@ -55,8 +55,7 @@ class FilterbankFeatures(SSLFeatures):
     """The filter-bank frames that w2v-BERT 2.0 takes as input: 80 log-mel bins every 10 ms, two frames stacked.
 
     Kaldi's recipe: 25 ms Povey window, DC removed, pre-emphasis 0.97, power spectrum of 512 points, mel scale of HTK
-    from 20 Hz, natural log. w2v-BERT's front end then normalises each bin over the utterance; here the mean and the
-    deviation are stored constants instead, so that a frame does not depend on what stands around it.
+    from 20 Hz, natural log. Mean and deviation of a bin are stored, not the utterance's as in w2v-BERT's front end.
     """
 
     mel_bank: Tensor
@@ -89,5 +88,5 @@ class FilterbankFeatures(SSLFeatures):
 
 
 def stack_frames(frames: Tensor) -> Tensor:
-    """Return pairs of neighbouring frames (B, 2T, C) side by side, as (B, T, 2C); an odd one at the end goes."""
+    """Return neighbouring frames (B, 2T, C) in pairs (B, T, 2C); an odd one at the end goes."""
     return frames[:, : frames.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)

@@ -1,7 +1,6 @@
 """From a batch of waveforms to features and tokens, and the fingerprints of everything that these follow from.
 
-The one place where rates and frame counts are reconciled. Shape letters: B batch, S samples, T frames at 50 Hz,
-C feature width, Q quantizers.
+Shape letters: B batch, S samples, T frames at 50 Hz, C feature width, Q quantizers.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from metis_lightning.tokens.semantic_codec import SemanticCodec
 from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.types import WAVE_RATE
 
+# Counted up when a release makes other tokens with the same weights.
 ALGORITHM = 1
-"""Counted up when a release makes other tokens with the same weights."""
 
 
 class SpeechTokenizer(nn.Module):
@@ -53,10 +52,8 @@ class SpeechTokenizer(nn.Module):
             return self.features(self.resample(wave), resampled_length(lengths, self.features.sample_rate))
 
     def ssl_tokens(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz.
-
-        A row's tokens are those that it has alone, whatever it is padded with, but for ties within float rounding.
-        """
+        """Return SSL tokens (B, T) and frame counts (B,) of wave (B, S) at 24 kHz."""
+        # A row's tokens are those that it has alone, but for ties within float rounding.
         with frozen_arithmetic(wave):
             features, frames = self.ssl_features(wave, lengths)
             return self.semantic_codec.quantize(features, frames)[0], frames
@@ -86,9 +83,8 @@ def resampled_length(lengths: Tensor, sample_rate: int) -> Tensor:
 def frozen_arithmetic(like: Tensor) -> Iterator[None]:
     """Within the block there are no gradients and no mixed precision, on which tokens must not depend.
 
-    All products of float32 on a tensor's device follow `product_precision`. Convolutions on a GPU would round to TF32
-    by torch's default, which gives up to 2 tokens of a hundred others than a CPU, and products of matrices on some CPUs
-    where the user allows it for a GPU.
+    Products of float32 on a tensor's device follow `product_precision`. By torch's default convolutions on a GPU round
+    to TF32, which gives up to 2 tokens of a hundred others than a CPU; some CPUs do where it is allowed for a GPU.
     """
     backends: Any = torch.backends
     is_gpu = like.device.type == "cuda"
@@ -106,10 +102,8 @@ def frozen_arithmetic(like: Tensor) -> Iterator[None]:
 
 
 def product_precision(device: torch.device) -> str:
-    """Return what frozen front ends compute in: `float32`, or `tf32` on a GPU where the user allows it.
-
-    `torch.set_float32_matmul_precision("high")` does, for products of matrices and for convolutions alike.
-    """
+    """Return what frozen front ends compute in: `float32`, or `tf32` on a GPU where the user allows it."""
+    # By `torch.set_float32_matmul_precision("high")`, which counts for convolutions alike.
     products: Any = torch.backends.cuda.matmul
     return "tf32" if device.type == "cuda" and products.fp32_precision == "tf32" else "float32"
 
@@ -120,12 +114,8 @@ def fingerprints(
     """Return the SHA-256 of everything that each kind of array follows from: settings, weights and this code's version.
 
     The acoustic codec's decoder is left out, which tokens do not depend on: training it on keeps them valid. So is the
-    device, as long as it computes in float32; what a GPU computes in TF32 has fingerprints of its own.
-
-    Args:
-        tokenizer: whose encoders' weights are hashed; w2v-BERT is loaded for it if it was not yet.
-        kinds: among `ssl`, `acoustic` and `features`; others, or one without its codec, are a ValueError.
-        device: where it makes them; where it is now if None.
+    device, by default where the tokenizer is, as long as it computes in float32; in TF32 fingerprints are others.
+    w2v-BERT is loaded if it was not yet. A ValueError if there is no such kind, or no codec for it.
     """
     if unknown := set(kinds) - {"features", "ssl", "acoustic"}:
         raise ValueError(f"unknown kinds of tokens: {', '.join(sorted(unknown))}")

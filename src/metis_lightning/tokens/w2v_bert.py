@@ -23,25 +23,18 @@ if TYPE_CHECKING:
 class W2vBertFeatures(SSLFeatures):
     """Hidden state `layer` of w2v-BERT 2.0, by stored mean and deviation (MaskGCT, 2409.00750, section 3.2.1).
 
-    The encoder is loaded when it is first used, by `load`, which can be set to take it from elsewhere, such as a
-    bundle. It is no part of this module's weights. The layers above are not loaded.
-
-    Args:
-        encoder: folder with the encoder, or its name on the model hub (which needs HF_HUB_OFFLINE=0).
-        layer, dim: which hidden state, and its width.
+    The encoder, up to that layer, is a folder or a name on the model hub (which needs HF_HUB_OFFLINE=0). It is loaded
+    when it is first used, by `load`, which can be set to take it from elsewhere, such as a bundle, and is no part of
+    this module's weights.
     """
 
     def __init__(self, encoder: str = "facebook/w2v-bert-2.0", layer: int = 17, dim: int = 1024) -> None:
         super().__init__(dim)
-        self.source, self.layer = encoder, layer
+        self.encoder, self.layer = encoder, layer
         self.load: Callable[[], Wav2Vec2BertModel] = partial(load_encoder, encoder, layer)
         # In lists, so that neither becomes a part of the weights.
         self._filterbank = [FilterbankFeatures()]
         self._encoder: list[Wav2Vec2BertModel] = []
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {"encoder": self.source, "layer": self.layer, "dim": self.dim}
 
     def encoder_weights(self) -> Mapping[str, Tensor]:
         """Return the encoder's weights; it does not stay in memory where it was not in use before."""
@@ -93,8 +86,7 @@ ENCODER_SETTINGS = (
     "left_max_position_embeddings", "right_max_position_embeddings", "conv_depthwise_kernel_size", "mask_time_prob",
     "mask_feature_prob",
 )  # fmt: skip
-"""The part of an encoder's configuration that builds it. Others of a file are not passed on: some of transformers' name
-code to be fetched."""
+"""The settings that build an encoder. Others of a file are not passed on: some name code to be fetched."""
 
 
 def build_encoder(config: Mapping[str, Any]) -> Wav2Vec2BertModel:

@@ -1,14 +1,12 @@
 """Layers of Whisper's encoder as an SSL front end, whose hidden states hold words and little of the voice.
 
-The released model pads every recording to 30 s of silence; here a recording is as long as it is, and the rows of a
-batch are what they are alone.
+Recordings are not padded to 30 s as in the released model, and rows of a batch are what they are alone.
 Shape letters: B batch, S samples at 16 kHz, M mel frames at 100 Hz, T frames at 50 Hz, C feature width, F mel bins.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,18 +16,15 @@ from metis_lightning.tokens.mel import slaney_filters
 from metis_lightning.tokens.ssl_features import SSLFeatures
 
 N_FFT, MEL_HOP = 400, 160
+# Length of the released table of positions: 30 s.
 RELEASED_FRAMES = 1500
-"""Length of the released table of positions: 30 s."""
 
 
 class WhisperFeatures(SSLFeatures):
     """Hidden states after `num_layers` of Whisper's encoder (2212.04356, section 2.2), by stored mean and deviation.
 
-    The encoder is a part of this module's weights: the layers above are neither needed nor kept.
-
-    Args:
-        num_layers: of the encoder's layers; the final layer norm is left out.
-        dim, num_heads, num_mels: width, attention heads and mel bins (base: 512, 8, 80; 128 bins for large-v3).
+    These layers, without the final layer norm, are a part of this module's weights. Width, attention heads and mel bins
+    are those of Whisper base; large-v3 has 128 bins.
     """
 
     mel_bank: Tensor
@@ -47,10 +42,6 @@ class WhisperFeatures(SSLFeatures):
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         self.register_buffer("positions", sinusoids(RELEASED_FRAMES, dim), persistent=False)
 
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {name: getattr(self, name) for name in ("num_layers", "dim", "num_heads", "num_mels")}
-
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return one frame for every 320 samples begun with at least half."""
         return (num_samples // MEL_HOP + 1) // 2
@@ -61,10 +52,7 @@ class WhisperFeatures(SSLFeatures):
         return self.encode(self.log_mel(wave, lengths), lengths // MEL_HOP)
 
     def log_mel(self, wave: Tensor, lengths: Tensor) -> Tensor:
-        """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4.
-
-        By the largest value a row's level is taken out but for the quietest parts.
-        """
+        """Return Whisper's input (B, F, M): log10 of mel powers, at most 8 below the row's largest, as (x + 4) / 4."""
         # As in the released code the beginning is mirrored, and silence follows the end, half a window of it in sight.
         inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
         padded = F.pad(F.pad((wave * inside)[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0], (0, N_FFT // 2))
@@ -112,10 +100,8 @@ class EncoderLayer(nn.Module):
 
 
 def sinusoids(num_frames: int, dim: int) -> Tensor:
-    """Return Whisper's positions (T, C): sines, then cosines, of wavelengths from 2π to 20,000π frames.
-
-    The released table ends at 30 s; the formula goes on. Rounded to float16, as the table is stored.
-    """
+    """Return Whisper's positions (T, C): sines, then cosines, of wavelengths from 2π to 20,000π frames."""
     scale = torch.exp(-math.log(10_000) / (dim // 2 - 1) * torch.arange(dim // 2, dtype=torch.float64))
     angles = torch.arange(num_frames, dtype=torch.float64)[:, None] * scale
+    # Rounded as the released table is stored, which ends at 30 s.
     return torch.cat([angles.sin(), angles.cos()], dim=1).half().float()

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from transformers import Wav2Vec2BertModel
 
 Config = TypeVar("Config", bound="DataclassInstance")
-Configs = Mapping[str, Mapping[str, Any]]
-"""Configurations by the names of their parts."""
-
 # By these names a part says what it is; a class path would let a bundle choose what is imported.
 FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures] | type[WhisperFeatures]] = {
     "filterbank": FilterbankFeatures,
@@ -47,7 +44,7 @@ MODELS: Mapping[str, tuple[type[nn.Module], type[DataclassInstance]]] = {
     "s2a_1layer": (SemanticToAcoustic, SemanticToAcousticConfig),
     "s2a_full": (SemanticToAcoustic, SemanticToAcousticConfig),
 }
-"""The models that all tasks share and what configures them, by the names of their parts."""
+"""What all tasks share, by the names of the parts."""
 
 
 def plain_config(config: DataclassInstance) -> dict[str, Any]:
@@ -105,7 +102,7 @@ def build_shared(name: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def load_shared(folder: Path, name: str) -> tuple[nn.Module, str]:
-    """Return a bundle's model of a part that all tasks share, and the SHA-256 of its weights."""
+    """Return the model of a bundle's part of `MODELS`, and the SHA-256 of its weights."""
     part = read_part(folder, name)
     model = build_shared(name, part.config)
     load_weights(model, part.tensors, name)
@@ -131,7 +128,7 @@ def load_features(folder: Path) -> SSLFeatures:
 
 def _load_w2v_bert(folder: Path) -> Wav2Vec2BertModel:
     part = read_part(folder, "w2v_bert")
-    # Not on the meta device: it has buffers that are in no file.
+    # Not built on the meta device: it has buffers that are in no file.
     encoder = build_encoder(part.config)
     load_weights(encoder, part.tensors, "w2v_bert")
     return encoder
@@ -183,7 +180,7 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
 
 
 def extension_of(config: Mapping[str, Any]) -> Extension:
-    """Return what the configuration of a task's part says that the task puts on stage 1."""
+    """Return what a task puts on stage 1, by the configuration of its part."""
     phones = config.get("text") is not None
     return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones)
 
@@ -199,52 +196,46 @@ class TaskModel:
 
 
 def load_task_model(name: str, task: str, base: str) -> TaskModel:
-    """Return what serves a task. A `UserError` if there is no such bundle or file, or nothing in it serves the task.
+    """Return what of a bundle, or of a checkpoint file (`.ckpt`) of the bundle `base`, serves a task.
 
-    Args:
-        name: a bundle, or a checkpoint file (`.ckpt`).
-        task: as it was trained, or one of those that the trained weights serve, as Omni's do.
-        base: the bundle that a checkpoint belongs to.
+    A `UserError` if there is no such bundle or file, or none of its weights serve the task, as Omni's do several.
     """
-    if name.endswith(".ckpt"):
-        folder, parts, what = bundle_folder(base), dict(checkpoint_parts(name)), f"checkpoint {name}"
-        configs: Configs = {key: value.config for key, value in parts.items()}
-    else:
-        folder, parts, what = bundle_folder(name), {}, f"bundle {name!r}"
-        configs = _configs(name)
-    part = part_for(configs, task)
+    is_checkpoint = name.endswith(".ckpt")
+    folder = bundle_folder(base if is_checkpoint else name)
+    source, what = (name, f"checkpoint {name}") if is_checkpoint else (str(folder), f"bundle {name!r}")
+    parts = _fine_tuned_parts(source)
+    part = part_for({key: value.config for key, value in parts.items()}, task)
     if part is None:
         raise UserError(
-            f"{what}: it has no weights for the task {task!r}, only for {', '.join(_tasks(configs)) or 'none'}; "
+            f"{what}: it has no weights for the task {task!r}, only for {', '.join(served_tasks(source)) or 'none'}; "
             "name one of these, or fine-tune for it and give the checkpoint"
         )
-    if parts:
+    if is_checkpoint:
         model, digest = load_base(folder)
         apply_task(model, parts[part], digest, what)
     else:
         model = load_task(folder, part)
-    config = configs[part]
+    config = parts[part].config
     return TaskModel(model.eval(), (part, *config.get("answers", ())), config.get("text"), folder)
 
 
 def served_tasks(name: str) -> tuple[str, ...]:
     """Return the tasks that a bundle or a checkpoint serves, without loading a model."""
-    return _tasks(_configs(name))
+    parts = _fine_tuned_parts(name).items()
+    return tuple(task for key, part in parts for task in (key, *part.config.get("answers", ())))
 
 
-def part_for(configs: Configs, task: str) -> str | None:
+def part_for(configs: Mapping[str, Mapping[str, Any]], task: str) -> str | None:
     """Return the name of the part that serves a task: its own, or else one whose `answers` name it."""
     others = (name for name, config in configs.items() if task in config.get("answers", ()))
     return task if "base_sha256" in configs.get(task, {}) else next(others, None)
 
 
-def _tasks(configs: Configs) -> tuple[str, ...]:
-    # What was fine-tuned belongs to a base; the others are the base, stage 2 and the front end.
-    tuned = {name: config for name, config in configs.items() if "base_sha256" in config}
-    return tuple(task for name, config in tuned.items() for task in (name, *config.get("answers", ())))
-
-
-def _configs(name: str) -> Configs:
+def _fine_tuned_parts(name: str) -> dict[str, Part]:
+    """Return the parts that belong to a base, those of a bundle without their weights."""
     if name.endswith(".ckpt"):
-        return {key: part.config for key, part in checkpoint_parts(name).items()}
-    return {key: part["config"] for key, part in read_index(bundle_folder(name))["parts"].items()}
+        parts = checkpoint_parts(name)
+    else:
+        entries = read_index(bundle_folder(name))["parts"]
+        parts = {key: Part(entry["config"], {}) for key, entry in entries.items()}
+    return {key: part for key, part in parts.items() if "base_sha256" in part.config}

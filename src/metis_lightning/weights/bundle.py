@@ -1,6 +1,5 @@
 """Bundles, on disk or on the model hub: a folder with `bundle.yaml` and one safetensors file a part.
 
-A part is a name, a plain configuration, and tensors; an imported one also says where it comes from and its licence.
 Nothing in a bundle can run code.
 """
 
@@ -9,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
@@ -25,7 +23,7 @@ from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
 from metis_lightning.weights.checks import check_index, check_sizes
-from metis_lightning.weights.tensor_file import from_rows, in_rows, not_safetensors, tensor_count
+from metis_lightning.weights.tensor_file import TensorFile, from_rows, in_rows
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLE_INDEX = "bundle.yaml"
@@ -38,10 +36,8 @@ _BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 @dataclass(frozen=True)
 class Part:
-    """One trained piece.
+    """One trained piece: a plain configuration, and weights, in float32 if they were read from a bundle.
 
-    config: what builds it.
-    tensors: its weights; in float32 if it was read from a bundle.
     sha256: of the file that it came from.
     origin: licence and source of an imported part, as the index notes them.
     """
@@ -53,11 +49,9 @@ class Part:
 
 
 def bundle_folder(name: str) -> Path:
-    """Return the folder of a bundle. A `UserError` if there is none.
+    """Return the folder of a bundle that ships with the package (`nano`, `paper`), is on the disk, or on the model hub.
 
-    Args:
-        name: of one that ships with the package (`nano`, `paper`), a folder on disk, or a repository on the model hub,
-            `owner/name` or `owner/name@revision`, which is downloaded once.
+    From the hub, `owner/name` or `owner/name@revision`, it is downloaded once. A `UserError` if there is none.
     """
     for folder in (ASSETS / name, Path(name)):
         if (folder / BUNDLE_INDEX).is_file():
@@ -105,30 +99,26 @@ def read_part(folder: Path, name: str) -> Part:
 
     A `UserError` if the bundle lacks the part or its weights, or the file is missing or not what the index names.
     """
-    entry = read_index(folder)["parts"].get(name)
+    entry, what = read_index(folder)["parts"].get(name), f"bundle {folder}, part {name!r}"
     if entry is None:
         raise UserError(f"bundle {folder}: it has no part {name!r}")
     if "sha256" not in entry:
         # Enough for models on the meta device, which have no weights either.
         if not nn.Linear(1, 1).weight.is_meta:
-            raise UserError(
-                f"bundle {folder}: it gives sizes only, no weights of {name!r}; name a bundle that has them"
-            )
-        check_sizes(entry["config"], None, f"bundle {folder}, part {name!r}")
+            advice = "name a bundle that has them"
+            raise UserError(f"bundle {folder}: it gives sizes only, no weights of {name!r}; {advice}")
+        check_sizes(entry["config"], None, what)
         return Part(config=entry["config"], tensors={})
     path = folder / part_file(name)
     if not path.is_file():
         raise UserError(f"bundle {folder}: {path.name} is missing")
-    digest = sha256_of(path)
-    if digest != entry["sha256"]:
-        raise UserError(
-            f"{path}: its SHA-256 is {digest}, the index says {entry['sha256']}; the file was changed, copy it again"
-        )
-    check_sizes(entry["config"], tensor_count(path), f"bundle {folder}, part {name!r}")
-    try:
-        tensors = from_rows(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: {not_safetensors(error)}") from error
+    digest, noted = sha256_of(path), entry["sha256"]
+    if digest != noted:
+        raise UserError(f"{path}: its SHA-256 is {digest}, the index says {noted}; the file was changed, copy it again")
+    file = TensorFile(path)
+    # Before any tensor is read.
+    check_sizes(entry["config"], len(file.shapes), what)
+    tensors = from_rows({key: file.tensor(key) for key in file.shapes})
     check_finite(tensors, str(path))
     origin = {key: entry[key] for key in _ORIGIN if key in entry}
     return Part(config=entry["config"], tensors=tensors, sha256=digest, origin=origin)
@@ -137,41 +127,39 @@ def read_part(folder: Path, name: str) -> Part:
 def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:
     """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own.
 
-    In int8 are the rows of matrices and convolutions, each with a scale of its own; the rest is in bfloat16.
+    Of int8 are the rows of matrices and convolutions, each with a scale of its own, and the rest is in bfloat16.
     """
     path = folder / part_file(name)
     tensors = {key: value.detach() for key, value in part.tensors.items()}
     if dtype == torch.int8:
         tensors, dtype = in_rows(tensors), torch.bfloat16
-    stored = {key: value.to(stored_dtype(value, dtype)).contiguous() for key, value in tensors.items()}
+    stored, types = retype(tensors, dtype)
     check_finite({**part.tensors, **stored}, f"{path} is not written")
     with atomic_path(path) as temporary:
-        save_file(stored, temporary)
+        save_file({key: value.contiguous() for key, value in stored.items()}, temporary)
     index = read_index(folder)
     index["parts"][name] = {
         "config": dict(part.config),
         "sha256": sha256_of(path),
         "parameters": sum(value.numel() for value in stored.values()),
-        "dtype": dtype_names(stored.values()),
+        "dtype": types,
         **part.origin,
     }
     write_index(folder, index)
 
 
-def stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """Return how a tensor is stored if weights are in `dtype`: what counts steps or batches stays whole."""
-    # A bfloat16 holds whole numbers up to 256 only.
-    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-
-
-def dtype_names(tensors: Iterable[Tensor]) -> str:
-    """Return the data types of tensors as an index notes them."""
-    return ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+def retype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> tuple[dict[str, Tensor], str]:
+    """Return tensors with weights in `dtype`, None for their own, and their types as an index notes them."""
+    # What counts steps or batches stays as it is: bfloat16 has whole numbers up to 256 only.
+    stored = {
+        name: value if dtype is None or not value.is_floating_point() else value.to(dtype)
+        for name, value in tensors.items()
+    }
+    return stored, ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in stored.values()}))
 
 
 def part_file(part: str) -> str:
-    """Return the name of a part's file; a `UserError` if the part's name could lead out of the bundle's folder."""
-    # A name such as "../x" would be written outside the folder.
+    """Return the name of a part's file. A `UserError` if it could lead out of the folder, as "../x" does."""
     if not part.replace("_", "").isalnum():
         raise UserError(f"part name {part!r}: only letters, digits and '_' are allowed")
     return f"{part}.safetensors"
@@ -200,12 +188,10 @@ def _hub_bundle(name: str) -> Path:
 
 
 def snapshot(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
-    """Return the local folder with files of a repository (`owner/name`), called by their commit.
+    """Return the local folder, called by its commit, with files of a repository (`owner/name`) on the hub.
 
-    Args:
-        repository: on the hub. A `UserError` if there is none, or no such revision, or it cannot be reached.
-        files: names, or patterns of them; those that the repository does not have are left out.
-        revision: commit, tag or branch; None for the newest.
+    Of `files`, names or patterns, those that it does not have are left out. `revision` is a commit, tag or branch, None
+    the newest. A `UserError` if there is no such repository or revision, or it cannot be reached.
     """
     # The client that huggingface_hub brings; its errors are not wrapped.
     from httpx2 import HTTPError

@@ -55,8 +55,7 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         stays = "; the one that is there stays as it was" if path.exists() else ""
         if isinstance(error, UserError):
             raise UserError(f"checkpoint {error}{stays}") from error
-        reason = error.strerror if isinstance(error, OSError) else None
-        reason = reason or (str(error).splitlines() or [repr(error)])[0]
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
         raise UserError(f"checkpoint {path} cannot be written ({reason}){stays}") from error
 
 
@@ -68,17 +67,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return what was saved at `path`, a checkpoint or not, after checking every byte and number of it.
-
-    A `UserError` if the file is missing, damaged, holds more than plain data, or numbers that are not finite.
-    """
-    with _naming_another():
+    """Return what was saved at `path`. A `UserError` if it is missing, damaged, not finite, or not plain data."""
+    with _naming_another(path):
         return _read(path)
 
 
 def open_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, its tensors unchecked on the disk. A `UserError` if it is not plain data."""
-    with _naming_another():
+    with _naming_another(path):
         return _open(path, mmap=True)
 
 
@@ -118,9 +114,7 @@ def newest_whole(folder: Path) -> tuple[Path, int] | None:
 def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[str, Part]:
     """Return the parts of a bundle that a checkpoint holds. A `UserError` if it has none, or no average where it is to.
 
-    Args:
-        path: of the checkpoint.
-        weights: `raw`, as the optimizer left them, or `ema`, their moving average; None takes those of its validations.
+    `weights` are `raw`, as the optimizer left them, or `ema`, their moving average; None takes those it validates with.
     """
     path = Path(path)
     checkpoint = read_checkpoint(path)
@@ -130,9 +124,8 @@ def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[st
     state, ema = checkpoint["state_dict"], checkpoint.get("ema")
     if (weights or (ema or {}).get("validate_with", "raw")) == "ema":
         if not ema:
-            raise UserError(
-                "the checkpoint holds no EMA weights; train with the callback metis_lightning.callbacks.ema.EMA"
-            )
+            callback = "metis_lightning.callbacks.ema.EMA"
+            raise UserError(f"the checkpoint holds no EMA weights; train with the callback {callback}")
         state = {**state, **ema["weights"]}
     parts = {}
     for name, part in described.items():
@@ -154,28 +147,25 @@ def bundle_or_checkpoint_part(source: str, name: str) -> Part:
 
 
 class _DamagedFileError(UserError):
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"checkpoint {path} is damaged or not a checkpoint")
-        self.path = path
+    """A file is no whole checkpoint."""
 
 
 @contextmanager
-def _naming_another() -> Iterator[None]:
-    """Within the block, a damaged file's error names the newest whole checkpoint of its folder."""
+def _naming_another(path: Path) -> Iterator[None]:
+    """Within the block, the error of a damaged file names the newest whole checkpoint of its folder."""
     try:
         yield
     except _DamagedFileError as error:
-        other = newest_whole(error.path.parent)
-        if other is None:
-            raise
-        raise UserError(f"{error}; the newest whole one there is {other[0]}, of step {other[1]}") from error
+        other = newest_whole(path.parent)
+        newest = f"; the newest whole one there is {other[0]}, of step {other[1]}" if other else ""
+        raise UserError(f"checkpoint {path} is damaged or not a checkpoint{newest}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     if not is_whole(path):
-        raise _DamagedFileError(path)
+        raise _DamagedFileError
     content = _open(path, mmap=False)
     check_finite(_numbers(content), f"checkpoint {path}")
     return content
@@ -184,12 +174,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _open(path: Path, mmap: bool) -> dict[str, Any]:
     try:
         if not is_zipfile(path):
-            raise _DamagedFileError(path)
+            raise _DamagedFileError
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(f"checkpoint {path} is refused: it holds more than tensors and plain values") from error
     except _UNREADABLE as error:
-        raise _DamagedFileError(path) from error
+        raise _DamagedFileError from error
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: it holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -204,16 +194,13 @@ def _numbers(content: Mapping[str, Any]) -> dict[str, Tensor]:
 def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
+    elif isinstance(value, Mapping | list | tuple):
+        for key, each in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _tensors(each, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            yield from _tensors(each, f"{name}.{index}")
 
 
 def _seal(path: Path) -> None:
-    """Put the seal behind an archive without a comment, and have the disk keep it."""
+    """Seal an archive without a comment, and have the disk keep it."""
     with path.open("r+b") as file:
         # An archive ends with the length of its comment.
         file.seek(-2, os.SEEK_END)

@@ -1,7 +1,7 @@
 """Checks of what `bundle.yaml` and checkpoints say: fields of their types, and sizes that the weights bear out.
 
-Both come from elsewhere. A model of a hundred million layers would be built for hours before its weights turn out not
-to fit, so sizes are compared with the number of tensors first. Every refusal is a `UserError` that names the field.
+A model of a hundred million layers would be built for hours before its weights turn out not to fit, so sizes are
+compared with the number of tensors first. Every refusal is a `UserError` that names the field.
 """
 
 from __future__ import annotations
@@ -65,12 +65,9 @@ def check_types(values: Mapping[Any, Any], where: str, types: Types = _SETTINGS)
 
 
 def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> None:
-    """Refuse a configuration whose numbers are no sizes of a model with so many tensors.
+    """Refuse a part's configuration, `where` in messages, whose numbers are no sizes of a model with so many tensors.
 
-    Args:
-        config: settings by name, plain values.
-        tensors: how many the file of weights holds; None without one.
-        where: what messages call the part.
+    `tensors` is how many the file of weights holds, None without one.
     """
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -84,7 +81,7 @@ def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> N
         is_count = str(name).endswith(_COUNTS) and tensors != 0
         most = (tensors or MOST_LAYERS) if is_count else LARGEST
         if not all(least <= number <= most for number in numbers if isinstance(number, int | float)):
-            shown = f"{value}" if len(f"{value}") < _LONGEST_SHOWN else f"{value}"[:_LONGEST_SHOWN] + "…"
+            shown = str(value) if len(str(value)) < _LONGEST_SHOWN else str(value)[:_LONGEST_SHOWN] + "…"
             raise UserError(f"{where}: {name!r} of {shown} is no size that the weights can have ({least} to {most})")
 
 
@@ -111,12 +108,9 @@ def check_fields(content: Mapping[str, Any], what: str) -> None:
 
 
 def check_run(content: Mapping[str, Any], loop: Mapping[str, Any], what: str) -> None:
-    """Refuse a checkpoint that a run cannot go on from.
+    """Refuse a checkpoint that passed `check_fields` and that a run cannot go on from.
 
-    Args:
-        content: of a checkpoint that passed `check_fields`.
-        loop: the state of the Trainer's own fit loop, for the types of its fields.
-        what: the checkpoint, as a message begins.
+    `loop` is the state of the Trainer's own fit loop, for the types of its fields; messages begin with `what`.
     """
     fields = _Fields(content, what)
     check_version(content, what)

@@ -21,17 +21,6 @@ from metis_lightning.weights.bundle import Part, bundle_folder, write_part
 from metis_lightning.weights.checkpoint import checkpoint_parts
 
 
-def merged(part: Part, base: Path, what: str) -> Part:
-    """Return a task's part with its LoRA added to the base: all of stage 1. A `UserError` if it has none that fits."""
-    if not part.config.get("lora_rank"):
-        raise UserError(f"{what}: it has no LoRA to merge")
-    model, digest = load_base(base)
-    apply_task(model, part, digest, what)
-    merge_lora(model)
-    config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
-    return Part(config, {f"model.{name}": value for name, value in model.state_dict().items()})
-
-
 def export(
     checkpoint: Path | str,
     bundle: Path | str,
@@ -39,14 +28,11 @@ def export(
     merge_with: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> list[str]:
-    """Write the parts of a checkpoint into a bundle, which is made if need be; return their names.
+    """Write the parts of a checkpoint into a bundle's folder, which is made if need be; return their names.
 
-    Args:
-        checkpoint: of a run.
-        bundle: folder.
-        weights: `raw`, `ema`, or None for those that the run was validated with.
-        merge_with: folder of the base that the LoRA is merged with, in float32; None leaves it apart.
-        dtype: of the stored weights otherwise, see `write_part`.
+    `weights` are `raw`, `ema`, or None for those that the run was validated with; they are stored in `dtype`. The LoRA
+    is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. A `UserError` if there is no
+    LoRA to merge, or it does not fit.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
@@ -54,9 +40,17 @@ def export(
     for name, part in parts.items():
         if merge_with is None:
             write_part(bundle, name, part, dtype)
-        else:
-            # In bfloat16 most of a LoRA's change would be rounded away.
-            write_part(bundle, name, merged(part, merge_with, f"checkpoint {checkpoint}"), torch.float32)
+            continue
+        what = f"checkpoint {checkpoint}"
+        if not part.config.get("lora_rank"):
+            raise UserError(f"{what}: it has no LoRA to merge")
+        model, digest = load_base(merge_with)
+        apply_task(model, part, digest, what)
+        merge_lora(model)
+        config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
+        tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+        # In bfloat16 most of a LoRA's change would be rounded away.
+        write_part(bundle, name, Part(config, tensors), torch.float32)
     return list(parts)
 
 

@@ -26,9 +26,8 @@ class TensorFile:
 
     A tensor's bytes are read when they are used. A `UserError` if the file is missing, or holds anything but tensors.
 
-    Attributes:
-        shapes: name to a tensor on the meta device.
-        metadata: of a safetensors file.
+    shapes: name to a tensor on the meta device.
+    metadata: of a safetensors file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,36 +63,22 @@ class TensorFile:
                 # Mapped into memory, not read.
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.path}: {not_safetensors(error)}") from error
+            what = f"not a whole safetensors file, and under this name nothing else is read ({error})"
+            raise UserError(f"{self.path}: {what}; download it again") from error
 
     def _saved(self) -> dict[str, Tensor]:
         try:
             with warnings.catch_warnings():
                 # The error says in one line what torch warns of in several.
                 warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(
-                    self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path) or None
-                )
+                mmap = zipfile.is_zipfile(self.path) or None
+                content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mmap)
         except (UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, LookupError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{self.path}: not a file of plain tensors, so it is not read ({reason})") from error
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise UserError(f"{self.path}: it holds more than named tensors; give a file of weights alone")
         return content
-
-
-def tensor_count(path: Path) -> int:
-    """Return how many tensors a safetensors file holds, by its header; a `UserError` if it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            return len(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: {not_safetensors(error)}") from error
-
-
-def not_safetensors(error: Exception) -> str:
-    """Return what to say of a file that safetensors cannot read."""
-    return f"not a whole safetensors file, and under this name nothing else is read ({error}); download it again"
 
 
 def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """Lip features by Auto-AVSR's published weights of visual speech recognition, which are read by name.
 
-Two spellings are about. The first has everything below `encoder.`: `encoder.frontend.frontend3D.0.weight`,
-`encoder.embed.0.weight`, `encoder.encoders.0.self_attn.linear_q.weight`. The later one has `frontend.…` and
-`proj_encoder.weight` outside, and the rest as before. A Lightning checkpoint puts `model.` before either.
+Of two spellings one has everything below `encoder.`: `encoder.frontend.frontend3D.0.weight`, `encoder.embed.0.weight`.
+The later one has `frontend.…` and `proj_encoder.weight` outside. A Lightning checkpoint puts `model.` before either.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _NO_WEIGHTS = re.compile(r"embed\.\d+\.pe|.*\.num_batches_tracked")
 
 
 class AutoAvsrFeatures(VisualEncoder):
-    """Lip features by a file of Auto-AVSR's weights, which `load_auto_avsr` reads when it is first used.
+    """Lip features by a file of Auto-AVSR's weights, read when it is first used and no part of this module's own.
 
-    The encoder, of `sizes`, is frozen, runs in float32, and is no part of this module's weights.
+    The encoder, of `sizes`, is frozen and runs in float32.
     """
 
     def __init__(self, weights: Path, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen
@@ -53,14 +52,10 @@ class AutoAvsrFeatures(VisualEncoder):
         return self._encoder[0]
 
 
-def load_auto_avsr(
-    path: Path,
-    sizes: VisualSizes = VisualSizes(),  # noqa: B008  frozen
-) -> AutoAvsrEncoder:
+def load_auto_avsr(path: Path, sizes: VisualSizes = VisualSizes()) -> AutoAvsrEncoder:  # noqa: B008  frozen
     """Return the frozen encoder with the weights of a file, `.pth`, `.ckpt` or `.safetensors`.
 
-    A `UserError` if the file is missing, holds more than plain weights, or an encoder tensor is missing, unexpected
-    or of another shape; all of these are named.
+    A `UserError` if it is missing or holds more than plain weights, or names the encoder's tensors that do not fit.
     """
     with torch.device("meta"):
         encoder = AutoAvsrEncoder(sizes)

@@ -1,7 +1,6 @@
 """Conformer blocks (2005.08100) with relative positions (Transformer-XL, 1901.02860), as in ESPnet and Auto-AVSR.
 
-Names of weights are the published ones (`pointwise_cov1` is theirs). Shape letters: B batch, F frames, A heads, D width
-of a head, C width.
+Names of weights are the published ones. Shape letters: B batch, F frames, A heads, D width of a head, C width.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+# Of the layer norms; PyTorch's default is 1e-5.
 EPS = 1e-12
-"""Of the layer norms; PyTorch's default is 1e-5."""
 
 
 class RelativeAttention(nn.Module):
@@ -25,21 +24,14 @@ class RelativeAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.linear_q = nn.Linear(dim, dim)
-        self.linear_k = nn.Linear(dim, dim)
-        self.linear_v = nn.Linear(dim, dim)
-        self.linear_out = nn.Linear(dim, dim)
+        self.linear_q, self.linear_k, self.linear_v, self.linear_out = (nn.Linear(dim, dim) for _ in range(4))
         self.linear_pos = nn.Linear(dim, dim, bias=False)
-        self.pos_bias_u = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
-        self.pos_bias_v = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
+        self.pos_bias_u, self.pos_bias_v = (nn.Parameter(torch.zeros(num_heads, dim // num_heads)) for _ in range(2))
 
     def forward(self, x: Tensor, distances: Tensor, valid: Tensor) -> Tensor:
-        """Map (B, F, C) to the same.
+        """Map x (B, F, C) to the same, given `relative_positions` (2F - 1, C).
 
-        Args:
-            x: frames.
-            distances: (2F - 1, C), `relative_positions(F, C)`.
-            valid: (B, F) bool, frames that are not padding; at least one a row.
+        `valid` (B, F) is True where frames are not padding, at least one a row.
         """
         projected = (self.linear_q(x), self.linear_k(x), self.linear_v(x), self.linear_pos(distances)[None])
         q, k, v, r = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in projected)
@@ -52,9 +44,9 @@ class RelativeAttention(nn.Module):
 
 
 def relative_positions(count: int, dim: int, like: Tensor) -> Tensor:
-    """Return sinusoids (2 * `count` - 1, `dim`) of the distances `count` - 1, …, 0, …, 1 - `count`.
+    """Return sinusoids (2 * `count` - 1, `dim`) of the distances from query back to key, `count` - 1 to 1 - `count`.
 
-    Sines stand at even places, cosines at odd ones; a distance is how far a key is before the query.
+    Sines stand at even places, cosines at odd ones.
     """
     distance = torch.arange(count - 1, -count, -1, device=like.device, dtype=torch.float32)
     rates = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10_000.0) / dim))

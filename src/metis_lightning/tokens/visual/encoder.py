@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from metis_lightning.data.recipes.l2s import CROP, encoder_input
 from metis_lightning.tokens.visual.conformer import EPS, ConformerBlock, relative_positions
 
+# Width of the features of the visual speech recogniser that the paper uses.
 LIP_DIM = 768
-"""Width of the features of the visual speech recogniser that the paper uses."""
-
 # Frames on each side that the 3-D convolution sees.
 _REACH = 2
 # Pictures at a time in inference: 88 x 88 pixels in 64 channels are half a megabyte a picture.
@@ -109,10 +108,9 @@ class VisualFrontend(nn.Module):
 
 @dataclass(frozen=True)
 class VisualSizes:
-    """Sizes of `AutoAvsrEncoder`; the defaults are the published ones.
+    """Sizes of `AutoAvsrEncoder`, the defaults the published ones.
 
-    dim: width; num_heads: of the attention; hidden: width inside a feed-forward; num_layers: conformer blocks;
-    kernel_size: of the convolution over time; channels: of the four stages of the ResNet.
+    `hidden` is the width inside a feed-forward, `kernel_size` of the convolution over time, `channels` of the ResNet.
     """
 
     dim: int = LIP_DIM
@@ -126,9 +124,8 @@ class VisualSizes:
 class AutoAvsrEncoder(VisualEncoder):
     """The encoder of Auto-AVSR's visual speech recogniser (2303.14307): 3-D convolution, ResNet-18, conformer.
 
-    Its features are the condition of Metis's lip to speech (2502.03128, section 3.5). Dropout is left out: it is used
-    frozen. Unlike the published one it keeps padding from reaching into its neighbours, so a row of a batch equals the
-    same video alone. Weights: `auto_avsr.load_auto_avsr`.
+    Its features are the condition of Metis's lip to speech (2502.03128, section 3.5). Frozen, it has no dropout. Unlike
+    in the published one padding does not reach into its neighbours: a row of a batch equals the same video alone.
     """
 
     def __init__(self, sizes: VisualSizes = VisualSizes()) -> None:  # noqa: B008  frozen
@@ -157,9 +154,7 @@ class AutoAvsrEncoder(VisualEncoder):
 
 
 def double_rate(features: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Return features (B, 2F, C) at twice the rate, interpolated linearly (as `align_corners=False`).
-
-    Each row is interpolated within its own `lengths` (B,), so that its padding does not show in its last frame.
+    """Return features (B, 2F, C) at twice the rate, interpolated linearly (as `align_corners=False`) within `lengths`.
 
     >>> double_rate(torch.tensor([[[0.0], [4.0]]])).flatten()
     tensor([0., 1., 3., 4.])
@@ -168,6 +163,7 @@ def double_rate(features: Tensor, lengths: Tensor | None = None) -> Tensor:
     lengths = torch.full((batch,), count, device=features.device) if lengths is None else lengths
     last = (lengths - 1).clamp(min=0)[:, None]
     position = (torch.arange(2 * count, device=features.device) + 0.5) / 2 - 0.5
+    # Within the row: its padding does not show in its last frame.
     position = torch.minimum(position.clamp(min=0), last)
     low = position.floor().long()
     high = torch.minimum(low + 1, last)

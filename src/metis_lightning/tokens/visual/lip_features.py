@@ -1,7 +1,4 @@
-"""Lip features of videos: of one, for inference, and of a whole manifest, as files for training.
-
-Shape letters: F frames at 25 Hz, C feature width.
-"""
+"""Lip features (F, C) of videos, F frames at 25 Hz: of one, for inference, and of a manifest, as training files."""
 
 from __future__ import annotations
 
@@ -44,12 +41,10 @@ def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu")
 class LipFeatureOptions:
     """The utterances whose lip features are wanted, and where they go.
 
-    manifest: of `prepare`.
-    root: folder that it was prepared with.
+    manifest, root: of `prepare`, and the folder that it was prepared with.
     out: folder of `ID.npy`, (F, C) float32 each.
     mouths: folder of `ID.mp4`; None takes the manifest's videos, which then show mouths.
-    device: where the encoder runs.
-    shard: this job and the number of jobs that share the work, counted from 0.
+    shard: this job, from 0, and the number of jobs that share the work.
     """
 
     manifest: Path
@@ -63,8 +58,7 @@ class LipFeatureOptions:
 def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) -> int:
     """Write the lip features of a manifest's utterances that are not there yet; return how many this call wrote.
 
-    `features.json` in the folder notes the SHA-256 of the encoder's weights: a folder never mixes two encoders. A
-    `UserError` if the folder is another encoder's, or a video cannot be read.
+    A `UserError` if the folder is another encoder's, by its `features.json`, or a video cannot be read.
     """
     _claim(options.out, encoder)
     number, jobs = options.shard
@@ -85,8 +79,8 @@ def _claim(folder: Path, encoder: AutoAvsrFeatures) -> None:
     # Wrong weights must not claim a folder.
     encoder.load()
     note = folder / "features.json"
-    encoder_of = {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
-    text = json.dumps(encoder_of, indent=2) + "\n"
+    identity = {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
+    text = json.dumps(identity, indent=2) + "\n"
     if not note.is_file():
         with atomic_path(note) as temporary:
             temporary.write_text(text, encoding="utf-8")

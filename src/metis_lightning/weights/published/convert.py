@@ -11,16 +11,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import LOCK, atomic_path, check_output, locked, sha256_of
-from metis_lightning.weights.bundle import (
-    BUNDLE_INDEX,
-    Part,
-    bundle_folder,
-    dtype_names,
-    part_file,
-    read_index,
-    stored_dtype,
-    write_part,
-)
+from metis_lightning.weights.bundle import BUNDLE_INDEX, Part, bundle_folder, part_file, read_index, retype, write_part
 from metis_lightning.weights.published.inspect import FittingPart, inspect
 from metis_lightning.weights.published.layout import FINE_TUNED, PARTS
 from metis_lightning.weights.published.locate import ImportRequest, locate
@@ -73,12 +64,8 @@ def _pairs(option: str, values: Sequence[str]) -> dict[str, list[str]]:
 def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | None = None) -> None:
     """Write parts into a bundle and print each; those that are there from the same files are left as they are.
 
-    A new bundle grows beside its place, as `NAME.incomplete`, and is renamed when it is whole.
-
-    Args:
-        parts: the base before the LoRAs that belong to it.
-        out: the bundle's folder; one that is a bundle already is added to. A `UserError` if there is something else.
-        dtype: how tensors are stored; None for their own.
+    A bundle at `out` is added to; a new one grows beside its place, as `NAME.incomplete`, and is renamed when it is
+    whole. A `UserError` if there is something else. Tensors are stored in `dtype`, None for their own.
     """
     folder = out if (out / BUNDLE_INDEX).is_file() else out.with_name(f"{out.name}.incomplete")
     if folder != out and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -98,12 +85,18 @@ def write_bundle(parts: Sequence[FittingPart], out: Path, dtype: torch.dtype | N
 def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> tuple[Mapping[str, Any], bool]:
     """Write a part, unless the folder has it of the same files; return its entry, and whether it was there."""
     name, parts = part.located.part.name, read_index(folder)["parts"]
-    config, origin = dict(part.config), _origin(part)
+    config, repository = dict(part.config), part.located.part.repository
+    source: dict[str, Any] = {"repository": repository.name or "Amphion's source"}
+    if part.located.commit is not None:
+        source["commit"] = part.located.commit
+    source["files"] = {path.name: _checked_sha256(path) for path in part.located.files}
+    if part.left_out:
+        source["left_out"] = list(part.left_out)
+    origin = {"licence": repository.licence, "source": source}
     if part.located.part.task is not None:
         # What is fine-tuned in full stands alone.
         config["base_sha256"] = parts["stage1"]["sha256"] if config["lora_rank"] else ""
-    stored = dtype_names(value.to(stored_dtype(value, dtype)) for value in part.shapes.values())
-    expected = {"config": config, "dtype": stored, **origin}
+    expected = {"config": config, "dtype": retype(part.shapes, dtype)[1], **origin}
     entry, path = parts.get(name, {}), folder / part_file(name)
     is_same = all(entry.get(key) == value for key, value in expected.items())
     if is_same and path.is_file() and sha256_of(path) == entry["sha256"]:
@@ -115,27 +108,14 @@ def _write(part: FittingPart, folder: Path, dtype: torch.dtype | None) -> tuple[
     return read_index(folder)["parts"][name], False
 
 
-def _origin(part: FittingPart) -> dict[str, Any]:
-    located = part.located
-    repository = located.part.repository
-    source: dict[str, Any] = {"repository": repository.name or "Amphion's source"}
-    if located.commit is not None:
-        source["commit"] = located.commit
-    source["files"] = {path.name: _checked_sha256(path) for path in located.files}
-    if part.left_out:
-        source["left_out"] = list(part.left_out)
-    return {"licence": repository.licence, "source": source}
-
-
 def _checked_sha256(path: Path) -> str:
     """Return a file's SHA-256; a `UserError` if the download cache says that it should be another."""
     digest = sha256_of(path)
     # The cache of huggingface_hub links to large files by the SHA-256 that the hub has of them.
     expected = path.readlink().name if path.is_symlink() else digest
     if len(expected) == len(digest) and expected != digest:
-        raise UserError(
-            f"{path}: its SHA-256 is {digest}, the hub says {expected}; delete what it links to and run again"
-        )
+        advice = "delete what it links to and run again"
+        raise UserError(f"{path}: its SHA-256 is {digest}, the hub says {expected}; {advice}")
     return digest
 
 

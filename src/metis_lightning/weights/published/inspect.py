@@ -19,15 +19,8 @@ from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.safe_parsing import load_json
 from metis_lightning.tokens.w2v_bert import build_encoder
 from metis_lightning.weights.build import FEATURES, MODELS, build_shared, config_from, extension_of
-from metis_lightning.weights.published.layout import (
-    LIP_ENCODER,
-    SSL_LAYER,
-    W2V_BERT,
-    Config,
-    PublishedFile,
-    TaskLayout,
-    stage1_config,
-)
+from metis_lightning.weights.published import layout
+from metis_lightning.weights.published.layout import Config, PublishedFile, TaskLayout
 from metis_lightning.weights.published.locate import LocatedPart
 from metis_lightning.weights.tensor_file import TensorFile
 
@@ -37,12 +30,14 @@ class FittingPart:
     """A part whose files fit.
 
     tensors: our name to the file, its rule, and the published name.
+    shapes: the tensors on the meta device.
     left_out: published names that are not imported.
     """
 
     located: LocatedPart
     config: Config
     tensors: Mapping[str, tuple[TensorFile, PublishedFile, str]]
+    shapes: Mapping[str, Tensor]
     left_out: tuple[str, ...]
 
     def load(self) -> dict[str, Tensor]:
@@ -51,17 +46,12 @@ class FittingPart:
         computed = {name: rule.computed[name] for name, (_, rule, _) in self.tensors.items() if name in rule.computed}
         return {**loaded, **{name: compute(loaded[name]) for name, compute in computed.items()}}
 
-    @property
-    def shapes(self) -> dict[str, Tensor]:
-        """The tensors on the meta device."""
-        return {name: file.shapes[theirs] for name, (file, _, theirs) in self.tensors.items()}
-
 
 def inspect(located: Sequence[LocatedPart], sizes: Mapping[str, Any], ignored: Sequence[str] = ()) -> list[FittingPart]:
     """Return the parts with their configurations and the tensors that they take from their files.
 
-    A `UserError` names every tensor that is missing, unexpected or of another shape or kind, in all files. `sizes` are
-    the parts of a bundle's index, before which a file's own go; tensors of the patterns `ignored` are left out.
+    `sizes` are the parts of a bundle's index, before which a file's own go; tensors of the patterns `ignored` are left
+    out. A `UserError` names every other tensor that does not fit, in all files.
     """
     parts, problems = [], []
     configs: dict[str, Config] = {name: dict(part["config"]) for name, part in sizes.items()}
@@ -97,7 +87,8 @@ def _opened(located: LocatedPart, configs: Mapping[str, Config], ignored: Sequen
         rules = (PublishedFile("", removed=PUBLISHED_PREFIX),) * len(files)
     for file, rule in zip(files, rules, strict=True):
         for theirs in file.shapes:
-            name = rule.name(theirs)
+            name = rule.added + theirs.removeprefix(rule.removed)
+            name = rule.renamed.get(name, name)
             if (rule.left_out and re.match(rule.left_out, name)) or any(fnmatchcase(theirs, one) for one in ignored):
                 left_out.append(theirs)
             elif name in tensors:
@@ -110,7 +101,7 @@ def _opened(located: LocatedPart, configs: Mapping[str, Config], ignored: Sequen
     except (KeyError, TypeError, ValueError) as error:
         what = f"the sizes that it states are not those of {located.part.name!r} ({error})"
         raise UserError(f"{files[0].path}: {what}") from error
-    return FittingPart(located, config, tensors, tuple(left_out))
+    return FittingPart(located, config, tensors, shapes, tuple(left_out))
 
 
 def _config(
@@ -126,7 +117,7 @@ def _config(
     if part.task is not None:
         return _task_config(part.task, published or {}, shapes, configs["stage1"], feature_dim)
     if part.name == "ssl_features":
-        return {"kind": "w2v_bert", "encoder": W2V_BERT.name, "layer": SSL_LAYER, "dim": feature_dim}
+        return {"kind": "w2v_bert", "encoder": layout.W2V_BERT.name, "layer": layout.SSL_LAYER, "dim": feature_dim}
     return configs[part.name] if published is None or part.config is None else part.config(published)
 
 
@@ -142,7 +133,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _task_config(
-    layout: TaskLayout, published: Mapping[str, Any], shapes: Mapping[str, Tensor], base: Config, feature_dim: int
+    task: TaskLayout, published: Mapping[str, Any], shapes: Mapping[str, Tensor], base: Config, feature_dim: int
 ) -> Config:
     # A tensor of another rank than most is then reported by its shape.
     ranks = [shape.shape[0] for name, shape in shapes.items() if ".lora_A." in name]
@@ -150,27 +141,27 @@ def _task_config(
     if published.get("lora_alpha", 2 * rank) != 2 * rank:
         raise ValueError(f"alpha {published['lora_alpha']} of LoRA rank {rank}: only twice the rank is published")
     config: Config = {
-        "adapter": layout.adapter,
-        "cond_dim": published.get("cond_dim", layout.cond_dim or feature_dim) if layout.adapter else 0,
+        "adapter": task.adapter,
+        "cond_dim": published.get("cond_dim", task.cond_dim or feature_dim) if task.adapter else 0,
         "lora_rank": rank,
-        "text": layout.text,
-        "answers": list(layout.covers),
+        "text": task.text,
+        "answers": list(task.covers),
     }
     if not rank:
-        own = stage1_config(published) if published else base
-        config["stage1"] = {**own, "use_phone_cond": layout.text is not None}
+        own = layout.stage1_config(published) if published else base
+        config["stage1"] = {**own, "use_phone_cond": task.text is not None}
     return config
 
 
 def _differences(part: FittingPart, base: Config) -> list[str]:
     # It is carried along as it is: no model here has its names.
-    if part.located.part is LIP_ENCODER:
+    if part.located.part is layout.LIP_ENCODER:
         return []
     needed = needed_tensors(part.located.part.name, part.config, base)
     where = ", ".join(str(path) for path in part.located.files)
     problems = [f"{where}: {name!r} is missing" for name in needed if name not in part.tensors]
     for name, (file, _, theirs) in part.tensors.items():
-        published = file.shapes[theirs]
+        published = part.shapes[name]
         if name not in needed:
             problems.append(f"{file.path}: unexpected {theirs!r}")
         elif published.shape != needed[name].shape:

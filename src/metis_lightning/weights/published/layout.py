@@ -1,7 +1,7 @@
-"""The published checkpoints: where they lie, what their tensors and sizes are called here. `import` follows this table.
+"""The published checkpoints: where they lie, and what their tensors and sizes are called here.
 
-Amphion's repositories `amphion/metis` and `amphion/MaskGCT` on the model hub, and Meta's w2v-BERT 2.0. A file's tensors
-keep their names but for a prefix; one file is computed on (the statistics hold a variance, the front end a deviation).
+A file's tensors keep their names but for a prefix; one file is computed on (the statistics hold a variance, the front
+end a deviation).
 """
 
 from __future__ import annotations
@@ -50,14 +50,12 @@ REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of tensors.
+    """One file of tensors, by its path in its repository.
 
-    path: in its repository.
-    removed: prefix that is taken off the names that have it.
-    added: prefix that is then put before every name.
+    removed, added: prefix that is taken off the names that have it, and one that is then put before every name.
     renamed: names that change altogether, after that.
-    computed: what is done to the tensors of these new names.
-    left_out: names, as a regular expression of the start, that a smaller model of ours does not have on purpose.
+    computed: functions of the tensors of these new names.
+    left_out: start of names, a regular expression, that a smaller model of ours does not have on purpose.
     """
 
     path: str
@@ -67,17 +65,12 @@ class PublishedFile:
     computed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     left_out: str = ""
 
-    def name(self, published: str) -> str:
-        """Return our name of a tensor."""
-        name = self.added + published.removeprefix(self.removed)
-        return self.renamed.get(name, name)
-
 
 @dataclass(frozen=True)
 class TaskLayout:
     """What a fine-tuned stage 1 adds to the base.
 
-    adapter: a kind of `models.lora.ADAPTERS`; None if there is none.
+    adapter: a kind of `models.lora.ADAPTERS`, if any.
     cond_dim: width of what it takes; 0 for that of the SSL features.
     text: name of the text front end.
     covers: tasks beside its own.
@@ -96,24 +89,17 @@ def semantic_config(published: Mapping[str, Any]) -> Config:
 
 def stage1_config(published: Mapping[str, Any]) -> Config:
     """Return the sizes of a `t2s`/`metis` configuration."""
-    sizes = Stage1Config(
-        hidden_size=published["hidden_size"],
-        num_layers=published["num_layers"],
-        num_heads=published["num_heads"],
-        codebook_size=published["cond_codebook_size"],
-        use_phone_cond=published["use_phone_cond"],
-    )
-    return plain_config(sizes)
+    same = ("hidden_size", "num_layers", "num_heads", "use_phone_cond")
+    sizes = {name: published[name] for name in same}
+    return plain_config(Stage1Config(**sizes, codebook_size=published["cond_codebook_size"]))
 
 
 def s2a_config(published: Mapping[str, Any]) -> Config:
     """Return the sizes of an `s2a` configuration."""
+    same = ("hidden_size", "num_layers", "num_heads", "codebook_size")
     sizes = SemanticToAcousticConfig(
+        **{name: published[name] for name in same},
         num_quantizers=published["num_quantizer"],
-        hidden_size=published["hidden_size"],
-        num_layers=published["num_layers"],
-        num_heads=published["num_heads"],
-        codebook_size=published["codebook_size"],
         semantic_codebook_size=published["cond_codebook_size"],
         first_layer=0 if published["predict_layer_1"] else 1,
     )
@@ -124,14 +110,14 @@ def acoustic_config(published: Mapping[str, Any]) -> Config:
     """Return the sizes of an acoustic codec's `encoder` and `decoder` configuration."""
     encoder, decoder = published["encoder"], published["decoder"]
     same = (
-        "num_quantizers codebook_size codebook_dim quantizer_dropout "
-        "vocos_dim vocos_intermediate_dim vocos_num_layers n_fft hop_size"
-    )
+        "num_quantizers", "codebook_size", "codebook_dim", "quantizer_dropout", "vocos_dim", "vocos_intermediate_dim",
+        "vocos_num_layers", "n_fft", "hop_size",
+    )  # fmt: skip
     sizes = AcousticCodecConfig(
         d_model=encoder["d_model"],
         up_ratios=tuple(encoder["up_ratios"]),
         latent_dim=encoder["out_channels"],
-        **{name: decoder[name] for name in same.split()},
+        **{name: decoder[name] for name in same},
     )
     return plain_config(sizes)
 
@@ -147,7 +133,7 @@ class PublishedPart:
     """A part of a bundle, and the files that it comes from.
 
     config: from the published configuration to ours; None if no file states it.
-    config_file: name of the JSON file beside the weights that is the configuration; None if their metadata are.
+    config_file: JSON file of the configuration beside the weights; None if it is in their metadata.
     task: None for what all tasks share, and for the base.
     whole: for a task that comes as a LoRA, the file that is taken where that is not there.
     """
@@ -180,6 +166,7 @@ _ACOUSTIC_CODEC = (
 )
 _S2A_FIRST, _S2A_FULL = (PublishedFile(f"s2a_model/s2a_model_{name}/model.safetensors") for name in ("1layer", "full"))
 
+# What every task needs; the encoder before the statistics, which are as wide as it.
 SHARED = (
     PublishedPart("w2v_bert", W2V_BERT, (_ENCODER,), encoder_config, config_file="config.json"),
     PublishedPart("ssl_features", AMPHION, (_STATISTICS,)),
@@ -188,12 +175,9 @@ SHARED = (
     PublishedPart("s2a_1layer", MASKGCT, (_S2A_FIRST,), s2a_config),
     PublishedPart("s2a_full", MASKGCT, (_S2A_FULL,), s2a_config),
 )
-"""What every task needs; the encoder before the statistics, which are as wide as it."""
-
 BASE = PublishedPart("stage1", METIS, (PublishedFile("metis_base/model.safetensors"),), stage1_config)
 
 _TTS_FILE = PublishedFile("t2s_model/model.safetensors")
-
 FINE_TUNED = (
     PublishedPart("tts", MASKGCT, (_TTS_FILE,), task=TaskLayout(text=MASKGCT_PHONES)),
     _fine_tuned("vc", TaskLayout("gated")),
@@ -203,10 +187,8 @@ FINE_TUNED = (
     _fine_tuned("omni", TaskLayout("gated", text=MASKGCT_PHONES, covers=task_named("omni").covers)),
 )
 
-LIP_ENCODER = PublishedPart(
-    "lip_encoder", METIS, (PublishedFile("metis_l2s/vis_model.pth"),), dict, config_file="vis_model.json"
-)
-"""The visual speech recogniser whose features L2S takes: carried along as it is, since lip features are extracted by
-other programs and no model of this project has its names."""
+# The visual speech recogniser whose features L2S takes, carried along as it is: no model here has its names.
+_LIP_FILE = PublishedFile("metis_l2s/vis_model.pth")
+LIP_ENCODER = PublishedPart("lip_encoder", METIS, (_LIP_FILE,), dict, config_file="vis_model.json")
 
 PARTS: Mapping[str, PublishedPart] = {part.name: part for part in (*SHARED, BASE, *FINE_TUNED, LIP_ENCODER)}

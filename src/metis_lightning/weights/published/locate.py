@@ -8,32 +8,22 @@ from pathlib import Path
 
 from metis_lightning.errors import UserError
 from metis_lightning.weights.bundle import snapshot
-from metis_lightning.weights.published.layout import (
-    AMPHION,
-    BASE,
-    FINE_TUNED,
-    LIP_ENCODER,
-    PARTS,
-    REPOSITORIES,
-    SHARED,
-    W2V_BERT,
-    PublishedPart,
-    Repository,
-)
+from metis_lightning.weights.published import layout
+from metis_lightning.weights.published.layout import PublishedPart, Repository
 
 # As a source: the repositories themselves.
 HUB = "hub"
 # What can be chosen; what all tasks share is always imported.
-NAMES = ("base", *(part.name for part in FINE_TUNED))
+NAMES = ("base", *(part.name for part in layout.FINE_TUNED))
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What is to be imported.
+    """The parts to import, and their files.
 
     source: a folder, `HUB`, or None if every file is given.
     names: of `NAMES`; empty for all whose files are there.
-    files: by part; they go before those of the source. A task is one file, or LoRA and adapter.
+    files: by part, before those of the source; a task is one file, or LoRA and adapter.
     revisions: commit, tag or branch by repository; the newest of the others.
     """
 
@@ -46,20 +36,20 @@ class ImportRequest:
         """Check the names; a `UserError` if there is no such part, or it comes as another number of files."""
         if unknown := [name for name in self.names if name not in NAMES]:
             raise UserError(f"--tasks {' '.join(unknown)}: choose from {', '.join(NAMES)}")
-        if unknown := [name for name in self.files if name not in PARTS]:
-            raise UserError(f"--file {' '.join(unknown)}: the parts are {', '.join(sorted(PARTS))}")
-        for part in SHARED:
+        if unknown := [name for name in self.files if name not in layout.PARTS]:
+            raise UserError(f"--file {' '.join(unknown)}: the parts are {', '.join(sorted(layout.PARTS))}")
+        for part in layout.SHARED:
             if len(self.files.get(part.name, part.files)) != len(part.files):
                 names = ", ".join(file.path for file in part.files)
                 raise UserError(f"--file {part.name}: give as many files as are published, {names}, in this order")
 
     def parts(self) -> list[PublishedPart]:
         """Return the parts to look for, the base before its LoRAs."""
-        tasks = [part for part in FINE_TUNED if not self.names or part.name in self.names]
+        tasks = [part for part in layout.FINE_TUNED if not self.names or part.name in self.names]
         has_lora = any(len(self.files.get(part.name, part.files)) > 1 for part in tasks)
-        base = [BASE] if not self.names or "base" in self.names or has_lora else []
-        lips = [LIP_ENCODER] if any(part.name == "l2s" for part in tasks) else []
-        return [*SHARED, *base, *tasks, *lips]
+        base = [layout.BASE] if not self.names or "base" in self.names or has_lora else []
+        lips = [layout.LIP_ENCODER] if any(part.name == "l2s" for part in tasks) else []
+        return [*layout.SHARED, *base, *tasks, *lips]
 
 
 @dataclass(frozen=True)
@@ -78,19 +68,19 @@ def locate(request: ImportRequest) -> list[LocatedPart]:
     """
     parts = request.parts()
     roots = _hub_roots(request, parts) if request.source == HUB else _folder_roots(request.source)
-    named = {*request.names, *request.files, *(part.name for part in SHARED)}
+    named = {*request.names, *request.files, *(part.name for part in layout.SHARED)}
     located, missing = [], []
     for part in parts:
         each = _locate_part(part, request, roots.get(part.repository, []))
         absent = [str(path) for path in each.files if not path.is_file()]
-        is_named = part.name in named or (part is BASE and "base" in named)
+        is_named = part.name in named or (part is layout.BASE and "base" in named)
         # Nobody named it and none of its files is there: it is left out.
         if is_named or len(absent) < len(each.files):
             missing += absent
             located.append(each)
     has_lora = any(len(each.files) > 1 and each.part.task for each in located)
-    if has_lora and all(each.part is not BASE for each in located):
-        missing.append(BASE.files[0].path)
+    if has_lora and all(each.part is not layout.BASE for each in located):
+        missing.append(layout.BASE.files[0].path)
     if missing:
         raise UserError(
             f"{len(missing)} files are missing: {', '.join(missing)}; name a file that lies elsewhere with --file "
@@ -106,14 +96,14 @@ def _folder_roots(source: str | None) -> dict[Repository, list[Path]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with the published files, or 'hub'")
     # Downloads of one repository each, or of several into one folder as the released scripts do.
-    roots = {repo: [folder / repo.name.split("/")[-1], folder / repo.name, folder] for repo in REPOSITORIES}
-    roots[W2V_BERT].remove(folder)
-    return {**roots, AMPHION: [folder]}
+    roots = {repo: [folder / repo.name.split("/")[-1], folder / repo.name, folder] for repo in layout.REPOSITORIES}
+    roots[layout.W2V_BERT].remove(folder)
+    return {**roots, layout.AMPHION: [folder]}
 
 
 def _hub_roots(request: ImportRequest, parts: Sequence[PublishedPart]) -> dict[Repository, list[Path]]:
     roots = {}
-    for repository in REPOSITORIES:
+    for repository in layout.REPOSITORIES:
         own = [part for part in parts if part.repository == repository and part.name not in request.files]
         files = [file.path for part in own for file in part.files]
         files += [str(Path(part.files[0].path).with_name(part.config_file)) for part in own if part.config_file]
