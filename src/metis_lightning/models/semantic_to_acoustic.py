@@ -76,10 +76,6 @@ class SemanticToAcoustic(nn.Module):
             total = total + self.token_emb[index](lower[:, index])
         return total
 
-    def adapted(self, ssl_tokens: Tensor, layer: int) -> Tensor:
-        """Return what SSL tokens (…, T) add to the embeddings (…, T, H) for predicting `layer`."""
-        return self.diff_estimator.get_submodule("cond_mlp")(self.condition(ssl_tokens, layer))
-
     def hidden(self, x: Tensor, condition: Tensor, t: Tensor, x_mask: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, H) of embeddings x and condition, both (B, T, H), at step t (B,)."""
         return self.diff_estimator(x + self.diff_estimator.get_submodule("cond_mlp")(condition), t, x_mask)

@@ -212,7 +212,7 @@ def sample_acoustic_tokens(
 def _stage2_embeddings(model: SemanticToAcoustic, request: Stage2Request, lower: Tensor, layer: int) -> FixedEmbeddings:
     """Return what stays of a row while a layer is sampled, after the layers below it (T, layer)."""
     prompt_length = len(request.prompt)
-    condition = model.adapted(request.ssl_tokens, layer)
+    condition = model.diff_estimator.get_submodule("cond_mlp")(model.condition(request.ssl_tokens, layer))
     is_prompt = torch.ones_like(request.prompt[:, 0], dtype=torch.bool)
     # Each layer sees the SSL tokens, and the prompt in all layers; above itself, the frames are masked.
     prompt = model.embed(request.prompt, ~is_prompt, layer, is_prompt)

@@ -98,9 +98,15 @@ class TwoStages:
         prompts = (torch.empty(0) if request.prompt is None else request.prompt for request in requests)
         voices = [prompt[: len(prompt) // HOP * HOP].to(self.device) for prompt in prompts]
         rows = zip(requests, voices, self._prompt_tokens(voices), self._conditions(requests, voices), strict=True)
+        width = None if self.stage1.cond_adapter is None else self.stage1.cond_adapter.cond_dim
         conditionings = []
         for request, voice, (prompt, acoustic), condition in rows:
-            _check_fit(self.stage1, request, condition)
+            what = f"the weights for {request.task!r} take"
+            if condition is not None and condition.shape[-1] != width:
+                wants = "neither source nor features" if width is None else f"conditions {width} wide"
+                raise UserError(f"{what} {wants}; this condition is {condition.shape[-1]} wide")
+            if request.phones and self.stage1.phone_emb is None:
+                raise UserError(f"{what} no phones")
             voice_frames = len(voice) // HOP
             frames = voice_frames + -(-request.length // HOP) if condition is None else len(condition)
             phones = torch.tensor(request.phones, device=self.device) if request.phones else None
@@ -191,13 +197,3 @@ def decoded_speech(tokenizer: SpeechTokenizer, row: Conditioning, ssl_tokens: Te
     wave = wave[early * HOP :]
     wave = pad(wave, (0, max(0, row.samples - len(wave))))[: row.samples]
     return Speech(wave, WAVE_RATE, ssl_tokens[early:].cpu(), acoustic[early:].cpu())
-
-
-def _check_fit(model: Stage1, request: Request, condition: Tensor | None) -> None:
-    """Raise a `UserError` if a model does not take the condition (P + T, C), or the phones, of a request."""
-    width = None if model.cond_adapter is None else model.cond_adapter.cond_dim
-    if condition is not None and condition.shape[-1] != width:
-        wants = "neither source nor features" if width is None else f"conditions {width} wide"
-        raise UserError(f"the weights for {request.task!r} take {wants}; this condition is {condition.shape[-1]} wide")
-    if request.phones and model.phone_emb is None:
-        raise UserError(f"the weights for {request.task!r} take no phones")

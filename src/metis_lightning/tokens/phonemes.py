@@ -239,9 +239,7 @@ def text_front_end(name: str) -> TextFrontEnd:
 
 
 def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:
-    """Return how long a text takes at a prompt's speaking rate, the ratio of the texts' bytes in UTF-8 as released.
-
-    The released script counts the prompt in frames and rounds down. The prompt's text must not be empty.
+    """Return how long a text takes at the speaking rate of a prompt with text, in bytes of UTF-8 as released.
 
     >>> spoken_seconds("twice as long", "length", 3.0)
     6.5

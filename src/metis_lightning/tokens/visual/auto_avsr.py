@@ -7,7 +7,6 @@ The later one has `frontend.…` and `proj_encoder.weight` outside. A Lightning 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -59,7 +58,14 @@ def load_auto_avsr(path: Path, sizes: VisualSizes = VisualSizes()) -> AutoAvsrEn
     """
     with torch.device("meta"):
         encoder = AutoAvsrEncoder(sizes)
-    weights = _encoder_weights(_read_weights(Path(path)))
+    weights = {}
+    for name, value in _read_weights(Path(path)).items():
+        name = re.sub(r"^(module\.|model\.)+", "", name)
+        if name.startswith(_OTHER_PARTS):
+            continue
+        name = re.sub(r"^proj_encoder\.", "encoder.embed.0.", name).removeprefix("encoder.")
+        if not _NO_WEIGHTS.fullmatch(name):
+            weights[name] = value
     needed = {name: value for name, value in encoder.state_dict().items() if not _NO_WEIGHTS.fullmatch(name)}
     if text := difference(needed, weights):
         raise UserError(f"{path}: not the weights of Auto-AVSR's visual encoder: {text}")
@@ -68,19 +74,6 @@ def load_auto_avsr(path: Path, sizes: VisualSizes = VisualSizes()) -> AutoAvsrEn
     counts = {name: torch.tensor(0) for name in encoder.state_dict() if name not in needed}
     encoder.load_state_dict({**{name: value.float() for name, value in weights.items()}, **counts}, assign=True)
     return encoder.eval().requires_grad_(False)
-
-
-def _encoder_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the encoder's tensors under the names of `AutoAvsrEncoder`, leaving out the recogniser's other parts."""
-    weights = {}
-    for name, value in tensors.items():
-        name = re.sub(r"^(module\.|model\.)+", "", name)
-        if name.startswith(_OTHER_PARTS):
-            continue
-        name = re.sub(r"^proj_encoder\.", "encoder.embed.0.", name).removeprefix("encoder.")
-        if not _NO_WEIGHTS.fullmatch(name):
-            weights[name] = value
-    return weights
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

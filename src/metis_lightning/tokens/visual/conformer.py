@@ -36,8 +36,12 @@ class RelativeAttention(nn.Module):
         projected = (self.linear_q(x), self.linear_k(x), self.linear_v(x), self.linear_pos(distances)[None])
         q, k, v, r = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in projected)
         by_distance = (q + self.pos_bias_v[:, None]) @ r.transpose(-2, -1)
-        # The scores by distance go in as the mask, which is added to those by content.
-        bias = shift(by_distance) / math.sqrt(q.shape[-1])
+        # Of query i and key j, (F, F): column c of the scores by distance holds the distance F - 1 - c.
+        place = torch.arange(x.shape[1], device=x.device)
+        column = len(place) - 1 - place[:, None] + place
+        scores = by_distance.gather(-1, column.expand(*by_distance.shape[:-1], -1))
+        # They go in as the mask, which is added to the scores by content.
+        bias = scores / math.sqrt(q.shape[-1])
         bias = bias.masked_fill(~valid[:, None, None], -torch.inf)
         mixed = nn.functional.scaled_dot_product_attention(q + self.pos_bias_u[:, None], k, v, attn_mask=bias)
         return self.linear_out(mixed.transpose(1, 2).flatten(2))
@@ -52,20 +56,6 @@ def relative_positions(count: int, dim: int, like: Tensor) -> Tensor:
     rates = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10_000.0) / dim))
     angles = distance[:, None] * rates
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(like.dtype)
-
-
-def shift(by_distance: Tensor) -> Tensor:
-    """Return scores (…, F, F) of query i and key j from scores (…, F, 2F - 1) of query i and distance i - j.
-
-    >>> shift(torch.arange(3.0).repeat(2, 1))
-    tensor([[1., 2.],
-            [0., 1.]])
-    """
-    count = by_distance.shape[-2]
-    place = torch.arange(count, device=by_distance.device)
-    # Column c holds the distance F - 1 - c.
-    column = count - 1 - place[:, None] + place
-    return by_distance.gather(-1, column.expand(*by_distance.shape[:-1], count))
 
 
 class ConvolutionModule(nn.Module):
