@@ -112,24 +112,21 @@ def check_run(content: Mapping[str, Any], loop: Mapping[str, Any], what: str) ->
 
     `loop` is the state of the Trainer's own fit loop, for the types of its fields; messages begin with `what`.
     """
-    fields = _Fields(content, what)
     check_version(content, what)
+    fields = _Fields(content, what)
     for name in ("epoch", "global_step"):
         fields.get(name, int)
-    for name, state in fields.get("callbacks", dict).items():
-        _Fields(state, what, f"callbacks.{name}.")
-    if not fields.get("optimizer_states", list):
+    fields.each("callbacks", dict)
+    optimizers = fields.each("optimizer_states", list)
+    if not optimizers:
         raise fields.error("optimizer_states", "empty")
-    for index, state in enumerate(fields.get("optimizer_states", list)):
-        optimizer = _Fields(state, what, f"optimizer_states.{index}.")
-        for number, moments in optimizer.get("state", dict).items():
-            _Fields(moments, what, f"optimizer_states.{index}.state.{number}.")
-        for number, group in enumerate(optimizer.get("param_groups", list)):
-            _Fields(group, what, f"optimizer_states.{index}.param_groups.{number}.").get("params", list)
-    for index, state in enumerate(fields.get("lr_schedulers", list)):
-        _Fields(state, what, f"lr_schedulers.{index}.")
+    for optimizer in optimizers:
+        optimizer.each("state", dict)
+        for group in optimizer.each("param_groups", list):
+            group.get("params", list)
+    fields.each("lr_schedulers", list)
     loops = _Fields(fields.get("loops", dict), what, "loops.")
-    _check_alike(loops.get("fit_loop", dict), loop, what, "loops.fit_loop")
+    _check_alike(_Fields(loops.get("fit_loop", dict), what, "loops.fit_loop."), loop)
 
 
 def check_version(content: Mapping[str, Any], what: str) -> None:
@@ -141,15 +138,14 @@ def check_version(content: Mapping[str, Any], what: str) -> None:
         raise fields.error(name, "not a version") from error
 
 
-def _check_alike(state: Mapping[str, Any], own: Mapping[str, Any], what: str, where: str) -> None:
+def _check_alike(fields: _Fields, own: Mapping[str, Any]) -> None:
     """Refuse a loop's state that has not the types of the Trainer's own; other versions may lack counters."""
-    fields = _Fields(state, what, f"{where}.")
     for name, value in own.items():
-        if name.endswith("state_dict") and name not in state:
+        if name.endswith("state_dict") and name not in fields.values:
             raise fields.error(name, "missing")
-        if name in state and isinstance(value, dict):
-            _check_alike(fields.get(name, dict), value, what, f"{where}.{name}")
-        elif name in state and isinstance(value, int):
+        if name in fields.values and isinstance(value, dict):
+            _check_alike(_Fields(fields.get(name, dict), fields.what, f"{fields.prefix}{name}."), value)
+        elif name in fields.values and isinstance(value, int):
             fields.get(name, int)
 
 
@@ -172,6 +168,12 @@ class _Fields:
         if not isinstance(value, expected):
             raise self.error(name, f"a {type(value).__name__}, not a {expected.__name__}")
         return value
+
+    def each(self, name: str, expected: type[dict] | type[list]) -> list[_Fields]:
+        """Return the mappings in a dict or a list."""
+        values = self.get(name, expected)
+        pairs = values.items() if isinstance(values, dict) else enumerate(values)
+        return [_Fields(value, self.what, f"{self.prefix}{name}.{key}.") for key, value in pairs]
 
     def weights(self, name: str) -> None:
         for key, value in self.get(name, dict).items():

@@ -43,14 +43,6 @@ class ImportRequest:
                 names = ", ".join(file.path for file in part.files)
                 raise UserError(f"--file {part.name}: give as many files as are published, {names}, in this order")
 
-    def parts(self) -> list[PublishedPart]:
-        """Return the parts to look for, the base before its LoRAs."""
-        tasks = [part for part in layout.FINE_TUNED if not self.names or part.name in self.names]
-        has_lora = any(len(self.files.get(part.name, part.files)) > 1 for part in tasks)
-        base = [layout.BASE] if not self.names or "base" in self.names or has_lora else []
-        lips = [layout.LIP_ENCODER] if any(part.name == "l2s" for part in tasks) else []
-        return [*layout.SHARED, *base, *tasks, *lips]
-
 
 @dataclass(frozen=True)
 class LocatedPart:
@@ -66,7 +58,11 @@ def locate(request: ImportRequest) -> list[LocatedPart]:
 
     A `UserError` names every file that is missing, or the folder or repository that is not there.
     """
-    parts = request.parts()
+    tasks = [part for part in layout.FINE_TUNED if not request.names or part.name in request.names]
+    has_lora = any(len(request.files.get(part.name, part.files)) > 1 for part in tasks)
+    base = [layout.BASE] if not request.names or "base" in request.names or has_lora else []
+    lips = [layout.LIP_ENCODER] if any(part.name == "l2s" for part in tasks) else []
+    parts = [*layout.SHARED, *base, *tasks, *lips]
     roots = _hub_roots(request, parts) if request.source == HUB else _folder_roots(request.source)
     named = {*request.names, *request.files, *(part.name for part in layout.SHARED)}
     located, missing = [], []
