@@ -202,8 +202,8 @@ def test_words_are_shown_as_they_were_compared(results: Path) -> None:
 
 
 def test_one_run_and_a_folder_of_runs_are_read(results: Path) -> None:
-    assert read_comparison(results / "demo", "tse", None).systems == sorted(SYSTEMS)
-    assert read_comparison(results, "tse", ["nano"]).systems == ["nano"]
+    assert list(read_comparison(results / "demo", "tse", None).results) == sorted(SYSTEMS)
+    assert list(read_comparison(results, "tse", ["nano"]).results) == ["nano"]
 
 
 def test_a_system_of_several_runs_needs_its_run(results: Path) -> None:
@@ -211,9 +211,9 @@ def test_a_system_of_several_runs_needs_its_run(results: Path) -> None:
     with pytest.raises(UserError, match="--systems nano: several runs have it; write one of demo/nano, other/nano"):
         read_comparison(results, "tse", ["nano"])
     comparison = read_comparison(results, "tse", ["demo/nano", "other/nano"])
-    assert comparison.systems == ["demo/nano", "other/nano"]
+    assert list(comparison.results) == ["demo/nano", "other/nano"]
     assert "several protocols" in comparison.warnings[0]
-    assert set(read_comparison(results, "tse", None).systems) == {"input", "target", "demo/nano", "other/nano"}
+    assert set(read_comparison(results, "tse", None).results) == {"input", "target", "demo/nano", "other/nano"}
 
 
 def test_utterances_that_some_systems_lack_are_warned_of(results: Path) -> None:

@@ -17,7 +17,7 @@ from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run import systems
 from metis_lightning.evaluate.run.main import run_evaluate
-from metis_lightning.evaluate.run.outputs import Items, WavFolder
+from metis_lightning.evaluate.run.outputs import Items, WavFolder, read_output
 from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.metrics.suite import Suite, SuiteOptions
 from odd_audio import apple_double, make_pipe, write
@@ -179,7 +179,7 @@ def test_odd_files_of_a_folder_are_heard_whole_or_fail(tmp_path: Path) -> None:
     (tmp_path / "._flac_unknown.wav").write_bytes(apple_double())
     make_pipe(tmp_path / "pipe.wav")
     folder = WavFolder.of(tmp_path, Items((), [path.stem for path in tmp_path.iterdir()]))
-    outputs = {name: folder.read(name) for name in folder.files}
+    outputs = {name: read_output(path) for name, path in folder.files.items()}
     seconds = {name: len(output.samples()) / output.rate for name, output in outputs.items() if not output.error}
     expected = {"flac_unknown": 3, "flac_too_long": 3, "opus_joined": 9, "mp3_no_length_cover": 3.03}
     assert seconds == pytest.approx(expected | {"wav_streamed_0": 3}, abs=0.05)

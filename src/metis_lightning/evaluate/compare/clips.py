@@ -19,14 +19,12 @@ from metis_lightning.types import WAVE_RATE
 
 # The system whose spectrogram is subtracted, where it is among those compared; else it is the first.
 REFERENCE = "target"
-
 # What is longer is cut, so that one file cannot fill the page.
 MAX_CLIP_SECONDS = 30
-
 # Decibels at which a difference has its full colour.
 DIFFERENCE_RANGE = 30.0
-
-_MAX_LENGTH_DIFFERENCE = 0.1  # seconds, as for the metrics that need a reference
+# Seconds, as for the metrics that need a reference.
+_MAX_LENGTH_DIFFERENCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,7 @@ class SystemClip:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """An utterance with the clip of each system that has one, and with why the others have none.
-
-    `top` is the loudest decibel of all clips: pictures of one utterance share their scale.
-    """
+    """An utterance with the clip of each system that has one, or why not; `top` is the loudest decibel of all clips."""
 
     utterance: ComparedUtterance
     clips: Mapping[str, SystemClip]
@@ -67,7 +62,7 @@ def read_clips(utterance: ComparedUtterance, systems: Sequence[str], read: Calla
                 waves[system] = read(entry.wav)
             except UserError:
                 missing[system] = "the audio file cannot be read"
-    # Pictures are of the sound in the players, so both are cut alike.
+    # Pictures are of the sound in the players, so both are cut alike; those of one utterance share their scale.
     limit = MAX_CLIP_SECONDS * WAVE_RATE
     mels = {system: log_mel(wave[:limit]) for system, wave in waves.items()}
     reference = REFERENCE if REFERENCE in systems else systems[0]

@@ -24,8 +24,8 @@ from metis_lightning.progress import tracked
 from metis_lightning.types import WAVE_RATE
 
 PAGE_NAME, BOARD = "index.html", "tensorboard"
-
-_MAX_TEXT = 2000  # characters of a transcript: a recognizer that loops writes without end
+# Characters of a transcript: a recogniser that loops writes without end.
+_MAX_TEXT = 2000
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -40,7 +40,7 @@ def run_compare(options: CompareOptions) -> None:
     with open_board(out / BOARD, comparison) as board:
         # One utterance at a time: their audio together may not fit into memory.
         for utterance in tracked(utterances, "compare", "utterances", leave=True, delay=0.0):
-            clips = read_clips(utterance, comparison.systems, lambda path: read_audio(path, WAVE_RATE))
+            clips = read_clips(utterance, list(comparison.results), lambda path: read_audio(path, WAVE_RATE))
             page.add(clips)
             board.add(clips)
     with atomic_path(out / PAGE_NAME) as temporary:
@@ -69,7 +69,7 @@ class ComparePage:
         """Add an utterance with its sound and pictures, if there is room."""
         utterance = clips.utterance
         entries = []
-        for system in self.comparison.systems:
+        for system in self.comparison.results:
             clip = clips.clips.get(system)
             media = {
                 "missing": clips.missing.get(system),
@@ -95,7 +95,6 @@ class ComparePage:
             self.count += 1
 
     def _scores(self, entry: Entry | None) -> dict[str, Any]:
-        """Return the scores of a system's output, and its transcript."""
         if entry is None:
             return {"values": {}, "failed": [], "compared": None, "errors": {}, "hypothesis": None}
         row = entry.row
@@ -125,7 +124,7 @@ class ComparePage:
         ]
         head = {
             "task": comparison.task,
-            "systems": comparison.systems,
+            "systems": list(comparison.results),
             "metrics": metrics,
             "results": [_result(label, result) for label, part in comparison.results.items() for result in part],
             "sort": {"metric": self.metric, "system": self.system},
@@ -134,13 +133,12 @@ class ComparePage:
             "total": len(comparison.utterances),
             "isFull": self._is_full,
         }
-        title = f"{comparison.task}: {', '.join(comparison.systems)}"
+        title = f"{comparison.task}: {', '.join(comparison.results)}"
         data = f'{{"head":{_json(head)},"utterances":[{",".join(self._utterances)}]}}'
         return render("compare", title, data=Markup(data))
 
 
 def _result(label: str, result: Result) -> dict[str, Any]:
-    """Return a system's summary on a test set."""
     means = {}
     for name, summary in result.metrics.items():
         value = TableValue.of(summary, word_error_rule(result.test_set))

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -20,9 +21,8 @@ from metis_lightning.evaluate.results.summary import word_error_rule
 from metis_lightning.evaluate.tables.layout import TableValue
 from metis_lightning.types import WAVE_RATE
 
-_EVENTS = "events.out.tfevents.*"
 
-
+@dataclass(frozen=True)
 class Board:
     """Logs utterances to one writer for each system; `scales` has the factors of metrics to their units.
 
@@ -31,24 +31,24 @@ class Board:
     and the table of HParams. The difference, in dB, is from the system `target`, or else from the first.
     """
 
-    def __init__(self, writers: Mapping[str, SummaryWriter], scales: Mapping[str, float]) -> None:
-        self._writers, self._scales = writers, scales
-        self._counts: Counter[str] = Counter()
+    writers: Mapping[str, SummaryWriter]
+    scales: Mapping[str, float]
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, clips: ClipSet) -> None:
         """Log one utterance for every system that has it."""
         utterance = clips.utterance
         place = f"{utterance.test_set}/{utterance.id}"
         # Scalars of utterances have the place in the order of the page as their step.
-        step = self._counts[utterance.test_set]
-        self._counts[utterance.test_set] += 1
+        step = self.counts[utterance.test_set]
+        self.counts[utterance.test_set] += 1
         for system, entry in utterance.entries.items():
             for metric, value in entry.row.metrics.items():
                 if value is not None:
                     tag = f"utterances/{utterance.test_set}/{metric}"
-                    self._writers[system].add_scalar(tag, self._scales.get(metric, 1.0) * value, step)
+                    self.writers[system].add_scalar(tag, self.scales.get(metric, 1.0) * value, step)
         for system, clip in clips.clips.items():
-            writer = self._writers[system]
+            writer = self.writers[system]
             writer.add_audio(f"audio/{place}", clip.wave.clamp(-1, 1)[None], 0, sample_rate=WAVE_RATE)
             writer.add_image(f"mel/{place}", picture(clip.mel, clips.top), 0, dataformats="HWC")
             if clip.difference is not None:
@@ -58,7 +58,7 @@ class Board:
 @contextmanager
 def open_board(folder: Path, comparison: Comparison) -> Iterator[Board]:
     """Write `FOLDER/SYSTEM/` for each system, in the place of the events there once everything is written."""
-    names = folder_names(comparison.systems)
+    names = folder_names(list(comparison.results))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
         writers = {system: SummaryWriter(str(Path(temporary) / name)) for system, name in names.items()}
@@ -72,9 +72,9 @@ def open_board(folder: Path, comparison: Comparison) -> Iterator[Board]:
         # Of what is in a system's folder, only events go.
         for name in names.values():
             (folder / name).mkdir(exist_ok=True)
-            for old in (folder / name).glob(_EVENTS):
+            for old in (folder / name).glob("events.out.tfevents.*"):
                 old.unlink()
-            for new in (Path(temporary) / name).glob(_EVENTS):
+            for new in (Path(temporary) / name).glob("events.out.tfevents.*"):
                 new.replace(folder / name / new.name)
 
 

@@ -1,6 +1,5 @@
 """Self-contained HTML pages: templates and styles in `page/`, sound and pictures inside, and nothing that a page loads.
 
-Templates escape whatever they print but the styles, scripts and data that are handed to `render` as such.
 Shape letters: S samples, M mel bands, F frames of 10 ms.
 """
 
@@ -15,7 +14,6 @@ from importlib.resources import files
 
 import numpy as np
 import soundfile
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -31,19 +29,18 @@ HOP_LENGTH = 240
 # Decibels from the brightest to black.
 RANGE = 80.0
 
-_FLOOR = 1e-10
+_cached_mel = cache(PowerMel)
 
 
 def render(name: str, title: str, **context: object) -> str:
     """Return a whole page in one file, which works from `file://`.
 
-    Its content security policy allows its own style and script, and images and sound that are in the page itself.
-    Markup that came in with somebody's transcript could neither run nor load anything, even if it were not escaped.
+    Templates escape whatever they print but the style, the script and what is handed over as `Markup`. The content
+    security policy allows these two, and images and sound that are in the page itself: markup in somebody's transcript
+    could neither run nor load anything, even if it were not escaped.
 
-    Args:
-        name: of the template that extends `document.html`, and of its CSS and, where there is one, its JavaScript.
-        title: plain text.
-        context: further variables of the template.
+    `name` is of the template that extends `document.html`, of its CSS and, where there is one, its JavaScript; `title`
+    is plain text, and `context` further variables.
     """
     folder = files("metis_lightning.evaluate.html") / "page"
     style = "".join((folder / f"{sheet}.css").read_text(encoding="utf-8") for sheet in ("base", name))
@@ -58,21 +55,12 @@ def render(name: str, title: str, **context: object) -> str:
         f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}; "
         "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
     )
-    trusted = {"policy": Markup(policy), "style": Markup(style), "script": Markup(script)}
-    return _environment().get_template(f"{name}.html").render(title=title, **trusted, **context)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("metis_lightning.evaluate.html", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
+    loader = PackageLoader("metis_lightning.evaluate.html", "page")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     # Entities as in Python's `html`; its result is markup, which is not escaped again.
     environment.filters["plain"] = lambda text: Markup(html.escape(plain(text)))
-    return environment
+    trusted = {"policy": Markup(policy), "style": Markup(style), "script": Markup(script)}
+    return environment.get_template(f"{name}.html").render(title=title, **trusted, **context)
 
 
 def plain(text: str) -> str:
@@ -100,14 +88,8 @@ def webp_uri(image: np.ndarray) -> str:
 
 def log_mel(wave: Tensor) -> np.ndarray:
     """Return the power in decibels of a waveform (S,) at 24 kHz in 80 mel bands: (M, F) float32."""
-    power = _mel()(wave.float())
-    return (10.0 * power.clamp_min(_FLOOR).log10()).T.numpy()
-
-
-@cache
-def _mel() -> PowerMel:
-    with torch.no_grad():
-        return PowerMel(WAVE_RATE, n_fft=1024, hop_length=HOP_LENGTH, n_mels=80)
+    power = _cached_mel(WAVE_RATE, n_fft=1024, hop_length=HOP_LENGTH, n_mels=80)(wave.float())
+    return (10.0 * power.clamp_min(1e-10).log10()).T.numpy()
 
 
 def picture(mel: np.ndarray, top: float) -> np.ndarray:

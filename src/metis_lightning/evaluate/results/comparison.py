@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,29 +18,26 @@ from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
 from metis_lightning.evaluate.results.summary import Summary, summary_of
 from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import INFINITE
 
+CONTROLS = ("input", "target", "resynthesis")
 # Fields of a summary that are of all of a system's utterances, whatever others have.
 _COUNTS = ("n", "n_failed", "n_infinite", "n_not_applicable", "errors", "not_applicable")
 
-CONTROLS = ("input", "target", "resynthesis")
-
 
 def on_common_items(results: Sequence[Result]) -> list[Result]:
-    """Return results of one test set with their means over the utterances that all have.
-
-    In each summary `n_common` says how many those are, and `n_items` to how many the metric applies: to those in which
-    any of the systems has a value or failed.
-    """
+    """Return results of one test set with their means over the `n_common` of `n_items` utterances that all have."""
     metrics: list[dict[str, Summary]] = [dict(result.metrics) for result in results]
     for name in metric_names(results):
         # A system without any value takes no part: with it, no utterance would be common to all.
         valued = [{row.item for row in result.rows if row.value(name) is not None} for result in results]
         common = set.intersection(*(filter(None, valued))) if any(valued) else set()
+        # A metric applies to what any system has a value for or failed in.
         applies = {
             row.item
             for result in results
             for row in result.rows
-            if row.value(name) is not None or name in row.failed or row.is_infinite(name)
+            if row.value(name) is not None or name in row.failed or row.error.get(name) == INFINITE
         }
         for result, summaries in zip(results, metrics, strict=True):
             if name in summaries:
@@ -50,7 +47,7 @@ def on_common_items(results: Sequence[Result]) -> list[Result]:
 
 
 def _restricted(own: Summary, rows: Sequence[ResultRow], common: set[tuple[str, str]]) -> Summary:
-    """Return a summary whose estimates are of the common utterances; its counts stay those of all of the system's."""
+    """Return a summary whose estimates are of the common utterances, its counts of all of the system's."""
     if own.n in (0, len(common)):
         return own
     part = summary_of([row for row in rows if row.item in common], own.column)
@@ -61,21 +58,14 @@ def _restricted(own: Summary, rows: Sequence[ResultRow], common: set[tuple[str, 
     return replace(part, corpus=corpus, **{name: getattr(own, name) for name in _COUNTS})
 
 
-def margin_column(columns: Iterable[Column]) -> Column | None:
-    """Return the column of the similarity margin, to the target minus to the interferer; None if it is not measured."""
-    return next((column for column in columns if column.quantity == "SIM_margin"), None)
-
-
 def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> tuple[str, PairedDifference]:
-    """Return how much further than `input` a system is from the interferer and towards the target, also as a line.
-
-    It has two intervals: over speakers, what to expect of other voices; over utterances, what to expect of these.
-    """
+    """Return how much further than `input` a system is from the interferer and towards the target, also as a line."""
     own, base = ([row for row in rows if row.system == name] for name in (system, "input"))
     gain = compare_rows(own, base, column)
     where = f"{system} - input on {rows[0].test_set}, {column.name}"
     if gain.mean is None:
         return f"{where}: no utterance has both", gain
+    # Over speakers it says what to expect of other voices, over utterances what of these.
     intervals = {f"{gain.n} utterances": (gain.utterances_ci95_low, gain.utterances_ci95_high)}
     if gain.clusters == "speakers":
         intervals = {f"{gain.n_clusters} speakers": (gain.ci95_low, gain.ci95_high), **intervals}
@@ -109,21 +99,12 @@ class ComparedUtterance:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Systems side by side.
-
-    `results` are by label, one a test set; `utterances` are in the order of the results; `warnings` say what makes the
-    numbers hard to compare.
-    """
+    """Systems side by side: their results by label, one a test set, in the order of the command line."""
 
     task: str
     results: Mapping[str, tuple[Result, ...]]
     utterances: tuple[ComparedUtterance, ...]
     warnings: tuple[str, ...]
-
-    @property
-    def systems(self) -> list[str]:
-        """The labels, in the order of the command line."""
-        return list(self.results)
 
     @property
     def metrics(self) -> dict[str, Summary]:
@@ -135,15 +116,12 @@ class Comparison:
         }
 
     def sort_order(self, metric: str | None) -> tuple[str, str]:
-        """Return a metric and a system to sort by: by default word errors, else the first, of the first no control.
-
-        A `UserError` if the results do not have the metric.
-        """
+        """Return a metric, else word errors, and the first system but controls to sort by. A `UserError` if unknown."""
         metrics = self.metrics
         if metric is not None and metric not in metrics:
             raise UserError(f"--sort {metric}: the results have {', '.join(metrics)}")
         word_errors = (name for name, summary in metrics.items() if summary.column.is_word_errors)
-        system = next((name for name in self.systems if name not in CONTROLS), self.systems[0])
+        system = next((name for name in self.results if name not in CONTROLS), next(iter(self.results)))
         return metric or next(word_errors, next(iter(metrics))), system
 
     def worst_first(self, metric: str, system: str) -> list[ComparedUtterance]:
@@ -159,14 +137,10 @@ class Comparison:
 
 
 def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None) -> Comparison:
-    """Find systems among the results of a folder.
+    """Find systems among the results of a task, in a folder of runs or in one run.
 
-    A `UserError` if there are no results of the task, or none, or several, of a system.
-
-    Args:
-        results_dir: a folder of runs, or one run.
-        task: only its results.
-        systems: names as in the results, or RUN/SYSTEM where several runs have a system of that name; None for all.
+    `systems` are names as in the results, or RUN/SYSTEM where several runs have one of that name; None for all. A
+    `UserError` if there are no results of the task, or none, or several, of a system.
     """
     read = read_results if (results_dir / PROTOCOL).is_file() else find_results
     results = [result for result in read(results_dir) if result.task == task]
@@ -174,7 +148,13 @@ def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None)
         raise UserError(
             f"no results of task {task} in {results_dir}: run `python -m metis_lightning evaluate --task {task}`"
         )
-    chosen = {name: _choose(results, name) for name in systems or _labels(results)}
+    # Without names all systems, with their run where the name alone does not say which is meant.
+    places = [(result.test_set, result.system) for result in results]
+    labels = [
+        result.system if places.count(place) == 1 else f"{result.run}/{result.system}"
+        for result, place in zip(results, places, strict=True)
+    ]
+    chosen = {name: _choose(results, name) for name in systems or dict.fromkeys(labels)}
     # Each test set has its own common utterances; results go back to their labels in the order in which they came.
     by_test_set: dict[str, list[Result]] = defaultdict(list)
     for result in (result for part in chosen.values() for result in part):
@@ -183,16 +163,6 @@ def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None)
     compared = {label: tuple(next(common[result.test_set]) for result in part) for label, part in chosen.items()}
     summaries = [summary for part in compared.values() for result in part for summary in result.metrics.values()]
     return Comparison(task, compared, _utterances(compared), (*_warnings(compared), *few_notes(summaries)))
-
-
-def _labels(results: Sequence[Result]) -> list[str]:
-    """Return a label for every system, with its run where the name alone does not say which is meant."""
-    places = [(result.test_set, result.system) for result in results]
-    labels = [
-        result.system if places.count(place) == 1 else f"{result.run}/{result.system}"
-        for result, place in zip(results, places, strict=True)
-    ]
-    return list(dict.fromkeys(labels))
 
 
 def _choose(results: Sequence[Result], name: str) -> tuple[Result, ...]:
@@ -229,14 +199,12 @@ def _entry(folder: Path, row: ResultRow) -> Entry:
     root = folder / "wavs"
     try:
         path = root / row.system / f"{row.id}.wav"
-        is_inside = path.resolve().is_relative_to(root.resolve())
-        is_there = is_inside and path.is_file()
+        if not path.resolve().is_relative_to(root.resolve()):
+            return Entry(row, None, "its name leaves the folder of the run")
+        if path.is_file():
+            return Entry(row, path)
     except (OSError, ValueError):
         return Entry(row, None, "its name is not that of a file")
-    if not is_inside:
-        return Entry(row, None, "its name leaves the folder of the run")
-    if is_there:
-        return Entry(row, path)
     # Why nothing could be scored is why there is no file.
     nothing_scored = all(name in row.error for name in row.metrics)
     reason = next((row.error[name] for name in row.failed), None) if nothing_scored else None

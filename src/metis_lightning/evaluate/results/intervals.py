@@ -4,23 +4,20 @@ A cluster is a speaker with all its utterances: utterances of one speaker are al
 would claim more certainty than there is.
 
 Intervals: the ratio is linearised, and its error has a t distribution (Bell and McCaffrey, Bias reduction in standard
-errors for linear regression with multi-stage samples, 2002): the variance is unbiased, and the degrees of freedom are
-Satterthwaite's, where what differs is the speakers. With clusters of one size that is the t interval of the clusters'
-means, with clusters - 1 degrees. Clusters of several sizes have fewer: of six speakers, one with most of the
-utterances, little is known. In simulations with normal speakers 94 to 99% of the intervals hold the truth from 5
-clusters on, whatever their sizes. Where a few speakers stand far out fewer do, as of every such interval: 91% with 5
-exponential speakers, 84% with 5 lognormal ones, 93% and 90% with 40.
+errors for linear regression with multi-stage samples, 2002), with Satterthwaite's degrees of freedom where what differs
+is the speakers. With clusters of one size that is the t interval of the clusters' means, with clusters - 1 degrees;
+clusters of several sizes have fewer. In simulations with normal speakers 94 to 99% of the intervals hold the truth from
+5 clusters on, whatever their sizes; where a few speakers stand far out 91% (5 exponential speakers), 84% (5 lognormal
+ones), 93% and 90% (40).
 
 Tests (Noreen 1989; Fisher's for pairs) ask how often a difference at least as large would come about if the labels of
 the two systems meant nothing: all utterances of a speaker swap systems together. With up to 13 speakers all swaps are
 counted and the p value is exact, else 9,999 are drawn from a fixed seed. It is two-sided, and no p value can be below
-2 / 2^speakers: with five speakers or fewer nothing reaches 0.05. Where the speaker is not known, utterances swap on
-their own. Beside it stands a test over utterances, in which each swaps on its own: it says something of these voices,
-not of others.
+2 / 2^speakers: with five speakers or fewer nothing reaches 0.05. Where the speaker is not known, and in a second test,
+which says something of these voices and not of others, utterances swap on their own.
 
-Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems that are compared
-with the baseline in one metric on one test set under one protocol. Metrics are not corrected for one another. Controls
-are compared, but are of no family: that clean speech is better than a mixture is no finding.
+Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems but controls that
+are compared with the baseline in one metric on one test set under one protocol.
 
 Shape letters: G clusters, B ratios.
 """
@@ -34,31 +31,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import t
 
-from metis_lightning.evaluate.results.rows import ResultRow, clusters_of
+from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.metrics.column import Column
 
 # With fewer clusters there is no interval: the degrees of freedom are so few that it would span everything.
 LEAST_CLUSTERS = 5
-
 # With fewer the interval is noted to rest on its assumptions.
 FEW_CLUSTERS = 20
-
 PERMUTATION_SEED = 0
 PERMUTATIONS = 9999
 LEVEL = 0.05
-
 # Swaps that are held in memory at once, times clusters.
 _BATCH_CELLS = 2**21
-
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean with its 95% interval over `n_clusters` "speakers" or "utterances".
-
-    What cannot be computed is None: the mean of nothing, the interval over too few clusters.
-    """
+    """A mean with its 95% interval over `n_clusters` "speakers" or "utterances"; None if there is none."""
 
     mean: float | None
     ci95_low: float | None
@@ -132,18 +121,17 @@ def few_notes(estimates: Iterable[Estimate]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference(Estimate):
-    """A system's metric minus a baseline's, on the `n` utterances that both have a value for.
-
-    `p` is None with fewer than two clusters, `p_holm` of what is in no family. What is called after utterances is the
-    same over utterances instead of speakers.
-    """
+    """A system's metric minus a baseline's, on the `n` utterances that both have a value for."""
 
     n: int
     n_missing: int
+    # None with fewer than two clusters.
     p: float | None
+    # The same over utterances instead of speakers.
     utterances_ci95_low: float | None
     utterances_ci95_high: float | None
     p_utterances: float | None
+    # None of what is in no family.
     p_holm: float | None = None
     p_utterances_holm: float | None = None
 
@@ -173,11 +161,9 @@ def against_baseline(
 def compare_rows(a: Sequence[ResultRow], b: Sequence[ResultRow], column: Column) -> PairedDifference:
     """Compare two systems on the utterances that both have a value for: a minus b.
 
-    An utterance with several seeds counts once, with the mean of those that have a value. Error rates are compared as
-    the tables show them, over the corpus: the difference of the edits over the words.
-
-    Raises:
-        ValueError: there are two rows for one utterance and seed, or the systems were held against different texts.
+    An utterance with several seeds counts once, with the mean of those that have a value. Error rates are compared over
+    the corpus, as the tables show them: the difference of the edits over the words. A ValueError if there are two rows
+    for one utterance and seed, or the systems were held against different texts.
     """
     of_a, of_b = _terms(a, column), _terms(b, column)
     pairs = [(x, y) for key, x in of_a.items() if x and (y := of_b.get(key))]
@@ -193,7 +179,7 @@ def compare_rows(a: Sequence[ResultRow], b: Sequence[ResultRow], column: Column)
         ci95_low=low,
         ci95_high=high,
         n_clusters=len(set(clusters)),
-        clusters=clusters_of(a),
+        clusters="speakers" if all(row.speaker for row in a) else "utterances",
         n=len(differences),
         n_missing=len(of_a.keys() | of_b.keys()) - len(differences),
         p=paired_test(differences, clusters),
@@ -235,7 +221,7 @@ def paired_test(differences: Sequence[float], clusters: Sequence[Hashable]) -> f
     totals = np.array(list(sums.values()))
     observed, null = abs(totals.sum()), np.abs(_swapped_sums(totals))
     # Sums that are equal but for rounding are as extreme.
-    extreme = int((null >= observed - _ROUNDING * np.abs(totals).sum()).sum())
+    extreme = int((null >= observed - 1e-12 * np.abs(totals).sum()).sum())
     # Of swaps that were drawn, what was seen is one more.
     drawn = int(len(null) == PERMUTATIONS)
     return (extreme + drawn) / (len(null) + drawn)

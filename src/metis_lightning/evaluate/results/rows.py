@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ ROWS = "utterances.jsonl"
 # How reasons begin that are of what the test set has or lacks: no failure of a system.
 OF_THE_TEST_SET = tuple(f"{start} {name}" for name in ("reference", "interferer", "prompt") for start in ("no", "the"))
 
-# Kinds of edits; quantities that are edits over a length, and what that is counted in.
 EDITS = ("substitutions", "deletions", "insertions")
+# Quantities that are edits over a length, and what that is counted in.
 ERROR_RATES = {"WER": "words", "WER_asr": "words", "CER": "characters", "CER_asr": "characters"}
 
 
@@ -39,21 +39,19 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Edits behind an error rate, and the `length` of the reference in words or characters.
-
-    `compared` are the reference and the hypothesis after normalisation. Rows of earlier versions lack them, and the
-    parts of the edits.
-    """
+    """Edits behind an error rate, and the `length` of the reference in words or characters."""
 
     edits: int
     length: int
+    # The rest is not in rows of earlier versions.
     substitutions: int | None = None
     deletions: int | None = None
     insertions: int | None = None
+    # The reference and the hypothesis after normalisation.
     compared: tuple[str, str] | None = None
 
     def to_json(self, unit: str) -> dict[str, Any]:
-        """Return the record of a row, in which `unit` ("words" or "characters") names the length."""
+        """Return a row's record, in which `unit` ("words" or "characters") names the length."""
         counts = {name: value for name, value in vars(self).items() if name != "compared" and value is not None}
         texts = {} if self.compared is None else dict(zip(("text", "hypothesis"), self.compared, strict=True))
         return {unit if name == "length" else name: count for name, count in counts.items()} | texts
@@ -71,16 +69,8 @@ class ErrorCounts:
 class ResultRow:
     """One output of a system: what it was made of and how, its scores, and why it lacks some.
 
-    Args:
-        id: of the test item.
-        n_samples: of the output, at its own `sample_rate` in Hz.
-        seconds: spent to make it; None if unknown.
-        steps: of the samplers of both stages; None without samplers.
-        text: what should be heard; `hypothesis` is what was.
-        metrics: by column; None without a value.
-        error: why a column has no value; of word errors, why nothing was heard or that the recogniser loops.
-        failed: the columns that the system is to blame for.
-        absent: fields that the row's file, of an earlier version, does not have.
+    The output has `n_samples` at its own `sample_rate` in Hz, took `seconds` to make, and `steps` of the samplers of
+    both stages. `hypothesis` is what was heard of `text`.
     """
 
     id: str
@@ -95,12 +85,15 @@ class ResultRow:
     sample_rate: int | None = None
     channels: int | None = None
     text: str | None = None
+    # By column, as is why it has no value, or of word errors why nothing was heard or that the recogniser loops.
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     error: Mapping[str, str] = field(default_factory=dict)
+    # The columns that the system is to blame for.
     failed: Sequence[str] = ()
     wer: ErrorCounts | None = None
     cer: ErrorCounts | None = None
     hypothesis: str | None = None
+    # Fields that the row's file, of an earlier version, does not have.
     absent: frozenset[str] = frozenset()
 
     @property
@@ -119,11 +112,7 @@ class ResultRow:
         return self.test_set, self.speaker or self.id
 
     def value(self, name: str) -> float | None:
-        """Return a metric; None if it has no value.
-
-        Raises:
-            ValueError: the value is not finite, which no metric may give.
-        """
+        """Return a metric; None if it has no value. A ValueError if it is not finite, which no metric may give."""
         value = self.metrics.get(name)
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} of {self.id} ({self.system}) is {value}")
@@ -136,10 +125,6 @@ class ResultRow:
             return None
         return self.wer if unit == "words" else self.cer
 
-    def is_infinite(self, name: str) -> bool:
-        """Return whether a metric has no value because it is infinite, for which JSON has no number."""
-        return self.error.get(name) == INFINITE
-
     def to_json(self) -> dict[str, Any]:
         """Return the row as its file has it."""
         content = {name: value for name, value in vars(self).items() if name not in self.absent | {"absent"}}
@@ -148,7 +133,7 @@ class ResultRow:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ResultRow:
-        """Return the row of a line of its file, also of an earlier version; TypeError if it is none of either."""
+        """Return the row of a line of its file, whichever version wrote it; a TypeError if none did."""
         names = {each.name for each in fields(cls)} - {"absent"}
         own: dict[str, Any] = {name: value for name, value in content.items() if name in names}
         own["wer"] = ErrorCounts.from_json(content.get("wer"), "words")
@@ -157,11 +142,6 @@ class ResultRow:
         innocent = (*OF_THE_TEST_SET, INFINITE)
         failed = [name for name, why in content.get("error", {}).items() if not why.startswith(innocent)]
         return cls(**{"failed": failed, **own}, absent=frozenset(names - content.keys()))
-
-
-def clusters_of(rows: Iterable[ResultRow]) -> str:
-    """Return what the clusters of rows are: "speakers", or "utterances" where a speaker is unknown."""
-    return "speakers" if all(row.speaker for row in rows) else "utterances"
 
 
 def append_rows(path: Path, *rows: ResultRow) -> None:
@@ -182,15 +162,12 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 
 def merge_rows(files: Mapping[Path, Sequence[ResultRow]]) -> dict[RowKey, ResultRow]:
-    """Return the rows of files by their keys.
-
-    Rows that only a clock tells apart are one: a call was merging when it was cut off, or two did the same work. A
-    `UserError`: two rows of one key differ.
-    """
+    """Return the rows of files by their keys. A `UserError` if two of one key differ in more than their `seconds`."""
     merged: dict[RowKey, tuple[Path, ResultRow]] = {}
     for path, rows in files.items():
         for row in rows:
             place, first = merged.setdefault(row.key, (path, row))
+            # Alike but for the clock: a call was cut off while it merged, or two did the same work.
             if replace(first, seconds=None) != replace(row, seconds=None):
                 a, b = first.to_json(), row.to_json()
                 differ = sorted(key for key in a.keys() | b.keys() if key != "seconds" and a.get(key) != b.get(key))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +12,34 @@ from typing import Any
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, append_rows, merge_rows, read_rows
-from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize_metrics
+from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize
 from metis_lightning.files import atomic_path
 from metis_lightning.safe_parsing import load_json
 
 RUN_SUMMARY, PROTOCOL = "summary.json", "protocol.json"
 
-# A quantity that means nothing without device and threads, which rows do not say: it is in no table.
-_SPEED = "RTF"
-
 # Written down for the reader alone: models, files and rules, which have hashes and names, decide the numbers.
-_PACKAGES = "packages"
 _RECORDED = ("version", "fingerprint")
-
 # Parts that may differ between the rows of one table: they tell rows apart, not columns. Seeds are the systems' own;
 # runs of earlier versions have them beside.
 _PER_RUN = ("systems", "seeds")
-
 # Parts that have an entry for each test set.
 _PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
-
 # Hashes and sizes of a test set; the rest says in clear which variant of a corpus it is.
 _HASHED = {"reader", "trials", "texts", "audio", "samples"}
-
 # Differences of a protocol, and values of a list, that a message shows.
 _NUM_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class TestSetProtocol:
-    """All that decides the numbers on one test set: a run's protocol without its systems and its other test sets.
-
-    `mark` is its fingerprint, `settings` are those that fit in a line of text. `size` is of the whole test set; None if
-    a run of an earlier version does not say.
-    """
+    """All that decides the numbers on one test set: a run's protocol without its systems and its other test sets."""
 
     __test__ = False  # not a pytest class
-
     mark: str
     settings: Mapping[str, Any]
     run_fingerprint: str
+    # Of the whole test set; runs of earlier versions do not say.
     size: int | None = None
 
 
@@ -93,7 +80,7 @@ class Protocol:
         for key in _PER_TEST_SET & content.keys():
             lists = content[key]
             decides[key] = {test_set: lists.get(test_set)} if isinstance(lists, dict) else lists
-        # Lists and records do not fit in a line; they are in the mark.
+        # Lists and records do not fit in a line of text; they are in the mark, the fingerprint.
         plain = {key: value for key, value in content.items() if isinstance(value, (str, int, float))}
         settings = {key: value for key, value in plain.items() if key not in ("fingerprint", "seeds")}
         test_sets = content.get("test_sets")
@@ -130,12 +117,11 @@ def protocol_differences(old: object, new: object, where: str = "") -> Iterator[
 def _deciding(value: object, hidden: tuple[str, ...] = ()) -> object:
     """Return a part of a protocol without versions of packages, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _deciding(part) for key, part in value.items() if key not in (_PACKAGES, *hidden)}
+        return {key: _deciding(part) for key, part in value.items() if key not in ("packages", *hidden)}
     return [_deciding(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: object) -> str:
-    """Return a value in a few characters."""
     if value is None:
         return "nothing"
     if isinstance(value, (list, dict)) and len(value) > _NUM_SHOWN:
@@ -146,13 +132,10 @@ def _shown(value: object) -> str:
 
 
 class RunFolder:
-    """The folder of a run. Several processes write their rows to files of their own, which are merged in the end.
+    """The folder of a run, in which processes write rows to files of their own that are merged in the end.
 
-    A `UserError` if the folder holds rows of another protocol, or `merge` refuses them.
-
-    Args:
-        keys: of every row of the run, in order.
-        is_owner: whether to write the protocol, and to merge the rows that another call left.
+    `keys` are those of all its rows, in order; the owner writes the protocol, and merges what another call left. A
+    `UserError` if the folder holds rows of another protocol, or `merge` refuses them.
     """
 
     def __init__(self, folder: Path, protocol: Protocol, keys: Sequence[RowKey], is_owner: bool = True) -> None:
@@ -173,7 +156,7 @@ class RunFolder:
             self.merge()
 
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
-        """Put the rows of all processes into the run's file, in the order of the run, and return them.
+        """Put the rows of all processes into the run's file, in its order, and return them.
 
         A `UserError` if a row is not of this run, two of one key differ, or one is missing though `is_whole`.
         """
@@ -205,10 +188,7 @@ def write_json(path: Path, content: object) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """A system on a test set in a run: the summaries of its metrics by name, and its rows.
-
-    `identity` is what the run's protocol says of the system: the hash of its weights, its settings.
-    """
+    """A system on a test set in a run; `identity` is what its protocol says of the system: weights, settings."""
 
     folder: Path
     task: str
@@ -246,14 +226,10 @@ def metric_names(results: Sequence[Result]) -> list[str]:
 
 
 def find_results(results_dir: Path) -> list[Result]:
-    """Return the results of the finished runs of a folder, by the runs' names; say which are left out.
-
-    A result that another run with the same protocol has too, to the last digit, stands once. A `UserError` if there
-    is no such folder, or a run's file is not of the form that `evaluate` writes.
-    """
+    """Return the results of the finished runs of a folder, by the runs' names. A `UserError` as of `read_results`."""
     if not results_dir.is_dir():
         raise UserError(f"no folder of results {results_dir}: run `python -m metis_lightning evaluate` first")
-    # Controls are made anew with every run, and stand once if nothing has changed.
+    # Controls are made anew with every run, and stand once if nothing has changed to the last digit.
     unique: dict[tuple[str, ...], Result] = {}
     own = results_dir / PROTOCOL
     for path in [own] if own.is_file() else sorted(results_dir.glob(f"*/{PROTOCOL}")):
@@ -272,15 +248,14 @@ def read_results(folder: Path) -> list[Result]:
         protocol = Protocol.read(folder)
         summary = folder / RUN_SUMMARY
         columns = columns_of(load_json(summary.read_bytes())) if summary.is_file() else {}
-        groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)
-        for row in merge_rows({folder / ROWS: read_rows(folder)}).values():
-            groups[row.task, row.test_set, row.system].append(row)
+        rows = merge_rows({folder / ROWS: read_rows(folder)}).values()
         results = []
-        for (task, test_set, system), rows in sorted(groups.items()):
-            metrics = summarize_metrics(rows, columns)
-            shown = {name: summary for name, summary in metrics.items() if summary.column.quantity != _SPEED}
-            protocol_there, identity = protocol.of_test_set(test_set), protocol.identity(system)
-            results.append(Result(folder, task, test_set, system, shown, rows, protocol_there, identity))
-        return results
+        for group in summarize(rows, columns):
+            # Speed means nothing without device and threads, which rows do not say: it is in no table.
+            shown = {name: each for name, each in group.metrics.items() if each.column.quantity != "RTF"}
+            there, identity = protocol.of_test_set(group.test_set), protocol.identity(group.system)
+            place = (folder, group.rows[0].task, group.test_set, group.system)
+            results.append(Result(*place, shown, group.rows, there, identity))
+        return sorted(results, key=lambda result: (result.task, result.test_set, result.system))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder}: not the results of a run ({type(error).__name__}: {error})") from error

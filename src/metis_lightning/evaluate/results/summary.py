@@ -1,16 +1,14 @@
-"""Summaries of rows: means with confidence intervals (see `estimates`).
+"""Summaries of rows: means with confidence intervals.
 
-A failure never improves a mean. The word and character errors of an output in which nothing can be heard are known: all
-words are deleted. Other scores have no worst value, so their means are of the utterances that have one; what compares
-systems uses those that all of them have (see `comparison`). A value that is not there is one of three:
+A failure never improves a mean. Where nothing can be heard all words count as deleted; other scores have no worst
+value, so their means are of the utterances that have one, and systems are compared on those that all of them have (see
+`comparison`). A value that is not there failed, if the system is to blame; is infinite, as SI-SDR of the reference
+itself, for which JSON has no number; or is not applicable, if the test set lacks the text or the signal, or no
+recogniser knows the language.
 
-- failed: the system is to blame, as its row's `failed` says;
-- infinite: SI-SDR of the reference itself or a multiple of it, which is null in rows, since JSON has no infinity;
-- not applicable: the test set lacks the text or the signal, or no recogniser knows the language.
-
-Error rates are given twice: over the corpus, all edits over all words, and as the mean of the utterances' rates. Beside
-them stand the same where measured: without outputs in which nothing was heard, and without loops of the recogniser that
-were capped. A system that ran with several seeds has several rows an utterance: n counts utterances, means are of rows.
+Error rates are given over the corpus, all edits over all words, and as the mean of the utterances' rates. Beside them
+stand the same where measured: without outputs in which nothing was heard, and without capped loops of the recogniser.
+A system that ran with several seeds has several rows an utterance: n counts utterances, means are of rows.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
-from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow, clusters_of
+from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow
 from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import INFINITE
 
 NOT_MEASURED = "not measured"
-
 # Units and directions of results that do not describe their columns.
 _UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD": "dB", "F0_RMSE": "Hz"}
 _LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE", "STEPS"}
@@ -56,10 +54,7 @@ def columns_of(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
 
 
 def word_error_rule(test_set: str) -> str:
-    """Return how the word errors of a test set are counted in every table, whatever its name's punctuation.
-
-    It is "mean", of the utterances' rates, for the lists of Seed-TTS-eval, as its own script counts; else "corpus", all
-    edits over all words.
+    """Return "mean" for the lists of Seed-TTS-eval, as its script counts, else "corpus": all edits over all words.
 
     >>> word_error_rule("seedtts-vc-en"), word_error_rule("SeedTTS test-en"), word_error_rule("vctk")
     ('mean', 'mean', 'corpus')
@@ -69,28 +64,27 @@ def word_error_rule(test_set: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusErrors:
-    """An error rate of all rows taken as one text: `rate` is edits over `length`, in words or characters (`unit`).
-
-    The three kinds of edits are None unless all rows have them. `share_above_50` is of utterances with more than 50%
-    errors; `measured_…` is of those that were heard and did not loop.
-    """
+    """An error rate of all rows taken as one text: `rate` is edits over `length`, in words or characters (`unit`)."""
 
     rate: float | None
     ci95_low: float | None
     ci95_high: float | None
     edits: int
     length: int
+    # None unless all rows have them.
     substitutions: int | None
     deletions: int | None
     insertions: int | None
+    # Of utterances with more than 50% errors.
     share_above_50: float | None
+    # Of those that were heard and did not loop.
     measured_n: int
     measured_mean: float | None
     measured_corpus: float | None
     unit: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the keys of a metric's record."""
+        """Return its part of a metric's record."""
         keys = {"rate": "corpus", "ci95_low": "corpus_ci95_low", "ci95_high": "corpus_ci95_high", "length": self.unit}
         hidden = {"unit", *(kind for kind in EDITS if getattr(self, kind) is None)}
         return {keys.get(name, name): value for name, value in vars(self).items() if name not in hidden}
@@ -98,25 +92,22 @@ class CorpusErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Estimate):
-    """One metric of a group of rows: a mean over the `n` utterances with a value, and why others have none.
-
-    Args:
-        errors: why the system failed, with how many utterances; `not_applicable` likewise.
-        seed_sd: standard deviation of the means of `n_seeds` seeds; None with one.
-        corpus: of an error rate; None of other metrics, and where rows do not have the counts.
-        n_common: utterances that all compared systems have, of the `n_items` that the metric applies to.
-    """
+    """One metric of a group of rows: a mean over the `n` utterances with a value, and why others have none."""
 
     column: Column
     n: int
     n_failed: int
     n_infinite: int
     n_not_applicable: int
+    # Reasons, with how many utterances.
     errors: Mapping[str, int] = field(default_factory=dict)
     not_applicable: Mapping[str, int] = field(default_factory=dict)
+    # The standard deviation of the means of several seeds.
     n_seeds: int | None = None
     seed_sd: float | None = None
+    # Of error rates whose rows have the counts.
     corpus: CorpusErrors | None = None
+    # Utterances that all compared systems have, and those that the metric applies to.
     n_common: int | None = None
     n_items: int | None = None
 
@@ -125,10 +116,10 @@ class Summary(Estimate):
         hidden = {"column", "corpus", "n_common", "n_items"}
         if self.n_seeds is None:
             hidden |= {"n_seeds", "seed_sd"}
-        content = {key: value for key, value in vars(self).items() if key not in hidden}
-        counts = {key: content[key] for key in ("n", "n_failed", "n_infinite", "n_not_applicable")}
-        corpus = {} if self.corpus is None else self.corpus.to_json()
-        return {**counts, **content, **corpus, **self.column.to_json()}
+        # Counts come first.
+        names = dict.fromkeys(("n", "n_failed", "n_infinite", "n_not_applicable", *vars(self)))
+        content = {name: getattr(self, name) for name in names if name not in hidden}
+        return content | ({} if self.corpus is None else self.corpus.to_json()) | self.column.to_json()
 
 
 @dataclass(frozen=True)
@@ -147,18 +138,19 @@ class GroupSummary:
 
 
 def summarize(rows: Iterable[ResultRow], columns: Mapping[str, Column]) -> list[GroupSummary]:
-    """Summarize every metric of every system on every test set; `columns` describes the metrics, by name."""
-    groups: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
+    """Summarize every metric of every system on every test set; `columns` describes the metrics, by name.
+
+    Groups are in the order of the rows, which is that of the command line, metrics in that of first appearance.
+    """
+    groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)
     for row in rows:
-        groups[row.test_set, row.system].append(row)
-    # In the order of the run, which is that of the command line.
-    return [GroupSummary(*key, group, summarize_metrics(group, columns)) for key, group in groups.items()]
-
-
-def summarize_metrics(rows: Sequence[ResultRow], columns: Mapping[str, Column]) -> dict[str, Summary]:
-    """Return the summary of each metric that any of the rows has, in the order of first appearance."""
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return {name: summary_of(rows, columns.get(name) or column_by_name(name)) for name in names}
+        groups[row.task, row.test_set, row.system].append(row)
+    summaries = []
+    for (_, test_set, system), group in groups.items():
+        names = dict.fromkeys(name for row in group for name in row.metrics)
+        metrics = {name: summary_of(group, columns.get(name) or column_by_name(name)) for name in names}
+        summaries.append(GroupSummary(test_set, system, group, metrics))
+    return summaries
 
 
 def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
@@ -168,15 +160,19 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
     measured = [row for row in rows if row.value(name) is not None]
     failed = [row for row in rows if name in row.failed]
     without = [row for row in rows if row.value(name) is None]
-    infinite = [row for row in without if row.is_infinite(name)]
-    absent = [row for row in without if name not in row.failed and not row.is_infinite(name)]
+    infinite = [row for row in without if row.error.get(name) == INFINITE]
+    absent = [row for row in without if name not in row.failed and row.error.get(name) != INFINITE]
     values, clusters = [row.metrics[name] or 0.0 for row in measured], [row.cluster for row in measured]
     mean, (low, high) = mean_interval(values, [1] * len(values), clusters)
     by_seed: dict[int | None, list[float]] = defaultdict(list)
     for row, value in zip(measured, values, strict=True):
         by_seed[row.seed].append(value)
     has_seeds = len(by_seed) > 1
-    # With several seeds an utterance has several rows, and counts once.
+    # With several seeds an utterance has several rows, and counts once, as it does for each reason.
+    reasons = []
+    for part in (failed, absent):
+        pairs = {(row.item, row.error.get(name, NOT_MEASURED)) for row in part}
+        reasons.append(dict(sorted(Counter(reason for _, reason in pairs).items())))
     counted = {"n": measured, "n_failed": failed, "n_infinite": infinite, "n_not_applicable": absent}
     return Summary(
         column=column,
@@ -185,20 +181,13 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
         ci95_low=low,
         ci95_high=high,
         n_clusters=len(set(clusters)),
-        clusters=clusters_of(measured),
-        errors=_reasons(failed, name),
-        not_applicable=_reasons(absent, name),
+        clusters="speakers" if all(row.speaker for row in measured) else "utterances",
+        errors=reasons[0],
+        not_applicable=reasons[1],
         n_seeds=len(by_seed) if has_seeds else None,
         seed_sd=float(np.std([np.mean(part) for part in by_seed.values()], ddof=1)) if has_seeds else None,
         corpus=_corpus_errors(measured, column, clusters),
     )
-
-
-def _reasons(rows: Iterable[ResultRow], name: str) -> dict[str, int]:
-    """Return of how many utterances each reason is."""
-    # With several seeds an utterance counts once for each reason.
-    pairs = {(row.item, row.error.get(name, NOT_MEASURED)) for row in rows}
-    return dict(sorted(Counter(reason for _, reason in pairs).items()))
 
 
 def _corpus_errors(rows: Sequence[ResultRow], column: Column, clusters: Sequence[Hashable]) -> CorpusErrors | None:

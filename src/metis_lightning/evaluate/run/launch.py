@@ -1,10 +1,8 @@
 """One process or several, on one machine (`--devices`) or on many (torchrun, which sets RANK and WORLD_SIZE).
 
-Every process takes its share of the same list and writes rows of its own; nothing that it computes depends on whose
-share it is. The processes of several machines share the folder of the results.
-
-Lightning's Fabric starts processes, too, but hands on an error as the text of a traceback, where a user's mistake must
-stay one line, and does not know of ranks that a cluster's own launcher sets.
+Every process takes its share of one list and writes rows of its own, into a folder that all machines share. Lightning's
+Fabric starts processes, too, but hands on an error as the text of a traceback, where a user's mistake must stay one
+line, and does not know of ranks that a cluster's own launcher sets.
 """
 
 from __future__ import annotations
@@ -17,16 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.context import ForkServerContext, SpawnContext
 
 import torch
 from torch import distributed
 
 from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
-
-# How long the first to finish waits for the last.
-_PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -39,10 +33,7 @@ class Launch:
 
     @classmethod
     def of(cls, devices: int, environment: Mapping[str, str]) -> Launch:
-        """Read the environment; outside of a launcher, `devices` says how many processes there are.
-
-        A `UserError` if both ask for several processes, or the launcher did not say where the first process is.
-        """
+        """Read what a launcher says in the environment, else `devices`. A `UserError` if it is both, or incomplete."""
         count = int(environment.get("WORLD_SIZE", "1"))
         if count == 1 or "RANK" not in environment:
             return cls(devices)
@@ -56,20 +47,11 @@ class Launch:
 
 
 def device_of(device: str | None, local_rank: int = 0) -> str:
-    """Return the device of a process; by default the accelerators in turn where there are any.
-
-    A `UserError` if a GPU is asked for and there is none.
-    """
+    """Return the device of a process, by default the GPUs in turn. A `UserError` if one is named and there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out, or give cpu")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return kind if kind == "cpu" else f"{kind}:{local_rank % max(1, torch.cuda.device_count())}"
-
-
-def use_device(device: str) -> None:
-    """Make a GPU the current one of this process: work that names no device goes there, too."""
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
 
 
 @contextmanager
@@ -78,7 +60,9 @@ def joined(launch: Launch) -> Iterator[Callable[[], None]]:
     if launch.rank is None:
         yield lambda: None
         return
-    distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.count, timeout=_PATIENCE)
+    # The first to finish waits for the last, however long.
+    patience = timedelta(days=30)
+    distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.count, timeout=patience)
     try:
         yield distributed.barrier
     finally:
@@ -86,17 +70,11 @@ def joined(launch: Launch) -> Iterator[Callable[[], None]]:
 
 
 def run_in_processes(work: Callable[..., None], count: int, *arguments: object) -> None:
-    """Call `work(rank, *arguments)` in `count` processes, which end with this one.
-
-    They are forked from a server that has no threads and no accelerator open, where the system has such a thing.
-
-    Raises:
-        UserError: a process was killed.
-        Exception: the first that a process raised, as soon as it does; the others are then stopped.
-    """
-    context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
+    """Call `work(rank, *arguments)` in `count` processes until one raises. A `UserError` if one is killed."""
+    # Where the system has such a thing, they are forked from a server without threads or open accelerators.
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if has_server else "spawn")
+    if has_server:
         # What this process has loaded of us, the others need too.
         context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
     with ExitStack() as stack:
@@ -105,6 +83,7 @@ def run_in_processes(work: Callable[..., None], count: int, *arguments: object) 
             stack.enter_context(ProcessPoolExecutor(1, context, initializer=end_with_parent)) for _ in range(count)
         ]
         ranks = {executor.submit(work, rank, *arguments): rank for rank, executor in enumerate(executors)}
+        # What one raises is raised here, and stops the others.
         try:
             for future in as_completed(ranks):
                 if error := future.exception():

@@ -13,12 +13,12 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.comparison import margin_column, margin_gain
+from metis_lightning.evaluate.results.comparison import margin_gain
 from metis_lightning.evaluate.results.intervals import PairedDifference, few_notes
-from metis_lightning.evaluate.results.rows import ROWS, ResultRow, read_rows
+from metis_lightning.evaluate.results.rows import ROWS, ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, RUN_SUMMARY, RunFolder, write_json
 from metis_lightning.evaluate.results.summary import GroupSummary, summarize
-from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes, use_device
+from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_in_processes
 from metis_lightning.evaluate.run.plan import Plan, make_plan
 from metis_lightning.evaluate.run.shard import run_share
 from metis_lightning.evaluate.run.test_sets import chosen_test_sets, export_test_sets
@@ -32,9 +32,9 @@ from metis_lightning.types import WAVE_RATE
 
 # The files of folders of audio that belong to no item of the test sets.
 EXTRA_FILES = "extra_files.json"
-
 _BENCHMARKS = Path("evaluation/benchmarks")
 
+# Makes what scores, of the suite's options and a number of processes.
 MakePool = Callable[[SuiteOptions, int], ScoringPool]
 
 
@@ -46,20 +46,9 @@ class Machine:
     threads: int
     processes: int
 
-    def __str__(self) -> str:
-        processes = f"{self.processes} process{'' if self.processes == 1 else 'es'}"
-        return f"on {self.device}, {processes}, {self.threads} thread{'' if self.threads == 1 else 's'} each"
-
 
 def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) -> None:
-    """Run `evaluate` as the command line asks.
-
-    A `UserError` for a mistake in the options, or if more failed than they allow.
-
-    Args:
-        options: of the command line.
-        make_pool: makes what scores, of the suite's options and a number of processes.
-    """
+    """Run `evaluate`. A `UserError` for a mistake in the options, or if more failed than they allow."""
     if options.export is not None:
         check_output(options.export, "--export", is_folder=True)
         return export_test_sets(chosen_test_sets(options)[0], options.export)
@@ -67,13 +56,15 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
     device = device_of(options.device, launch.local_rank)
     folder = options.out or RESULTS / options.task
     # A process that starts others leaves the memory of GPUs to them.
-    if launch.rank is not None:
-        use_device(device)
+    if launch.rank is not None and device.startswith("cuda"):
+        torch.cuda.set_device(device)
     if launch.rank:
         _run_share(make_plan(options, device), launch, folder, options, make_pool)
         return
+    # The tables are the project's, if this is one of its runs.
+    tables = TABLES if folder.resolve().parent == RESULTS.resolve() else folder / "tables"
     # A folder that cannot be written into is refused before hours are spent.
-    for part in (folder, folder / "wavs", _tables_folder(folder)):
+    for part in (folder, folder / "wavs", tables):
         check_output(part, is_folder=True)
     for name in (ROWS, RUN_SUMMARY, PROTOCOL, EXTRA_FILES):
         check_output(folder / name)
@@ -84,6 +75,11 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
         rows = run.merge(is_whole=True)
         groups = summarize(rows, columns)
         _report(plan, folder, rows, groups, Machine(name, torch.get_num_threads(), launch.count))
+        if not _BENCHMARKS.is_dir():
+            print(f"no table: {_BENCHMARKS} is not here; run `tables` in the repository's folder")
+        else:
+            for path in write_tables(RESULTS if tables == TABLES else folder, tables, _BENCHMARKS):
+                print(f"table: {path}")
         # Last, so that a run that failed leaves everything to look into.
         check_failures(groups, options.max_failed_share)
 
@@ -96,13 +92,13 @@ def _run_share(
     # To start others, the models of one scoring process tell their fingerprint; ranks have their own.
     processes = 1 if starts_others else options.scoring_processes
     with joined(launch) as wait_for_all, make_pool(_suite_options(options), processes) as pool:
-        run = RunFolder(folder, plan.protocol(pool.fingerprint()), plan.keys, is_owner=rank == 0)
+        keys = [job.key for system in plan.systems for job in plan.jobs_of(system)]
+        run = RunFolder(folder, plan.protocol(pool.fingerprint()), keys, is_owner=rank == 0)
         columns = pool.columns
         if not starts_others:
             # The first process merges what earlier calls left, before the others look for what is done.
             wait_for_all()
-            rows = folder / (ROWS if launch.rank is None else f"{ROWS}.{rank}")
-            run_share(plan, {row.key for row in read_rows(folder)}, rows, pool, rank, launch.count)
+            run_share(plan, folder / (ROWS if launch.rank is None else f"{ROWS}.{rank}"), pool, rank, launch.count)
             wait_for_all()
     if starts_others:
         run_in_processes(run_rank, launch.count, folder, options, make_pool)
@@ -112,11 +108,12 @@ def _run_share(
 def run_rank(rank: int, folder: Path, options: EvaluateOptions, make_pool: MakePool) -> None:
     """Do the share of one of the processes that `run_evaluate` starts on this machine."""
     device = device_of(options.device, rank)
-    use_device(device)
+    # Work that names no device goes there, too.
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     plan = make_plan(options, device)
     with make_pool(_suite_options(options), options.scoring_processes) as pool:
-        done = {row.key for row in read_rows(folder)}
-        run_share(plan, done, folder / f"{ROWS}.{rank}", pool, rank, options.devices)
+        run_share(plan, folder / f"{ROWS}.{rank}", pool, rank, options.devices)
 
 
 def _suite_options(options: EvaluateOptions) -> SuiteOptions:
@@ -135,7 +132,7 @@ def _suite_options(options: EvaluateOptions) -> SuiteOptions:
 def _report(
     plan: Plan, folder: Path, rows: Sequence[ResultRow], groups: Sequence[GroupSummary], machine: Machine
 ) -> None:
-    """Write the summary, the files of no item and the tables of a whole run, and say what comes of it."""
+    """Write the summary and the files of no item of a whole run, and say what came of it."""
     records = []
     for group in groups:
         factor = system_speed(group.rows, group.system, machine.processes)
@@ -157,32 +154,24 @@ def _report(
         write_json(folder / EXTRA_FILES, extra)
     print(f"rows, summary and protocol: {folder}")
     print(f"audio: {folder / 'wavs'}")
-    if not _BENCHMARKS.is_dir():
-        print(f"no table: {_BENCHMARKS} is not here; run `tables` in the repository's folder")
-        return
-    tables = _tables_folder(folder)
-    for path in write_tables(RESULTS if tables == TABLES else folder, tables, _BENCHMARKS):
-        print(f"table: {path}")
-
-
-def _tables_folder(folder: Path) -> Path:
-    """Return where the tables go that a run is in: of the project, if it is one of its runs, else beside its rows."""
-    return TABLES if folder.resolve().parent == RESULTS.resolve() else folder / "tables"
 
 
 def report_lines(
     rows: Sequence[ResultRow], systems: Sequence[str], machine: Machine, columns: Mapping[str, Column]
 ) -> list[str]:
     """Return lines on each system: its speed, and its similarity margin against that of `input`."""
+    processes = f"{machine.processes} process{'' if machine.processes == 1 else 'es'}"
+    where = f"on {machine.device}, {processes}, {machine.threads} thread{'' if machine.threads == 1 else 's'} each"
     lines = []
     for system in systems:
         factor = system_speed(rows, system, machine.processes)
-        speed = f"real-time factor {factor or 0:.2f} ({machine}, without the first item, scoring beside it)"
+        speed = f"real-time factor {factor or 0:.2f} ({where}, without the first item, scoring beside it)"
         lines.append(f"{system}: {'its speed is not known' if factor is None else speed}")
     gains: list[PairedDifference] = []
     for test_set in dict.fromkeys(row.test_set for row in rows):
         part = [row for row in rows if row.test_set == test_set]
-        column = margin_column(columns[name] for name in part[0].metrics if name in columns)
+        measured = [columns[name] for name in part[0].metrics if name in columns]
+        column = next((column for column in measured if column.quantity == "SIM_margin"), None)
         if column is None or all(row.system != "input" for row in part):
             continue
         # The target bounds what can be reached; it is no system to compare.
@@ -194,23 +183,16 @@ def report_lines(
 
 
 def system_speed(rows: Iterable[ResultRow], system: str, processes: int = 1) -> float | None:
-    """Return the seconds that a system took for a second of its speech; None if it is not known.
-
-    The first item of each process is left out: a device warms up with it.
-    """
+    """Return the seconds that a system took for a second of its speech; None if it is not known."""
     own = [(row.seconds, row) for row in rows if row.system == system and row.seconds is not None and row.n_samples]
+    # A device warms up with the first item of each process.
     warm = own[processes:]
     spoken = sum(row.n_samples / (row.sample_rate or WAVE_RATE) for _, row in warm)
     return sum(seconds for seconds, _ in warm) / spoken if spoken else None
 
 
 def check_failures(groups: Iterable[GroupSummary], max_share: float) -> None:
-    """Refuse results in which some metric of a system on a test set failed more often than allowed.
-
-    `max_share` of a group's rows may lack a value, from 0 to 1. What a test set cannot have (no transcript, a
-    language that the recogniser does not know) is no failure; see `failed` in the rows. A `UserError` names every
-    such system and test set, with the metric that failed most often, and why.
-    """
+    """Raise a `UserError` if a metric failed in more than `max_share` (0 to 1) of a system's rows on a test set."""
     lines = []
     for group in groups:
         for name, count in Counter(name for row in group.rows for name in row.failed).most_common(1):

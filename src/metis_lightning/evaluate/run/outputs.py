@@ -21,36 +21,35 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import is_regular, sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
-# Why there is no waveform, where a folder of another tool's has no file for an item.
+# How a folder of audio is told from a bundle on the command line.
+PREFIX = "wavs:"
+# Why there is no waveform, where such a folder has no file for an item.
 MISSING_FILE = "missing"
-
+# Files of these belong to an item, though of some formats nothing can be read, which is then said in its row.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
 # What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that.
 SHORTEST_OUTPUT_SECONDS = 0.1
+_NUMBER = re.compile(r"fileid_\d+$")
 
 
 @dataclass(frozen=True)
 class Output:
-    """A waveform (S,) at its own `sample_rate` in Hz; None with the reason in `error`.
-
-    Args:
-        seconds: that it took to make; None if that is not known.
-        steps: of the samplers of both stages; None if there were none.
-        channels: as the system gave it, before they were averaged.
-        was_made: whether it was made just now; a file of another tool's was not, so how long it took is not known.
-    """
+    """A waveform (S,) at its own `sample_rate` in Hz, its `channels` averaged; None with the reason in `error`."""
 
     wave: Tensor | None
     error: str | None = None
+    # Spent to make it, if that is known, and those of the samplers of both stages.
     seconds: float | None = None
     steps: int | None = None
     sample_rate: int | None = WAVE_RATE
     channels: int | None = 1
+    # Just now: a file of another tool's was not.
     was_made: bool = True
 
     @classmethod
-    def failed(cls, reason: str, seconds: float | None = None, was_made: bool = False) -> Output:
+    def failed(cls, reason: str, was_made: bool = False) -> Output:
         """Return an output without a waveform."""
-        return cls(None, reason, seconds, sample_rate=None, channels=None, was_made=was_made)
+        return cls(None, reason, sample_rate=None, channels=None, was_made=was_made)
 
     @property
     def fault(self) -> str | None:
@@ -86,20 +85,23 @@ def timed(run: Run, trial: Trial, item: TestItem, seed: int) -> Output:
     try:
         output = run(trial, item, seed)
     except UserError as error:
-        return Output.failed(f"not generated: {error}", round(time.perf_counter() - start, 3), was_made=True)
+        output = Output.failed(f"not generated: {error}", was_made=True)
     except Exception as error:
         error.add_note(f"while generating {trial.id}")
         raise
     return replace(output, seconds=round(time.perf_counter() - start, 3)) if output.was_made else output
 
 
-# How a folder of audio is told from a bundle on the command line.
-PREFIX = "wavs:"
-
-# Files of these belong to an item, though of some formats nothing can be read, which is then said in its row.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
-
-_NUMBER = re.compile(r"fileid_\d+$")
+def read_output(path: Path) -> Output:
+    """Return an audio file at its own rate, its channels averaged; a failed output if it is no sound."""
+    # Broken, empty, not finite or far beyond 1; silence is left to the metrics.
+    try:
+        recording = read_recording(path)
+    except InvalidAudioError as error:
+        return Output.failed(error.reason)
+    except UserError:
+        return Output.failed("not a readable audio file")
+    return Output(recording.wave, sample_rate=recording.sample_rate, channels=recording.channels, was_made=False)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,7 @@ class WavFolder:
 
     @classmethod
     def of(cls, folder: Path, items: Items) -> WavFolder:
-        """List a folder with files named `ID`, or as other tools name them; the latter may lie in folders within.
-
-        A `UserError` if there is no such folder, no audio file in it, two files of one id, a link out of it, or
-        no file of any item that systems are run on: the files are named by another rule.
-        """
+        """List files named `ID`, or as other tools name them, in a folder. A `UserError` if they cannot all be used."""
         option = f"--system {PREFIX}{folder}"
         if not folder.is_dir():
             raise UserError(f"{option}: no such folder")
@@ -153,31 +151,10 @@ class WavFolder:
             )
         return cls(files, extra)
 
-    def read(self, item_id: str) -> Output:
-        """Return the file of an item, whatever its rate and channels; if it cannot be used, why."""
-        path = self.files.get(item_id)
-        return Output.failed(MISSING_FILE) if path is None else read_output(path)
-
     def digest(self, ids: Collection[str]) -> str:
         """Return the SHA-256 of what the folder has for these items."""
-        listed = [
-            f"{each} {sha256_of(self.files[each]) if each in self.files else MISSING_FILE}" for each in sorted(ids)
-        ]
-        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-
-
-def read_output(path: Path) -> Output:
-    """Return an audio file as one channel at its own rate: channels are averaged.
-
-    What is no sound (broken, empty, not finite, far beyond 1) is a failed output; silence is left to the metrics.
-    """
-    try:
-        recording = read_recording(path)
-    except InvalidAudioError as error:
-        return Output.failed(error.reason)
-    except UserError:
-        return Output.failed("not a readable audio file")
-    return Output(recording.wave, sample_rate=recording.sample_rate, channels=recording.channels, was_made=False)
+        content = {each: sha256_of(self.files[each]) if each in self.files else MISSING_FILE for each in sorted(ids)}
+        return hashlib.sha256("\n".join(f"{each} {digest}" for each, digest in content.items()).encode()).hexdigest()
 
 
 def _item_id(path: Path, items: Items) -> str | None:

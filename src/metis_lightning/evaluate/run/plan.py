@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from metis_lightning import __version__
@@ -14,7 +13,7 @@ from metis_lightning.evaluate.results.comparison import CONTROLS
 from metis_lightning.evaluate.results.rows import RowKey
 from metis_lightning.evaluate.results.runs import Protocol
 from metis_lightning.evaluate.run.outputs import Items
-from metis_lightning.evaluate.run.systems import System, make_systems, serves, trial_task
+from metis_lightning.evaluate.run.systems import System, make_systems, part_config, trial_task
 from metis_lightning.evaluate.run.test_sets import TestSet, chosen_test_sets, contents
 from metis_lightning.task_table import task_named
 from metis_lightning.types import Trial
@@ -53,16 +52,8 @@ class Plan:
                 if (system.control, test_set.name) not in self.left_out:
                     yield from (EvaluationJob(system, seed, test_set, trial) for trial in test_set.trials)
 
-    @cached_property
-    def keys(self) -> list[RowKey]:
-        """The keys of all rows, in order."""
-        return [job.key for system in self.systems for job in self.jobs_of(system)]
-
     def protocol(self, metrics: Mapping[str, Any]) -> Protocol:
-        """Return all that decides the numbers, `metrics` for the suite's part of it; every item is read for it.
-
-        A `UserError` if an item cannot be read.
-        """
+        """Return all that decides the numbers, with the suite's part of it. A `UserError` if an item cannot be read."""
         seeds = {"seeds": list(self.options.seeds)}
         content = {
             "task": self.options.task,
@@ -90,7 +81,17 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     test_sets, all_ids = chosen_test_sets(options)
     chosen = {trial.id for each in test_sets for trial in each.trials}
     items = Items(chosen, all_ids, _other_names(test_sets))
-    systems = make_systems(_system_names(options), options, device, items)
+    # Without a name it is the embedded bundle; where that does not do the task, the controls alone.
+    names = list(options.system)
+    if not names and part_config(_DEFAULT_SYSTEM, options.task) is not None:
+        names = [_DEFAULT_SYSTEM]
+    if not options.no_controls and not any(name in CONTROLS for name in names):
+        names = [*CONTROLS, *names]
+    if not names:
+        raise UserError(
+            f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"
+        )
+    systems = make_systems(names, options, device, items)
     left_out = _missing_controls(options.task, test_sets, systems)
     for control in CONTROLS:
         if control in options.system and {(control, each.name) for each in test_sets} <= set(left_out):
@@ -108,21 +109,6 @@ def _other_names(test_sets: Sequence[TestSet]) -> dict[str, str]:
             for name in test_set.reader.other_names(trial):
                 ids.setdefault(name, set()).add(trial.id)
     return {name: next(iter(named)) for name, named in ids.items() if len(named) == 1}
-
-
-def _system_names(options: EvaluateOptions) -> list[str]:
-    """Return the systems that are named, after the controls that no name calls for."""
-    # Without a name it is the embedded bundle; where that does not do the task, the controls alone.
-    names = list(options.system)
-    if not names and serves(_DEFAULT_SYSTEM, options.task):
-        names = [_DEFAULT_SYSTEM]
-    if not options.no_controls and not any(name in CONTROLS for name in names):
-        names = [*CONTROLS, *names]
-    if not names:
-        raise UserError(
-            f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"
-        )
-    return names
 
 
 def _missing_controls(task: str, test_sets: Sequence[TestSet], systems: Sequence[System]) -> list[tuple[str, str]]:

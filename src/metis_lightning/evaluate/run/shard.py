@@ -1,12 +1,11 @@
-"""The work of one process: generate its share of what is not done yet, while other processes score.
+"""The work of one process: generates its share of what is not done yet, while other processes score.
 
-A `PendingRow` is what is known of an output before it is scored; the scores complete the row.
+What a job gives does not depend on whose share it is in.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from metis_lightning.data.media.audio import write_wav
-from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, RowKey, append_rows
+from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, append_rows, read_rows
 from metis_lightning.evaluate.run.outputs import Output, Run, timed
 from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
 from metis_lightning.evaluate.run.systems import trial_task
@@ -29,13 +28,7 @@ from metis_lightning.types import TestItem
 
 @dataclass(frozen=True)
 class PendingRow:
-    """A row without its metrics, and the `scores` that other processes are still making.
-
-    Args:
-        row: the other fields.
-        fault: why nothing can be scored; None if it can.
-        is_reference: whether the output is the target itself, to which no distance can be measured: no failure.
-    """
+    """A row without its metrics, whose `scores` other processes are still making; `fault` is why none has a value."""
 
     row: ResultRow
     fault: str | None
@@ -43,11 +36,7 @@ class PendingRow:
     scores: Future[dict[str, MetricValue]]
 
     def scored(self) -> ResultRow:
-        """Wait for the scores, and return the whole row.
-
-        A column has failed if the system gave nothing to measure although the test set has all that it needs. A loop of
-        the recogniser is an error beside a value, but nobody's failure.
-        """
+        """Wait for the scores, and return the whole row; `failed` are columns whose test set has all that they need."""
         values = self.scores.result()
         metrics: dict[str, float | None] = {}
         errors, failed = {}, []
@@ -59,6 +48,7 @@ class PendingRow:
             reason = value.error if is_absent else self.fault or value.error
             if reason:
                 errors[name] = reason
+            # A loop of the recogniser is an error beside a value, but nobody's failure.
             is_loop = rate is not None and rate.is_loop
             if reason and not is_absent and (self.fault or not is_loop):
                 failed.append(name)
@@ -78,24 +68,20 @@ class PendingRow:
         """Return whether there is no value because the test set lacks what it needs, or because it is beyond all."""
         if isinstance(value, ErrorRate):
             return value.value is None
+        # Of the reference itself, PESQ and the like have no value or an infinite one: no failure.
         is_beyond = self.fault is None and (value.error == INFINITE or (self.is_reference and value.error is not None))
         return is_beyond or (value.error or "").startswith(OF_THE_TEST_SET)
 
 
 def _counts(rate: ErrorRate, compared: tuple[str, str] | None = None) -> ErrorCounts | None:
-    """Return what a rate of errors was counted from; None without a value."""
     if rate.edits is None or rate.length is None:
         return None
     return ErrorCounts(rate.edits, rate.length, rate.substitutions, rate.deletions, rate.insertions, compared)
 
 
-def run_share(
-    plan: Plan, done: Collection[RowKey], rows: Path, pool: ScoringPool, rank: int = 0, count: int = 1
-) -> None:
-    """Generate and score every `count`-th job of a plan from number `rank` on, but those that are `done`.
-
-    Rows are appended to a file in the order of the jobs. What a job gives does not depend on whose share it is in.
-    """
+def run_share(plan: Plan, rows: Path, pool: ScoringPool, rank: int, count: int) -> None:
+    """Append to `rows` those of every `count`-th job from number `rank` on, but what the file's folder has."""
+    done = {row.key for row in read_rows(rows.parent)}
     jobs = {system.name: list(plan.jobs_of(system))[rank::count] for system in plan.systems}
     label = f"evaluate {plan.options.task}" + (f" (process 1 of {count})" if count > 1 else "")
     pending: deque[PendingRow] = deque()
@@ -115,7 +101,6 @@ def run_share(
 
 
 def _generate(plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: ScoringPool) -> PendingRow:
-    """Generate one utterance, write it, and have it scored."""
     task, item = plan.options.task, job.test_set.reader.load_item(job.trial)
     output = timed(run, job.trial, item, job.seed or 0)
     samples = output.samples()
@@ -138,7 +123,6 @@ def _generate(plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: Scor
         channels=output.channels,
         text=item.text,
     )
-    # Of the reference itself, PESQ and the like have no value or an infinite one.
     target = item.recording("target")
     is_reference = target is not None and target.sample_rate == output.sample_rate and torch.equal(samples, target.wave)
     return PendingRow(row, output.fault, is_reference, pool.submit(scoring_item(task, job, item, output)))

@@ -17,7 +17,7 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.comparison import CONTROLS
-from metis_lightning.evaluate.run.outputs import PREFIX, Items, Output, Run, WavFolder
+from metis_lightning.evaluate.run.outputs import MISSING_FILE, PREFIX, Items, Output, Run, WavFolder, read_output
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
@@ -32,10 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
 
 @dataclass(frozen=True)
 class System:
-    """A name for tables, what decides its output (for the fingerprint), and how it is loaded.
-
-    `control` is which control it is, if any; `extra_files` are those of a folder that belong to no item.
-    """
+    """A name for tables, what decides its output, and how it is loaded; `extra_files` of a folder belong to no item."""
 
     name: str
     identity: Mapping[str, Any]
@@ -46,10 +43,7 @@ class System:
 
 
 def make_systems(names: Sequence[str], options: EvaluateOptions, device: str, items: Items) -> list[System]:
-    """Return the systems that the command line names, as `S` or `NAME=S`.
-
-    A `UserError` if there is no such control, folder, bundle or checkpoint, or two have one name.
-    """
+    """Return the systems that are named as `S` or `NAME=S`. A `UserError` if there is none, or two have one name."""
     # Names are those of folders and of rows in tables, so no two may be alike.
     systems = [_system(name, options, device, items) for name in names]
     labels = [system.name for system in systems]
@@ -78,34 +72,36 @@ def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> S
 
 
 def _control(name: str, base: str, device: str) -> System:
-    if name == "resynthesis":
+    is_coded, signal = name == "resynthesis", "mixture" if name == "input" else "target"
 
-        def load() -> Run:
-            metis = Metis.codecs_only(base, device)
-            return lambda trial, item, seed: Output(metis.resynthesize(item.signal("target")).wave)
+    def load() -> Run:
+        metis = Metis.codecs_only(base, device) if is_coded else None
 
-        return System(name, {"bundle": sha256_of(bundle_folder(base) / BUNDLE_INDEX)}, load, control=name)
+        def run(trial: Trial, item: TestItem, seed: int) -> Output:
+            if metis is not None:
+                return Output(metis.resynthesize(item.signal(signal)).wave)
+            recording = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
+            return Output(recording.wave, sample_rate=recording.sample_rate)
 
-    def play(trial: Trial, item: TestItem, seed: int) -> Output:
-        signal = "mixture" if name == "input" else "target"
-        recording = item.recording(signal) or Recording(item.signal(signal), WAVE_RATE)
-        return Output(recording.wave, sample_rate=recording.sample_rate)
+        return run
 
-    return System(name, {}, lambda: play, control=name)
+    identity = {"bundle": sha256_of(bundle_folder(base) / BUNDLE_INDEX)} if is_coded else {}
+    return System(name, identity, load, control=name)
 
 
 def _wav_system(path: Path, items: Items) -> System:
     folder = WavFolder.of(path, items)
 
     def read(trial: Trial, item: TestItem, seed: int) -> Output:
-        return folder.read(item.id)
+        # Whatever its rate and channels.
+        file = folder.files.get(item.id)
+        return Output.failed(MISSING_FILE) if file is None else read_output(file)
 
     name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen)}
     return System(name, identity, lambda: read, extra_files=tuple(folder.extra))
 
 
 def _model(source: str, options: EvaluateOptions, device: str) -> System:
-    """Return a bundle, or a checkpoint, which is named after its run."""
     precision = options.precision or usual_precision(device)
 
     def load() -> Run:
@@ -123,16 +119,14 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
     path = Path(source)
     name = path.name
     if path.suffix == ".ckpt":
+        # A checkpoint is named after its run.
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.name or path.stem
     return System(name, _model_identity(source, options, precision), load, is_seeded=True)
 
 
 def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
-    """Return what decides a model's output.
-
-    A `UserError` if there is no such checkpoint, or a bundle has no weights for the task.
-    """
+    """Return what decides a model's output. A `UserError` if there is no such checkpoint or no weights for the task."""
     by_task = {}
     for task in map(task_named, task_named(options.task).served):
         by_task[task.name] = json.loads(json.dumps(asdict(_settings_for(task, options))))
@@ -151,7 +145,7 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
         base = sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)
         return {"checkpoint": sha256_of(path), "base": base, **identity}
     bundle = sha256_of(bundle_folder(source) / BUNDLE_INDEX)
-    config = _part_config(source, options.task)
+    config = part_config(source, options.task)
     if config is None:
         raise UserError(
             f"--system {source}: the bundle has no weights for the task {options.task!r}; "
@@ -162,12 +156,7 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     return {"bundle": bundle, **identity}
 
 
-def serves(name: str, task: str) -> bool:
-    """Return whether a bundle has weights for a task; of a checkpoint, which is not read here, always true."""
-    return name.endswith(".ckpt") or _part_config(name, task) is not None
-
-
-def _part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
+def part_config(bundle: str, task: str) -> Mapping[str, Any] | None:
     """Return the config of the part of a bundle that serves a task; None if there is none."""
     parts = read_index(bundle_folder(bundle))["parts"]
     configs = {key: part["config"] for key, part in parts.items() if "base_sha256" in part["config"]}
@@ -181,7 +170,7 @@ def trial_task(name: str, trial: Trial) -> Task:
 
 
 def _settings_for(task: Task, options: EvaluateOptions) -> Settings:
-    """Return the sampler's settings for a task: the released ones, but for what the options say."""
+    # The released ones, but for what the options say.
     changed: dict[str, Any] = {"num_steps": options.num_steps, "guidance_scale": options.guidance_scale}
     stage1 = replace(task.settings.stage1, **{name: value for name, value in changed.items() if value is not None})
     return replace(task.settings, stage1=stage1)

@@ -30,17 +30,16 @@ from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.types import AudioLocation, TestItem, Trial
 
 _CORPORA = "metis_lightning.data.corpora"
+# The signals of an item, by their fields.
+SIGNALS = ("mixture", "target", "interferer", "enrollment")
+LIST = "list.jsonl"
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One fixed list of trials, and what reads their audio, with the options that it was made of.
-
-    `size` is the number of trials in the corpus's list, of which `trials` may be the first few.
-    """
+    """The first or all trials of a list of `size`, and what reads their audio, with the options that it was made of."""
 
     __test__ = False  # not a pytest class
-
     name: str
     trials: tuple[Trial, ...]
     reader: TestSets
@@ -49,10 +48,7 @@ class TestSet:
 
 
 def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]:
-    """Return the test sets that the options name, with as many trials as they say, and the ids of all of the task's.
-
-    A `UserError` for a mistake in the options, or an id that is no file name or that two trials have.
-    """
+    """Return the test sets that are named, cut to `limit`, and all ids of the task's. A `UserError` for a mistake."""
     all_sets = find_test_sets(options.data, options.root, options.task, options.data_options)
     by_name = {test_set.name: test_set for test_set in all_sets}
     if unknown := [name for name in options.test_sets or () if name not in by_name]:
@@ -80,43 +76,34 @@ def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]
 def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
     """Return the test sets of a corpus that are for a task, in the order of their files.
 
-    Args:
-        data: a corpus by the name of its file in `metis_lightning/data/corpora` (`starter`; also `starter_tests.py` is
-            looked into), or a module or class of one's own by its full name.
-        root: the corpus's folder; None where it has a default.
-        task: what is evaluated.
-        options: further arguments of the readers, NAME=VALUE, such as `manifest=libri3mix.jsonl`.
-
-    Raises:
-        UserError: there is no such corpus, it needs a root or takes no such option, or has no test set for the task.
+    `data` is the name of a file in `metis_lightning/data/corpora` (of `starter` also `starter_tests.py` is read), or
+    the full name of a module or class of one's own; `root` is the corpus's folder, None where it has a default;
+    `options` are further arguments of the readers, NAME=VALUE. A `UserError` if there is no such corpus, it needs a
+    root or takes no such option, or has no test set for the task.
     """
     classes = _classes(data)
-    # A reader that is for one task says so before it reads anything.
-    tasks = {kind: getattr(kind, "task", "") for kind in classes}
     arguments = [*([] if root is None else [f"root={root}"]), *options]
     test_sets = []
     for kind in classes:
-        if not tasks[kind] or _is_for(task, tasks[kind]):
+        # A reader that is for one task says so before it reads anything.
+        if not kind.task or _is_for(task, kind.task):
             reader, chosen = _make_reader(kind, data, arguments)
             lists = {name: tuple(reader.load_trials(name)) for name in reader.test_sets}
             test_sets += [TestSet(name, trials, reader, chosen, len(trials)) for name, trials in lists.items()]
     # Other lists of the corpus are for other tasks.
     serving = [test_set for test_set in test_sets if _is_for(task, test_set.trials[0].task)]
     if not serving:
-        served = {*filter(None, tasks.values()), *(test_set.trials[0].task for test_set in test_sets)}
-        known_tasks = [name for name in TASKS if any(_is_for(name, each) for each in served)]
-        own = sorted(served - {"", *TASKS})
-        raise UserError(
-            f"--task {task}: choose one of {', '.join([*known_tasks, *own])}, for which {data} has test sets"
-        )
+        listed = [test_set.trials[0].task for test_set in test_sets]
+        served = {*(kind.task for kind in classes if kind.task), *listed}
+        choices = [name for name in TASKS if any(_is_for(name, each) for each in served)]
+        choices += sorted(served - {"", *TASKS})
+        raise UserError(f"--task {task}: choose one of {', '.join(choices)}, for which {data} has test sets")
     return serving
 
 
 def _is_for(task: str, listed: str) -> bool:
-    """Return whether a test list is for a task, given the task that it names.
-
-    A list that names none is for any task that the table has, but not for one that covers others.
-    """
+    """Return whether a test list is for a task, given the task that it names."""
+    # One that names none is for any task that the table has, but not for one that covers others.
     covers = task_named(task).covers
     return listed in (task, *covers) or (not listed and task in TASKS and not covers)
 
@@ -125,15 +112,11 @@ def _classes(data: str) -> list[type[TestSets]]:
     """Return the concrete readers that a corpus's modules define, in their order; or the one that is named."""
     ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
     names = list(filter(_exists, ours)) or list(filter(_exists, [data, data.rpartition(".")[0]]))
-    classes = [
-        kind
-        for module in map(import_module, names)
-        for kind in vars(module).values()
-        if inspect.isclass(kind)
-        and issubclass(kind, TestSets)
-        and not inspect.isabstract(kind)
-        and kind.__module__ == module.__name__
-    ]
+    classes = []
+    for module in map(import_module, names):
+        readers = [kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, TestSets)]
+        # What the module imports from elsewhere is not its own.
+        classes += [kind for kind in readers if kind.__module__ == module.__name__ and not inspect.isabstract(kind)]
     if not classes:
         raise UserError(
             f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
@@ -170,17 +153,12 @@ def _make_reader(kind: type[TestSets], data: str, arguments: Sequence[str]) -> t
     return reader, {} if chosen is None else dict(vars(chosen))
 
 
-# The signals of an item, by their fields.
-SIGNALS = ("mixture", "target", "interferer", "enrollment")
-
-
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
     """Return what tells each test set from any other, by name. All items are read for it.
 
     Beside the options of the reader, and what it says of the corpus's variant: the number of items, the rates of
-    their signals in Hz, the samples of all of them, and SHA-256s of the lists, of the texts, and of the audio. The
-    audio's is of the files that it comes from, since what decoders and mixers make of them differs in the last bits
-    between machines; where a reader does not name them, of the samples. A `UserError` if an item cannot be read.
+    their signals in Hz, the samples of all, and SHA-256s of the lists, the texts and the audio. A `UserError` if an
+    item cannot be read.
     """
     # Items of several test sets share their files.
     digest = cache(lambda location: sha256_of(location) if isinstance(location, Path) else location.digest())
@@ -199,7 +177,8 @@ def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[
         lines["trials"].append([trial.id, trial.target, trial.interferer, trial.enrollment, trial.snr_db, trial.task])
         lines["texts"].append([item.id, item.speaker, item.text, item.language, item.prompt_text, item.is_transcribed])
         sizes = {name: [recording.sample_rate, recording.wave.numel()] for name, recording in recorded.items()}
-        hashes = [digest(location) for location in item.sources or ()]
+        # Of the files, where they are known: what decoders and mixers make of them differs between machines.
+        hashes = [digest(location) for location in item.sources]
         if not hashes:
             waves = [recording.wave for recording in recorded.values()]
             waves += [] if item.features is None else [item.features]
@@ -223,15 +202,12 @@ def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[
     }
 
 
-LIST = "list.jsonl"
-
-
 def export_test_sets(test_sets: Sequence[TestSet], folder: Path) -> None:
     """Write the items of test sets as files by their ids and as lists; what is there already is written anew.
 
-    Below the folder each test set has one of its own: `SIGNAL/ID.wav` for each signal, at its own rate;
-    `list.jsonl`, a line an item with what it says and where its files are; and as Kaldi has it, `SIGNAL.scp`,
-    `text` and `utt2spk`. A `UserError` if an item cannot be read, or a file cannot be written.
+    Each test set has a folder of its own: `SIGNAL/ID.wav`, at its own rate; `list.jsonl`, a line an item with what it
+    says and where its files are; and as Kaldi has it, `SIGNAL.scp`, `text` and `utt2spk`. A `UserError` if an item
+    cannot be read, or a file cannot be written.
     """
     for test_set in test_sets:
         try:
@@ -267,7 +243,7 @@ def _export(test_set: TestSet, folder: Path) -> None:
 
 
 def _write_signals(item: TestItem, folder: Path) -> dict[str, str]:
-    """Write an item's signals and features, and return their paths in the folder."""
+    """Return the files' paths in the folder."""
     paths = {}
     for name in SIGNALS:
         if (recording := item.recording(name)) is None:

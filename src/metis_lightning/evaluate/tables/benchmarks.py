@@ -11,27 +11,20 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.safe_parsing import read_yaml
 
-# The columns before the paper's numbers, in their order.
-LABELS = ("task", "test_set", "system", "train_data")
-
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row as printed; a metric is a number, None, or `{mean, ci95}`.
-
-    Args:
-        ours: the name (or names) of the system in our results that stands for it.
-        settings: what those results must have been made with.
-        origin: whose numbers the paper repeats.
-    """
+    """A row as printed; a metric is a number, None, or `{mean, ci95}`."""
 
     test_set: str
     system: str
     metrics: Mapping[str, float | Mapping[str, float] | None]
     task: str | None = None
     train_data: str | None = None
+    # The name (or names) of the system in our results that stands for it, and what these must have been made with.
     ours: str | Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # Whose numbers the paper repeats.
     origin: str | None = None
 
     @property
@@ -39,24 +32,17 @@ class PaperRow:
         """The names that its system may have in our results; the paper's own name is always one."""
         return (*((self.ours,) if isinstance(self.ours, str) else self.ours), self.system)
 
-    @property
-    def origin_notes(self) -> list[str]:
-        """The remark that its numbers are repeated from elsewhere; none if they are not."""
-        text = f"Not measured by the paper's authors: the numbers are those of {self.origin}."
-        return [text] if self.origin is not None else []
-
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """Which column of our results stands beside one of the paper's: that of the paper's own metric model.
-
-    `differs` says why even that is not what the paper has. The paper's numbers are ours times `scale`, or the column's
-    own. `by_test_set` has the columns of test sets that the paper measures with another model.
-    """
+    """Which column of our results stands beside one of the paper's: that of the paper's own metric model."""
 
     column: str
+    # Why even that is not what the paper has.
     differs: str | None = None
+    # From ours to the paper's numbers; None for the column's own.
     scale: float | None = None
+    # The columns of test sets that the paper measures with another model.
     by_test_set: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, test_set: str) -> ColumnSpec:
@@ -68,13 +54,9 @@ class ColumnSpec:
 class ResultsSpec:
     """Which of our results belong to a table, and how they are shown.
 
-    Args:
-        task: whose results are listed under the paper's rows, unless another table `lists_all` of them.
-        first: the systems that come first there, in this order; the others follow by name.
-        baseline: the system that the others are tested against.
-        test_sets: other names that a test set of the paper's may have in our results.
-        columns: by the paper's metrics.
-        rows_task: of which task the paper's rows are, where they do not say it; None for `task`.
+    The results of `task` are listed under the paper's rows, unless another table `lists_all` of them: the `first`
+    systems in this order, then the others by name, all tested against `baseline`. `test_sets` are other names of the
+    paper's, `columns` are by the paper's metrics. `rows_task` is that of the paper's rows; None for `task`.
     """
 
     task: str
@@ -127,17 +109,12 @@ class Benchmark:
                 raise ValueError(f"a note is on nothing in the table: {dict(note.where)}")
 
     @property
-    def labels(self) -> list[str]:
-        """Which of `LABELS` the rows have."""
-        return [key for key in LABELS if any(getattr(row, key) is not None for row in self.rows)]
-
-    @property
     def metrics(self) -> list[str]:
         """The metrics of all rows, in the order of the table."""
         return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
 
     def task_of(self, row: PaperRow) -> str | None:
-        """Return the task that a row is of; None if neither it nor the table says."""
+        """Return the task of a row; None if neither it nor the table says."""
         of_table = None if self.ours is None else self.ours.rows_task or self.ours.task
         return row.task or of_table
 
@@ -147,10 +124,7 @@ class Benchmark:
 
 
 def read_benchmarks(folder: Path) -> list[Benchmark]:
-    """Read every table of a folder, in the order of their numbers.
-
-    A `UserError` if there is no such folder, no table in it, or a file that is not of this form.
-    """
+    """Read every table of a folder, by number. A `UserError` if it has none, or a file that is not of this form."""
     paths = sorted(folder.glob("*.yaml"))
     if not paths:
         raise UserError(
@@ -170,7 +144,11 @@ def _read(path: Path) -> Benchmark:
             specs = ours.pop("columns", {}).items()
             columns = {name: ColumnSpec(spec) if isinstance(spec, str) else ColumnSpec(**spec) for name, spec in specs}
             ours = ResultsSpec(**ours, columns=columns)
+        rows = [PaperRow(**row) for row in rows]
         notes = [Note(note.pop("text"), note) for note in fields.pop("notes", ())]
-        return Benchmark(path.stem, rows=[PaperRow(**row) for row in rows], ours=ours, notes=notes, **fields)
+        for origin in dict.fromkeys(row.origin for row in rows if row.origin is not None):
+            text = f"Not measured by the paper's authors: the numbers are those of {origin}."
+            notes.append(Note(text, {"origin": origin}))
+        return Benchmark(path.stem, rows=rows, ours=ours, notes=notes, **fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a table of the paper: {error}") from error

@@ -15,25 +15,21 @@ from metis_lightning.evaluate.results.summary import Summary
 
 # A cell of what has not been measured; empty in CSV.
 EMPTY = "–"
-
 # A cell of what cannot be measured here, which is nobody's fault; a remark says why.
 NOT_APPLICABLE = "n/a"
-
 INFINITY_SIGN = "∞"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITY_SIGN`, and what stands around it.
-
-    `interval` is "[low, high; clusters]" or "± half", `mark` says of a better or worse result over what it was tested,
-    `notes` are keys of the table's notes.
-    """
+    """A number in its unit as text, or `EMPTY`, `NOT_APPLICABLE` or `INFINITY_SIGN`, and what stands around it."""
 
     text: str = EMPTY
+    # "[low, high; clusters]" or "± half".
     interval: str = ""
     n_failed: int = 0
     mark: str = ""
+    # Keys of the table's notes.
     notes: tuple[str, ...] = ()
 
 
@@ -48,11 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """One grid of a table with its heading, an introduction, and remarks below.
-
-    The first `text_columns` columns are not of numbers. `is_papers` says whether its rows are the paper's, with ours
-    under them, or ours alone.
-    """
+    """One grid of a table: the paper's rows with ours, or ours alone; the first `text_columns` are no numbers."""
 
     title: str
     intro: str
@@ -90,10 +82,7 @@ class NoteKeys(dict[str, str]):
 
 @dataclass(frozen=True)
 class TableValue:
-    """A summary's mean and interval in the unit of a table; `mean` is None if no utterance has a finite value.
-
-    It `is_infinite` if every value is, `is_absent` if no utterance can have one; `doubts` say why there is no interval.
-    """
+    """A summary's mean and interval in a table's unit; without a mean all values may be infinite, or none possible."""
 
     summary: Summary
     mean: float | None
@@ -101,6 +90,7 @@ class TableValue:
     high: float | None
     is_infinite: bool
     is_absent: bool
+    # Why there is no interval.
     doubts: tuple[str, ...]
 
     @classmethod
@@ -148,17 +138,13 @@ def format_number(value: float | None, decimals: int, signed: bool = False) -> s
 
 
 def render_text(template: str, **context: object) -> str:
-    r"""Return a filled template of this folder.
-
-    `table.md` is Markdown with GitHub's footnotes, whose columns are padded to read as plain text; `table.tex` is LaTeX
-    to be read by `\input`, in the style of booktabs, with one `table*` for each section.
-    """
+    r"""Return a filled template of this folder: of `table.md` for GitHub, of `table.tex` for `\input` with booktabs."""
     return _environment().get_template(template).render(context)
 
 
 @cache
 def _environment() -> Environment:
-    """Return what reads the templates, in which nothing of LaTeX's own is markup."""
+    # Nothing of LaTeX's own is markup.
     environment = Environment(
         loader=PackageLoader("metis_lightning.evaluate.tables", "."),
         block_start_string="<%",

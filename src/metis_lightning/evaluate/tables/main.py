@@ -21,19 +21,12 @@ from metis_lightning.evaluate.results.runs import Result, find_results
 from metis_lightning.evaluate.results.summary import column_by_name
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
 from metis_lightning.evaluate.tables.layout import EMPTY, NOT_APPLICABLE, NoteKeys, Table, TableValue, render_text
-from metis_lightning.evaluate.tables.our_results import (
-    ABOVE_HALF,
-    MEASURED,
-    ResultGroup,
-    group_results,
-    result_sections,
-)
+from metis_lightning.evaluate.tables.our_results import MEASURED, ResultGroup, group_results, result_sections
 from metis_lightning.evaluate.tables.paper_rows import paper_cells, paper_section, results_for
 from metis_lightning.files import atomic_path, check_output
 
 RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
 TABLES_PAGE = "tables.html"
-
 # `kind` is "paper" (the paper's row, with ours where there is one) or "ours" (all our results).
 FIELDS = (
     "table", "kind", "task", "test_set", "system", "train_data", "metric", "unit", "paper", "paper_ci95",
@@ -43,7 +36,6 @@ FIELDS = (
     "p", "p_holm", "p_utterances", "p_utterances_holm",
     "protocol", "fingerprint", "notes",
 )  # fmt: skip
-
 # What a spreadsheet would take for a formula, at the start of a field.
 _FORMULA = re.compile(r"[=+\-@＝＋－＠]")
 
@@ -51,10 +43,7 @@ Record = dict[str, Any]
 
 
 def run_tables(options: TablesOptions) -> None:
-    """Run the command `tables`.
-
-    A `UserError` if the folder of results that was named is not there, or there are no tables of the paper.
-    """
+    """Run the command `tables`; see `write_tables`."""
     check_output(options.out, is_folder=True)
     results = options.results or (RESULTS if RESULTS.is_dir() else None)
     for path in write_tables(results, options.out, options.benchmarks, options.baseline):
@@ -63,18 +52,11 @@ def run_tables(options: TablesOptions) -> None:
 
 
 def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
-    """Write every table of the paper, with our results where there are any, under the names of the benchmark files.
+    """Write every table of the paper, and return the Markdown files that have a number of ours, and the page.
 
-    A `UserError` if there is no such folder of results, no tables of the paper, or no system called `baseline`.
-
-    Args:
-        results_dir: one folder a run, as `evaluate` writes them, or one run; None for the paper's numbers alone.
-        out_dir: where the tables and `tables.html` go.
-        benchmarks: the folder of the paper's rows.
-        baseline: the system that our others are tested against; None for each table's own choice.
-
-    Returns:
-        The Markdown files that have a number of ours, in the order of the paper, and the page.
+    `results_dir` has one folder a run, as `evaluate` writes them, or is one run; None for the paper's numbers alone.
+    Our systems are tested against `baseline`, or else as each table says. A `UserError` if there is no such folder of
+    results, no table among the `benchmarks`, or no system called `baseline`.
     """
     results = [] if results_dir is None else find_results(results_dir)
     if not results:
@@ -137,7 +119,7 @@ def _paper_records(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[
                     "paper": cell.paper,
                     "paper_ci95": cell.paper_ci95,
                     "difference": cell.difference,
-                    "notes": " ".join([*remarks, *row.origin_notes, *cell.caveats, *cell.gaps]),
+                    "notes": " ".join([*remarks, *cell.caveats, *cell.gaps]),
                 }
                 ours = {} if cell.ours is None else _value_fields(cell.ours)
                 yield record | ours | ({} if result is None else _origin(result))
@@ -158,15 +140,14 @@ def _our_records(group: ResultGroup, result: Result) -> Iterator[Record]:
                 **{name: getattr(compared, name) for name in ("p", "p_holm", "p_utterances", "p_utterances_holm")},
             }
         # The CSV has both ways of counting errors; the tables show one.
-        counted = "mean" if corpus is None else "corpus"
-        yield own | {"metric": column.quantity} | _value_fields(TableValue.of(summary, counted)) | items | tested
+        yield own | {"metric": column.quantity} | _value_fields(TableValue.of(summary, "corpus")) | items | tested
         if corpus is None:
             continue
         name = f"{column.quantity} (mean of utterances)"
         yield own | {"metric": name} | _value_fields(TableValue.of(summary, "mean")) | items
         for part, value, count in (
             (MEASURED, corpus.measured_corpus, corpus.measured_n),
-            (ABOVE_HALF, corpus.share_above_50, summary.n),
+            ("share of utterances above 50%", corpus.share_above_50, summary.n),
         ):
             number = None if value is None else column.scale * value
             yield own | {"metric": f"{column.quantity} ({part})", "column": column.name, "ours": number, "n": count}

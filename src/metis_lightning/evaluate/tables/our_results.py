@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metis_lightning.evaluate.results.comparison import CONTROLS, on_common_items
@@ -13,39 +13,25 @@ from metis_lightning.evaluate.results.rows import ERROR_RATES
 from metis_lightning.evaluate.results.runs import Result, metric_names
 from metis_lightning.evaluate.results.summary import Summary, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
-from metis_lightning.evaluate.tables.layout import (
-    EMPTY,
-    Cell,
-    Line,
-    NoteKeys,
-    Section,
-    TableValue,
-    format_number,
-    render_text,
-)
+from metis_lightning.evaluate.tables.layout import Cell, Line, NoteKeys, Section, TableValue, format_number, render_text
 from metis_lightning.evaluate.tables.paper_rows import mixed_notes, protocol_note
 from metis_lightning.metrics.column import Column
 
-# What further columns of error rates hold, as they are called.
-MEASURED, ABOVE_HALF = "where measured", "share of utterances above 50%"
-
+# What error rates are called without outputs in which nothing was heard, and without loops.
+MEASURED = "where measured"
 # How a result that is better (1) or worse (-1) than the baseline is marked, by what was tested over.
 MARKS = {("speakers", 1): "▲", ("speakers", -1): "▼", ("utterances", 1): "△", ("utterances", -1): "▽"}
-
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _PERCENT_DECIMALS, _DECIMALS, _UNIT_DECIMALS = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Results on one test set under one protocol, and how each but the baseline compares with it.
-
-    The means of `results` are over the utterances that all of them have. `comparisons` are by run, system and metric;
-    those of controls are of no family, so they have no `p_holm`.
-    """
+    """Results on one test set under one protocol, over the utterances that all have, compared with the baseline."""
 
     results: tuple[Result, ...]
     baseline: Result | None
+    # By run, system and metric; those of controls have no `p_holm`.
     comparisons: Mapping[tuple[str, str, str], PairedDifference]
 
     def summaries(self, metric: str) -> list[Summary]:
@@ -89,10 +75,7 @@ class _TableColumn:
 
 
 def group_results(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -> list[ResultGroup]:
-    """Return all results of a table's task by test set and protocol, tested against a system.
-
-    It is `baseline`, or else the one that the table names.
-    """
+    """Return all results of a table's task by test set and protocol, tested against `baseline` or the table's own."""
     parts = defaultdict(list)
     for result in results:
         if spec.lists_all and result.task == spec.task:
@@ -101,7 +84,6 @@ def group_results(results: Sequence[Result], spec: ResultsSpec, baseline: str | 
 
 
 def _group(results: Sequence[Result], spec: ResultsSpec, baseline: str | None) -> ResultGroup:
-    """Return the results in order, each compared with the baseline."""
     rank = {system: index for index, system in enumerate(spec.first)}
     ordered = sorted(results, key=lambda result: (rank.get(result.system, len(rank)), result.system, result.run))
     base = next((result for result in ordered if result.system == baseline), None)
@@ -135,7 +117,7 @@ def result_sections(groups: Sequence[ResultGroup], keys: NoteKeys) -> list[Secti
                 Cell(result.system),
                 Cell(result.run, notes=keys.of(protocol_note(result))),
                 Cell(result.count_text),
-                Cell(EMPTY if None in speakers else str(len(speakers))),
+                Cell() if None in speakers else Cell(str(len(speakers))),
             )
             lines.append(Line(labels, tuple(column.cell(group, result, keys) for column in columns), "ours"))
         section = Section(
@@ -204,7 +186,11 @@ def _remarks(group: ResultGroup) -> Iterator[str]:
             yield f"{name} is limited to {result.count_text} utterances (--limit)"
     for name, result in named:
         yield from _reasons(name, result)
-        yield from _loops(name, result)
+        for metric, summary in result.metrics.items():
+            # A capped rate has an error beside it which is not the system's.
+            rows = [row for row in result.rows if metric in row.error and metric not in row.failed]
+            if count := sum(row.value(metric) is not None for row in rows):
+                yield f"{summary.column.label} of {name}: {count} × a loop counts as at most 100%"
     for name, result in named:
         yield from _earlier_versions(name, result)
     for name, result in named:
@@ -221,60 +207,44 @@ def _remarks(group: ResultGroup) -> Iterator[str]:
 
 
 def _reasons(name: str, result: Result) -> Iterator[str]:
-    """Yield one line for each reason why values are missing or are the worst; reasons that differ in numbers are one.
-
-    A line says which metrics, and of how many utterances.
-    """
+    """Yield a line for each reason why values are missing or the worst; reasons that differ in numbers are one."""
     for title, attribute in (("Failed", "errors"), ("n/a", "not_applicable")):
         by_kind: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         for metric, summary in result.metrics.items():
             for reason, count in getattr(summary, attribute).items():
                 by_kind[_NUMBER.sub("…", reason)][reason][metric] += count
         for kind, by_reason in by_kind.items():
-            by_count: dict[int, list[Summary]] = defaultdict(list)
+            by_count: dict[int, list[str]] = defaultdict(list)
             for metric, count in sum(by_reason.values(), Counter[str]()).items():
-                by_count[count].append(result.metrics[metric])
+                by_count[count].append(result.metrics[metric].column.label)
             parts = [
-                f"{count} × {'all metrics' if len(metrics) == len(result.metrics) else _labels(metrics)}"
-                for count, metrics in by_count.items()
+                f"{count} × {'all metrics' if len(labels) == len(result.metrics) else ', '.join(labels)}"
+                for count, labels in by_count.items()
             ]
             reason = kind if len(by_reason) > 1 else next(iter(by_reason))
             yield f"{title}: {name}, {reason}: {'; '.join(parts)}"
-
-
-def _labels(summaries: Iterable[Summary]) -> str:
-    return ", ".join(summary.column.label for summary in summaries)
-
-
-def _loops(name: str, result: Result) -> Iterator[str]:
-    """Say in how many rows a rate is capped: it has an error beside it which is not the system's."""
-    for metric, summary in result.metrics.items():
-        valued = [row for row in result.rows if row.value(metric) is not None]
-        count = sum(metric in row.error and metric not in row.failed for row in valued)
-        if count:
-            yield f"{summary.column.label} of {name}: {count} × a loop counts as at most 100%"
 
 
 def _earlier_versions(name: str, result: Result) -> Iterator[str]:
     """Say that failures are not in an error rate, where rows of an earlier version do not know the words."""
     old_rows = [row for row in result.rows if "cer" in row.absent]
     left_out = [
-        summary
+        summary.column.label
         for metric, summary in result.metrics.items()
         if summary.column.quantity in ERROR_RATES
         and any(metric in row.failed and row.value(metric) is None for row in old_rows)
     ]
     if left_out:
         advice = "leave failed outputs out: its rows are of an earlier version; run evaluate again"
-        yield f"{_labels(left_out)} of {name} {advice}"
+        yield f"{', '.join(left_out)} of {name} {advice}"
 
 
 def _pairs(name: str, result: Result, group: ResultGroup) -> Iterator[str]:
     """Say over how many utterances a comparison is, if not over all that the metric applies to."""
-    by_count: dict[tuple[int, int | None], list[Summary]] = defaultdict(list)
+    by_count: dict[tuple[int, int | None], list[str]] = defaultdict(list)
     for metric, summary in result.metrics.items():
         compared = group.comparisons.get((result.run, result.system, metric))
         if compared is not None and 0 < compared.n < (summary.n_items or 0):
-            by_count[compared.n, summary.n_items].append(summary)
-    for (pairs, items), summaries in by_count.items():
-        yield f"{name} is compared with the baseline on {pairs} of {items} utterances in {_labels(summaries)}"
+            by_count[compared.n, summary.n_items].append(summary.column.label)
+    for (pairs, items), labels in by_count.items():
+        yield f"{name} is compared with the baseline on {pairs} of {items} utterances in {', '.join(labels)}"

@@ -11,29 +11,17 @@ from metis_lightning.evaluate.results.intervals import few_notes
 from metis_lightning.evaluate.results.runs import Result
 from metis_lightning.evaluate.results.summary import Summary, column_by_name, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import Benchmark, ColumnSpec, PaperRow
-from metis_lightning.evaluate.tables.layout import (
-    EMPTY,
-    Cell,
-    Line,
-    NoteKeys,
-    Section,
-    TableValue,
-    format_number,
-    render_text,
-)
+from metis_lightning.evaluate.tables.layout import Cell, Line, NoteKeys, Section, TableValue, format_number, render_text
 
-# The results of an Omni model on another task's test set stand in that task's rows.
-_ANY_TASK = "omni"
-
-_DECIMALS = 2  # as the paper prints
+# The columns before the paper's numbers, in their order.
+LABELS = ("task", "test_set", "system", "train_data")
+# Of the paper's numbers, as printed.
+_DECIMALS = 2
 
 
 @dataclass(frozen=True)
 class PaperCell:
-    """One number of the paper's with one result of ours.
-
-    `caveats` say why the two cannot be compared, `gaps` of which utterances ours is not, or why it has no interval.
-    """
+    """One number of the paper's with one of ours; `caveats` say why not to compare them, `gaps` what ours lacks."""
 
     metric: str
     paper: float | None
@@ -51,11 +39,7 @@ class PaperCell:
 
 
 def results_for(benchmark: Benchmark, row: PaperRow, results: Sequence[Result]) -> list[Result]:
-    """Return the results that stand beside a row of the paper's: of its task, on its test set, by its system.
-
-    Where the row has settings, they were made with these. The paper's own name of a system stands for one row only:
-    where several rows have it, it is nobody's.
-    """
+    """Return the results that stand beside a row of the paper's: of its task, test set, system and settings, if any."""
     return [result for result, unmet in _candidates(benchmark, row, results) if not unmet]
 
 
@@ -64,11 +48,12 @@ def _candidates(benchmark: Benchmark, row: PaperRow, results: Sequence[Result]) 
     if benchmark.ours is None:
         return
     names, task = set(row.result_names), benchmark.task_of(row)
-    # Of two rows with one name, such as two settings of a system, results must be named after one.
+    # The paper's name of a system stands for one row only: of two settings of a system, results are named after one.
     if sum((other.test_set, other.system) == (row.test_set, row.system) for other in benchmark.rows) > 1:
         names.discard(row.system)
     for result in results:
-        is_named = result.task in (task, _ANY_TASK) and result.system in names
+        # An Omni model's results on another task's test set stand in that task's rows.
+        is_named = result.task in (task, "omni") and result.system in names
         if not is_named or not benchmark.ours.is_test_set(row.test_set, result.test_set):
             continue
         settings = result.identity.get("settings")
@@ -114,14 +99,11 @@ def _with_ours(cell: PaperCell, spec: ColumnSpec, result: Result) -> PaperCell:
     ours = TableValue.of(summary, word_error_rule(result.test_set), spec.scale)
     caveats = [f"{cell.metric}: {spec.differs}."] if spec.differs else []
     if summary.column.name != spec.column:
-        caveats.append(
-            f"{cell.metric}: another protocol than the paper's, made by {summary.column.model} and not by "
-            f"{wanted.model}; the numbers are not comparable."
-        )
+        models = f"made by {summary.column.model} and not by {wanted.model}"
+        caveats.append(f"{cell.metric}: another protocol than the paper's, {models}; the numbers are not comparable.")
     if result.is_limited:
-        caveats.append(
-            f"Run {result.run} is limited to {result.count_text} utterances: not comparable with the paper's."
-        )
+        limit = f"Run {result.run} is limited to {result.count_text} utterances"
+        caveats.append(f"{limit}: not comparable with the paper's.")
     gaps = []
     if summary.n_failed and 0 < summary.n < result.count - summary.n_not_applicable:
         gaps.append(f"{cell.metric}: a mean of the {summary.n} of {result.count} utterances that have a value.")
@@ -133,7 +115,8 @@ def _with_ours(cell: PaperCell, spec: ColumnSpec, result: Result) -> PaperCell:
 
 def paper_section(benchmark: Benchmark, results: Sequence[Result], keys: NoteKeys) -> Section:
     """Return the section; footnotes go to `keys`."""
-    header = [Cell(label.replace("_", " ")) for label in (*benchmark.labels, "", "n")]
+    label_names = [key for key in LABELS if any(getattr(row, key) is not None for row in benchmark.rows)]
+    header = [Cell(name.replace("_", " ")) for name in (*label_names, "", "n")]
     for metric in benchmark.metrics:
         arrow = "↑" if column_by_name(metric).higher_is_better else "↓"
         heading = f"{metric} {'% ' if metric == 'WER' else ''}{arrow}"
@@ -146,7 +129,7 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], keys: NoteKey
     lines: list[Line] = []
     summaries: list[Summary] = []
     for row, part in zip(benchmark.rows, matches, strict=True):
-        labels = tuple(Cell(getattr(row, label) or EMPTY) for label in benchmark.labels)
+        labels = tuple(Cell(getattr(row, name)) if getattr(row, name) else Cell() for name in label_names)
         lines.append(_paper_line(benchmark, row, labels, keys))
         for result in part:
             cells = paper_cells(benchmark, row, result)
@@ -160,7 +143,7 @@ def paper_section(benchmark: Benchmark, results: Sequence[Result], keys: NoteKey
     rules = sorted({word_error_rule(row.test_set) for row in benchmark.rows})
     intro = render_text("paper_intro.txt", benchmark=benchmark, rules=rules)
     remarks = (*benchmark.remarks_on(None, None), *few_notes(summaries))
-    return Section("The paper's rows", intro, tuple(header), len(benchmark.labels) + 1, tuple(lines), remarks, True)
+    return Section("The paper's rows", intro, tuple(header), len(label_names) + 1, tuple(lines), remarks, True)
 
 
 def protocol_note(result: Result) -> str:
@@ -174,19 +157,18 @@ def protocol_note(result: Result) -> str:
 
 
 def mixed_notes(marks: Sequence[str]) -> list[str]:
-    """Return the warning for results of several protocols in one place; none for one protocol."""
+    """Return the warning for results of several protocols on one test set, if there are several."""
     text = f"Results of several protocols ({', '.join(marks)}) on one test set: not comparable with one another."
     return [text] if len(marks) > 1 else []
 
 
 def _paper_line(benchmark: Benchmark, row: PaperRow, labels: tuple[Cell, ...], keys: NoteKeys) -> Line:
-    """Return a row as printed, with its remarks."""
     cells = []
     for cell in paper_cells(benchmark, row, None):
         spread = "" if cell.paper_ci95 is None else f"± {format_number(cell.paper_ci95, _DECIMALS)}"
         notes = keys.of(*benchmark.remarks_on(row, cell.metric))
         cells.append(Cell(format_number(cell.paper, _DECIMALS), spread, notes=notes))
-    notes = keys.of(*benchmark.remarks_on(row, None), *row.origin_notes)
+    notes = keys.of(*benchmark.remarks_on(row, None))
     return Line((*labels, Cell("paper", notes=notes), Cell()), tuple(cells), "paper")
 
 
@@ -198,6 +180,6 @@ def _our_lines(labels: tuple[Cell, ...], cells: Sequence[PaperCell], keys: NoteK
         ours.append(Cell() if cell.ours is None else cell.ours.cell(_DECIMALS, (*caveats, *gaps)))
         # What makes ours incomparable is said at the difference, too; what it lacks, at ours alone.
         difference = format_number(cell.difference, _DECIMALS, signed=True)
-        differences.append(Cell(difference, notes=() if difference == EMPTY else caveats))
+        differences.append(Cell(difference, notes=() if cell.difference is None else caveats))
     below = (*labels[:-2], Cell("difference"), Cell())
     return [Line(labels, tuple(ours), "ours"), Line(below, tuple(differences), "difference")]
