@@ -79,9 +79,8 @@ def run_in_processes(work: Callable[..., None], count: int, *arguments: object) 
         context.set_forkserver_preload([name for name in sys.modules if name.startswith("metis_lightning.")])
     with ExitStack() as stack:
         # One executor a rank: one of several does not always see a process die that it started after the first.
-        executors = [
-            stack.enter_context(ProcessPoolExecutor(1, context, initializer=end_with_parent)) for _ in range(count)
-        ]
+        pools = (ProcessPoolExecutor(1, context, initializer=end_with_parent) for _ in range(count))
+        executors = [stack.enter_context(pool) for pool in pools]
         ranks = {executor.submit(work, rank, *arguments): rank for rank, executor in enumerate(executors)}
         # What one raises is raised here, and stops the others.
         try:

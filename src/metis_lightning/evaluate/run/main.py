@@ -193,14 +193,14 @@ def system_speed(rows: Iterable[ResultRow], system: str, processes: int = 1) -> 
 
 def check_failures(groups: Iterable[GroupSummary], max_share: float) -> None:
     """Raise a `UserError` if a metric failed in more than `max_share` (0 to 1) of a system's rows on a test set."""
-    lines = []
+    failures = []
     for group in groups:
         for name, count in Counter(name for row in group.rows for name in row.failed).most_common(1):
             if count > max_share * len(group.rows):
                 reasons = Counter(row.error[name] for row in group.rows if name in row.failed)
                 why = ", ".join(f"{number} × {reason}" for reason, number in sorted(reasons.items()))
-                lines.append(f"{group.system} on {group.test_set}: {count} of {len(group.rows)} without {name} ({why})")
-    if lines:
-        raise UserError(
-            f"{'; '.join(lines)}; more than --max-failed-share {max_share:g}. All rows and tables are written"
-        )
+                where = f"{group.system} on {group.test_set}"
+                failures.append(f"{where}: {count} of {len(group.rows)} without {name} ({why})")
+    if failures:
+        failures.append(f"more than --max-failed-share {max_share:g}. All rows and tables are written")
+        raise UserError("; ".join(failures))

@@ -1,8 +1,7 @@
 """Systems under test: each turns a test item into a waveform.
 
 The controls bound what a model can do: `input` plays what the model is given as its source, `target` is the reference,
-and `resynthesis` that after a round trip through the acoustic codec. Where a task or a test set has no such signal, the
-control does not exist: it is not listed, and no row counts as failed for it.
+and `resynthesis` that after a round trip through the acoustic codec. Without such a signal there is no such control.
 """
 
 from __future__ import annotations

@@ -154,11 +154,10 @@ def _make_reader(kind: type[TestSets], data: str, arguments: Sequence[str]) -> t
 
 
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
-    """Return what tells each test set from any other, by name. All items are read for it.
+    """Return what tells each test set from any other, by name. A `UserError` if an item cannot be read.
 
-    Beside the options of the reader, and what it says of the corpus's variant: the number of items, the rates of
-    their signals in Hz, the samples of all, and SHA-256s of the lists, the texts and the audio. A `UserError` if an
-    item cannot be read.
+    That is the reader with its options, what it says of the corpus's variant, the number of items, the rates in Hz and
+    the samples of their signals, and SHA-256s of the lists, the texts and the audio.
     """
     # Items of several test sets share their files.
     digest = cache(lambda location: sha256_of(location) if isinstance(location, Path) else location.digest())

@@ -102,9 +102,8 @@ def _paper_records(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[
     for row in benchmark.rows:
         matches: list[Result | None] = [*results_for(benchmark, row, results)]
         for result in matches or [None]:
-            for cell in paper_cells(benchmark, row, result):
-                if cell.metric not in row.metrics:
-                    continue
+            cells = [cell for cell in paper_cells(benchmark, row, result) if cell.metric in row.metrics]
+            for cell in cells:
                 # All that the tables say of this number: in its cell, its row, its column and below.
                 places = [(on_row, metric) for on_row in (row, None) for metric in (cell.metric, None)]
                 remarks = [note.text for note in benchmark.notes if any(note.is_on(*place) for place in places)]

@@ -178,9 +178,8 @@ def _remarks(group: ResultGroup) -> Iterator[str]:
     """Yield the remarks below a section: limits, failures, doubts and seeds, each for all systems."""
     systems = Counter(result.system for result in group.results)
     # The run, too, where the name alone does not say which is meant.
-    named = [
-        (each.system if systems[each.system] == 1 else f"{each.run}/{each.system}", each) for each in group.results
-    ]
+    names = [each.system if systems[each.system] == 1 else f"{each.run}/{each.system}" for each in group.results]
+    named = list(zip(names, group.results, strict=True))
     for name, result in named:
         if result.is_limited:
             yield f"{name} is limited to {result.count_text} utterances (--limit)"
@@ -197,12 +196,10 @@ def _remarks(group: ResultGroup) -> Iterator[str]:
         yield from _pairs(name, result, group)
     yield from few_notes(summary for result in group.results for summary in result.metrics.values())
     for result in group.results:
-        spread = [(each, each.seed_sd) for each in result.metrics.values() if each.seed_sd is not None]
+        spread = [(each.column, each.seed_sd) for each in result.metrics.values() if each.seed_sd is not None]
         if spread:
-            count = max(summary.n_seeds or 0 for summary, _ in spread)
-            parts = [
-                f"{each.column.label} {format_number(each.column.scale * sd, _UNIT_DECIMALS)}" for each, sd in spread
-            ]
+            count = max(summary.n_seeds or 0 for summary in result.metrics.values())
+            parts = [f"{column.label} {format_number(column.scale * sd, _UNIT_DECIMALS)}" for column, sd in spread]
             yield f"Standard deviation over {count} seeds of {result.system}: {', '.join(parts)}"
 
 
