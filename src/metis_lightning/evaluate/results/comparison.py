@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,11 @@ def _restricted(own: Summary, rows: Sequence[ResultRow], common: set[tuple[str, 
         measured = ("measured_n", "measured_mean", "measured_corpus")
         corpus = replace(corpus, **{name: getattr(own.corpus, name) for name in measured})
     return replace(part, corpus=corpus, **{name: getattr(own, name) for name in _COUNTS})
+
+
+def margin_column(columns: Iterable[Column]) -> Column | None:
+    """Return the column of the similarity margin, to the target minus to the interferer; None if it is not measured."""
+    return next((column for column in columns if column.quantity == "SIM_margin"), None)
 
 
 def margin_gain(rows: Sequence[ResultRow], system: str, column: Column) -> tuple[str, PairedDifference]:

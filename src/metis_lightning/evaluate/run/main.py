@@ -13,7 +13,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
-from metis_lightning.evaluate.results.comparison import margin_gain
+from metis_lightning.evaluate.results.comparison import margin_column, margin_gain
 from metis_lightning.evaluate.results.intervals import PairedDifference, few_notes
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, RUN_SUMMARY, RunFolder, write_json
@@ -170,8 +170,7 @@ def report_lines(
     gains: list[PairedDifference] = []
     for test_set in dict.fromkeys(row.test_set for row in rows):
         part = [row for row in rows if row.test_set == test_set]
-        measured = [columns[name] for name in part[0].metrics if name in columns]
-        column = next((column for column in measured if column.quantity == "SIM_margin"), None)
+        column = margin_column(columns[name] for name in part[0].metrics if name in columns)
         if column is None or all(row.system != "input" for row in part):
             continue
         # The target bounds what can be reached; it is no system to compare.
