@@ -56,10 +56,7 @@ class _KeyedAudio(Dataset[tuple[AudioKey, Tensor]]):
 
 
 class MissingTokens:
-    """The batches of this process: the recordings that some of the stores lack, shortest first.
-
-    The shares follow from the whole corpus, not from what is stored: processes that look while others write agree.
-    """
+    """The batches of this process: the recordings that some of the stores lack, shortest first."""
 
     def __init__(
         self, corpora: Sequence[SpeechCorpus], stores: Sequence[TokenStore], batch_seconds: float, num_workers: int = 0
@@ -74,6 +71,7 @@ class MissingTokens:
         seconds = [corpora[number].seconds(index) for number, index in places]
         order = sorted(range(len(places)), key=seconds.__getitem__)
         batches = list(fill_batches((seconds[i] for i in order), batch_seconds))
+        # Shares of the whole corpus, not of what is missing: processes that look while others write agree.
         rank, processes = process_rank_and_count()
         self._batches: list[list[tuple[int, int]]] = []
         for batch in batches[rank::processes]:

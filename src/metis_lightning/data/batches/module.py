@@ -25,10 +25,7 @@ from metis_lightning.types import Utterance
 
 
 class RecipeDataset(Dataset[SpeechItem]):
-    """Items of a corpus, each drawn by a generator of its own from (seed, epoch, id).
-
-    So an item is the same whatever batch, worker or process asks for it.
-    """
+    """Items of a corpus, each drawn by a generator from (seed, epoch, id): the same in whatever batch or process."""
 
     def __init__(self, corpus: SpeechCorpus, recipe: Recipe, seed: int, stores: Mapping[str, TokenStore]) -> None:
         self.corpus, self.recipe, self.seed, self.stores = corpus, recipe, seed, stores
@@ -80,19 +77,18 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             seed: of the order of batches and of every item's draws.
             max_seconds: longer utterances are left out.
             cache: keep decoded audio in memory (2 bytes a sample).
-            speeds: training has each utterance at each of these speeds, other speeds as other speakers
-                (`utterance_at_speed`); validation has none but 1.
+            speeds: training has each utterance at each of these speeds, those other than 1 as other speakers.
             hours: of the corpus in training at most, before `speeds` (`within_hours`); None is all of it.
-            tokens: folder that `prepare tokens` wrote: tokens are read from it, and audio only where a recipe needs
-                the sound itself. None: the module makes them of the audio, batch by batch.
+            tokens: folder that `prepare tokens` wrote, from which tokens are read, and audio only where a recipe needs
+                the sound itself; None makes them of the audio, batch by batch.
         """
         super().__init__()
         self.recipe, self.val_recipe = recipe, recipe if val_recipe is None else val_recipe
         self.root, self.seed, self.max_seconds, self.cache = root, seed, max_seconds, cache
-        self.batch_seconds, self.num_workers, self.speeds = batch_seconds, num_workers, tuple(speeds)
-        self.hours = hours
-        self._corpora: dict[str, SpeechCorpus] = {}
+        self.batch_seconds, self.num_workers = batch_seconds, num_workers
+        self.speeds, self.hours = tuple(speeds), hours
         self.tokens = None if tokens is None else Path(tokens)
+        self._corpora: dict[str, SpeechCorpus] = {}
         self._stores: dict[str, TokenStore] = {}
         self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
         self._plan = ""
@@ -209,10 +205,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
 
 class PreparedDataModule(SpeechDataModule):
-    """Training and validation batches of a manifest, or of a selection of it.
-
-    Little more than the durations is kept in memory; lines are read when their utterances are.
-    """
+    """Training and validation batches of a manifest, or of a selection of it, whose lines are read as they are used."""
 
     def __init__(
         self,
@@ -227,30 +220,28 @@ class PreparedDataModule(SpeechDataModule):
 
         Args:
             recipe: makes a training item from an utterance.
-            manifest: as `python -m metis_lightning prepare` writes it, or in that format
-                (`data.manifest.records.parse_row`); it must be named.
+            manifest: as `prepare` writes it, or in that format (`data.manifest.records.parse_row`); it must be named.
             root: folder or URL that its paths are relative to; None is the manifest's folder.
             selection: of its utterances.
             leave_out: a test list made of the same corpus, such as EmiliaMix's, whose utterances are not trained on.
             kwargs: see `SpeechDataModule`.
         """
         super().__init__(recipe, **kwargs)
-        self.manifest, self.corpus_root, self.selection = manifest, root, selection
-        self.leave_out = leave_out
+        self.manifest, self.corpus_root = manifest, root
+        self.selection, self.leave_out = selection, leave_out
 
     def utterances(self) -> UtteranceTable:
         """Return the selection, with speakers held out for validation if the corpus has no split for it.
 
-        A UserError if no manifest is named, it is missing, wrong, not the one of its checksum, or nothing is left.
+        A UserError if no manifest is named, it is missing or wrong, or nothing is left.
         """
         if self.manifest is None:
             raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")
         table = open_manifest(Path(self.manifest), self.corpus_root)
         if self.leave_out is not None:
             trials = read_trials(self.leave_out)
-            table = table.where(
-                ~table.is_named({name for t in trials for name in (t.target, t.interferer, t.enrollment)})
-            )
+            names = {name for trial in trials for name in (trial.target, trial.interferer, trial.enrollment)}
+            table = table.where(~table.is_named(names))
         selected = select(table, self.selection)
         if not len(selected):
             raise UserError(f"{self.manifest}: nothing is left by {self.selection}; loosen it")

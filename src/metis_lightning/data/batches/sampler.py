@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
@@ -52,7 +52,7 @@ class Buckets:
             start = stop
         self.count = sum(count for _, count in self._buckets)
 
-    def batches(self, generator: torch.Generator | None) -> list[np.ndarray]:
+    def batches(self, generator: Generator | None) -> list[np.ndarray]:
         """Return the batches of each bucket, of equal size or one less; with a generator, of items in random order."""
         batches = []
         for bucket, count in self._buckets:
@@ -65,10 +65,9 @@ class Buckets:
 class SecondsBatchSampler(Sampler[list[ItemKey]]):
     """Batches whose padded length stays within a number of seconds.
 
-    Items are grouped with others of similar length. Every item occurs once an epoch, over all processes together,
-    and each process gets the same number of batches: where the count does not divide, the largest batches are
-    halved (or, with too few items for that, the shortest joined, which may then exceed `batch_seconds`).
-    The order follows from (seed, epoch, rank) alone and `len` is the same in every epoch. Memory is 16 bytes an item.
+    Every item occurs once an epoch, over all processes together, and each process gets the same number of batches:
+    where the count does not divide, the largest are halved (or, with too few items for that, the shortest joined, which
+    may then exceed `batch_seconds`). The order follows from (seed, epoch, rank) alone, and `len` is that of any epoch.
     """
 
     def __init__(
@@ -176,9 +175,6 @@ def fill_batches(lengths: Iterable[float], batch_seconds: float) -> Iterator[lis
     """Yield the numbers of successive items as batches: the longest times their count stays within `batch_seconds`.
 
     A longer item is alone. Sorted lengths make little padding.
-
-    >>> list(fill_batches([1.0, 2.0, 4.0], 5.0))
-    [[0, 1], [2]]
     """
     batch, longest = list[int](), 0.0
     for number, length in enumerate(lengths):
@@ -208,10 +204,9 @@ def process_rank_and_count() -> tuple[int, int]:
 
 
 def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
-    """Pad items with zeros at the end and stack them.
+    """Pad items, with and without a source or a prompt, with zeros at the end and stack them.
 
-    Items with and without a source or a prompt may meet: see `has_source` and `prompt_lengths` of `SpeechBatch`. A
-    ValueError if some items have features or tokens and others have none, or a source differs in length.
+    A ValueError if some have features or tokens and others have none, or a source differs in length from its wave.
     """
     if any(item.source is not None and item.source.shape != item.wave.shape for item in items):
         raise ValueError("a source must have the shape of its wave")

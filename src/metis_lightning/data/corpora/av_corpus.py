@@ -1,7 +1,6 @@
 """Lists corpora of talking faces: what LRS3, LRS2 and their preparations share, and users' own videos.
 
-Each is a subclass of `TalkingFaceScan` that reads its lists into entries, and says which files and which clip an entry
-is. Here it is seen whether these files are sound and fit together, the row is made, and the mouth cropped.
+Each is a subclass of `TalkingFaceScan` that reads its lists into entries, and says which files and clip an entry is.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ from metis_lightning.safe_parsing import load_json
 from metis_lightning.texts import clean_text, on_disk, read_lines
 from metis_lightning.types import VIDEO_RATE
 
-_SHARD_CLIPS = 250
-
 LIST_COLUMNS = ("video", "lips", "audio", "text", "speaker", "id", "split", "language")
 
+_SHARD_CLIPS = 250
 _FILES = LIST_COLUMNS[:3]
 
 
@@ -65,12 +63,7 @@ class AvClip:
 
 @dataclass(frozen=True)
 class TalkingFaceScan(CorpusScan):
-    """Lists clips, and on the way crops their mouths.
-
-    Faults, beside those of `inspect_audio` and `inspect_video`: missing pairs; empty texts and texts that are not
-    UTF-8; sound and pictures that differ in length by more than two frames (80 ms) and 5%, as much as training takes;
-    counts other than the corpus lists; features that are no finite (frames, width); and, where mouths are cropped,
-    videos without a face.
+    """Lists clips whose files are sound and fit together, and on the way crops their mouths.
 
     root: the folder of the corpus.
     decode: decode all sound and pictures, which finds broken ones; else only headers are read.
@@ -82,9 +75,9 @@ class TalkingFaceScan(CorpusScan):
     decode: bool = True
     mouths: str | None = None
 
-    @abstractmethod
     def entries(self) -> Sequence[Any]:
-        """Return what the corpus's lists or folders name, in the order of the manifest."""
+        """Return what the corpus's lists name, in the order of the manifest; folders are listed with their shards."""
+        return ()
 
     @abstractmethod
     def files(self, entry: Any) -> Sequence[Path]:  # noqa: ANN401  each corpus has entries of its own
@@ -135,22 +128,12 @@ class TalkingFaceScan(CorpusScan):
         location, sound = self._sound(clip, video)
         # A clip that was cut or exchanged after it was listed shows in its counts.
         samples = round(sound.seconds * sound.sample_rate)
-        for name, listed, counted in (
-            ("pictures", clip.frames, video and video.frames),
-            ("samples", clip.samples, samples),
-        ):
-            if listed is not None and counted is not None and listed != counted:
-                raise VideoFault("wrong length", f"{counted} {name}, listed with {listed}")
-        row = manifest_row(
-            clip.id,
-            location,
-            sound,
-            speaker=clip.speaker,
-            text=clip.text or "",
-            language=clip.language,
-            split=clip.split,
-            source=clip.source,
-        )
+        counts = (("pictures", clip.frames, video and video.frames), ("samples", clip.samples, samples))
+        for name, expected, counted in counts:
+            if expected is not None and counted is not None and expected != counted:
+                raise VideoFault("wrong length", f"{counted} {name}, listed with {expected}")
+        listed = {name: getattr(clip, name) for name in ("speaker", "language", "split", "source")}
+        row = manifest_row(clip.id, location, sound, text=clip.text or "", **listed)
         if video is not None:
             _check_pair(video.frames, sound.seconds)
             row |= {"video": clip.video, "frame_rate": round(video.frame_rate, 3), "frames": video.frames}
@@ -189,7 +172,6 @@ class TalkingFaceScan(CorpusScan):
         return {"video": clip.video}, AudioInfo(len(wave) / rate, rate, wave.shape[1])
 
     def _crop(self, clip: AvClip, video: VideoInfo) -> None:
-        """Write the mouth, unless it is there or the video shows nothing else."""
         if self.mouths is None or clip.video is None or (video.width, video.height) == (MOUTH_SIZE, MOUTH_SIZE):
             return
         # The id becomes a file's name before the row is checked.
@@ -223,7 +205,8 @@ def words_of(text: str) -> str:
     >>> words_of("Text:  SO {LG} WHAT IS IT\nConf:  4\n")
     'SO LG WHAT IS IT'
     """
-    words = text.removeprefix("\ufeff").split("\n")[0].removeprefix("Text:")
+    first_line = text.removeprefix("\ufeff").split("\n")[0]
+    words = first_line.removeprefix("Text:")
     return clean_text(words.replace("{", " ").replace("}", " "))
 
 
@@ -231,16 +214,13 @@ def words_of(text: str) -> str:
 class CustomVideoScan(TalkingFaceScan):
     """Lists users' own talking faces by a list of theirs; entries are its lines, with their numbers.
 
-    Of the columns, `video` or `lips` must be filled: `video` (a face, or a mouth in 96 x 96), `lips` (features (T, 768)
-    at 25 Hz, .npy or .safetensors), `audio` (else the video's own sound is taken; with `lips` alone it must be there),
-    `text`, `speaker` (else each clip is its own), `id` (else the video's path), `split` (else train), `language` (else
-    en). Paths are relative to the root.
-
-    list: `.jsonl`, or `.csv` with a header, a clip a line.
+    list: `.jsonl`, or `.csv` with a header, a clip a line: `video` (a face, or a mouth in 96 x 96) or `lips` (features
+        (T, 768) at 25 Hz, .npy or .safetensors), `audio` (else the video's own sound), `text`, `speaker` (else each
+        clip is its own), `id` (else the video's path), `split` (else train), `language` (else en). Paths are relative
+        to the root.
     """
 
     list: Path = Path("clips.csv")
-
     layout = "a list of clips that has a line"
 
     def entries(self) -> Sequence[tuple[int, dict[str, Any]]]:

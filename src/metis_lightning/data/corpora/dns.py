@@ -33,7 +33,6 @@ class DnsScan(CorpusScan):
 
     root: str
     decode: bool = True
-
     layout = "clean/*.wav, with noisy/*_fileid_<n>.wav beside it for pairs"
 
     def shards(self) -> Sequence[Shard]:
@@ -89,10 +88,7 @@ class DnsScan(CorpusScan):
 
 
 class DnsTests(TestSets):
-    """`no_reverb`, `with_reverb`, `real_recordings`, and `blind_{noreverb,reverb,realrec}`, as far as they are there.
-
-    Items have no transcript and no prompt; recordings and the blind set have no `target`.
-    """
+    """`no_reverb`, `with_reverb`, `real_recordings` and `blind_{noreverb,reverb,realrec}`, as far as they are there."""
 
     task = "se"
 
@@ -174,11 +170,7 @@ def pair_files(noisy: Path, clean: Path) -> list[tuple[int, Path, Path] | Fault]
 
 
 def file_id(path: Path) -> int | None:
-    """Return the number at the end of a file's name.
-
-    >>> file_id(Path("clnsp126_snr15_tl-22_fileid_7.wav"))
-    7
-    """
+    """Return the number n at the end of a file's name, `…fileid_<n>.wav`; None if there is none."""
     match = _FILE_ID.search(path.stem)
     if match is None:
         return None

@@ -1,9 +1,8 @@
 """Lists Emilia and Emilia-YODAS as published: WebDataset tars, or the older lists beside unpacked folders.
 
 Current: `Emilia/EN/EN-B000000.tar`, `Emilia-YODAS/EN/EN-B000000.tar`; an older revision lacks the first folder. A tar
-holds `ID.json` and `ID.mp3` (24 kHz), in any order. Legacy (OpenDataLab): `EN/EN_B00000.jsonl`, whose `wav` names a
-file of the unpacked `EN_B00000.tar.gz`. Audio is read from inside the tars, at the offsets that the manifest holds
-(`data.media.locations.FileSpan`).
+holds `ID.json` and `ID.mp3` (24 kHz), in any order; audio is read from inside it, at the manifest's offsets. Legacy
+(OpenDataLab): `EN/EN_B00000.jsonl`, whose `wav` names a file of the unpacked `EN_B00000.tar.gz`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ class EmiliaScan(CorpusScan):
     root: str
     languages: tuple[str, ...] = ()
     decode: bool = True
-
     layout = "*/EN/EN-B000000.tar, or EN/EN_B00000.jsonl with unpacked folders"
 
     def shards(self) -> Sequence[Shard]:
@@ -151,31 +149,27 @@ class _TarScan:
                 yield from self._half(member, key, suffix, where)
 
     def _half(self, member: tarfile.TarInfo, key: str, suffix: str, where: str) -> Iterator[Row | Fault]:
+        # A header may claim any size; what it claims would be read at once.
+        most = _MOST_JSON_BYTES if suffix == ".json" else _MOST_AUDIO_BYTES
         try:
-            self._take(member, key, suffix)
+            if member.size > most:
+                raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
+            if suffix == ".json":
+                fields = self.texts[key] = _parse_fields(self._bytes(member.offset_data, member.size))
+                if fields["id"] != PurePosixPath(key).name:
+                    raise AudioFault("id is not the file's name", repr(fields["id"]))
+            else:
+                # Its bytes wait on the disk: all audio may stand before all texts.
+                self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
             if key in self.texts and key in self.audio:
-                location = self.audio[key]
+                location = self.audio.pop(key)
                 data = self._bytes(location["offset"], location["size"])
-                yield _row(self.texts.pop(key), self.audio.pop(key), data, self.name, self.decode)
+                yield _row(self.texts.pop(key), location, data, self.name, self.decode)
         except AudioFault as fault:
             self.texts.pop(key, None)
             self.audio.pop(key, None)
             self.faulty.add(key)
             yield Fault(where, fault.kind, fault.detail)
-
-    def _take(self, member: tarfile.TarInfo, key: str, suffix: str) -> None:
-        # A header may claim any size; what it claims would be read at once.
-        most = _MOST_JSON_BYTES if suffix == ".json" else _MOST_AUDIO_BYTES
-        if member.size > most:
-            raise AudioFault("member too large", f"{member.size:,} bytes; at most {most:,} are read")
-        if suffix == ".json":
-            fields = _parse_fields(self._bytes(member.offset_data, member.size))
-            if fields["id"] != PurePosixPath(key).name:
-                raise AudioFault("id is not the file's name", repr(fields["id"]))
-            self.texts[key] = fields
-        else:
-            # Its bytes wait on the disk: all audio may stand before all texts.
-            self.audio[key] = {"path": self.name, "offset": member.offset_data, "size": member.size}
 
     def _bytes(self, offset: int, size: int) -> bytes:
         self.file.seek(offset)
@@ -211,12 +205,11 @@ def _parse_fields(data: bytes) -> dict[str, Any]:
 
 def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: bool) -> Row:
     """Return the line of an utterance whose audio is `data`, in a tar or list called `name`."""
-    listed = fields.get("duration")
-    seconds = finite(listed) if isinstance(listed, int | float) else None
+    listed, text = fields.get("duration"), fields.get("text")
+    seconds = finite(listed)
     if isinstance(listed, int | float) and seconds is None:
         raise AudioFault("wrong field", "the duration is no finite number")
     is_yodas = "_id" in fields or "yodas" in name.lower()
-    text = fields.get("text")
     return manifest_row(
         fields["id"],
         path,

@@ -21,7 +21,6 @@ from metis_lightning.errors import UserError
 from metis_lightning.types import TestItem, Trial, Utterance
 
 TEST_SET = "emiliamix"
-
 # Candidates for each trial: some have no second utterance to enroll them.
 _SPARE = 8
 
@@ -40,15 +39,13 @@ class EmiliaMixTests(TestSets):
         seed: int = 0,
         text: Literal["asr", "corpus"] = "asr",
     ) -> None:
-        """Read the list of trials, or make it.
-
-        A `UserError` if a file is missing or wrong, or the manifest has too few speakers.
+        """Read the list of trials, or make it; a UserError if a file is wrong, or the manifest has too few speakers.
 
         Args:
             root: the root that the manifest was prepared with.
             manifest: of `prepare emilia`; `emilia.jsonl` in `root` by default.
-            trials: the list. If there is none it is made and written; by default beside the manifest as
-                `emiliamix-<count>-<seed>.jsonl`. Training must leave its utterances out.
+            trials: the list, made and written if there is none; by default `emiliamix-<count>-<seed>.jsonl` beside the
+                manifest. Training must leave its utterances out.
             count: mixtures.
             seed: of the choice.
             text: what word errors are counted against: "asr", what the recogniser hears in the target, as in the paper;

@@ -1,8 +1,7 @@
 """Lists Libri2Mix, Libri3Mix, …: as they lie on disk, or as mixtures made when they are read.
 
 The layout is that of LibriMix's script: `wav{8k,16k}/{min,max}/metadata/mixture_<subset>_<mix>.csv`, and beside
-`metadata/` the folders `<subset>/{s1,s2,…,mix_clean,mix_both,mix_single,noise}/`. Paths in the csv are absolute, from
-the machine that made them; only their last three parts are used, so a corpus may move. Each source of a mixture is an
+`metadata/` the folders `<subset>/{s1,s2,…,mix_clean,mix_both,mix_single,noise}/`. Each source of a mixture is an
 utterance, `ID_s1`, whose line names the mixture as `heard`.
 """
 
@@ -33,7 +32,6 @@ MIXES = ("mix_clean", "mix_both", "mix_single")
 """All voices; all voices and noise; the first voice and noise."""
 
 _SHARD_LINES = 250
-
 Line = Mapping[str, str]
 
 
@@ -114,18 +112,12 @@ class MixtureScan(CorpusScan):
                 "wrong mixture id", f"{line['mixture_ID']} does not name {len(mixture.sources)} utterances"
             )
         info = AudioInfo(mixture.samples / mixture.sample_rate, mixture.sample_rate, 1)
+        split, corpus = "train" if subset.startswith("train") else subset, f"LibriMix {subset} {self.mix}"
         for number, path in enumerate(mixture.sources, start=1):
             source = MixtureSource(line["mixture_ID"], number)
             text, recording = ("", None) if texts is None else texts.find(source.utterance)
             row = manifest_row(
-                source.id,
-                path,
-                info,
-                speaker=source.speaker,
-                text=text,
-                split="train" if subset.startswith("train") else subset,
-                source=f"LibriMix {subset} {self.mix}",
-                license=LICENSE,
+                source.id, path, info, speaker=source.speaker, text=text, split=split, source=corpus, license=LICENSE
             )
             row = {"id": source.id, "path": path, "heard": mixture.mixture} | row
             if recording is not None:
@@ -142,7 +134,6 @@ class LibriMixScan(MixtureScan):
     """
 
     root: str = ""
-
     layout = "metadata/mixture_<subset>_<mix>.csv"
 
     def tables(self) -> Sequence[Path]:
@@ -213,7 +204,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def _paths(line: Line) -> dict[str, str]:
     paths = {column: posix_path(path) for column, path in line.items() if column.endswith("_path")}
     for column, path in paths.items():
-        # Paths are absolute, from the machine that made the corpus: <subset>/<folder>/<file> are left.
+        # Absolute, from the machine that made the corpus, which may have moved: <subset>/<folder>/<file> are left.
         paths[column] = relative_path("/".join(PurePosixPath(path).parts[-3:]), path)
     return paths
 
@@ -222,11 +213,9 @@ def _paths(line: Line) -> dict[str, str]:
 class OnTheFlyMixtureScan(MixtureScan):
     """Lists mixtures that are made when they are read, by the published metadata; no copy of them is on disk.
 
-    root: folder (LibriMix's `storage_dir`) that holds LibriSpeech and the WHAM! noise.
+    root: folder (LibriMix's `storage_dir`) that holds LibriSpeech (`speech`) and the WHAM! noise (`noise`).
     metadata: csv files such as `metadata/Libri2Mix/libri2mix_test-clean.csv`, or their folder.
-    speech, noise: folders below `root`.
-    sample_rate: of the mixtures, 8000 or 16000 Hz.
-    mode: "min" or "max".
+    sample_rate, mode: of the mixtures, 8000 or 16000 Hz, "min" or "max".
     """
 
     root: str = ""
@@ -235,7 +224,6 @@ class OnTheFlyMixtureScan(MixtureScan):
     noise: str = "wham_noise"
     sample_rate: int = LIBRIMIX_RATE
     mode: str = "min"
-
     layout = "csv files such as libri2mix_test-clean.csv"
 
     def __post_init__(self) -> None:

@@ -31,11 +31,7 @@ class LibriMixTests(TestSets):
     task = "tse"
 
     def __init__(self, root: Path, manifest: Path | None = None, enrollment: Path | None = None) -> None:
-        """Read the manifest and the enrollment list.
-
-        Where a source was cut to the length of the shorter one (mode "min"), or may have been, its item has no
-        text: the transcript is of all of it. A `UserError` if a file is missing or wrong, or the list names
-        what the manifest lacks.
+        """Read the manifest and the enrollment list; a UserError if one is wrong, or they do not fit together.
 
         Args:
             root: the root that the manifest was prepared with.
@@ -92,7 +88,7 @@ class LibriMixTests(TestSets):
         return [f"s{source.number}/{source.mixture}"]
 
     def _text(self, utterance: Utterance) -> str:
-        # Of a source that was cut, nobody knows how far its text is said.
+        # Of a source that was cut to the shorter one's length (mode "min"), nobody knows how far its text is said.
         is_whole = utterance.is_whole
         if is_whole is None:
             is_whole = self._mode(utterance) == "max"

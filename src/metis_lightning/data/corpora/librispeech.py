@@ -31,7 +31,6 @@ class LibriSpeechScan(CorpusScan):
     root: str
     subsets: tuple[str, ...] = ()
     decode: bool = True
-
     layout = "<subset>/<speaker>/<chapter>/*.flac"
 
     def shards(self) -> Sequence[Shard]:
@@ -97,10 +96,9 @@ class Transcripts:
 class LibriSpeechTests(TestSets):
     """Zero-shot TTS on a subset of LibriSpeech, by a rule, since the paper does not state its list.
 
-    Of each speaker, the utterances of 4 to 10 s whose ids are the smallest by SHA-256 are spoken, `per_speaker` of them
-    (VALL-E, 2301.02111, takes those durations). The prompt is another whole utterance of the speaker of 3 to 10 s, the
-    smallest by the SHA-256 of both ids. With one utterance for each of test-clean's 40 speakers the set has the size of
-    NaturalSpeech 3's, though not its selection.
+    Of each speaker, the `per_speaker` utterances of 4 to 10 s (as in VALL-E, 2301.02111) whose ids are the smallest by
+    SHA-256 are spoken. The prompt is another whole utterance of the speaker of 3 to 10 s, the smallest by the SHA-256
+    of both ids. One for each of test-clean's 40 speakers is the size of NaturalSpeech 3's set.
     """
 
     task = "tts"

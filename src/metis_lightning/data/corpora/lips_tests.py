@@ -17,10 +17,9 @@ from metis_lightning.types import AudioLocation, TestItem, Trial, Utterance
 class LipTests(TestSets):
     """Lip to speech: silent lips, and a prompt that says whose voice is wanted.
 
-    The paper's prompts are utterances drawn at random from Seed-TTS's test-en, since most clips are short (2502.03128,
-    appendix); which ones is not stated. Here each clip gets the one that is the smallest by the SHA-256 of both ids and
-    the seed. Without Seed-TTS the prompt is another clip of the speaker, the smallest in the same way of those of at
-    least `shortest_prompt` seconds; a clip without one is left out.
+    The paper's prompts are random utterances of Seed-TTS's test-en (2502.03128, appendix), here the smallest by the
+    SHA-256 of both ids and the seed; without Seed-TTS in the same way another clip of the speaker, of at least
+    `shortest_prompt` seconds. A clip without one is left out.
     """
 
     task = "l2s"
@@ -61,9 +60,7 @@ class LipTests(TestSets):
     def load_item(self, trial: Trial) -> TestItem:
         """Read lips, prompt, and what was said; the set has no `mixture`."""
         corpus, index = self._corpus, self._corpus.index_of(trial.target)
-        prompt = self._prompts.get(trial.enrollment)
-        if prompt is None:
-            prompt = corpus.find(trial.enrollment).path
+        prompt = self._prompts.get(trial.enrollment) or corpus.find(trial.enrollment).path
         signals = read_signals(target=corpus.utterances[index].path, enrollment=prompt)
         signals["sources"] += (self._lips.file(corpus, index),)
         return trial_item(trial, corpus.utterances[index], features=self._lips.features(corpus, index), **signals)

@@ -80,10 +80,6 @@ class Lrs3Scan(RawLrsScan):
         stems = sorted({path.stem for path in visible_in(folder) if path.suffix in {".mp4", ".txt"}})
         return [(folder / stem, f"{subset}_{speaker}_{stem}", split, f"LRS3 {subset}") for stem in stems]
 
-    def entries(self) -> Sequence[tuple[Path, str, str, str]]:
-        """Return the clips of all folders."""
-        return [entry for shard in self.shards() for entry in self.entries_of(shard)]
-
 
 @dataclass(frozen=True)
 class Lrs2Scan(RawLrsScan):
@@ -178,8 +174,8 @@ class AutoAvsrScan(TalkingFaceScan):
     """Lists Auto-AVSR's preparation of any of its corpora; entries are clips without their words.
 
     Its lists have no header and lines `set,path,pictures,token ids`. The path is below the folder `<set>`:
-    `<set>_video_seg16s/<folder>/<speaker>/<n>.mp4`, with a .wav of the same name beside it (or its sound inside), and
-    the words in `<set>_text_seg16s/…/<n>.txt`.
+    `<set>_video_seg16s/<folder>/<speaker>/<n>.mp4`, with a .wav beside it (or its sound inside), and the words in
+    `<set>_text_seg16s/…/<n>.txt`.
     """
 
     layout = "labels/lrs3_train_transcript_lengths_seg16s.csv and the like"

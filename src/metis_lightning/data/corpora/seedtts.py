@@ -6,7 +6,7 @@ are relative to the list: `utt|prompt text|prompt wav|text[|source wav]`, `utt|t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,7 @@ class SeedTtsTests(TestSets):
         trials = []
         for test_set, name in _LISTS.items():
             path = Path(root) / name
-            listed = enumerate(read_lines(path) if path.is_file() else [], start=1)
-            lines = [_parse_line(line, path, number) for number, line in listed if line.strip()]
+            lines = list(_read_list(path)) if path.is_file() else []
             files = [file for line in lines for file in (line.prompt, line.source) if file is not None]
             require_files(files, f"Seed-TTS-eval {name}")
             for line in lines:
@@ -80,19 +79,22 @@ class SeedTtsTests(TestSets):
         return [utterance, f"{trial.test_set}/{utterance}"]
 
 
-def _parse_line(line: str, path: Path, number: int) -> _SeedTtsLine:
-    where, fields = f"{path}:{number}", [clean_text(field) for field in line.split("|")]
-    if not 2 <= len(fields) <= 5:
-        raise UserError(f"{where}: expected 2 to 5 fields between `|`, found {len(fields)}")
-    utterance, language = fields[0].removesuffix(".wav"), path.parent.name
-    check_id(utterance, "utterance", where)
-    # The prompt is the third field, the recording to convert the fifth.
-    prompt, source = (
-        on_disk(path.parent / relative_path(posix_path(fields[place]), where)) if len(fields) > place else None
-        for place in (2, 4)
-    )
-    if len(fields) < 4:
-        return _SeedTtsLine(utterance, fields[1], language, prompt)
-    recording = path.parent / "wavs" / f"{utterance}.wav"
-    has_recording = source is None and recording.is_file()
-    return _SeedTtsLine(utterance, fields[3], language, prompt, fields[1], source, recording if has_recording else None)
+def _read_list(path: Path) -> Iterator[_SeedTtsLine]:
+    folder = path.parent
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where, fields = f"{path}:{number}", [clean_text(field) for field in line.split("|")]
+        if not 2 <= len(fields) <= 5:
+            raise UserError(f"{where}: expected 2 to 5 fields between `|`, found {len(fields)}")
+        utterance = fields[0].removesuffix(".wav")
+        check_id(utterance, "utterance", where)
+        # The prompt is the third field, the recording to convert the fifth.
+        paths = [on_disk(folder / relative_path(posix_path(field), where)) for field in fields[2::2]]
+        prompt, source, *_ = *paths, None, None
+        if len(fields) < 4:
+            yield _SeedTtsLine(utterance, fields[1], folder.name, prompt)
+            continue
+        recording = folder / "wavs" / f"{utterance}.wav"
+        spoken = recording if source is None and recording.is_file() else None
+        yield _SeedTtsLine(utterance, fields[3], folder.name, prompt, fields[1], source, spoken)

@@ -56,36 +56,32 @@ class StarterTests(TestSets):
 
 
 class StarterTtsTests(TestSets):
-    """Zero-shot text to speech: the words of TSE's target in its voice, by another utterance of that voice.
-
-    Those of the other tasks differ from it in what a trial holds and what is made of the target.
-    """
+    """Zero-shot text to speech: the words of TSE's target in its voice, by another utterance of that voice."""
 
     task = "tts"
+    is_prompted = True
 
     def __init__(self, root: Path | None = None) -> None:
-        starter = StarterTests(root)
-        self._corpus = starter.corpus
-        trials = [trial for test_set in starter.test_sets for trial in starter.load_trials(test_set)]
-        # test-human_000 is test-human-se_000 here.
-        names = [f"{trial.test_set}-{self.task}" for trial in trials]
-        super().__init__(
-            self.trial(replace(t, id=name + t.id.removeprefix(t.test_set), test_set=name, task=self.task, snr_db=None))
-            for name, t in zip(names, trials, strict=True)
-        )
+        root, trials = Path(root or STARTER_ROOT), []
+        self._corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
+        for trial in read_trials(root / _TRIALS):
+            name = f"{trial.test_set}-{self.task}"
+            # test-human_000 is test-human-se_000 here.
+            trial_id = name + trial.id.removeprefix(trial.test_set)
+            trials.append(self.trial(replace(trial, id=trial_id, test_set=name, task=self.task, snr_db=None)))
+        super().__init__(trials)
 
     def trial(self, trial: Trial) -> Trial:
         """Return the task's trial, of target and prompt, given one for TSE that has the task's name already."""
-        return replace(trial, interferer="")
+        return replace(trial, interferer="", enrollment=trial.enrollment if self.is_prompted else "")
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's target, and its prompt if it has one."""
-        target = self._corpus.find(trial.target)
-        signals = {"target": self._corpus.wave(self._corpus.index_of(target.id)), "sources": (target.path,)}
+        corpus, target = self._corpus, self._corpus.find(trial.target)
+        signals = {"target": corpus.wave(corpus.index_of(target.id)), "sources": (target.path,)}
         if trial.enrollment:
-            index = self._corpus.index_of(trial.enrollment)
-            prompt = self._corpus.utterances[index]
-            signals |= {"enrollment": self._corpus.wave(index), "prompt_text": prompt.text}
+            prompt = corpus.find(trial.enrollment)
+            signals |= {"enrollment": corpus.wave(corpus.index_of(prompt.id)), "prompt_text": prompt.text}
             signals["sources"] = (target.path, prompt.path)
         return trial_item(trial, target, **signals)
 
@@ -94,18 +90,13 @@ class StarterSeTests(StarterTtsTests):
     """Speech enhancement: the target as training's recipe corrupts it, but never without noise."""
 
     task = "se"
-
-    def trial(self, trial: Trial) -> Trial:
-        """Return a trial of the target alone."""
-        return replace(trial, interferer="", enrollment="")
+    is_prompted = False
 
     def load_item(self, trial: Trial) -> TestItem:
         """Corrupt the target; babble is of other voices of the same split."""
         corpus = self._splits[self._corpus.find(trial.target).split]
         recipe = SeRecipe(Corruptions(noise_chance=1.0))
         noisy = recipe(corpus, corpus.index_of(trial.target), derived_generator("test", trial.id))
-        if noisy.source is None:
-            raise TypeError("SeRecipe made no source")
         return replace(super().load_item(trial), mixture=noisy.source, target=noisy.wave)
 
     @cached_property
@@ -144,5 +135,6 @@ class StarterL2sTests(StarterTtsTests):
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read target and prompt, and make the stand-in."""
-        lips = EnvelopeRecipe().features(self._corpus, self._corpus.index_of(trial.target))
+        index = self._corpus.index_of(trial.target)
+        lips = EnvelopeRecipe().features(self._corpus, index)
         return replace(super().load_item(trial), features=lips)

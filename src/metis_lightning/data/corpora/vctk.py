@@ -30,7 +30,6 @@ class VctkScan(CorpusScan):
 
     root: str
     decode: bool = True
-
     layout = "wav48_silence_trimmed/<speaker>/*_mic1.flac or wav48/<speaker>/*.wav"
 
     def shards(self) -> Sequence[Shard]:
@@ -49,24 +48,17 @@ class VctkScan(CorpusScan):
                 yield info
                 continue
             name = path.stem.removesuffix("_mic1")
+            text = _read_text(Path(self.root), name) or ""
             yield manifest_row(
-                name,
-                where,
-                info,
-                speaker=shard.name,
-                text=_read_text(Path(self.root), name) or "",
-                split="train",
-                source="VCTK",
-                license="CC-BY-4.0",
+                name, where, info, speaker=shard.name, text=text, split="train", source="VCTK", license="CC-BY-4.0"
             )
 
 
 class VctkTests(TestSets):
-    """Voice conversion on VCTK: random sources, each with a prompt of another speaker.
+    """Voice conversion on VCTK: random sources, each with a prompt of another speaker that says other words.
 
-    The paper takes 200 random sources and, read literally, a prompt of the *same* speaker, with which nothing would be
-    converted; `same_speaker` does that. Which ones it took is not stated: here sources, and each one's prompt, are the
-    smallest by the SHA-256 of their ids and the seed; no prompt says the source's words.
+    The paper takes 200 and, read literally, a prompt of the *same* speaker, as `same_speaker` does, with which nothing
+    would be converted. Here sources and prompts are the smallest by the SHA-256 of their ids and the seed.
     """
 
     task = "vc"
@@ -91,9 +83,8 @@ class VctkTests(TestSets):
         return TestItem(trial.id, trial.test_set, wanted, text, "en", prompt_text=prompt, **signals)
 
     def _trial(self, source: str, seed: int, same_speaker: bool) -> Trial:
-        voices = [
-            name for name in self._files if name != source and (_speaker(name) == _speaker(source)) == same_speaker
-        ]
+        others = [name for name in self._files if name != source]
+        voices = [name for name in others if (_speaker(name) == _speaker(source)) == same_speaker]
         # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
         ordered = sorted(voices, key=lambda name: hash_order(seed, source, name))
         prompt = next((name for name in ordered if not same_words(self._texts[name], self._texts[source])), None)

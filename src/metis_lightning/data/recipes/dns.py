@@ -1,7 +1,7 @@
 """Noisy-clean training pairs by the rules of the DNS Challenge's synthesizer, made on the fly.
 
 From its published configuration (github.com/microsoft/DNS-Challenge, branch interspeech2020; Reddy et al., 2005.13981).
-Everything happens at 16 kHz; draws come from the item's generator instead of a global one. Shape letters: S samples.
+Everything happens at 16 kHz. Shape letters: S samples.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.signal import fftconvolve, lfilter
+from torch import Generator
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus, read_listed
 from metis_lightning.data.media.audio import resample
@@ -66,21 +66,20 @@ class DnsRecipe(Recipe):
         rir_chance: float = 0.5,
         dry_target: bool = True,
     ) -> None:
-        """Name the folders.
+        """Name the folders, and how they are used.
 
         Args:
             noise_root: folder with wav or flac files of noise, at any depth.
             rir_root: folder with room responses, or None for no rooms; of several microphones the first is taken.
             rules: of the synthesis.
             rir_chance: how often there is a room; the challenge leaves it to the user's lists.
-            dry_target: the target is the direct path alone, so that the model removes reverberation as Metis does. The
-                challenge's own target keeps it.
+            dry_target: the target is the direct path alone, as Metis removes reverberation; the challenge's keeps it.
         """
         self.noises, self.rules = RecordingFolder(noise_root), rules
         self.rooms = None if rir_root is None else RecordingFolder(rir_root)
         self.rir_chance, self.dry_target = rir_chance, dry_target
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the clean clip as `wave`, the noisy one as `source`."""
         clean, rate = self._clean(corpus, index, generator), self.rules.sample_rate
         noises = (self.noises.draw(generator, sample_rate=rate)[0].numpy() for _ in count())
@@ -106,13 +105,15 @@ class DnsRecipe(Recipe):
 
     def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders of noises and rooms."""
-        return [self.noises] if self.rooms is None or not self.rir_chance else [self.noises, self.rooms]
+        if self.rooms is None or not self.rir_chance:
+            return [self.noises]
+        return [self.noises, self.rooms]
 
-    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the length of every clip."""
         return self.rules.seconds
 
-    def _clean(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> np.ndarray:
+    def _clean(self, corpus: SpeechCorpus, index: int, generator: Generator) -> np.ndarray:
         rate = self.rules.sample_rate
         for _ in range(_TRIES):
             # The utterance itself, and any others after it, each drawn when it is its turn.
@@ -128,9 +129,7 @@ class DnsRecipe(Recipe):
         )
 
 
-def build_clip(
-    recordings: Iterator[np.ndarray], samples: int, rules: DnsRules, generator: torch.Generator
-) -> np.ndarray:
+def build_clip(recordings: Iterator[np.ndarray], samples: int, rules: DnsRules, generator: Generator) -> np.ndarray:
     """Return `samples` samples of endless recordings (S,) one after the other, with silence between them.
 
     One longer than what is missing is cropped at a random place; clipped ones are passed over. A UserError if 50
@@ -196,4 +195,5 @@ def direct_path(clean: np.ndarray, response: np.ndarray) -> np.ndarray:
 def _level_gain(wave: np.ndarray, level_db: float) -> float:
     """Return the factor that brings a wave (S,) to an RMS level in dBFS."""
     rms = float(np.sqrt(np.square(wave.astype(np.float64)).mean()))
-    return 10 ** (level_db / 20) / (rms + _EPS)
+    wanted = 10 ** (level_db / 20)
+    return wanted / (rms + _EPS)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.mouths import MOUTH_SIZE
@@ -28,7 +28,6 @@ CROP = 88
 _SUFFIXES = (".safetensors", ".npy")
 # Samples of a frame of lips.
 _FRAME = WAVE_RATE // VIDEO_RATE
-
 # Of grey pictures, as Auto-AVSR normalises them.
 _MEAN, _STD = 0.421, 0.165
 # ITU-R BT.601, as in torchvision.
@@ -39,10 +38,10 @@ class VisualRecipe(Recipe):
     """Whole utterances with a feature for every 40 ms; the prompt is a prefix that the module's prompt rule draws."""
 
     @abstractmethod
-    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> Tensor:
         """Return the features (F, C) of utterance `index`."""
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the utterance with its features; a UserError if they do not last as long as the audio."""
         features = self.features(corpus, index, generator)
         utterance, wave = corpus.utterances[index], corpus.wave(index)
@@ -56,17 +55,17 @@ class VisualRecipe(Recipe):
 
 @dataclass(frozen=True)
 class LipRecipe(VisualRecipe):
-    """Features that a visual speech recogniser gave: `ID.safetensors` or `ID.npy` in a folder, (F, C) at 25 Hz.
+    """Features that a visual speech recogniser gave: `ID.safetensors` (of one tensor) or `ID.npy`, (F, C) at 25 Hz.
 
-    The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). A safetensors file holds one tensor.
-    Without a folder, the features are those that the manifest lists beside each utterance (`lips`).
+    The paper takes the 768 dimensions of Auto-AVSR's encoder (2303.14307). Without a folder, the features are those
+    that the manifest lists beside each utterance (`lips`).
     """
 
     folder: Path | None = None
 
     needs_audio = False
 
-    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> Tensor:
         """Read the features of an utterance; a UserError as `file`, or if it holds something else."""
         return read_feature_file(self.file(corpus, index))
 
@@ -84,16 +83,15 @@ class LipRecipe(VisualRecipe):
 class EnvelopeRecipe(VisualRecipe):
     """A stand-in for corpora without video, such as the starter corpus: these are no lips.
 
-    Four numbers are computed from the audio itself every 40 ms, the log energies of four bands, and spread over `dim`
-    dimensions by a fixed random map. Like lips they say how loud and how open the speech is and not which word it is,
-    but no face was seen: a model trained on them shows that training runs, and nothing about lip reading.
+    The log energies of four bands of the audio are spread over `dim` dimensions by a fixed random map. Like lips they
+    say how open the speech is, but a model trained on them shows that training runs, and nothing about lip reading.
     """
 
     dim: int = 768
 
     edges_hz = (80.0, 500.0, 1_200.0, 2_500.0, 8_000.0)
 
-    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> Tensor:
         """Return (F, dim): log band energies of an utterance every 40 ms, times a fixed random matrix."""
         wave = corpus.wave(index)
         frames = wave[: len(wave) // _FRAME * _FRAME].view(-1, _FRAME)
@@ -120,7 +118,7 @@ class MouthRecipe(VisualRecipe):
     folder: Path | None = None
     random_crop: bool = True
 
-    def features(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> Tensor:
         """Return an utterance's mouth pictures."""
         spare = MOUTH_SIZE - CROP
         corner = (spare // 2, spare // 2)
@@ -158,13 +156,10 @@ def read_feature_file(path: Path | str) -> Tensor:
 
 
 def check_lengths(frames: int, seconds: float) -> bool:
-    """Tell whether frames at 25 Hz last as long as a sound, but for two of them and 5%.
-
-    >>> check_lengths(37, 1.5), check_lengths(30, 1.5)
-    (True, False)
-    """
+    """Tell whether frames at 25 Hz last as long as a sound, but for two of them and 5%."""
     expected = seconds * VIDEO_RATE
-    return abs(frames - expected) <= 2 + 0.05 * expected
+    tolerance = 2 + 0.05 * expected
+    return abs(frames - expected) <= tolerance
 
 
 def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
@@ -181,10 +176,9 @@ def mouth_video(corpus: SpeechCorpus, index: int, folder: Path | None) -> Path:
 
 def read_mouths(path: Path | str) -> np.ndarray:
     """Return the pictures (F, 96, 96, 3) uint8 of a mouth's video; a UserError if they are of another size."""
-    path = Path(path)
-    frames = read_video(path)
-    if frames.shape[1:3] != (MOUTH_SIZE, MOUTH_SIZE):
-        height, width = frames.shape[1:3]
+    frames = read_video(Path(path))
+    height, width = frames.shape[1:3]
+    if (height, width) != (MOUTH_SIZE, MOUTH_SIZE):
         raise UserError(
             f"{path}: pictures of {width} x {height}, not of a mouth in {MOUTH_SIZE} x {MOUTH_SIZE}; crop with "
             "`prepare … --mouths`"
@@ -195,9 +189,7 @@ def read_mouths(path: Path | str) -> np.ndarray:
 def encoder_input(mouths: np.ndarray, corner: tuple[int, int] = ((MOUTH_SIZE - CROP) // 2,) * 2) -> Tensor:
     """Return what Auto-AVSR's encoder takes: (F, 88, 88) float32, cropped, grey, of about mean 0 and deviation 1.
 
-    Args:
-        mouths: (F, 96, 96, 3) uint8.
-        corner: the row and the column where the crop starts; the middle by default.
+    `mouths` are (F, 96, 96, 3) uint8, `corner` the row and column where the crop starts, by default the middle's.
     """
     row, column = corner
     pixels = torch.from_numpy(mouths[:, row : row + CROP, column : column + CROP]).float() / 255

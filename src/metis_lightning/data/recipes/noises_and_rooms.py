@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import audio_seconds, check_sound, read_audio
@@ -16,7 +16,7 @@ from metis_lightning.data.media.corruption import coloured_noise, synthetic_room
 from metis_lightning.data.media.mixing import SILENT_RMS, fit_length, rms
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.data.recipes.prompts import draw_interferer, speech_crop
-from metis_lightning.data.recipes.recipe import check_ranges, draw_coin, draw_int, draw_uniform
+from metis_lightning.data.recipes.recipe import draw_coin, draw_int, draw_uniform
 from metis_lightning.errors import UserError
 from metis_lightning.progress import tracked
 from metis_lightning.types import WAVE_RATE, Applied
@@ -24,6 +24,10 @@ from metis_lightning.types import WAVE_RATE, Applied
 SUFFIXES = (".wav", ".flac")
 # Files that a message names.
 _MOST_NAMED = 5
+# How often noise is babble, of how many voices, least and most; else its slope is uniform in these dB an octave.
+_BABBLE_CHANCE, _VOICES, _SLOPE_DB = 0.3, (3, 6), (-6.0, 3.0)
+# Seconds of a room's decay by 60 dB (the DNS Challenge's test set has 0.3 to 1.3), and direct to reverberant dB.
+_RT60, _DIRECT_DB = (0.2, 1.3), (-3.0, 12.0)
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,11 @@ class RecordingFolder:
             )
 
     def draw(
-        self, generator: torch.Generator, samples: int | None = None, sample_rate: int = WAVE_RATE
+        self, generator: Generator, samples: int | None = None, sample_rate: int = WAVE_RATE
     ) -> tuple[Tensor, str]:
         """Return the first channel (S,) of a file, each equally likely, and its path below the folder.
 
-        With `samples`, a longer file is read from a random place on for about so many: some corpora's files are minutes
-        long.
+        With `samples`, of a longer file about so many from a random place on: some corpora's files last minutes.
         """
         path = self.paths[draw_int(len(self.paths), generator)]
         part = None
@@ -82,52 +85,25 @@ class RecordingFolder:
         return read_audio(path, sample_rate, channel=0, part=part), path.relative_to(self.root).as_posix()
 
 
-@dataclass(frozen=True)
-class SyntheticNoises:
-    """Coloured noise, or babble of other speakers of the corpus where it has any.
+def draw_noise(corpus: SpeechCorpus, index: int, samples: int, generator: Generator) -> tuple[Tensor, Applied]:
+    """Return noise (S,) of `samples` samples at any level for utterance `index`, and what it is.
 
-    slope_db: the colour's slope is uniform between these, in dB an octave.
-    babble_chance: how often it is babble.
-    voices: how many voices babble, least and most.
+    It is coloured, or babble of other speakers of the corpus where it has any.
     """
-
-    slope_db: tuple[float, float] = (-6.0, 3.0)
-    babble_chance: float = 0.3
-    voices: tuple[int, int] = (3, 6)
-
-    def draw(
-        self, corpus: SpeechCorpus, index: int, samples: int, generator: torch.Generator
-    ) -> tuple[Tensor, Applied]:
-        """Return noise (S,) of `samples` samples at any level for utterance `index`, and what it is."""
-        # Babble is of others than the utterance's speaker.
-        if len(corpus.by_speaker) > 1 and draw_coin(self.babble_chance, generator):
-            total, ids = torch.zeros(samples), []
-            for _ in range(self.voices[0] + draw_int(self.voices[1] - self.voices[0] + 1, generator)):
-                other = draw_interferer(corpus, index, generator)
-                voice = speech_crop(corpus.wave(other), samples, generator)
-                total += fit_length(voice / max(rms(voice), SILENT_RMS), samples)
-                ids.append(corpus.utterances[other].id)
-            return total, {"noise": "babble", "voices": " ".join(ids)}
-        slope_db = draw_uniform(*self.slope_db, generator)
-        return coloured_noise(samples, slope_db, WAVE_RATE, generator), {"noise": "coloured", "slope_db": slope_db}
+    if len(corpus.by_speaker) > 1 and draw_coin(_BABBLE_CHANCE, generator):
+        total, ids = torch.zeros(samples), []
+        for _ in range(_VOICES[0] + draw_int(_VOICES[1] - _VOICES[0] + 1, generator)):
+            other = draw_interferer(corpus, index, generator)
+            voice = speech_crop(corpus.wave(other), samples, generator)
+            total += fit_length(voice / max(rms(voice), SILENT_RMS), samples)
+            ids.append(corpus.utterances[other].id)
+        return total, {"noise": "babble", "voices": " ".join(ids)}
+    slope_db = draw_uniform(*_SLOPE_DB, generator)
+    return coloured_noise(samples, slope_db, WAVE_RATE, generator), {"noise": "coloured", "slope_db": slope_db}
 
 
-@dataclass(frozen=True)
-class SyntheticRooms:
-    """Exponentially decaying noise after a direct path; a ValueError if a range is reversed.
-
-    rt60: seconds of decay by 60 dB, uniform between these; those of the DNS Challenge's test set are 0.3 to 1.3.
-    direct_db: direct-to-reverberant energy ratio in dB, uniform between these.
-    """
-
-    rt60: tuple[float, float] = (0.2, 1.3)
-    direct_db: tuple[float, float] = (-3.0, 12.0)
-
-    def __post_init__(self) -> None:
-        check_ranges(rt60=self.rt60, direct_db=self.direct_db)
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Applied]:
-        """Return a response (R,) at 24 kHz, and what it is."""
-        rt60, direct_db = draw_uniform(*self.rt60, generator), draw_uniform(*self.direct_db, generator)
-        response = synthetic_room(rt60, direct_db, WAVE_RATE, generator)
-        return response, {"room": "synthetic", "rt60": rt60, "direct_db": direct_db}
+def draw_room(generator: Generator) -> tuple[Tensor, Applied]:
+    """Return a room response (R,) at 24 kHz, exponentially decaying noise after a direct path, and what it is."""
+    rt60, direct_db = draw_uniform(*_RT60, generator), draw_uniform(*_DIRECT_DB, generator)
+    response = synthetic_room(rt60, direct_db, WAVE_RATE, generator)
+    return response, {"room": "synthetic", "rt60": rt60, "direct_db": direct_db}

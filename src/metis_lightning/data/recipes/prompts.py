@@ -1,9 +1,8 @@
 """Prompts of the wanted voice that come with the data: those of TSE, VC and pairs, and of SE if asked for.
 
-A prompt is drawn in one of two places. Here for each item, before anything is mixed or corrupted, since such a prompt
-is clean beside a source that is not; the item's `prompt_length` states it. In the other tasks (TTS, L2S, pre-training,
-stage 2) a prompt is a random prefix of the tokens, which `models.masking.draw_masking` draws for each row without a
-`prompt_length`. How often a row loses its prompt, wherever it is from, is `models.masking.PromptRule.drop`.
+They are drawn for each item before anything is mixed or corrupted, since a prompt is clean beside a source that is not;
+the item's `prompt_length` states it. In the other tasks (TTS, L2S, pre-training, stage 2) a prompt is a random prefix
+of the tokens, which `models.masking.draw_masking` draws for each row without a `prompt_length`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.table import speed_prefix
@@ -53,8 +52,7 @@ class Prompts:
         the rest the target. "utterance" (as the released code is used at inference): another utterance of the speaker
         is put before the target; a speaker who has no other gets a prefix.
     fraction: for "prefix", the prompt's share of the utterance is uniform between these. The paper gives none for these
-        tasks; in pre-training its range is (0.0, 0.4), and the released code's the same from 5 frames on. Ours starts
-        at 0.1: less hardly tells who is wanted.
+        tasks, and (0.0, 0.4) for pre-training; less than 0.1 hardly tells who is wanted.
     max_seconds: no prompt is longer; a longer enrollment utterance is cropped at random.
     """
 
@@ -69,7 +67,7 @@ class Prompts:
         if self.enrollment not in ("prefix", "utterance"):
             raise ValueError(f"enrollment must be 'prefix' or 'utterance', got {self.enrollment!r}")
 
-    def draw(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> PromptAndTarget:
+    def draw(self, corpus: SpeechCorpus, index: int, generator: Generator) -> PromptAndTarget:
         """Return a prompt and the target of utterance `index`."""
         wave = corpus.wave(index)
         whole = Segment(index, 0, wave.numel())
@@ -82,7 +80,7 @@ class Prompts:
         prompt, segment = other
         return PromptAndTarget(prompt, wave, (segment, whole), {"enrollment": corpus.utterances[segment.index].id})
 
-    def draw_other(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> tuple[Tensor, Segment] | None:
+    def draw_other(self, corpus: SpeechCorpus, index: int, generator: Generator) -> tuple[Tensor, Segment] | None:
         """Return a prompt (S,) of whole frames from another utterance of the speaker and its place, or None."""
         enrollment = draw_enrollment(corpus, index, generator)
         if enrollment is None:
@@ -97,14 +95,14 @@ class PromptedRecipe(Recipe):
 
     prompts: Prompts | None
 
-    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the utterance's length and that of the prompt that is put before it: the longest, or the drawn one."""
         if self.prompts is None or not self.varies(corpus):
             return corpus.seconds(index)
-        if generator is None:
-            return corpus.seconds(index) + self.prompts.max_seconds
-        enrollment = draw_enrollment(corpus, index, generator)
-        prompt = 0.0 if enrollment is None else min(self.prompts.max_seconds, corpus.seconds(enrollment))
+        prompt = self.prompts.max_seconds
+        if generator is not None:
+            enrollment = draw_enrollment(corpus, index, generator)
+            prompt = 0.0 if enrollment is None else min(prompt, corpus.seconds(enrollment))
         return corpus.seconds(index) + prompt
 
     def varies(self, corpus: SpeechCorpus) -> bool:
@@ -112,7 +110,7 @@ class PromptedRecipe(Recipe):
         return self.prompts is not None and self.prompts.enrollment == "utterance"
 
 
-def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int:
+def draw_interferer(corpus: SpeechCorpus, index: int, generator: Generator) -> int:
     """Draw an utterance of another speaker with other words, uniformly; a UserError if the corpus has none."""
     target = corpus.utterances[index]
 
@@ -129,7 +127,7 @@ def draw_interferer(corpus: SpeechCorpus, index: int, generator: torch.Generator
     return interferer
 
 
-def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator) -> int | None:
+def draw_enrollment(corpus: SpeechCorpus, index: int, generator: Generator) -> int | None:
     """Draw another recording of the speaker, with other words where there is one; None if this is the only one."""
     target = corpus.utterances[index]
     voice = corpus.by_speaker[target.speaker]
@@ -142,13 +140,12 @@ def draw_enrollment(corpus: SpeechCorpus, index: int, generator: torch.Generator
         return not is_same and not (other_words and same_words(utterance.text, target.text))
 
     enrollment = _draw_accepted(voice, enrolls, generator)
-    if enrollment is not None:
-        return enrollment
-    repeats = [other for other in voice if enrolls(other, other_words=False)]
-    return repeats[draw_int(len(repeats), generator)] if repeats else None
+    if enrollment is None and (repeats := [other for other in voice if enrolls(other, other_words=False)]):
+        enrollment = repeats[draw_int(len(repeats), generator)]
+    return enrollment
 
 
-def _draw_accepted(indices: Sequence[int], accepts: Callable[[int], bool], generator: torch.Generator) -> int | None:
+def _draw_accepted(indices: Sequence[int], accepts: Callable[[int], bool], generator: Generator) -> int | None:
     """Draw one of the indices that are accepted, uniformly; None if there is none."""
     # By trial: a list of all candidates would take a look at every line of the manifest.
     for _ in range(_TRIES):
@@ -171,11 +168,10 @@ def same_words(first: str, second: str) -> bool:
     return first.strip().lower() == second.strip().lower() != ""
 
 
-def speech_crop(wave: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+def speech_crop(wave: Tensor, samples: int, generator: Generator) -> Tensor:
     """Return `samples` consecutive samples of a (S,) wave, or all of a shorter one, turned as a loop.
 
-    The place is random but includes the loudest sample: a crop that fell into a pause would, scaled to an SNR,
-    become loud noise.
+    The loudest sample is in it: a crop that fell into a pause would, scaled to an SNR, become loud noise.
     """
     spare = wave.numel() - samples
     if spare <= 0:

@@ -6,6 +6,7 @@ Tasks differ in their data by the recipe alone; the corpus, the batches and the 
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -76,14 +77,14 @@ class Recipe(ABC):
     """Whether an item needs the sound itself, for a source or features, where its tokens come from a store."""
 
     @abstractmethod
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the item made from utterance `index` of `corpus`."""
 
     def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders that the recipe draws from beside the corpus, which are checked before training."""
         return ()
 
-    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return what an item lasts, without reading audio, by which batches are planned: here, as its utterance.
 
         With the item's generator it draws what decides the length as `__call__` does, and nothing before that; without
@@ -97,10 +98,7 @@ class Recipe(ABC):
 
 
 class PlainRecipe(Recipe):
-    """Clean speech: whole utterances, or random crops of one length.
-
-    The text stays that of the whole utterance, also beside a crop.
-    """
+    """Clean speech: whole utterances, or random crops of one length, with the text of the whole utterance."""
 
     needs_audio = False
 
@@ -119,7 +117,7 @@ class PlainRecipe(Recipe):
         if self.limit is not None and whole_frames(self.limit) < HOP:
             raise ValueError(f"a crop of {self.limit} s is shorter than one token frame (0.02 s)")
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the utterance or a crop of it."""
         wave = corpus.wave(index)
         samples = wave.numel() if self.limit is None else whole_frames(self.limit)
@@ -130,24 +128,19 @@ class PlainRecipe(Recipe):
             wave = pad(wave, (0, samples - wave.numel()))
         return SpeechItem.of(corpus.utterances[index], wave, pieces=pieces)
 
-    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the crop's length, or the utterance's."""
-        listed = corpus.seconds(index)
-        if self.limit is None:
-            return listed
-        return self.limit if self.is_fixed else min(listed, self.limit)
+        if self.is_fixed and self.limit is not None:
+            return self.limit
+        return min(corpus.seconds(index), math.inf if self.limit is None else self.limit)
 
 
 def whole_frames(seconds: float) -> int:
-    """Return the samples of a duration at 24 kHz, rounded to whole token frames.
-
-    >>> whole_frames(1.005)
-    24000
-    """
+    """Return the samples of a duration at 24 kHz, rounded to whole token frames."""
     return round(seconds * TOKEN_RATE) * HOP
 
 
-def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
+def crop_start(wave: Tensor, samples: int, generator: Generator) -> int:
     """Return where a random crop of a (S,) wave starts: at 0, without a draw, in one of at most `samples` samples."""
     spare = wave.numel() - samples
     if spare <= 0:
@@ -155,17 +148,17 @@ def crop_start(wave: Tensor, samples: int, generator: torch.Generator) -> int:
     return draw_int(spare + 1, generator)
 
 
-def draw_int(stop: int, generator: torch.Generator) -> int:
+def draw_int(stop: int, generator: Generator) -> int:
     """Draw an integer from 0 to `stop` - 1."""
     return int(torch.randint(stop, (), generator=generator))
 
 
-def draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
+def draw_uniform(low: float, high: float, generator: Generator) -> float:
     """Draw a float from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def draw_coin(chance: float, generator: torch.Generator) -> bool:
+def draw_coin(chance: float, generator: Generator) -> bool:
     """Draw True with probability `chance`."""
     return float(torch.rand((), generator=generator)) < chance
 
@@ -177,18 +170,18 @@ def check_ranges(**ranges: tuple[float, float] | None) -> None:
             raise ValueError(f"{name}: {bounds[0]} is greater than {bounds[1]}")
 
 
-def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> torch.Generator:
+def item_generator(seed: int, epoch: int, corpus: SpeechCorpus, index: int) -> Generator:
     """Return the generator of all draws of an item: a hash of (seed, epoch, id)."""
     return derived_generator("item", seed, epoch, corpus.utterances[index].id)
 
 
-def derived_generator(*parts: int | str) -> torch.Generator:
+def derived_generator(*parts: int | str) -> Generator:
     """Return a CPU generator whose seed is a hash of `parts`, the same in every process and on every machine."""
     # A separator: (1, 11) and (11, 1) are different generators.
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     # 63 bits: torch takes signed seeds.
     seed = int.from_bytes(digest[:8], "big") >> 1
-    return torch.Generator().manual_seed(seed)
+    return Generator().manual_seed(seed)
 
 
 def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarray | Callable[[int], np.ndarray]:
@@ -209,13 +202,12 @@ def planned_lengths(recipe: Recipe, corpus: SpeechCorpus, seed: int) -> np.ndarr
 class TtsRecipe(Recipe):
     """Whole utterances with their transcripts as scripts (Metis, 2502.03128, section 3.5).
 
-    Nothing is cropped: the script must be what is said. The prompt is a prefix that the module's prompt rule draws, so
-    a script covers prompt and target, as prompt text and text do at inference.
+    Nothing is cropped: the script is what is said in prompt and target, as prompt text and text are at inference.
     """
 
     needs_audio = False
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the utterance with its script; a UserError if the utterance has no transcript."""
         utterance = corpus.utterances[index]
         if not utterance.text.strip():
@@ -235,8 +227,7 @@ class WeightedRecipe:
 class OmniRecipe(Recipe):
     """Draws one of several recipes for every item (Metis, 2502.03128, section 4.2).
 
-    The paper's weights are TTS : VC : TSE : SE = 0.5 : 0.1 : 0.2 : 0.2. Weights need not sum to one, and any recipes
-    go together whose items differ in what they lack: a script, a source, a prompt.
+    The paper's weights, which need not sum to one, are TTS : VC : TSE : SE = 0.5 : 0.1 : 0.2 : 0.2.
     """
 
     def __init__(self, tasks: Sequence[WeightedRecipe]) -> None:
@@ -245,7 +236,7 @@ class OmniRecipe(Recipe):
         self.recipes = tuple(task.recipe for task in tasks)
         self.weights = torch.tensor([task.weight for task in tasks])
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the item of the drawn recipe."""
         recipe = self.recipes[int(torch.multinomial(self.weights, 1, generator=generator))]
         return recipe(corpus, index, generator)
@@ -254,7 +245,7 @@ class OmniRecipe(Recipe):
         """Return the folders that any of the recipes draws from."""
         return [folder for recipe in self.recipes for folder in recipe.recordings()]
 
-    def seconds(self, corpus: SpeechCorpus, index: int, generator: torch.Generator | None = None) -> float:
+    def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the longest that any of the recipes gives, or what the item of the drawn recipe lasts."""
         if generator is None:
             return max(recipe.seconds(corpus, index) for recipe in self.recipes)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.corruption import add_noise, band_limit, convolve_room
 from metis_lightning.data.media.mixing import fit_length, is_silent, peak_gain
-from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder, SyntheticNoises, SyntheticRooms
+from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder, draw_noise, draw_room
 from metis_lightning.data.recipes.prompts import PromptedRecipe, Prompts
 from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_ranges, draw_coin, draw_int, draw_uniform
 from metis_lightning.types import WAVE_RATE, Applied
@@ -48,10 +48,7 @@ class Corruptions:
 
 
 class SeRecipe(PromptedRecipe):
-    """Clean speech as the target, and what is left of it as the source.
-
-    SE has no prompt when it is used (released code and paper), so by default it has none here: `prompt_length` is 0.
-    """
+    """Clean speech as the target, and what is left of it as the source; without a prompt by default, as the paper."""
 
     def __init__(
         self,
@@ -74,11 +71,11 @@ class SeRecipe(PromptedRecipe):
             max_prompt_seconds: no prompt is longer.
         """
         self.corruptions = corruptions
-        self.noises = SyntheticNoises() if noise_root is None else RecordingFolder(noise_root)
-        self.rooms = SyntheticRooms() if rir_root is None else RecordingFolder(rir_root)
+        self.noises = None if noise_root is None else RecordingFolder(noise_root)
+        self.rooms = None if rir_root is None else RecordingFolder(rir_root)
         self.prompts = None if prompt_fraction is None else Prompts("prefix", prompt_fraction, max_prompt_seconds)
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return clean speech as `wave`, and a clean prompt, if any, before corrupted speech as `source`."""
         clean = corpus.wave(index)
         prompt, target = clean[:0], clean
@@ -99,23 +96,23 @@ class SeRecipe(PromptedRecipe):
     def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders of noises and rooms, as far as the corruptions draw from them."""
         drawn = ((self.noises, self.corruptions.noise_chance), (self.rooms, self.corruptions.room_chance))
-        return [folder for folder, chance in drawn if chance and isinstance(folder, RecordingFolder)]
+        return [folder for folder, chance in drawn if folder is not None and chance]
 
     def _corrupt(
-        self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: torch.Generator
+        self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: Generator
     ) -> tuple[Tensor, Applied]:
         chances, applied = self.corruptions, dict[str, float | str]()
         if draw_coin(chances.room_chance, generator):
-            if isinstance(self.rooms, SyntheticRooms):
-                response, room = self.rooms.draw(generator)
+            if self.rooms is None:
+                response, room = draw_room(generator)
             else:
                 response, name = self.rooms.draw(generator)
                 room = {"room": name}
             speech, applied = convolve_room(speech, response), {**applied, **room}
         if draw_coin(chances.noise_chance, generator):
             samples = speech.numel()
-            if isinstance(self.noises, SyntheticNoises):
-                noise, kind = self.noises.draw(corpus, index, samples, generator)
+            if self.noises is None:
+                noise, kind = draw_noise(corpus, index, samples, generator)
             else:
                 recording, name = self.noises.draw(generator, samples)
                 noise, kind = fit_length(recording, samples), {"noise": name}

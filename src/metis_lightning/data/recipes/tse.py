@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -17,7 +17,7 @@ class TseRecipe(PromptedRecipe):
     """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
 
     The paper adds another sample to the rest of the target "by plain waveform addition", both as loud as they are: that
-    is `snr_range: null`. An SNR is ours, as is the length of the prefix, which the paper does not state.
+    is `snr_range: null`. An SNR, and the length of the prefix, are ours.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TseRecipe(PromptedRecipe):
         self.snr_range, self.gain_db = snr_range, gain_db
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and mixture as `source`."""
         prompt, target, pieces, enrollment = self.prompts.draw(corpus, index, generator)
         voices, interference = self._mix(corpus, index, target, generator)
@@ -62,9 +62,7 @@ class TseRecipe(PromptedRecipe):
             pieces=pieces,
         )
 
-    def _mix(
-        self, corpus: SpeechCorpus, index: int, target: Tensor, generator: torch.Generator
-    ) -> tuple[VoiceMix, Applied]:
+    def _mix(self, corpus: SpeechCorpus, index: int, target: Tensor, generator: Generator) -> tuple[VoiceMix, Applied]:
         interferer = draw_interferer(corpus, index, generator)
         other, name = corpus.wave(interferer), corpus.utterances[interferer].id
         if self.snr_range is None:
@@ -80,16 +78,13 @@ class TseRecipe(PromptedRecipe):
 
 
 class PairedRecipe(PromptedRecipe):
-    """Clean speech as the target and the corpus's own noisy or mixed recording of it as the source.
-
-    For LibriMix (TSE) and for noisy-clean pairs (SE, `prompts: false`).
-    """
+    """Clean speech and the corpus's own recording of it: mixtures (LibriMix) or noisy (SE, with `prompts: false`)."""
 
     def __init__(self, prompts: bool = True, max_prompt_seconds: float = 4.0) -> None:
         """Choose whether another utterance of the speaker comes before the target as prompt, and its longest crop."""
         self.prompts = Prompts("utterance", max_seconds=max_prompt_seconds) if prompts else None
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return prompt and clean speech as `wave`, prompt and mixture as `source`."""
         utterance, target = corpus.utterances[index], corpus.wave(index)
         # A speaker who says nothing else is left without a prompt: a prefix of the mixture is not clean.

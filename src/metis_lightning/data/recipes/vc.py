@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.corruption import tilt
@@ -36,7 +36,7 @@ class TimbreConverter(ABC):
     """Whether `convert` is given an utterance of another speaker; if not, none is read."""
 
     @abstractmethod
-    def convert(self, wave: Tensor, reference: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Applied]:
+    def convert(self, wave: Tensor, reference: Tensor | None, generator: Generator) -> tuple[Tensor, Applied]:
         """Return a wave (S,) at 24 kHz in another timbre, as long and in time with it, and what was done.
 
         `reference` is another voice, of any length, or None unless `needs_reference`; the generator makes every draw.
@@ -59,10 +59,10 @@ class VoiceChange:
 
 
 class WorldConverter(TimbreConverter):
-    """Signal processing instead of a model: formants, pitch and spectral slope, by the vocoder WORLD.
+    """Signal processing instead of the paper's OpenVoice: formants, pitch and spectral slope, by the vocoder WORLD.
 
-    The paper converts to the timbre of a random prompt with OpenVoice. This needs no weights, and takes a tenth of the
-    speech's time on one core. Formants and pitch move the same way, as from a larger speaker to a smaller one or back.
+    It needs no weights, and a tenth of the speech's time on one core. Formants and pitch move the same way, as from a
+    larger speaker to a smaller one or back.
     """
 
     needs_reference = False
@@ -88,7 +88,7 @@ class WorldConverter(TimbreConverter):
             formant_ratio=formant_ratio, pitch_semitones=pitch_semitones, pitch_range=pitch_range, tilt_db=tilt_db
         )
 
-    def convert(self, wave: Tensor, reference: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Applied]:
+    def convert(self, wave: Tensor, reference: Tensor | None, generator: Generator) -> tuple[Tensor, Applied]:
         """Return the changed voice (S,) and the change, all of whose numbers the generator draws."""
         # Both ways alike: the model must not learn that sources are always higher than their targets, or lower.
         direction = 1 if draw_coin(0.5, generator) else -1
@@ -189,7 +189,7 @@ class VcRecipe(PromptedRecipe):
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
         self.perturb_prompt = perturb_prompt
 
-    def __call__(self, corpus: SpeechCorpus, index: int, generator: torch.Generator) -> SpeechItem:
+    def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return prompt and target as `wave`, prompt and converted target as `source`."""
         prompt, target, pieces, enrollment = self.prompts.draw(corpus, index, generator)
         wave = torch.cat([prompt, target])
@@ -206,9 +206,7 @@ class VcRecipe(PromptedRecipe):
             pieces=pieces,
         )
 
-    def _convert(
-        self, corpus: SpeechCorpus, index: int, wave: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Applied]:
+    def _convert(self, corpus: SpeechCorpus, index: int, wave: Tensor, generator: Generator) -> tuple[Tensor, Applied]:
         if not self.converter.needs_reference:
             converted, applied = self.converter.convert(wave, None, generator)
         else:
