@@ -231,10 +231,7 @@ class PreparedDataModule(SpeechDataModule):
         self.selection, self.leave_out = selection, leave_out
 
     def utterances(self) -> UtteranceTable:
-        """Return the selection, with speakers held out for validation if the corpus has no split for it.
-
-        A UserError if no manifest is named, it is missing or wrong, or nothing is left.
-        """
+        """Return the selection, with speakers held out for validation if need be; a UserError if nothing is there."""
         if self.manifest is None:
             raise UserError("no corpus: name the manifest that `prepare` wrote with --data.manifest")
         table = open_manifest(Path(self.manifest), self.corpus_root)

@@ -30,10 +30,7 @@ _ENOUGH = 200_000
 
 
 class Buckets:
-    """Items grouped with others of similar length in seconds, and cut into `count` batches.
-
-    A batch's longest item times the number of items stays within `batch_seconds`; a longer item is alone.
-    """
+    """Items of similar length in `count` batches within `batch_seconds`, padding included; a longer one is alone."""
 
     def __init__(self, lengths: np.ndarray, batch_seconds: float) -> None:
         self.lengths, self.batch_seconds = lengths, batch_seconds
@@ -81,7 +78,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
         Args:
             lengths: duration of each item in seconds; a function of the epoch where it is drawn anew in each.
-            batch_seconds: see `Buckets`.
+            batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
             shuffle: new batches each epoch. Without it, all epochs are epoch 0 and equal, also in their draws.
             seed: of the order.
         """
@@ -172,10 +169,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
 
 def fill_batches(lengths: Iterable[float], batch_seconds: float) -> Iterator[list[int]]:
-    """Yield the numbers of successive items as batches: the longest times their count stays within `batch_seconds`.
-
-    A longer item is alone. Sorted lengths make little padding.
-    """
+    """Yield the numbers of successive items as batches within `batch_seconds`, with padding; a longer one is alone."""
     batch, longest = list[int](), 0.0
     for number, length in enumerate(lengths):
         if batch and max(longest, length) * (len(batch) + 1) > batch_seconds:

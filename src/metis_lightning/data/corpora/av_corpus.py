@@ -255,8 +255,8 @@ class CustomVideoScan(TalkingFaceScan):
 
 def read_list(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a user's list; a UserError if there is none, it is not UTF-8, or has unknown columns."""
+    columns = ", ".join(LIST_COLUMNS)
     if not path.is_file():
-        columns = ", ".join(LIST_COLUMNS)
         raise UserError(f"{path}: no such list; give --list a .jsonl or .csv with the columns {columns}")
     try:
         if path.suffix == ".jsonl":
@@ -272,5 +272,5 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or (unknown := sorted(set(map(str, line)) - set(LIST_COLUMNS))):
             what = "no object" if not isinstance(line, dict) else f"unknown columns {', '.join(unknown)}"
-            raise UserError(f"{path}: clip {number} has {what}; the columns are {', '.join(LIST_COLUMNS)}")
+            raise UserError(f"{path}: clip {number} has {what}; the columns are {columns}")
     return lines

@@ -48,7 +48,7 @@ class EmiliaScan(CorpusScan):
     def shards(self) -> Sequence[Shard]:
         """Return a piece for each tar and each legacy list."""
         stamps = Storage(self.root).files((".tar", ".jsonl", *AUDIO_ENTRIES))
-        wanted = [language.upper() for language in self.languages]
+        languages = [language.upper() for language in self.languages]
         # A tar or list begins with its language: DE/DE_B00001.jsonl.
         names = {path: PurePosixPath(path).name for path in stamps if path.endswith((".tar", ".jsonl"))}
         chosen = [path for path, name in names.items() if name.endswith(".tar") or _LIST.fullmatch(name)]
@@ -58,11 +58,8 @@ class EmiliaScan(CorpusScan):
             for parent in PurePosixPath(path).parents:
                 if (listed := f"{parent}.jsonl") in audio:
                     audio[listed] ^= digest64(f"{printable(path)} {stamp}")
-        return [
-            Shard(path, f"{stamps[path]}-{audio.get(path, 0)}")
-            for path in chosen
-            if not wanted or names[path][:2].upper() in wanted
-        ]
+        wanted = [path for path in chosen if not languages or names[path][:2].upper() in languages]
+        return [Shard(path, f"{stamps[path]}-{audio.get(path, 0)}") for path in wanted]
 
     def scan(self, shard: Shard) -> Iterator[Row | Fault]:
         """Yield the utterances of a tar or a list."""

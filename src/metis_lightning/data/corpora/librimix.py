@@ -106,15 +106,13 @@ class MixtureScan(CorpusScan):
                 yield Fault(where, "wrong field", str(error))
 
     def _rows(self, line: Line, subset: str, texts: Transcripts | None) -> Iterator[Row]:
-        mixture, utterances = self.mixture(line, subset), line["mixture_ID"].split("_")
-        if len(utterances) < len(mixture.sources):
-            raise AudioFault(
-                "wrong mixture id", f"{line['mixture_ID']} does not name {len(mixture.sources)} utterances"
-            )
+        mixture, name = self.mixture(line, subset), line["mixture_ID"]
+        if len(name.split("_")) < len(mixture.sources):
+            raise AudioFault("wrong mixture id", f"{name} does not name {len(mixture.sources)} utterances")
         info = AudioInfo(mixture.samples / mixture.sample_rate, mixture.sample_rate, 1)
         split, corpus = "train" if subset.startswith("train") else subset, f"LibriMix {subset} {self.mix}"
         for number, path in enumerate(mixture.sources, start=1):
-            source = MixtureSource(line["mixture_ID"], number)
+            source = MixtureSource(name, number)
             text, recording = ("", None) if texts is None else texts.find(source.utterance)
             row = manifest_row(
                 source.id, path, info, speaker=source.speaker, text=text, split=split, source=corpus, license=LICENSE
@@ -128,10 +126,7 @@ class MixtureScan(CorpusScan):
 
 @dataclass(frozen=True)
 class LibriMixScan(MixtureScan):
-    """Lists mixtures on disk; each must be the sum of its sources within the rounding of 16-bit files.
-
-    root: such as `Libri2Mix/wav16k/min`.
-    """
+    """Lists mixtures on disk below a root such as `Libri2Mix/wav16k/min`; each must be the sum of its sources."""
 
     root: str = ""
     layout = "metadata/mixture_<subset>_<mix>.csv"

@@ -32,13 +32,11 @@ _RT60, _DIRECT_DB = (0.2, 1.3), (-3.0, 12.0)
 
 @dataclass(frozen=True)
 class RecordingFolder:
-    """Every wav and flac file below a folder, at any depth; it and folders in it may be links.
-
-    It is listed at the first draw, so that a config can be read on a machine that lacks it.
-    """
+    """Every wav and flac file below a folder, at any depth; it and folders in it may be links."""
 
     root: Path
 
+    # Listed at the first draw, so that a config can be read on a machine that lacks the folder.
     @cached_property
     def paths(self) -> list[Path]:
         """The files in order of their names; a UserError if there is no such folder or no such file in it."""
@@ -86,10 +84,7 @@ class RecordingFolder:
 
 
 def draw_noise(corpus: SpeechCorpus, index: int, samples: int, generator: Generator) -> tuple[Tensor, Applied]:
-    """Return noise (S,) of `samples` samples at any level for utterance `index`, and what it is.
-
-    It is coloured, or babble of other speakers of the corpus where it has any.
-    """
+    """Return noise (S,) at any level, coloured or babble of others than utterance `index`'s speaker, and what it is."""
     if len(corpus.by_speaker) > 1 and draw_coin(_BABBLE_CHANCE, generator):
         total, ids = torch.zeros(samples), []
         for _ in range(_VOICES[0] + draw_int(_VOICES[1] - _VOICES[0] + 1, generator)):

@@ -169,13 +169,11 @@ def same_words(first: str, second: str) -> bool:
 
 
 def speech_crop(wave: Tensor, samples: int, generator: Generator) -> Tensor:
-    """Return `samples` consecutive samples of a (S,) wave, or all of a shorter one, turned as a loop.
-
-    The loudest sample is in it: a crop that fell into a pause would, scaled to an SNR, become loud noise.
-    """
+    """Return `samples` samples of a (S,) wave with the loudest among them, or all of a shorter one turned as a loop."""
     spare = wave.numel() - samples
     if spare <= 0:
         return torch.roll(wave, draw_int(wave.numel(), generator))
+    # A crop that fell into a pause would, scaled to an SNR, become loud noise.
     loudest = int(wave.abs().argmax())
     first, last = max(0, loudest - samples + 1), min(loudest, spare)
     start = first + draw_int(last - first + 1, generator)

@@ -98,10 +98,8 @@ class SeRecipe(PromptedRecipe):
         drawn = ((self.noises, self.corruptions.noise_chance), (self.rooms, self.corruptions.room_chance))
         return [folder for folder, chance in drawn if folder is not None and chance]
 
-    def _corrupt(
-        self, corpus: SpeechCorpus, index: int, speech: Tensor, generator: Generator
-    ) -> tuple[Tensor, Applied]:
-        chances, applied = self.corruptions, dict[str, float | str]()
+    def _corrupt(self, corpus: SpeechCorpus, index: int, clean: Tensor, generator: Generator) -> tuple[Tensor, Applied]:
+        chances, speech, applied = self.corruptions, clean, dict[str, float | str]()
         if draw_coin(chances.room_chance, generator):
             if self.rooms is None:
                 response, room = draw_room(generator)

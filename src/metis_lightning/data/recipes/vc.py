@@ -215,7 +215,6 @@ class VcRecipe(PromptedRecipe):
             applied = {**applied, "reference": corpus.utterances[other].id}
         # Another length would move the words in time, away from the target's.
         if converted.shape != wave.shape:
-            raise ValueError(
-                f"{type(self.converter).__name__} made {tuple(converted.shape)} samples of {tuple(wave.shape)}"
-            )
+            name = type(self.converter).__name__
+            raise ValueError(f"{name} made {tuple(converted.shape)} samples of {tuple(wave.shape)}")
         return converted, applied

@@ -60,10 +60,7 @@ class AudioKey:
 
 
 def stamp_of(utterance: Utterance) -> int:
-    """Return bits that change when the file of an utterance's audio does: its size, time of change, and speed.
-
-    So the audio need not be read to see whether tokens are of it. A FileNotFoundError if it is not there.
-    """
+    """Return bits that change when the file of an utterance's audio does; a FileNotFoundError if it is not there."""
     path = utterance.path
     stamp = location_stamp(path) if isinstance(path, Path) else path.stamp()
     return digest64(f"{stamp}|{utterance.speed!r}")
@@ -108,10 +105,7 @@ class ShardWriter:
 
 
 class TokenStore:
-    """The arrays of one kind and one tokenizer. In memory are 44 bytes a recording; values are read from disk.
-
-    A folder that is not there is an empty store.
-    """
+    """The arrays of one kind and one tokenizer, with 44 bytes of each in memory; without a folder there are none."""
 
     def __init__(self, root: Path, kind: str, fingerprint: str) -> None:
         """Read the index of every shard; a UserError if a file is damaged or was made by another tokenizer."""
@@ -163,15 +157,13 @@ class TokenStore:
         return int(self._rows["samples"][self._row(utterance, audio)])
 
     def read(self, utterance: Utterance, audio: Callable[[], Tensor]) -> Tensor:
-        """Return the array (T, …) of an utterance; a UserError if there is none of this audio.
-
-        `audio` returns the utterance's audio as `SpeechCorpus.samples` does; called only if its file was touched since.
-        """
+        """Return the array (T, …) of an utterance; a UserError if there is none of this audio."""
         row = self._rows[self._row(utterance, audio)]
         start, shard = int(row["start"]), self._shard(int(row["shard"]))
         return shard.get_slice("values")[start : start + int(row["frames"])]
 
     def _row(self, utterance: Utterance, audio: Callable[[], Tensor]) -> int:
+        """Return the row of an utterance; `audio`, its `SpeechCorpus.samples`, is read only if the file was touched."""
         name = digest64(utterance.id)
         candidates = self._rows_named(name)
         try:
