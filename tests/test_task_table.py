@@ -33,5 +33,5 @@ def test_a_task_without_a_record_takes_what_it_is_given() -> None:
     own = task_named("unhum")
     assert (own.name, own.served, own.condition) == ("unhum", ("unhum",), "any")
     assert own.inputs == {"source", "video", "features", "prompt"}
-    assert own.is_aligned and not own.speaks_text and not own.is_guided_by_text
+    assert own.is_aligned and not own.speaks_text and "text" not in own.optional
     assert task_named("tse") is TASKS["tse"]

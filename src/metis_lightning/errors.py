@@ -9,5 +9,6 @@ class Stopped(SystemExit):
     """A signal of this number, None if another process says so, ended the work; `text` is still to be said."""
 
     def __init__(self, number: int | None, text: str = "") -> None:
-        self.status, self.text = 0 if number is None else 128 + number, text
+        self.status = 0 if number is None else 128 + number
         super().__init__(self.status)
+        self.text = text

@@ -23,6 +23,8 @@ from typing import TextIO
 
 from metis_lightning.errors import UserError
 
+LOCK = ".lock"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -104,9 +106,6 @@ def is_regular(path: Path) -> bool:
     except (OSError, ValueError):
         # ValueError: a name with a zero byte; OSError also for one that is too long.
         return False
-
-
-LOCK = ".lock"
 
 
 @contextmanager

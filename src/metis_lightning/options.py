@@ -32,9 +32,9 @@ def option(
 ) -> Any:  # noqa: ANN401  a field, as `dataclasses.field`
     """Return a field of an options class; without a default, the option is required.
 
-    For the help: what it is `about`, without the default, which is added, and the `metavar` in the value's place. A
-    number is at `least` and at `most` so large, or `above` a bound. On the command line: `aliases` with their dashes,
-    whether the option `repeats` for several values, and whether it is `positional`, given without its name.
+    The help says what it is `about` and adds the default; `metavar` stands for the value. A number is at `least` and at
+    `most` so large, or `above` a bound. `aliases` have their dashes; an option that `repeats` is given several times,
+    one that is `positional` without its name.
     """
     limits = {"least": least, "most": most, "above": above}
     spelling = {"aliases": aliases, "repeats": repeats, "positional": positional}
@@ -42,11 +42,7 @@ def option(
 
 
 def flag(name: str) -> str:
-    """Return a field's name as it is typed.
-
-    >>> flag("num_steps")
-    '--num-steps'
-    """
+    """Return a field's name as it is typed: `num_steps` as `--num-steps`."""
     return f"--{name.replace('_', '-')}"
 
 

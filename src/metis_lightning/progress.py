@@ -29,8 +29,7 @@ class Progress(AbstractContextManager["Progress"]):
     """Counts work as it is done.
 
     label, unit, total: what is done, what is counted, and how much of it there is; None if that is not known before.
-    leave: whether the bar stays when all is done.
-    delay: seconds before the bar shows.
+    leave, delay: whether the bar stays when all is done, and the seconds before it shows.
     silent: whether nothing at all is shown, as in all processes but the first.
     """
 

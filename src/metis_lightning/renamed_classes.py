@@ -46,19 +46,11 @@ RENAMED: Mapping[str, str] = {
     "tokens.auto_avsr.AutoAvsrFeatures": "tokens.visual.auto_avsr.AutoAvsrFeatures",
     "tokens.visual_encoder.AutoAvsrEncoder": "tokens.visual.encoder.AutoAvsrEncoder",
 }
-"""Of every class that a config can name and that was moved or renamed: the old path to today's, below the package.
-
-An entry names today's class, not a step on the way: when one moves again, its entries change and none is added to the
-path of an older one.
-"""
+"""Of every class that a config can name and that was moved or renamed: the old path below the package to today's."""
 
 
 def current_class_path(path: str) -> str:
-    """Return today's path of a class; any other text is returned as it is.
-
-    >>> current_class_path("metis_lightning.tasks.tse.TseModule")
-    'metis_lightning.tasks.conditioned.TseModule'
-    """
+    """Return today's path of a class; any other text is returned as it is."""
     below = path.removeprefix(_PACKAGE)
     return _PACKAGE + RENAMED[below] if path.startswith(_PACKAGE) and below in RENAMED else path
 

@@ -20,7 +20,8 @@ class Task:
     name: of the weights, of test lists and of commands.
     title, about, labels: how the app shows it and its inputs.
     condition: what the result is made of: "source" (sound), "features" (lips), or "any" of the two; None if of text.
-    needs, optional: inputs by name, alternatives together, of which one must be given, and those that may be left out.
+    needs: inputs by name, alternatives together, of which one must be given.
+    optional: those that may be left out; among them the text by which a task is guided beside its condition.
     settings: the released ones of the sampler.
     is_aligned: whether the result has the timing of the reference, so that PESQ, STOI, ESTOI and SI-SDR mean something.
     similar_to: what a result's voice is compared with: "prompt", "reference", and "margin" (to the reference, less to
@@ -53,11 +54,6 @@ class Task:
     def speaks_text(self) -> bool:
         """Whether the result is a given text, spoken."""
         return ("text",) in self.needs
-
-    @property
-    def is_guided_by_text(self) -> bool:
-        """Whether the text of the result may be given beside its condition."""
-        return "text" in self.optional
 
     @property
     def served(self) -> tuple[str, ...]:

@@ -68,11 +68,7 @@ def is_unicode(text: str) -> bool:
 
 
 def posix_path(path: str) -> str:
-    r"""Return a path that another system wrote with the separators of this one.
-
-    >>> posix_path("F:\\LibriMix\\s1\\a.wav")
-    'F:/LibriMix/s1/a.wav'
-    """
+    """Return a path that another system wrote with the separators of this one."""
     return path.replace("\\", "/")
 
 

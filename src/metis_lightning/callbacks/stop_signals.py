@@ -26,14 +26,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals(Callback):
     """Ends a run at the end of the update in which Ctrl-C or SIGTERM came; the second of a kind ends it at once.
 
-    The newest state is saved, and the exit status is the shell's for the signal. Where Lightning requeues a job of
-    SLURM's, `last.ckpt` is saved before it does, too. Processes agree without waiting for their devices.
-
-    command: words of the command line that goes on, without the checkpoint.
-    launcher: that of a trainer, to whose processes signals are passed on until it trains.
+    The newest state is saved, also before Lightning requeues a job of SLURM's, and the exit status is the shell's for
+    the signal. `command` is what goes on, without the checkpoint. Processes agree without waiting for their devices.
     """
 
     launcher: Any = None
+    """That of a trainer, to whose processes signals are passed on until it trains."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command

@@ -43,11 +43,7 @@ class TokensPerUpdate(Callback):
 
 
 def accumulation(tokens: int, batch: float) -> int:
-    """Return how many batches, of `batch` tokens over all processes, make `tokens`. A `UserError` if no number does.
-
-    >>> accumulation(80_000, 10_000)
-    8
-    """
+    """Return how many batches, of `batch` tokens over all processes, make `tokens`. A `UserError` if no number does."""
     count = max(1, round(tokens / batch))
     if abs(count * batch - tokens) <= TOLERANCE * tokens:
         return count

@@ -13,7 +13,6 @@ from metis_lightning.errors import UserError
 from metis_lightning.options import CommandOptions, option
 
 if TYPE_CHECKING:
-    from metis_lightning.data.manifest.build import ManifestSummary
     from metis_lightning.data.manifest.scan import CorpusScan
 
 
@@ -241,39 +240,28 @@ def run_prepare(options: PrepareOptions) -> None:
         if (folder := getattr(options, name, None)) is not None:
             check_output(Path(folder), f"--{name}", is_folder=True)
     built = build_manifest(options.scan(), BuildOptions(options.out, options.workers, options.job, options.max_faults))
-    if built is not None:
-        print(*_report(options.corpus, built, options.out), sep="\n")
-        options.finish()
-
-
-def _report(corpus: str, summary: ManifestSummary, out: Path) -> list[str]:
-    lines = [
-        f"{corpus}: {summary.utterances:,} utterances, {summary.hours:.2f} h, {summary.speakers:,} speakers, "
-        f"{summary.faults.total():,} faults",
-        "languages: " + ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(summary.languages.items())),
-        "splits: " + ", ".join(f"{name} {count:,}" for name, count in summary.splits.most_common()),
-    ]
+    if built is None:
+        return
+    size = f"{built.utterances:,} utterances, {built.hours:.2f} h, {built.speakers:,} speakers"
+    print(f"{options.corpus}: {size}, {built.faults.total():,} faults")
+    print("languages:", ", ".join(f"{name} {hours:.2f} h" for name, hours in sorted(built.languages.items())))
+    print("splits:", ", ".join(f"{name} {count:,}" for name, count in built.splits.most_common()))
     # What differs from the rest is resampled and mixed down when it is read: said once, here.
-    kinds = (("Hz", summary.sample_rates), ("channels", summary.channels), ("pictures a second", summary.frame_rates))
-    for name, counts in ((name, counts) for name, counts in kinds if counts):
-        lines.append(f"{name}: " + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common()))
-    if summary.faults:
-        faults = ", ".join(f"{count:,} {kind}" for kind, count in summary.faults.most_common())
-        lines.append(f"left out: {faults}; listed in {out.with_suffix('.faults.jsonl')}")
-    return [*lines, f"manifest: {out} (sha256 {summary.sha256[:16]})"]
+    kinds = {"Hz": built.sample_rates, "channels": built.channels, "pictures a second": built.frame_rates}
+    for name, counts in kinds.items():
+        if counts:
+            print(f"{name}:", ", ".join(f"{value} ({count:,})" for value, count in counts.most_common()))
+    if built.faults:
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in built.faults.most_common())
+        print(f"left out: {faults}; listed in {options.out.with_suffix(FAULTS)}")
+    print(f"manifest: {options.out} (sha256 {built.sha256[:16]})")
+    options.finish()
 
 
+_AUDIO = (EmiliaOptions, LibriMixOptions, DnsOptions, LibriSpeechOptions)
+_FACES = (Lrs3Options, Lrs2Options, VideoOptions)
 CORPORA = {
     options.corpus: Command(options, f"{__name__}:run_prepare", options.about, (options.example,))
-    for options in (
-        EmiliaOptions,
-        LibriMixOptions,
-        DnsOptions,
-        LibriSpeechOptions,
-        Lrs3Options,
-        Lrs2Options,
-        VideoOptions,
-        VctkOptions,
-    )
+    for options in (*_AUDIO, *_FACES, VctkOptions)
 }
 """What `prepare` lists, by the second word of the command."""

@@ -93,7 +93,7 @@ class AcousticCodecModule(QuantizerModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.codec = AcousticCodec(codec)
+        self.codec, self.hop = AcousticCodec(codec), codec.hop_size
         if start_from is not None:
             load_weights(self.codec, bundle_or_checkpoint_part(start_from, "acoustic_codec").tensors, start_from)
         self.decoder_only = decoder_only
@@ -114,8 +114,7 @@ class AcousticCodecModule(QuantizerModule):
             self.codec.decoder.model.compile()
         self.distances = SpectralDistances()
         self.weights = {"mel": mel_weight, "loudness": loudness_weight, "linear": linear_weight}
-        self.weights |= {"latent_mel": latent_mel_weight, "codebook": codebook_weight}
-        self.weights |= {"commitment": commitment_weight}
+        self.weights |= {"latent_mel": latent_mel_weight, "codebook": codebook_weight, "commitment": commitment_weight}
         if self.adversary is not None:
             self.weights |= self.adversary.weights
 
@@ -126,7 +125,8 @@ class AcousticCodecModule(QuantizerModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if self.init_from_data and datamodule is not None:
             # Every process has batches of its own: all take the first one's, or their weights would differ.
-            wave = self.trainer.strategy.broadcast(self._whole_frames(next(iter(datamodule.train_dataloader()))))
+            batch = next(iter(datamodule.train_dataloader()))
+            wave = self.trainer.strategy.broadcast(batch.wave[:, : batch.wave.shape[1] // self.hop * self.hop])
             init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class AcousticCodecModule(QuantizerModule):
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum and its terms, and the perplexity of the first codebook and of the last."""
-        wave = self._whole_frames(batch)
+        wave = batch.wave[:, : batch.wave.shape[1] // self.hop * self.hop]
         latents = self.codec.encoder(wave[:, None])
         terms, used = dict[str, Tensor](), dict[str, Tensor]()
         if not (self.training and self.global_step < self.continuous_steps):
@@ -195,7 +195,3 @@ class AcousticCodecModule(QuantizerModule):
             terms |= self.adversary(reconstructed, wave)
         loss = torch.stack([weight * terms[name] for name, weight in self.weights.items() if name in terms]).sum()
         return {"loss": loss, **terms, **used}
-
-    def _whole_frames(self, batch: SpeechBatch) -> Tensor:
-        hop = self.codec.config.hop_size
-        return batch.wave[:, : batch.wave.shape[1] // hop * hop]

@@ -140,12 +140,14 @@ class FinetuneModule(TrainableModule):
         targets = masking.masked(tokens)
         condition, phones = self._conditions(batch, masking)
         x = self.model.embed(tokens, masking.mask, condition, self.has_source(batch))
-        scores = self.score_masked(self._logits(x, masking, valid, phones), targets, masking)
+        hidden = self.model.hidden(x, masking.t, valid, phones)
+        # Only masked positions pass through the head.
+        scores = self.score_masked(self.model.to_logit(masking.masked(hidden)), targets, masking)
         if self.training or not self.extension.lora_rank:
             return scores
         with lora_disabled(self.model):
-            x = self.model.embed(tokens, masking.mask)
-            base = masked_scores(self._logits(x, masking, valid), targets)
+            hidden = self.model.hidden(self.model.embed(tokens, masking.mask), masking.t, valid)
+            base = masked_scores(self.model.to_logit(masking.masked(hidden)), targets)
         return {**scores, **{f"base_{name}": value for name, value in base.items()}}
 
     def _conditions(self, batch: SpeechBatch, masking: Masking) -> tuple[Tensor | None, Tensor | None]:
@@ -159,11 +161,6 @@ class FinetuneModule(TrainableModule):
         if phones is not None and self.prompt_rule.drop_phones:
             phones = phones.masked_fill(~masking.prompt.any(dim=1, keepdim=True), PADDING)
         return condition, phones
-
-    def _logits(self, x: Tensor, masking: Masking, valid: Tensor, phones: Tensor | None = None) -> Tensor:
-        """Return logits (M, V) of the masked positions of embedded rows x; only they pass through the head."""
-        hidden = self.model.hidden(x, masking.t, valid, phones)
-        return self.model.to_logit(masking.masked(hidden))
 
     def checkpoint_keys(self) -> set[str]:
         """Return the names of the task's weights, which are what a checkpoint holds."""

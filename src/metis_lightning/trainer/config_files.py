@@ -172,3 +172,13 @@ def _checked(content: Any, source: str) -> dict[str, Any]:  # noqa: ANN401  what
             current_class_path(name): with_current_class_paths(nested(said, source)) for name, said in spoken.items()
         }
     return result
+
+
+def option_value(text: str) -> Any:  # noqa: ANN401  any value
+    """Return what the value of an option holds: of a file its content."""
+    if text.endswith(FILE_ENDINGS) and Path(text).is_file():
+        return nested(read_yaml(Path(text)), text)
+    try:
+        return nested(load_yaml(text, "an option"), "an option")
+    except UserError:
+        return text  # The parser, which knows what it expects, says what is wrong.

@@ -24,11 +24,9 @@ _UNKNOWN_KEY = re.compile(
     r"|unrecognized arguments: --(?P<option>[^\s=]+)"
 )
 _OWNER = re.compile(r"Given value: \{'class_path': '([^']+)'")
-
 # Lines of a message that tell of the parser's workings, not of the user's mistake.
 _NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>)")
 _PARENT_KEYS = re.compile(r'(?:Parser key "[^"]+": )+')
-
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?\[([\d, ]*)\]\)? from checkpoint, "
     r"the shape in current model is (?:torch\.Size\()?\[([\d, ]*)\]"

@@ -24,13 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint
 from metis_lightning.callbacks.gradients import FiniteGuard
-from metis_lightning.callbacks.run_folder import (
-    LoggedConfig,
-    check_folders,
-    resumes_in,
-    run_checkpoints,
-    set_aside,
-)
+from metis_lightning.callbacks.run_folder import LoggedConfig, check_folders, resumes_in, run_checkpoints, set_aside
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked
@@ -43,7 +37,6 @@ from metis_lightning.weights.checks import check_fields, check_run, check_versio
 # Values of --ckpt_path that name no file: the newest of the run's folder, and those that Lightning finds itself.
 _LAST = "last"
 _SPECIAL_CHECKPOINTS = (_LAST, "best", "hpc")
-
 _RUN_CHECKPOINT = f"{RunCheckpoint.__module__}.{RunCheckpoint.__qualname__}"
 _DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",

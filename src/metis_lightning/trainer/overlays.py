@@ -19,19 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metis_lightning.errors import UserError
-from metis_lightning.safe_parsing import dump_yaml, load_yaml, read_yaml
+from metis_lightning.safe_parsing import dump_yaml
 from metis_lightning.texts import is_unicode
-from metis_lightning.trainer.config_files import BY_MODEL, Layer, read_configs
-from metis_lightning.trainer.merging import (
-    ARGUMENTS,
-    CLASS,
-    FILE_ENDINGS,
-    MISSING,
-    Merged,
-    as_class,
-    find_class,
-    nested,
-)
+from metis_lightning.trainer.config_files import BY_MODEL, Layer, option_value, read_configs
+from metis_lightning.trainer.merging import ARGUMENTS, CLASS, MISSING, Merged, as_class, find_class
 
 
 class MergedArguments(NamedTuple):
@@ -146,7 +137,7 @@ def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
     taken: set[int] = set()
     for key, value, place in options_in(words):
         parts = key.split(".")
-        loaded = _value(value)
+        loaded = option_value(value)
         if parts[-1] == CLASS:
             parts, loaded = parts[:-1], {CLASS: loaded}
         where = _find(merged.content, parts)
@@ -157,15 +148,6 @@ def merge_classes(merged: Merged, words: Sequence[str]) -> Iterator[str]:
             merged.lay(loaded, f"--{key}")
             taken |= set(range(place.start, place.stop))
     yield from (word for at, word in enumerate(words) if at not in taken)
-
-
-def _value(text: str) -> Any:  # noqa: ANN401  any value
-    if text.endswith(FILE_ENDINGS) and Path(text).is_file():
-        return nested(read_yaml(Path(text)), text)
-    try:
-        return nested(load_yaml(text, "an option"), "an option")
-    except UserError:
-        return text  # The parser, which knows what it expects, says what is wrong.
 
 
 def _find(content: Any, parts: Sequence[str]) -> list[str] | None:  # noqa: ANN401  any value
@@ -196,7 +178,7 @@ def fill_missing(content: Any, options: list[str], above: tuple[str, ...] = ()) 
                     named.append((parts, text, place))
             if exact := [(text, place) for parts, text, place in named if parts == own]:
                 text, place = exact[-1]
-                content[key] = _value(text)
+                content[key] = option_value(text)
                 del options[place]
             else:
                 del content[key]

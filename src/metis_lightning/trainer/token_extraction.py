@@ -1,7 +1,4 @@
-"""`prepare tokens`: the tokens that a config trains on, made once by `Trainer.predict` on any devices and nodes.
-
-Shape letters: B batch, T frames at 50 Hz.
-"""
+"""`prepare tokens`: the tokens, T frames at 50 Hz, that a config trains on, made once by `Trainer.predict`."""
 
 from __future__ import annotations
 
@@ -35,9 +32,8 @@ _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_ba
 class Extraction:
     """What is extracted, among `ssl`, `acoustic` and `features`, and how.
 
-    batch_seconds: audio in a batch, padding included.
+    batch_seconds, num_workers: audio in a batch, padding included, and processes that read it, for each device.
     shard_size: recordings in a shard; a killed run loses less than that on each process.
-    num_workers: processes that read audio, for each device.
     """
 
     kinds: tuple[str, ...]

@@ -74,7 +74,7 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     if doubled := {seed for seed in options.seeds if options.seeds.count(seed) > 1}:
         raise UserError(f"--seeds: {sorted(doubled)} twice; give each seed once")
     tasks = [task_named(name) for name in task_named(options.task).served]
-    if options.text_guided and not any(task.is_guided_by_text for task in tasks):
+    if options.text_guided and not any("text" in task.optional for task in tasks):
         raise UserError(f"--text-guided: it is for the tasks tse and omni, not for {options.task}")
     if options.tts_length != "predicted" and not any(task.speaks_text for task in tasks):
         raise UserError(f"--tts-length {options.tts_length}: it is for the tasks tts and omni, not for {options.task}")

@@ -129,7 +129,7 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     by_task = {}
     for task in map(task_named, task_named(options.task).served):
         by_task[task.name] = json.loads(json.dumps(asdict(_settings_for(task, options))))
-        if task.is_guided_by_text:
+        if "text" in task.optional:
             by_task[task.name]["text_guided"] = options.text_guided
         if task.speaks_text:
             by_task[task.name]["tts_length"] = options.tts_length
@@ -184,7 +184,7 @@ def _request_for(metis: Metis, task: Task, item: TestItem, options: EvaluateOpti
         inputs["source"] = item.signal("mixture")
     if "prompt" in task.inputs:
         inputs["prompt"] = item.enrollment if "prompt" in task.optional else item.signal("enrollment")
-    is_guided = options.text_guided and task.is_guided_by_text
+    is_guided = options.text_guided and "text" in task.optional
     if is_guided and not (item.text and item.prompt_text):
         raise UserError(f"{item.id}: the texts of the target and of its enrollment are not both known (--text-guided)")
     if task.speaks_text or is_guided:
