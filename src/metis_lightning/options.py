@@ -1,7 +1,4 @@
-"""Options of commands: frozen dataclasses whose fields carry their text for the help and the values that are allowed.
-
-Nothing here or in the packages' `options.py` imports torch, so that help answers at once.
-"""
+"""Options of commands: frozen dataclasses, as in the packages' `options.py`, which do without torch for the help."""
 
 from __future__ import annotations
 

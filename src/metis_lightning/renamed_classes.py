@@ -58,10 +58,8 @@ def current_class_path(path: str) -> str:
 def with_current_class_paths(settings: Any) -> Any:  # noqa: ANN401  whatever a config holds
     """Return plain settings, mappings and lists of any depth, in which every `class_path` is today's."""
     if isinstance(settings, Mapping):
-        return {
-            key: current_class_path(value)
-            if key == "class_path" and isinstance(value, str)
-            else with_current_class_paths(value)
-            for key, value in settings.items()
-        }
+        result = {key: with_current_class_paths(value) for key, value in settings.items()}
+        if isinstance(path := result.get("class_path"), str):
+            result["class_path"] = current_class_path(path)
+        return result
     return [with_current_class_paths(value) for value in settings] if isinstance(settings, list) else settings

@@ -113,13 +113,10 @@ def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what th
 
 
 def load_yaml(text: str, source: str, aliases: bool = True) -> Any:  # noqa: ANN401  what the text holds
-    r"""Return what a YAML text of at most 1 MB holds: plain values only, whatever it asks for.
+    """Return what a YAML text of at most 1 MB holds: plain values only, whatever it asks for.
 
     With `aliases` it may repeat values by name (`*name`). A `UserError`, which names the `source` and quotes nothing of
     it, if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, or says a key twice.
-
-    >>> load_yaml("a: 1e-4\nb: 0:30:00", "x.yaml")
-    {'a': 0.0001, 'b': '0:30:00'}
     """
     try:
         _Survey(source, aliases).look_through(text)

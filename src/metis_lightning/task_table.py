@@ -1,8 +1,4 @@
-"""The tasks: one record each, read by inference, evaluation, `generate`, the app and the metrics.
-
-A task that has no record works too: it is given the signals that its inputs hold, see `task_named`. Nothing here
-imports torch, so that the help of commands can read it.
-"""
+"""The tasks: one record each, read by inference, evaluation, `generate`, the app and the metrics, without torch."""
 
 from __future__ import annotations
 

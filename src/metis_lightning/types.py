@@ -108,8 +108,7 @@ class SpeechBatch:
     prompt_lengths: (B,) int64 or None, samples of the prompt at the start of `wave`; -1 where it is drawn later.
     ids, speakers, texts: one a row.
     applied: what was done to each row's target to make its `source`, by name; empty if there is no `source`.
-    languages: of the texts (ISO 639-1), one a row; empty where a recipe gives none.
-    scripts: the text that the model is given to speak, one a row; empty in rows without one.
+    languages, scripts: of the texts (ISO 639-1), and the text that the model is to speak, one a row; may be empty.
     has_source: (B,) bool or None, the rows that have a source, which is zeros in the others; None if all have one.
     features: (B, F, C) float32 or None, frames of a condition that is not audio, such as lips, at the recipe's rate.
     feature_lengths: (B,) int64 or None, frames of `features` that are not padding.

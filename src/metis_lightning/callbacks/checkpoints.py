@@ -159,6 +159,11 @@ class RunCheckpoint(ModelCheckpoint):
         return due
 
 
+def run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
+    """Return the callbacks of a trainer that save checkpoints."""
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
 def shown(path: Path) -> str:
     """Return a path as a user would write it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

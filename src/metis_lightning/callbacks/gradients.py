@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metis_lightning.callbacks.checkpoints import RunCheckpoint, on_all_processes, shown
+from metis_lightning.callbacks.checkpoints import on_all_processes, run_checkpoints, shown
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 
@@ -112,9 +112,8 @@ class FiniteGuard(Callback):
             torch.distributed.all_gather_object(batches, mine)
         # Those whose loss was not finite; all if it was the gradient alone.
         batches = [batch for batch in batches if not batch.loss_is_finite] or batches
-        savers = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint))
-        folder = next((saver.home(trainer) for saver in savers), Path(trainer.log_dir or trainer.default_root_dir))
-        path = folder / REPORT
+        homes = (callback.home(trainer) for callback in run_checkpoints(trainer))
+        path = next(homes, Path(trainer.log_dir or trainer.default_root_dir)) / REPORT
 
         def write_report() -> None:
             with atomic_path(path) as temporary:

@@ -1,7 +1,7 @@
 """A run's folder, whose path never changes, and the run's config in its loggers.
 
-The folder holds the run that was started last. What an earlier run left there is moved aside, to `version_0`,
-`version_1`, … in the same folder, unless the run goes on from one of its checkpoints.
+What an earlier run left there is moved aside, to `version_0`, `version_1`, … in the same folder, unless the run goes on
+from one of its checkpoints.
 """
 
 from __future__ import annotations
@@ -19,16 +19,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from metis_lightning.callbacks.checkpoints import RunCheckpoint, shown
+from metis_lightning.callbacks.checkpoints import run_checkpoints, shown
 from metis_lightning.callbacks.gradients import REPORT
 from metis_lightning.files import check_output
 
 _LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT)
-
-
-def run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
-    """Return the callbacks of a trainer that save checkpoints."""
-    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
 
 
 def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
@@ -89,7 +84,10 @@ class LoggedConfig(SaveConfigCallback):
         """Log the config of `fit`, on the first process."""
         if stage != "fit":
             return
-        settings = hyper_parameters(self.config.as_dict())
+        config = self.config.as_dict()
+        parts = {name: config[name] for name in ("seed_everything", "model", "data") if name in config}
+        parts["trainer"] = {name: config["trainer"][name] for name in _TRAINER if name in config.get("trainer", ())}
+        settings = dict(_flat("", parts))
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings)
@@ -100,18 +98,6 @@ class LoggedConfig(SaveConfigCallback):
                 logger.experiment._get_file_writer().add_summary(summary)
             text = self.parser.dump(self.config, skip_none=False)
             logger.experiment.add_text("config", f"```yaml\n{text}\n```")
-
-
-def hyper_parameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Return the settings of a config that decide a result, flat.
-
-    >>> optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001, "betas": [0.9, 0.98]}}
-    >>> hyper_parameters({"model": {"class_path": "a.B", "init_args": {"optimizer": optimizer}}})
-    {'model': 'B', 'model.optimizer': 'AdamW', 'model.optimizer.lr': 0.001, 'model.optimizer.betas': '[0.9, 0.98]'}
-    """
-    trainer = {name: config["trainer"][name] for name in _TRAINER if name in config.get("trainer", ())}
-    parts: dict[str, Any] = {name: config[name] for name in ("seed_everything", "model", "data") if name in config}
-    return dict(_flat("", {**parts, "trainer": trainer}))
 
 
 def _flat(name: str, value: object) -> Iterator[tuple[str, bool | int | float | str]]:

@@ -17,7 +17,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from metis_lightning.callbacks.checkpoints import RunCheckpoint, shown
+from metis_lightning.callbacks.checkpoints import run_checkpoints, shown
 from metis_lightning.errors import Stopped
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -30,8 +30,8 @@ class StopSignals(Callback):
     the signal. `command` is what goes on, without the checkpoint. Processes agree without waiting for their devices.
     """
 
+    # That of a trainer, to whose processes signals are passed on until it trains.
     launcher: Any = None
-    """That of a trainer, to whose processes signals are passed on until it trains."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
@@ -83,8 +83,7 @@ class StopSignals(Callback):
             torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self._group)
             number = int(largest)
         if number:
-            callbacks = (each for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint))
-            saved = next((shown(callback.save_newest(trainer)) for callback in callbacks), None)
+            saved = next((shown(callback.save_newest(trainer)) for callback in run_checkpoints(trainer)), None)
             # Lightning's own handler asks SLURM to start the job again.
             if number == signal.SIGUSR1 and self._requeue is not None:
                 self.received = None

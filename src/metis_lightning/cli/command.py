@@ -101,13 +101,11 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def options(self, args: Sequence[str]) -> CommandOptions:
         """Return the options that words describe. A `UserError` for a mistake in them."""
-        # jsonargparse gives lists; the options are frozen.
-        values = vars(self.parse_args(args))
-        names = [item.name for item in fields(self._made) if item.name in values]
+        parsed = vars(self.parse_args(args))
+        values = {item.name: parsed[item.name] for item in fields(self._made) if item.name in parsed}
         try:
-            return self._made(
-                **{name: tuple(value) if isinstance(value := values[name], list) else value for name in names}
-            )
+            # jsonargparse gives lists; the options are frozen.
+            return self._made(**{k: tuple(value) if isinstance(value, list) else value for k, value in values.items()})
         except UserError as error:
             self.error(str(error))
 

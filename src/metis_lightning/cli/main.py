@@ -1,7 +1,4 @@
-"""The command line: `python -m metis_lightning COMMAND …`.
-
-Help and mistakes answer at once: torch and Lightning are imported by the command that needs them, not here.
-"""
+"""The command line, `python -m metis_lightning COMMAND …`; torch and Lightning are imported by those that need them."""
 
 from __future__ import annotations
 

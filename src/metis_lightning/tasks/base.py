@@ -53,11 +53,10 @@ class TrainableModule(lightning.LightningModule):
     `optimizer` and `lr_scheduler` are built over the trainable parameters.
     """
 
+    # Whether some weights have no part in some steps.
     has_unused_parameters: bool = False
-    """Whether some weights have no part in some steps."""
-
+    # Those that the module trains on and can read from a store; none if it needs the audio.
     token_kinds: tuple[str, ...] = ()
-    """Kinds of tokens that the module trains on and can read from a store; none if it needs the audio."""
 
     def __init__(
         self, optimizer: OptimizerCallable = torch.optim.AdamW, lr_scheduler: LRSchedulerCallable = WarmupInverseSqrt

@@ -42,12 +42,10 @@ class FinetuneModule(TrainableModule):
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
     """
 
+    # Name of the task, and of its part in a bundle.
     task: str
-    """Name of the task, and of its part in a bundle."""
-
+    # Width of the condition frames; 0 takes that of the base's SSL features.
     condition_dim: int = 0
-    """Width of the condition frames; 0 takes that of the base's SSL features."""
-
     token_kinds = ("ssl",)
 
     def __init__(

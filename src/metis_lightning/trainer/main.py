@@ -22,9 +22,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint
+from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint, run_checkpoints
 from metis_lightning.callbacks.gradients import FiniteGuard
-from metis_lightning.callbacks.run_folder import LoggedConfig, check_folders, resumes_in, run_checkpoints, set_aside
+from metis_lightning.callbacks.run_folder import LoggedConfig, check_folders, resumes_in, set_aside
 from metis_lightning.callbacks.stop_signals import StopSignals
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked

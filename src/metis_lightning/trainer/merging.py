@@ -2,8 +2,8 @@
 
 Mappings are merged key by key, anything else takes the place of what it is laid over. `key+` adds to the list `key`,
 and `key: {Name: …}` speaks to the class of that name in it. A class is a mapping of `class_path` and `init_args`: one
-that is laid over another keeps those arguments that it takes too, and what it does not take is noted, so that nothing
-goes without a word. The value `???` is to be given: by a config above or below, or as an option.
+that is laid over another keeps those arguments that it takes too, and what it does not take is noted. The value `???`
+is to be given: by a config above or below, or as an option.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Merged:
                 # Added to the list, or to what is to be added to a list that is not known yet.
                 plain = own.removesuffix("+")
                 to = plain if merged.get(plain) is not None else own
-                merged[to] = [*_listed(merged.get(to)), *_listed(value)]
+                parts = (merged.get(to), value)
+                lists = [part if isinstance(part, list) else [part] for part in parts if part is not None]
+                merged[to] = [item for part in lists for item in part]
             elif value == MISSING and merged.get(own) is not None:
                 # What is to be given has been, by a config below.
                 continue
@@ -115,10 +117,6 @@ def as_class(value: Any, beside: Any) -> Any:  # noqa: ANN401  any value
     if isinstance(value, dict) and value and not _OF_A_CLASS & {str(key).rstrip("+") for key in value}:
         return {ARGUMENTS: value}
     return value
-
-
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401  any value
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _refusal(cls: Any, argument: str, value: Any) -> str | None:  # noqa: ANN401  a class or a function
