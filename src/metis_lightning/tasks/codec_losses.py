@@ -2,7 +2,6 @@
 
 The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the code of DAC and of Amphion.
 All terms are means over the discriminators, so that the weights do not depend on how many there are.
-
 Shape letters: B batch, S samples, D latent width, T latent frames.
 """
 

@@ -84,13 +84,10 @@ class SemanticCodecModule(QuantizerModule):
         valid = frame_mask(self.features.num_frames(lengths), features.shape[1])
         reconstruction = (reconstructed.float() - features).abs()[valid].mean()
         codebook, commitment = quantized.codebook_loss, quantized.commitment_loss
-        return {
-            "loss": reconstruction + self.codebook_weight * codebook + self.commitment_weight * commitment,
-            "reconstruction": reconstruction,
-            "codebook": codebook,
-            "commitment": commitment,
-            "perplexity": perplexity(quantized.codes[0][valid], self.codec.config.codebook_size),
-        }
+        loss = reconstruction + self.codebook_weight * codebook + self.commitment_weight * commitment
+        used = perplexity(quantized.codes[0][valid], self.codec.config.codebook_size)
+        terms = {"reconstruction": reconstruction, "codebook": codebook, "commitment": commitment}
+        return {"loss": loss, **terms, "perplexity": used}
 
     def averaged_over(self, scalars: Mapping[str, Tensor], batch: SpeechBatch) -> int:
         """Return the frames of a batch."""

@@ -75,8 +75,7 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
         if isinstance(error, MisconfigurationException):
             return UserError(f"trainer: {error}")
         if isinstance(error, ProcessRaisedException):
-            line = str(error).strip().splitlines()[-1]
-            name, _, text = line.partition(": ")
+            name, _, text = str(error).strip().splitlines()[-1].partition(": ")
             return UserError(text) if name.endswith(UserError.__name__) else None
         if isinstance(error, RuntimeError | ValueError) and (reason := explain_state_dict_error(str(error))):
             return UserError(f"{reason}; check --ckpt_path and the sizes in the config")

@@ -57,8 +57,7 @@ class TokenExtractor(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Look at what is stored."""
-        device = self.trainer.strategy.root_device
-        self.fingerprints = fingerprints(self.tokenizer, self.extraction.kinds, device)
+        self.fingerprints = fingerprints(self.tokenizer, self.extraction.kinds, self.trainer.strategy.root_device)
         self.stores = {kind: TokenStore(self.root, kind, value) for kind, value in self.fingerprints.items()}
 
     def predict_dataloader(self) -> MissingTokens:
