@@ -28,8 +28,7 @@ def stand_in_for_missing_extension() -> bool:
     if audio is None or torch is None or (torch / "lib" / _CUDA_LIBRARY).exists():
         return False
     # The names of needed libraries stand as plain text in a shared object; the file is small.
-    extensions = (audio / "lib").glob("_torchaudio*.so")
-    if not any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in extensions):
+    if not any(_CUDA_LIBRARY.encode() in path.read_bytes() for path in (audio / "lib").glob("_torchaudio*.so")):
         return False
     # As `torchaudio._extension` is in a build without the extension.
     module = ModuleType(_NAME, "Stand-in: torchaudio was imported without its compiled extension.")

@@ -48,8 +48,7 @@ class SemanticToAcousticModule(TrainableModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.part = part
-        self.model = SemanticToAcoustic(stage2)
+        self.part, self.model = part, SemanticToAcoustic(stage2)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
@@ -99,7 +98,7 @@ class TokenCache:
         self._rows: dict[str, tuple[Tensor, Tensor, list[int]]] = {}
 
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return SSL and acoustic tokens (B, T), (B, T, Q), frame counts (B,). A `UserError` if an id changed."""
+        """Return SSL and acoustic tokens (B, T), (B, T, Q), frame counts (B,). A `UserError` if an id has other audio."""
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):
             return self._encode(batch.wave, batch.lengths)
