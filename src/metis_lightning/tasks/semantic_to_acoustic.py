@@ -98,7 +98,7 @@ class TokenCache:
         self._rows: dict[str, tuple[Tensor, Tensor, list[int]]] = {}
 
     def tokens(self, batch: SpeechBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens (B, T) and (B, T, Q) and frame counts (B,) of a batch. A `UserError` if an id's audio changed."""
+        """Return tokens (B, T), (B, T, Q) and frame counts (B,) of a batch. A `UserError` if an id's audio changed."""
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):
             return self._encode(batch.wave, batch.lengths)
