@@ -85,7 +85,7 @@ class LoggedConfig(SaveConfigCallback):
         if stage != "fit":
             return
         config = self.config.as_dict()
-        parts = {name: config[name] for name in ("seed_everything", "model", "data") if name in config}
+        parts: dict[str, Any] = {name: config[name] for name in ("seed_everything", "model", "data") if name in config}
         parts["trainer"] = {name: config["trainer"][name] for name in _TRAINER if name in config.get("trainer", ())}
         settings = dict(_flat("", parts))
         for logger in trainer.loggers:
