@@ -119,10 +119,10 @@ def test_protocols_of_earlier_runs_are_read(tmp_path: Path) -> None:
 def test_versions_of_packages_are_recorded_and_decide_nothing(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = Suite(SuiteOptions(task="se", asr=(), speakers=()))
-    before = suite.fingerprint()
+    settings = SuiteOptions(task="se", asr=(), speakers=())
+    before = Suite(settings).fingerprint()
     monkeypatch.setattr(model_files.importlib.metadata, "version", lambda name: "0" if name == "numpy" else "99.9")
-    after = suite.fingerprint()
+    after = Suite(settings).fingerprint()
     assert after["packages"]["numpy"] == "0"
     said = list(protocol_differences(before, after))
     assert len(said) == 2

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from metis_lightning.bench.options import BenchGenerateOptions
 from metis_lightning.bench.released_decoding import ReleasedMetis
@@ -49,7 +48,7 @@ SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
 class Measurement:
     """A line of the table: how the requests were answered, and what that took.
 
-    seconds, forwards: by stage, of all requests together.
+    seconds, forwards: by stage, of all requests together; `total` is the sum of the seconds.
     cpu_seconds: of all threads of the process; what a machine with other work on it still measures.
     gigaflops: what a product of matrices reached just before, in 10⁹ operations a second.
     megabytes: peak memory, of the process on a CPU and of the device on a GPU.
@@ -58,17 +57,13 @@ class Measurement:
     name: str
     batch_size: int
     seconds: dict[str, float]
+    total: float
     forwards: dict[str, int]
     audio_seconds: float
     cpu_seconds: float
     gigaflops: float
     megabytes: float
     speech: tuple[Speech, ...]
-
-    @property
-    def total(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.seconds.values())
 
 
 def run_bench_generate(options: BenchGenerateOptions) -> None:
@@ -84,19 +79,17 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
         settings = settings.chosen({"num_steps": options.num_steps})
     print(*machine(device), sep="\n")
     rows: list[Measurement] = []
-    names: list[Precision | None] = [*([None] if options.released else []), *options.precision]
-    for precision in names:
-        kind = ReleasedMetis if precision is None else Metis
+    # None is the released way, which answers one request at a time.
+    precisions: list[Precision | None] = [*([None] if options.released else []), *options.precision]
+    for precision in precisions:
+        kind, name = (ReleasedMetis, "released way") if precision is None else (Metis, precision)
         if options.scale == "paper":
             metis = random_metis(kind, options.task, device, precision, compile=options.compile)
         else:
             metis = kind.from_pretrained(
                 options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
             )
-        # The released code answers one request at a time.
-        sizes = [1] if precision is None else options.batch_sizes
-        for batch_size in sizes:
-            name = "released way" if precision is None else precision
+        for batch_size in [1] if precision is None else options.batch_sizes:
             rows.append(measured(metis, requests, name, batch_size, settings))
             print(f"{name}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
         # The peak of the next row must not hold this one's weights.
@@ -111,9 +104,11 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
 
 def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[Request]:
     """Return requests of speech `seconds` long on average, of different lengths if they are `mixed`."""
-    needed = int(seconds * WAVE_RATE)
-    speech = _starter_speech(4 * needed + 60 * WAVE_RATE)
-    requests = []
+    needed, requests = int(seconds * WAVE_RATE), []
+    corpus = SpeechCorpus(list(islice(read_manifest(STARTER_ROOT / "starter.jsonl"), 200)))
+    speech, utterances = torch.empty(0), cycle(range(len(corpus)))
+    while len(speech) < 4 * needed + 60 * WAVE_RATE:
+        speech = torch.cat([speech, corpus.wave(next(utterances))])
     for index, share in zip(range(count), cycle(SPREAD if mixed or count > 1 else SPREAD[:1]), strict=False):
         # Source and prompt do not overlap, and requests are all different.
         start = (index * needed) % (len(speech) - 3 * needed)
@@ -121,16 +116,6 @@ def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[R
         prompt = None if task == "se" else speech[start + 2 * needed : start + 3 * needed]
         requests.append(Request(task, prompt, source))
     return requests
-
-
-def _starter_speech(samples: int) -> Tensor:
-    corpus = SpeechCorpus(list(islice(read_manifest(STARTER_ROOT / "starter.jsonl"), 200)))
-    waves: list[Tensor] = []
-    for index in cycle(range(len(corpus))):
-        waves.append(corpus.wave(index))
-        if sum(map(len, waves)) >= samples:
-            return torch.cat(waves)
-    raise AssertionError("a cycle ends only where it is left")
 
 
 def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: int, settings: Settings) -> Measurement:
@@ -141,22 +126,32 @@ def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: i
     warm_up = requests if metis.device.type == "cuda" else [short]
     metis.generate(warm_up, 0, replace(settings, stage2_steps=(2, 2, 1)), num_steps=2)
     gigaflops = matmul_gigaflops(metis.device)
-    _reset_peak(metis.device)
+    if metis.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(metis.device)
+    elif os.access("/proc/self/clear_refs", os.W_OK):
+        # Resets VmHWM, see proc(5).
+        Path("/proc/self/clear_refs").write_text("5")
     start = time.process_time()
     speech = metis.generate(requests, list(range(len(requests))), settings)
     cpu_seconds = time.process_time() - start
     # Rows that were answered together share one timing.
-    timings = {id(said.timing): said.timing for said in speech if said.timing is not None}.values()
-    stages = next(iter(timings)).seconds
+    timings = {id(each.timing): each.timing for each in speech if each.timing is not None}.values()
+    seconds = {stage: sum(timing.seconds[stage] for timing in timings) for stage in next(iter(timings)).seconds}
+    if metis.device.type == "cuda":
+        megabytes = torch.cuda.max_memory_allocated(metis.device) / 1e6
+    else:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        megabytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
     return Measurement(
         name,
         batch_size,
-        {stage: sum(timing.seconds[stage] for timing in timings) for stage in stages},
+        seconds,
+        sum(seconds.values()),
         {stage: sum(timing.forwards[stage] for timing in timings) for stage in ("stage1", "stage2")},
-        sum(len(said.wave) for said in speech) / WAVE_RATE,
+        sum(len(each.wave) for each in speech) / WAVE_RATE,
         cpu_seconds,
         gigaflops,
-        _peak_megabytes(metis.device),
+        megabytes,
         tuple(speech),
     )
 
@@ -205,27 +200,11 @@ def machine(device: str) -> list[str]:
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
     processor = torch.cuda.get_device_name() if device == "cuda" else (names or [platform.processor()])[0]
-    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return [
-        f"{processor}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, {load}",
+        f"{processor}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}",
         f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{torch.backends.cpu.get_cpu_capability()}",
     ]
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif os.access("/proc/self/clear_refs", os.W_OK):
-        # Resets VmHWM, see proc(5).
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_megabytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
 
 
 @torch.no_grad()

@@ -42,9 +42,8 @@ class ReleasedMetis(Metis):
     ) -> list[Speech]:
         """Answer requests; see `Metis.generate`."""
         assert self.stage2 is not None
-        each_seed = [seeds] * len(requests) if isinstance(seeds, int) else seeds
         speech = []
-        for request, seed in zip(requests, each_seed, strict=True):
+        for request, seed in zip(requests, [seeds] * len(requests) if isinstance(seeds, int) else seeds, strict=True):
             stages = TwoStages(self.tokenizer, self.stage1[request.task], *self.stage2)
             chosen = (settings or task_named(request.task).settings).chosen(options)
             speech.append(_released_speech(stages, request.checked(), chosen, self._noise(seed)))
@@ -53,27 +52,21 @@ class ReleasedMetis(Metis):
 
 def _released_speech(stages: TwoStages, request: Request, settings: Settings, noise: Noise) -> Speech:
     clock, passes = StageClock(stages.device), Counter[str]()
-    models: dict[str, list[Stage1 | SemanticToAcoustic]] = {
-        "stage1": [stages.stage1],
-        "stage2": [stages.first, stages.full],
-    }
+    second_stage = (stages.first, settings.first_layer_guidance), (stages.full, settings.stage2.guidance_scale)
+    backbones = [("stage1", stages.stage1.diff_estimator)]
+    backbones += [("stage2", model.diff_estimator) for model, _ in second_stage]
     hooks = [
-        model.diff_estimator.register_forward_hook(lambda *_, stage=stage: passes.update([stage]))
-        for stage in models
-        for model in models[stage]
+        backbone.register_forward_hook(lambda *_, stage=stage: passes.update([stage])) for stage, backbone in backbones
     ]
     with clock.stage("front_end"):
         row = stages.conditionings([request])[0]
     with clock.stage("stage1"):
         ssl_tokens = two_pass_ssl_tokens(stages.stage1, row.stage1, settings.stage1, noise)
     with clock.stage("stage2"):
-        joined, steps = (
-            torch.cat([row.stage1.prompt, ssl_tokens]),
-            settings.layer_steps(stages.full.config.num_quantizers),
-        )
+        joined = torch.cat([row.stage1.prompt, ssl_tokens])
+        steps = settings.layer_steps(stages.full.config.num_quantizers)
         acoustic = row.acoustic_prompt.new_zeros(row.stage1.length, 0)
-        of_both = (stages.first, settings.first_layer_guidance), (stages.full, settings.stage2.guidance_scale)
-        for model, scale in of_both:
+        for model, scale in second_stage:
             second = Stage2Request(joined, row.acoustic_prompt[:, : model.config.num_quantizers], acoustic)
             sampling = replace(settings.stage2, guidance_scale=scale)
             acoustic = two_pass_acoustic_tokens(model, second, sampling, steps, noise)
@@ -109,12 +102,10 @@ def two_pass_acoustic_tokens(
     model: SemanticToAcoustic, request: Stage2Request, settings: Sampling, steps: Sequence[int], noise: Noise
 ) -> Tensor:
     """Return the acoustic tokens (T, Q) of a row."""
-    known = torch.zeros(
-        len(request.lower_layers), model.config.num_quantizers, dtype=torch.long, device=request.lower_layers.device
-    )
-    num_given = request.lower_layers.shape[1]
-    known[:, :num_given] = request.lower_layers
-    for layer in range(num_given, model.config.num_quantizers):
+    lower, num_quantizers = request.lower_layers, model.config.num_quantizers
+    known = lower.new_zeros(len(lower), num_quantizers, dtype=torch.long)
+    known[:, : lower.shape[1]] = lower
+    for layer in range(lower.shape[1], num_quantizers):
         logits = _layer_logits(model, request, known, layer, settings)
         layer_settings = replace(settings, num_steps=steps[layer])
         known[:, layer] = _mask_predict(logits, len(known), layer_settings, noise, known.device)
@@ -147,8 +138,7 @@ def _layer_logits(
 def _mask_predict(logits: Logits, length: int, settings: Sampling, noise: Noise, device: torch.device) -> Tensor:
     tokens = torch.zeros(1, length, dtype=torch.long, device=device)
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    frames = torch.arange(length, device=device)
-    steps = settings.num_steps
+    frames, steps = torch.arange(length, device=device), settings.num_steps
     for step in range(steps):
         remaining, is_last = 1.0 - step / steps, step == steps - 1
         scores = logits(tokens, mask, torch.full((1,), remaining, device=device))

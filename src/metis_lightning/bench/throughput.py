@@ -38,68 +38,19 @@ from metis_lightning.types import WAVE_RATE
 
 OPTIONS = SuiteOptions(task="tse", asr=(), speakers=())
 
-_MEASURED_APART = 20
-"""Clips on which each metric is measured by itself."""
-
 
 def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
-    """Run `bench data` as the command line asks. A `UserError` if the config's corpus is none of this package's."""
+    """Run `bench data`. A `UserError` if the config's corpus is none of this package's."""
     cli = build_from_config(config)
     datamodule = cli.datamodule
     if not isinstance(datamodule, SpeechDataModule) or not isinstance(cli.model, TrainableModule):
         raise UserError("bench data: give a config of a module and a corpus of this package with -c")
     cli.model.read_stored_tokens(datamodule, cli.trainer.strategy.root_device)
-    print(*data_report(measure_loading(datamodule, options.seconds), datamodule), sep="\n")
+    print(*data_report(datamodule, options.seconds), sep="\n")
 
 
-def data_report(speed: Throughput, datamodule: SpeechDataModule) -> list[str]:
-    """Return the lines that `bench data` prints."""
-    source = "audio" if datamodule.tokens is None else f"token store {datamodule.tokens}"
-    hours_per_second = speed.read_hours / speed.read_seconds if speed.read_seconds else 0.0
-    rate = hours_per_second * 3600 / datamodule.batch_seconds
-    lines = [
-        f"corpus       {speed.utterances:,} utterances, {speed.hours:,.2f} h, read from {source}",
-        f"start-up     {speed.setup_seconds:.2f} s, {speed.setup_megabytes:.0f} MB",
-        f"resume       {speed.resume_seconds:.2f} s to the first batch, from the middle of an epoch",
-        f"padding      {speed.padding:.1%} of a batch; without length buckets {speed.padding_unbucketed:.1%}",
-        f"throughput   {hours_per_second:.3f} hours of audio a second with {datamodule.num_workers} workers "
-        f"({speed.batches} batches in {speed.read_seconds:.1f} s)",
-        f"so a device that takes a step of {datamodule.batch_seconds:g} s of audio in {1 / max(rate, 1e-9):.3f} s "
-        "or more does not wait for data",
-    ]
-    if not datamodule.num_workers and speed.processor_seconds:
-        # What a machine with other work on it still measures.
-        lines.append(f"per core     {speed.read_hours / speed.processor_seconds:.3f} hours of audio a processor second")
-    return lines
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """The speed of a data module.
-
-    utterances, hours: of the training split.
-    setup_seconds, setup_megabytes: from the data module to its first batch's plan, and the memory that this took.
-    resume_seconds: from a position in the middle of an epoch to its first batch, workers' start included.
-    padding, padding_unbucketed: shares of an epoch's batches.
-    batches, read_hours, read_seconds: what was read in the time given, after the first batch.
-    processor_seconds: what this process computed meanwhile; all that there was to compute if there are no workers.
-    """
-
-    utterances: int
-    hours: float
-    setup_seconds: float
-    setup_megabytes: float
-    resume_seconds: float
-    padding: float
-    padding_unbucketed: float
-    batches: int
-    read_hours: float
-    read_seconds: float
-    processor_seconds: float
-
-
-def measure_loading(datamodule: SpeechDataModule, seconds: float) -> Throughput:
-    """Start a data module, take up an epoch in its middle, and read batches for about `seconds`."""
+def data_report(datamodule: SpeechDataModule, seconds: float) -> list[str]:
+    """Start a data module, take up an epoch in its middle, read batches for about `seconds`, and report the speeds."""
     # What is measured is a process that has just begun: the planning of a large corpus is part of a start.
     start, memory = perf_counter(), peak_megabytes()
     loader = datamodule.train_dataloader()
@@ -114,26 +65,30 @@ def measure_loading(datamodule: SpeechDataModule, seconds: float) -> Throughput:
     resume_seconds = perf_counter() - start
     # Started anew after the first batch, which has waited for the workers.
     start, computed = perf_counter(), process_time()
-    hours = []
+    count, hours = 0, 0.0
     for batch in batches:
-        hours.append(float(batch.lengths.sum()) / WAVE_RATE / 3600)
+        count, hours = count + 1, hours + float(batch.lengths.sum()) / WAVE_RATE / 3600
         if perf_counter() >= start + seconds:
             break
-    read_seconds, processor_seconds = perf_counter() - start, process_time() - computed
-    lengths = sampler.lengths
-    return Throughput(
-        utterances=len(lengths),
-        hours=float(lengths.sum()) / 3600,
-        setup_seconds=setup_seconds,
-        setup_megabytes=setup_megabytes,
-        resume_seconds=resume_seconds,
-        padding=sampler.padding(),
-        padding_unbucketed=padding_without_buckets(lengths, sampler.batch_seconds),
-        batches=len(hours),
-        read_hours=sum(hours),
-        read_seconds=read_seconds,
-        processor_seconds=processor_seconds,
-    )
+    read_seconds, computed = perf_counter() - start, process_time() - computed
+    lengths, batch_seconds = sampler.lengths, datamodule.batch_seconds
+    source = "audio" if datamodule.tokens is None else f"token store {datamodule.tokens}"
+    unbucketed = padding_without_buckets(lengths, sampler.batch_seconds)
+    step_seconds = batch_seconds / max(hours / read_seconds * 3600, 1e-9)
+    lines = [
+        f"corpus       {len(lengths):,} utterances, {float(lengths.sum()) / 3600:,.2f} h, read from {source}",
+        f"start-up     {setup_seconds:.2f} s, {setup_megabytes:.0f} MB",
+        f"resume       {resume_seconds:.2f} s to the first batch, from the middle of an epoch",
+        f"padding      {sampler.padding():.1%} of a batch; without length buckets {unbucketed:.1%}",
+        f"throughput   {hours / read_seconds:.3f} hours of audio a second with {datamodule.num_workers} workers "
+        f"({count} batches in {read_seconds:.1f} s)",
+        f"so a device that takes a step of {batch_seconds:g} s of audio in {step_seconds:.3f} s "
+        "or more does not wait for data",
+    ]
+    if not datamodule.num_workers and computed:
+        # What a machine with other work on it still measures.
+        lines.append(f"per core     {hours / computed:.3f} hours of audio a processor second")
+    return lines
 
 
 def peak_megabytes() -> float:
@@ -144,7 +99,7 @@ def peak_megabytes() -> float:
 
 
 def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
-    """Run `bench evaluate` as the command line asks."""
+    """Run `bench evaluate`."""
     clips = list(islice(make_clips(options.seconds), options.clips))
     print(f"clips        {options.clips} of {options.seconds:g} s, on {os.cpu_count()} cores")
     with ScoringPool(OPTIONS, options.processes) as pool:
@@ -159,7 +114,8 @@ def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
         print(f"speed        {elapsed:.1f} s in {options.processes} processes ({spoken / elapsed:.1f} x real time)")
         # What a machine with other work on it still measures.
         print(f"processors   {used:.1f} s, {1000 * used / spoken:.0f} ms for a second of speech")
-        print(f"each metric  {'; '.join(metric_costs(clips[:_MEASURED_APART]))}", flush=True)
+        # For those, a few clips are enough.
+        print(f"each metric  {'; '.join(metric_costs(clips[:20]))}", flush=True)
         if options.memory_clips:
             more = score_all(pool, islice(make_clips(options.seconds), options.memory_clips))
             memory = measure_memory(more, options.memory_clips)
@@ -168,10 +124,7 @@ def run_bench_evaluate(options: BenchEvaluateOptions) -> None:
 
 
 def make_clips(seconds: float) -> Iterator[ScoringItem]:
-    """Yield clips of the starter corpus without end: speech of one voice after another, noisier from clip to clip.
-
-    A clip is the clean speech as `reference`, and with white noise at 20, 10, 5 or 0 dB as `generated`, at 16 kHz.
-    """
+    """Yield clips of the starter corpus without end, at 16 kHz: `generated` has white noise at 20, 10, 5 and 0 dB."""
     size, rng = round(seconds * METRIC_RATE), np.random.default_rng(0)
     rest, number = np.zeros(0, dtype=np.float32), 0
     for utterance in cycle(read_manifest(STARTER_ROOT / "starter.jsonl")):

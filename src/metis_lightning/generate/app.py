@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from metis_lightning.weights.build import served_tasks
 FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
 """The largest file that is taken, and how much all that was uploaded in the last day may be together."""
 
-
+# Folders of absolute paths in a message.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
 
 TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.labels}
@@ -35,10 +36,7 @@ TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.l
 
 
 class Studio:
-    """The pipelines behind the tabs, each loaded when it is first used.
-
-    A `UserError` if there are no such weights, or they serve none of the tasks.
-    """
+    """The pipelines behind the tabs, each loaded at its first use. A `UserError` if the weights serve none of them."""
 
     def __init__(self, options: AppOptions) -> None:
         self.options = options
@@ -85,12 +83,14 @@ class Studio:
         return self._loaded[task]
 
 
+@dataclass(eq=False)
 class UploadLimit:
     """ASGI middleware that refuses an upload if all uploads in `folder` would exceed a `limit` in bytes."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], folder: str, limit: int) -> None:
-        self.app, self.folder, self.limit = app, folder, limit
-        self._coming = 0
+    app: Callable[..., Awaitable[None]]
+    folder: str
+    limit: int
+    _coming: int = 0
 
     async def __call__(self, scope: Mapping[str, Any], receive: object, send: Callable[..., Awaitable[None]]) -> None:
         """Answer a request."""
@@ -112,10 +112,7 @@ class UploadLimit:
 
 
 def run_app(options: AppOptions) -> None:
-    """Run the command `app` until it is stopped.
-
-    A `UserError` if the extra `demo` is not installed, there are no such weights, or the port is taken.
-    """
+    """Run the command `app` until it is stopped. A `UserError` if there are no such weights, or the port is taken."""
     studio = Studio(options)
     with tempfile.TemporaryDirectory(prefix="metis-app-") as folder:
         try:
@@ -125,10 +122,7 @@ def run_app(options: AppOptions) -> None:
 
 
 def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  a class of an optional package
-    """Serve the page by Gradio's options `server`, and return it.
-
-    In `folder` are uploads and results; both go when they are a day old.
-    """
+    """Serve the page by Gradio's options `server`, and return it; uploads and results in `folder` go after a day."""
     # Where Gradio keeps files; else it is one folder for all apps of the machine.
     os.environ["GRADIO_TEMP_DIR"] = folder
     app = build_app(studio)
@@ -173,15 +167,10 @@ def _add_controls(gr: Any, task: str, tab: Task, studio: Studio) -> None:  # noq
             button = gr.Button("Generate", variant="primary", elem_id=f"{task}-generate")
         # Without the button that would send the sound to a public page.
         result = gr.Audio(label="Result", interactive=False, buttons=["download"], elem_id=f"{task}-result")
-    button.click(
-        _handler(gr, task, list(tab.labels), studio),
-        [*inputs, *settings],
-        result,
-        api_name=task,
-        # One at a time, whatever the tab: they share the processor and its memory.
-        concurrency_limit=1,
-        concurrency_id="models",
-    )
+    # One at a time, whatever the tab: they share the processor and its memory.
+    queue = {"concurrency_limit": 1, "concurrency_id": "models"}
+    handler = _handler(gr, task, list(tab.labels), studio)
+    button.click(handler, [*inputs, *settings], result, api_name=task, **queue)
 
 
 def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: float) -> Any:  # noqa: ANN401
@@ -211,7 +200,7 @@ def _component(gr: Any, name: str, label: str) -> Any:  # noqa: ANN401
 
 
 def _handler(gr: Any, task: str, names: list[str], studio: Studio) -> Callable[..., tuple[int, np.ndarray]]:  # noqa: ANN401
-    """Return the function of a tab's button: it takes the inputs in order, seed, steps and guidance."""
+    """Return the function of a tab's button, which takes the inputs in order, seed, steps and guidance."""
 
     def generate(*values: Any) -> tuple[int, np.ndarray]:
         inputs = {name: str(value) for name, value in zip(names, values, strict=False) if value not in (None, "")}

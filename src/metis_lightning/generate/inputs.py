@@ -41,17 +41,10 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 }
 """What letters' names in Unicode start with, by language (ISO 639-1); foreign words may stand in Latin letters."""
 
-# Letters that belong to one script; modifiers, such as the Hawaiian okina, belong to any.
-_SCRIPTED = ("Lu", "Ll", "Lt", "Lo")
-
 
 @dataclass(frozen=True)
 class LipReader:
-    """Makes lip features of videos.
-
-    weights: Auto-AVSR's, a file; None if none were given.
-    device: where the encoder runs.
-    """
+    """Makes lip features of videos on a device, by a file of Auto-AVSR's weights, None if none were given."""
 
     weights: Path | None
     device: str
@@ -60,10 +53,8 @@ class LipReader:
     def encoder(self) -> AutoAvsrFeatures:
         """The encoder, whose weights are read when it first sees a video. A `UserError` if no weights were given."""
         if self.weights is None:
-            raise UserError(
-                "a video needs the visual encoder: give Auto-AVSR's weights as --visual-encoder, or its lip features "
-                "as --features"
-            )
+            cure = "give Auto-AVSR's weights as --visual-encoder, or its lip features as --features"
+            raise UserError(f"a video needs the visual encoder: {cure}")
         return AutoAvsrFeatures(self.weights)
 
 
@@ -108,19 +99,15 @@ def _prompt(path: Path, changed: int) -> Tensor:
 def _check_prompt_seconds(path: Path, seconds: float) -> None:
     # Converting the rate may add a sample.
     if seconds > LONGEST + 0.01:
-        raise UserError(
-            f"the prompt {path} lasts {seconds:.1f} s; the longest prompt is {LONGEST:g} s, as long as the speech that "
-            "the models were trained on: cut out 3 to 10 s of the wanted voice"
-        )
+        limit = f"the longest prompt is {LONGEST:g} s, as long as the speech that the models were trained on"
+        raise UserError(f"the prompt {path} lasts {seconds:.1f} s; {limit}: cut out 3 to 10 s of the wanted voice")
 
 
 def _audible(name: str, path: Path, wave: Tensor) -> Tensor:
     """Return a wave (S,) that is long enough and not silent; raise a `UserError` of any other."""
     if len(wave) < SHORTEST * HOP:
-        seconds, better = len(wave) / WAVE_RATE, "; 3 to 10 s are better" if name == "prompt" else ""
-        raise UserError(
-            f"the {name} {path} lasts {seconds:.2f} s; give at least {SHORTEST * HOP / WAVE_RATE:.1f} s{better}"
-        )
+        needed = f"at least {SHORTEST * HOP / WAVE_RATE:.1f} s{'; 3 to 10 s are better' if name == 'prompt' else ''}"
+        raise UserError(f"the {name} {path} lasts {len(wave) / WAVE_RATE:.2f} s; give {needed}")
     if is_silent(wave):
         raise silence_error(name, path)
     return wave
@@ -154,26 +141,21 @@ def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
 
 
 def check_text(label: str, text: str, language: str, languages: Sequence[str]) -> None:
-    """Check a text, which messages call `label`, against its language, one of those that the weights read.
-
-    A `UserError` if the language is not known, a letter is of another script, or there is nothing to speak.
-    """
+    """Check a text, called `label` in messages. A `UserError` if weights of these `languages` cannot read it."""
+    names = ", ".join(languages)
     if language not in languages:
-        raise UserError(
-            f"{label}: the language {language!r} is not one of these weights'; they read {', '.join(languages)}"
-        )
+        raise UserError(f"{label}: the language {language!r} is not one of these weights'; they read {names}")
     # Compatibility forms, such as full-width letters, are read as what they stand for.
     letters = [sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign)[0] in "LN"]
     if not letters:
         raise UserError(f"{label}: nothing can be spoken of {text[:40]!r}; give words")
     for sign in letters:
         script = unicodedata.name(sign, "UNKNOWN").split()[0]
-        if unicodedata.category(sign) in _SCRIPTED and script not in SCRIPTS[language]:
-            right = SCRIPTS[language][0].capitalize()
-            raise UserError(
-                f"{label}: the letter {sign!r} ({script.capitalize()}) is not one that {language!r} is written in; "
-                f"name the text's language, one of {', '.join(languages)}, or write it in {right}"
-            )
+        # Modifiers, such as the Hawaiian okina, belong to any script.
+        if unicodedata.category(sign) in ("Lu", "Ll", "Lt", "Lo") and script not in SCRIPTS[language]:
+            letter = f"the letter {sign!r} ({script.capitalize()})"
+            cure = f"name the text's language, one of {names}, or write it in {SCRIPTS[language][0].capitalize()}"
+            raise UserError(f"{label}: {letter} is not one that {language!r} is written in; {cure}")
 
 
 def result_seconds(job: Job) -> float:
@@ -187,8 +169,7 @@ def result_seconds(job: Job) -> float:
     elif job.seconds is None and "prompt_text" in job.inputs and prompt is not None:
         seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
     if seconds > LONGEST_RESULT:
-        raise UserError(
-            f"{job.where}the result would last {seconds:.1f} s; the longest is {LONGEST_RESULT:g} s: cut the input "
-            "into sentences, and give them one by one or as a list"
-        )
+        cure = "cut the input into sentences, and give them one by one or as a list"
+        limit = f"the longest is {LONGEST_RESULT:g} s"
+        raise UserError(f"{job.where}the result would last {seconds:.1f} s; {limit}: {cure}")
     return seconds

@@ -38,11 +38,9 @@ FOLDER_SUFFIXES: Mapping[str, set[str]] = {"source": _AUDIO, "video": _VIDEO, "f
 
 @dataclass(frozen=True)
 class Job:
-    """A result that is to be made.
+    """A result that is to be made: the file `out`, of `inputs` by name, as text.
 
     task: of `task_table.TASKS`, or one of your own.
-    out: the file that is to be written.
-    inputs: by name, as text.
     where: the line of a list, with a colon behind it, or nothing; what messages start with.
     labels: what messages call inputs that have no option, by name.
     """
@@ -81,15 +79,14 @@ class Job:
 
 
 def jobs_of(options: GenerateOptions) -> list[Job]:
-    """Return the jobs of the options, in order.
-
-    A `UserError` if an input is missing, is not one of the task's, or is no file; if an output would overwrite an input
-    or another output.
-    """
+    """Return the jobs of the options, in order. A `UserError` if an input or an output cannot be used."""
     inputs = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
-    folder = folder_input(options)
+    folder, out = folder_input(options), options.out
     if options.list is not None and folder is not None:
         raise UserError(f"--list and a folder as --{folder}: give one of the two")
+    is_single = options.list is None and folder is None
+    if not is_single and (out.suffix.lower() in OUTPUT_FORMATS or out.is_file()):
+        raise UserError(f"--out {out}: a list or a folder has many results; give a folder")
     if options.list is not None:
         jobs = _jobs_of_list(options.list, inputs, options)
     elif folder is not None:
@@ -128,9 +125,8 @@ def check_job(job: Job) -> None:
             # A task of one's own may have any name, also one that is near to a task's.
             guess = [] if task.name in TASKS else get_close_matches(task.name, TASKS, n=1)
             hint = f"; did you mean the task {guess[0]}?" if guess else ""
-            raise UserError(
-                f"{job.where}the task {task.name} needs a {' or '.join(map(job.label, alternatives))}{hint}"
-            )
+            needed = " or ".join(map(job.label, alternatives))
+            raise UserError(f"{job.where}the task {task.name} needs a {needed}{hint}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
         missing = "prompt_text" if "text" in job.inputs else "text"
         raise UserError(f"{job.where}texts of prompt and result go together: the {job.label(missing)} is missing")
@@ -140,9 +136,8 @@ def check_job(job: Job) -> None:
 def _check_values(job: Job) -> None:
     for name in TEXTS:
         if not is_unicode(job.inputs.get(name, "")):
-            raise UserError(
-                f"{job.where}the {job.label(name)} is not UTF-8; write it anew, or in a list saved as UTF-8"
-            )
+            cure = "write it anew, or in a list saved as UTF-8"
+            raise UserError(f"{job.where}the {job.label(name)} is not UTF-8; {cure}")
     for name in PATHS:
         path = job.path(name)
         if path is not None and not is_regular(path):
@@ -170,7 +165,6 @@ def _single_job(inputs: Mapping[str, str], options: GenerateOptions) -> Job:
 
 def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each line; what a line leaves empty is taken from the options."""
-    folder = _output_folder(options.out)
     jobs = []
     for where, line in read_list(path, JOB_COLUMNS):
         inputs = {name: value for name, value in line.items() if name in INPUTS}
@@ -181,41 +175,29 @@ def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOpti
         seed = line.get("seed", str(options.seed))
         if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
             raise UserError(f"{where}: seed {seed!r}: give a whole number from 0 on")
-        out, task = folder / f"{line['id']}.wav", task_of(options.task, inputs)
+        out, task = options.out / f"{line['id']}.wav", task_of(options.task, inputs)
         jobs.append(Job(task, line["id"], out, inputs, int(seed), f"{where}: "))
     return jobs
 
 
 def _jobs_of_folder(name: str, inputs: Mapping[str, str], options: GenerateOptions) -> list[Job]:
     """Return a job for each file of a folder and of those in it; results lie as their inputs do."""
-    root, folder = Path(inputs[name]), _output_folder(options.out)
-    suffixes = FOLDER_SUFFIXES[name]
+    root, folder, suffixes = Path(inputs[name]), options.out, FOLDER_SUFFIXES[name]
     below = [path.relative_to(root) for path in files_below(root)]
-    shown = [path for path in below if path.suffix.lower() in suffixes]
+    usable = [path for path in below if path.suffix.lower() in suffixes]
     # A folder that gets its results, or lies around them, must not take them for inputs in the next run.
     if folder.resolve().is_relative_to(root.resolve()):
         raise UserError(f"--out {folder} lies in the folder of --{name}; name one outside {root}")
-    if not shown:
+    if not usable:
         raise UserError(f"{root}: no file that ends with {', '.join(sorted(suffixes))}; check the path of --{name}")
     if left := skipped_note(root, below, suffixes):
         print(f"metis-lightning: {left}", file=sys.stderr)
     task = task_of(options.task, inputs)
-    return [
-        Job(
-            task,
-            path.with_suffix("").as_posix(),
-            folder / path.with_suffix(".wav"),
-            {**inputs, name: str(root / path)},
-            options.seed,
-        )
-        for path in shown
-    ]
-
-
-def _output_folder(out: Path) -> Path:
-    if out.suffix.lower() in OUTPUT_FORMATS or out.is_file():
-        raise UserError(f"--out {out}: a list or a folder has many results; give a folder")
-    return out
+    jobs = []
+    for path in usable:
+        of_path, out = {**inputs, name: str(root / path)}, folder / path.with_suffix(".wav")
+        jobs.append(Job(task, path.with_suffix("").as_posix(), out, of_path, options.seed))
+    return jobs
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
@@ -246,13 +228,12 @@ def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
         raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"{path}: a list ends with .csv or .jsonl")
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     lines = []
     for where, row in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
         line = _checked_row(row, columns, where)
-        if line["id"].casefold() in seen:
-            raise UserError(f"{where}: id {line['id']!r} occurs already at {seen[line['id'].casefold()]}")
-        seen[line["id"].casefold()] = where
+        if (first := places.setdefault(line["id"].casefold(), where)) != where:
+            raise UserError(f"{where}: id {line['id']!r} occurs already at {first}")
         lines.append((where, line))
     if not lines:
         raise UserError(f"{path}: the list is empty; give a line for each result")
@@ -290,10 +271,12 @@ def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dic
         raise UserError(f"{where}: more values than columns; quote what has a comma")
     if unknown := sorted(set(row) - set(columns)):
         raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
-    values = {name: value for name, value in row.items() if value not in (None, "")}
-    for name, value in values.items():
+    line = {}
+    for name, value in row.items():
+        if value in (None, ""):
+            continue
         if isinstance(value, bool) or not isinstance(value, str | int | float) or "\0" in str(value):
             raise UserError(f"{where}: {name} must be a text or a number, found {value!r}")
-    line = {name: str(value).strip() for name, value in values.items()}
+        line[name] = str(value).strip()
     check_id(line.get("id", ""), "id", where)
     return line

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 
 import torch
@@ -56,13 +57,8 @@ def overlapping(blocks: Iterable[Tensor], longest: int, overlap: int) -> Iterato
 
 def grouped(chunks: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
     """Yield lists of `size` chunks, the last of what is left."""
-    group: list[Tensor] = []
-    for chunk in chunks:
-        group.append(chunk)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    waiting = iter(chunks)
+    while group := list(islice(waiting, size)):
         yield group
 
 
@@ -75,11 +71,7 @@ class Joint:
 
 
 class Joiner:
-    """Joins the results of chunks that overlap by V samples, each as long as its chunk, added in order.
-
-    Args:
-        overlap: V; it must have room for two margins and a fade.
-    """
+    """Joins the results of chunks that overlap by V samples, each as long as its chunk, added in order."""
 
     def __init__(self, overlap: int) -> None:
         if overlap < 2 * MARGIN + FADE + LARGEST_SHIFT:

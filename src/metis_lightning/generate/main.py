@@ -27,24 +27,20 @@ INDEX = "generated.jsonl"
 
 
 def run_generate(options: GenerateOptions) -> None:
-    """Run the command `generate`.
-
-    A `UserError` for a mistake in the options or the inputs. Of a list or a folder, what is usable was made before.
-    """
+    """Run the command `generate`. A `UserError` for a mistake; of a list or folder, what is usable was made before."""
     if options.play_list is not None and options.play_list.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--play-list {options.play_list}: end it with .html")
     jobs = jobs_of(options)
     if options.play_list is not None:
         check_output(options.play_list, "--play-list")
     if any("video" in job.inputs for job in jobs):
+        # Missing weights of it are told at once.
         _ = lip_reader(options).encoder
-    is_single = options.list is None and folder_input(options) is None
-    if is_single:
+    if options.list is None and folder_input(options) is None:
         # Before the weights, which may be gigabytes, are read.
         read_prompt(jobs[0])
         result_seconds(jobs[0])
-        mistakes = _write(jobs, options, None)
-        if mistakes:
+        if mistakes := _write(jobs, options, None):
             raise mistakes[0]
         print(f"{jobs[0].out}")
     else:
@@ -60,14 +56,10 @@ def run_generate(options: GenerateOptions) -> None:
 def _write_missing(jobs: Sequence[Job], options: GenerateOptions) -> list[UserError]:
     """Write the results that a folder lacks, and return the mistakes that kept some from being made."""
     check_output(options.out / INDEX)
-    precision = chosen_precision(options)
-    decisive: dict[str, Any] = {
-        **identity(options.model, options),
-        **sampler_options(options),
-        "chunk_seconds": options.chunk_seconds,
-        # What was made before there was a choice was made in float32, and need not be made again.
-        **({} if precision == "float32" else {"precision": precision}),
-    }
+    decisive = {**identity(options.model, options), **sampler_options(options), "chunk_seconds": options.chunk_seconds}
+    # What was made before there was a choice was made in float32, and need not be made again.
+    if (precision := chosen_precision(options)) != "float32":
+        decisive["precision"] = precision
     index = GenerationIndex(options.out, decisive)
     missing = [job for job in jobs if not index.has(job)]
     if len(missing) < len(jobs):
@@ -81,6 +73,8 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
     limits = options.batch_seconds, options.chunk_seconds
     writer = SpeechWriter(metis, sampler_options(options), *limits, lip_reader(options))
     mistakes: list[UserError] = []
+    usable: list[Job] = []
+    remarks: set[str] = set()
     total = 0.0
     for job in jobs:
         # A mistake is reported when the job's turn comes.
@@ -94,8 +88,6 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
             if index is not None:
                 progress.say(f"metis-lightning: {mistakes[-1]}")
 
-        usable: list[Job] = []
-        remarks: set[str] = set()
         for job in jobs:
             try:
                 check_texts(job, metis.text)
@@ -124,10 +116,10 @@ def sampler_options(options: GenerateOptions) -> Options:
 
 
 class GenerationIndex:
-    """A line for each result of a folder with what it was made of. The last line of an id counts.
+    """A line for each result of a folder with what it was made of, so that a repeated run makes what is missing.
 
-    A run that is repeated makes only what is missing or changed. `run` holds what decides all results alike, such as
-    weights and settings, as plain values. A `UserError` if the folder has another kind of file of that name.
+    The last line of an id counts. `run` holds what decides all results alike, such as weights and settings, as plain
+    values. A `UserError` if the folder has another kind of file of that name.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
@@ -147,12 +139,9 @@ class GenerationIndex:
     def has(self, job: Job) -> bool:
         """Tell whether a job's result is there, unchanged, and of the same inputs and settings."""
         line = self._lines.get(job.id)
-        return (
-            line is not None
-            and job.out.is_file()
-            and line["fingerprint"] == self.fingerprint(job)
-            and line["sha256"] == sha256_of(job.out)
-        )
+        if line is None or not job.out.is_file():
+            return False
+        return line["fingerprint"] == self.fingerprint(job) and line["sha256"] == sha256_of(job.out)
 
     def add(self, job: Job) -> None:
         """Note that a job's result is there."""

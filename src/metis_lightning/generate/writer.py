@@ -38,11 +38,7 @@ OVERLAP = 2.0
 
 @dataclass(frozen=True)
 class Written:
-    """Seconds of a job's result that were just written.
-
-    is_last: whether the result is complete, or ended by a mistake.
-    error: the mistake, if it was one.
-    """
+    """Seconds of a result that were just written; `is_last` if it is complete, or ended by the mistake `error`."""
 
     job: Job
     seconds: float = 0.0
@@ -57,7 +53,6 @@ class SpeechWriter:
     options: settings of the sampler; those that are not among them are as released for the task.
     batch_seconds: sound, prompts and padding counted, that is worked on at once.
     chunk_seconds: longest chunk of a source; None takes what a prompt leaves of `LONGEST`.
-    lips: makes features of videos.
     """
 
     metis: Metis
@@ -130,10 +125,7 @@ class SpeechWriter:
             yield Written(job)
 
     def stream(self, job: Job) -> Iterator[Tensor]:
-        """Yield the result of a job with a source of any length in pieces (S,), as long in all as the source.
-
-        A `UserError` if an input is not usable, which may show late.
-        """
+        """Yield a result in pieces (S,), as long in all as its source. A `UserError`, maybe late, if that is no use."""
         path = job.path("source")
         if path is None:
             raise ValueError(f"the task {job.task} has no source")

@@ -14,12 +14,10 @@ from typing import Any
 class Column:
     """One column of results rows.
 
-    Args:
-        name: as in rows and summaries, e.g. "SIM_target_ge2e".
-        quantity: what is measured, e.g. "SIM_target".
-        unit: in which it is shown: "%" (its values are fractions), "dB", or empty for a score.
-        higher_is_better: whether more is better.
-        model: the recogniser or speaker encoder whose measure it is, e.g. "ge2e"; None where the quantity says all.
+    name: as in rows and summaries, e.g. "SIM_target_ge2e".
+    quantity: what is measured, e.g. "SIM_target".
+    unit: in which it is shown: "%" (its values are fractions), "dB", or empty for a score.
+    model: the recogniser or speaker encoder whose measure it is, e.g. "ge2e"; None where the quantity says all.
 
     >>> Column.by_model("WER", "tiny.en", unit="%", higher_is_better=False).title
     'WER % (tiny.en) ↓'

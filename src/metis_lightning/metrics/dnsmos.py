@@ -76,9 +76,8 @@ def window_starts(num_samples: int) -> list[int]:
     """Return the second at which each window of 9.01 s begins, for a number of samples at 16 kHz.
 
     What the published script leaves out stays out: the tail after the last whole window, and the 8th to 24th window,
-    which its rounding makes one sample too short. So just past 9.01 s still one window is rated, the first 9.01 s; a
-    second one comes from 11 s on. Shorter audio is repeated by doubling: 9.00 s become 18 s, of which the windows
-    at 0 to 6 s are rated.
+    which its rounding makes one sample too short. So a second window comes from 11 s on. Shorter audio is repeated by
+    doubling: 9.00 s become 18 s, of which the windows at 0 to 6 s are rated.
 
     >>> window_starts(144_160), window_starts(11 * 16_000), window_starts(18 * 16_000)
     ([0], [0, 1], [0, 1, 2, 3, 4, 5, 6])
@@ -102,8 +101,7 @@ class P835:
     Windows begin a second apart, so eight ninths of one were in the window before. The network's first four
     convolutions, nearly all of its work, see four frames to either side: so the published graph is cut behind them, and
     they run on the frames that are new, and at the ends of a window, where they see padding. That is 3.5 times as fast
-    on 30 s and 2.2 times on 3 s, which are repeated to 12 s; a single window, as of 5 or 10 s, gains nothing
-    (`python bench/variants.py`).
+    on 30 s, 2.2 times on 3 s (repeated to 12 s), and no faster on a single window (`python bench/variants.py`).
     """
 
     _STEP = 100  # frames between two windows
@@ -123,14 +121,12 @@ class P835:
 
     def __call__(self, cuts: dict[int, np.ndarray]) -> np.ndarray:
         """Return the raw ratings (windows, 3) of `windows`: signal, background, overall."""
-        ratings, before, features = [], -1, np.zeros(0, dtype=np.float32)
+        ratings, features = [], np.zeros(0, dtype=np.float32)
         for start, window in cuts.items():
             image = self._run(0, window[None])
             # Where the published rounding skips windows there is nothing to go on from.
-            follows = before >= 0 and start == before + 1
-            features = self._next(features, image) if follows else self._run(1, image)
+            features = self._next(features, image) if start - 1 in cuts else self._run(1, image)
             ratings.append(self._run(2, features)[0])
-            before = start
         return np.stack(ratings)
 
     def _next(self, before: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -155,6 +151,7 @@ class DnsmosMetric(UtteranceMetric):
 
     def __init__(self, options: SuiteOptions = SuiteOptions(), task: Task | None = None) -> None:  # noqa: B008  (frozen)
         files = model_files()
+        self.models = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
         self._p835 = P835(files["dnsmos_p835"], options.num_threads)
         self._p808 = session(files["dnsmos_p808"], options.num_threads)
         self._mel = PowerMel(METRIC_RATE, n_fft=321, hop_length=160, n_mels=120)
@@ -177,8 +174,3 @@ class DnsmosMetric(UtteranceMetric):
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the ratings of what was generated."""
         return measure(self.columns, lambda: self.rate(item.wave("generated")))
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the files' hashes, and the variant."""
-        files = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in model_files().items()}
-        return {"models": files, **self.definition}

@@ -14,27 +14,18 @@ import numpy as np
 from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import INFINITE, MetricError, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.model_files import require
-from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem, Wave, sounding_pair
-from metis_lightning.task_table import Task
 
 Band = Literal["wb", "nb"]
 
 SEED = 0
 """Of the noise of 2e-16 with which pystoi keeps ESTOI defined in silent bands."""
 
-_STOI_FRAME = 410
-"""Samples at 16 kHz below which there is no frame of 256 at 10 kHz."""
-
 
 def pesq(prediction: Wave, reference: Wave, band: Band = "wb") -> float:
-    """Return PESQ of two (S,) signals at 16 kHz: up to 4.64 (the same) in wide band, 4.55 in narrow band.
+    """Return PESQ of two (S,) signals at 16 kHz: at most 4.64 in wide band (ITU-T P.862.2), 4.55 in narrow (P.862.1).
 
-    Wide band is ITU-T P.862.2, narrow band P.862.1.
-
-    Raises:
-        MetricError: one is silent or shorter than a quarter of a second, no speech is found, or the lengths differ.
-        UserError: the package pesq is not installed.
+    A `MetricError` if one is silent or shorter than 0.25 s, no speech is found, or the lengths differ.
     """
     package = require("pesq", "eval")
     degraded, clean = sounding_pair(prediction, reference)
@@ -50,15 +41,13 @@ def stoi(prediction: Wave, reference: Wave, extended: bool = False) -> float:
     """Return STOI, or ESTOI if `extended`, at most 1, of two (S,) signals at 16 kHz, by pystoi.
 
     Taal et al., An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech (2011); Jensen and
-    Taal, An Algorithm for Predicting the Intelligibility of Speech Masked by Modulated Noise Maskers (2016).
-
-    Raises:
-        MetricError: one is silent, less than about 0.4 s of the reference is speech, or the lengths differ.
-        UserError: the package pystoi is not installed.
+    Taal, An Algorithm for Predicting the Intelligibility of Speech Masked by Modulated Noise Maskers (2016). A
+    `MetricError` if one is silent, less than about 0.4 s of the reference is speech, or the lengths differ.
     """
     processed, clean = sounding_pair(prediction, reference)
     package = require("pystoi", "eval")
-    if len(clean) < _STOI_FRAME:
+    # A frame has 256 samples at 10 kHz.
+    if len(clean) < 410:
         raise MetricError("STOI: the signal is shorter than a frame (26 ms)")
     # Where bands are silent, the noise decides: it is drawn from numpy's global generator, which would give another
     # number each time, so that one of the same draws stands in.
@@ -78,21 +67,17 @@ def stoi(prediction: Wave, reference: Wave, extended: bool = False) -> float:
 def si_sdr(prediction: Wave, reference: Wave) -> float:
     """Return the scale-invariant signal-to-distortion ratio in dB for two (S,) signals, each without its mean.
 
-    Le Roux et al., SDR - half-baked or well done? (2019).
-
-    Raises:
-        MetricError: one is silent or constant, they are orthogonal or multiples of each other (the ratio is infinite),
-            or the lengths differ.
+    Le Roux et al., SDR - half-baked or well done? (2019). A `MetricError` if one is silent or constant, they are
+    orthogonal or multiples of each other (the ratio is infinite), or the lengths differ.
 
     >>> round(si_sdr(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, 0.0, -1.0, 0.0])), 6)
     0.0
     """
     pair = sounding_pair(prediction, reference)
     estimate, target = (wave.astype(np.float64) - wave.mean(dtype=np.float64) for wave in pair)
-    if not target.any():
-        raise MetricError("the reference is constant")
-    if not estimate.any():
-        raise MetricError("the signal is constant")
+    for wave, name in ((target, "reference"), (estimate, "signal")):
+        if not wave.any():
+            raise MetricError(f"the {name} is constant")
     projection = (estimate @ target) / (target @ target) * target
     signal, distortion = np.sum(projection**2), np.sum((estimate - projection) ** 2)
     if distortion == 0.0:
@@ -105,22 +90,15 @@ def si_sdr(prediction: Wave, reference: Wave) -> float:
 class IntrusiveMetric(UtteranceMetric):
     """A metric of a signal beside its reference, for tasks whose results keep the reference's timing."""
 
-    def __init__(self, options: SuiteOptions, task: Task) -> None:
-        # They are of the protocol whatever the task: a missing one is told at once.
-        for package in self.packages:
-            require(package, "eval")
+    keeps_timing = True
 
     @property
     @abstractmethod
     def compare(self) -> Callable[[np.ndarray, np.ndarray], float]:
         """The measure of a prediction and its reference, (S,) each at 16 kHz."""
 
-    def applies_to(self, task: Task) -> bool:
-        """Return whether the task keeps the reference's timing."""
-        return task.is_aligned
-
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
-        """Return the measure of what was generated beside the reference."""
+        """Return the measure beside the reference."""
         return measure(self.columns, lambda: self.compare(*item.pair()))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from metis_lightning.metrics.column import Column
 
 if TYPE_CHECKING:
+    from metis_lightning.metrics.protocols import SuiteOptions
     from metis_lightning.metrics.signal import ScoringItem
     from metis_lightning.task_table import Task
 
@@ -21,11 +22,7 @@ INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
 
 
 class MetricError(Exception):
-    """A metric has no value for this utterance; the message is the reason that results show.
-
-    It is raised for what is wrong with the audio or the text (silence, too short, not English), never for a missing
-    package or file, which is a `UserError`.
-    """
+    """A metric has no value for an utterance, by its audio or text; the message is the reason that results show."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class MetricValue:
 class ErrorRate(MetricValue):
     """A rate of errors with its counts; unlike other values it may stand beside an error.
 
-    Where nothing can be transcribed, the worst is known: all words are deleted, and `error` says why. A loop of the
-    recogniser may count as no more than that: then `is_loop`, and `error` describes it. Null means that there is no
-    text to compare with, or nothing that knows its language: no fault of who spoke.
+    Where nothing can be transcribed, all words are deleted, and `error` says why. A loop of the recogniser may count as
+    no more than that: then `is_loop`, and `error` describes it. Null means that there is no text to compare with, or
+    nothing that knows its language: no fault of who spoke.
 
     `edits` are those counted; how they divide is as transcribed, so a capped loop has more of them. `length` is that of
     the reference, in words or characters.
@@ -70,9 +67,9 @@ class ErrorRate(MetricValue):
 class WerValue(ErrorRate):
     """A word error rate (edits / words, a fraction), and the texts that were compared.
 
-    `hypothesis` is the transcript, None if nothing was transcribed. `compared` are the reference and the hypothesis
-    after normalisation, words separated by blanks. `reference` is the transcript of a recording that stands in for the
-    text.
+    hypothesis: the transcript, None if nothing was transcribed.
+    compared: the reference and the hypothesis after normalisation, words separated by blanks.
+    reference: the transcript of a recording that stands in for the text.
     """
 
     hypothesis: str | None = None
@@ -88,31 +85,40 @@ class CerValue(ErrorRate):
 class UtteranceMetric(ABC):
     """One measure of utterances. Those that a module of this package defines are part of every `Suite`.
 
-    Its class is called with the suite's `SuiteOptions`, in which the protocol is filled in, and the `Task`; it loads
-    its models then, so that a missing package ends a run before hours are spent.
-
     columns: those that its values may have.
     order: where they stand in results rows.
     packages: distributions whose versions are recorded.
+    keeps_timing: whether it is for tasks alone whose results keep the reference's timing.
+    models: files with their hashes, by what they are for.
     definition: what decides its numbers beside models, as plain JSON values.
     """
 
     columns: tuple[Column, ...] = ()
     order: ClassVar[int] = 100
     packages: ClassVar[tuple[str, ...]] = ()
-    definition: ClassVar[Mapping[str, Any]] = {}
+    keeps_timing: ClassVar[bool] = False
+    models: Mapping[str, Any] = {}
+    definition: Mapping[str, Any] = {}
+
+    def __init__(self, options: SuiteOptions, task: Task) -> None:
+        """Load the models, by options in which the protocol is filled in; here, look for the packages."""
+        from metis_lightning.metrics.model_files import require
+
+        # A missing package ends a run before hours are spent.
+        for package in self.packages:
+            require(package, "eval")
 
     def applies_to(self, task: Task) -> bool:
         """Return whether it means something for a task."""
-        return True
+        return task.is_aligned or not self.keeps_timing
 
     @abstractmethod
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return values by the names of columns, null with a reason where the item has none."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the numbers: the definition, and under "models" files with their hashes."""
-        return dict(self.definition)
+        """Return what decides the numbers, as plain JSON values: the models and the definition."""
+        return {"models": self.models, **self.definition}
 
 
 def measure(

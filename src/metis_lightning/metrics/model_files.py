@@ -6,12 +6,11 @@ a folder in the end, so that what a result was made with can be said file by fil
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -27,10 +26,7 @@ _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar")
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import and return `module`, which the optional dependencies `extra` bring.
-
-    A `UserError` if it cannot be imported.
-    """
+    """Import `module`, which the optional dependencies `extra` bring. A `UserError` if it cannot be imported."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -39,8 +35,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 def missing(package: str, extra: str) -> UserError:
     """Return the error that says which extra brings `package`."""
-    command = f"pip install 'metis-lightning[{extra}]'"
-    return UserError(f"the package '{package}' is not installed: run  {command}")
+    return UserError(f"the package '{package}' is not installed: run  pip install 'metis-lightning[{extra}]'")
 
 
 def verify(path: Path, sha256: str, requirement: str) -> None:
@@ -53,7 +48,7 @@ def versions(names: tuple[str, ...]) -> dict[str, str | None]:
     """Return the installed version of each distribution, None for one that is absent."""
     installed: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        with suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
     return installed
 
@@ -67,8 +62,7 @@ def model_folder(source: str) -> Path:
     """Return the folder of a model's files: `source` itself, or what the hub has under that name.
 
     Weights are taken as safetensors where a repository has them; else as `pytorch_model.bin`, which transformers
-    loads with `weights_only`. A `UserError` if there is no such folder, and the hub's copy is not on this machine or
-    cannot be had.
+    loads with `weights_only`. A `UserError` if there is neither the folder nor a copy of the hub's.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -90,8 +84,7 @@ def model_folder(source: str) -> Path:
 def model_name(source: str, owner: str) -> str:
     """Return what a column calls a model: the last part of its source, in lower case.
 
-    A repository of somebody else than `owner`, who published the original, has its owner in the name, so that it is not
-    taken for the original.
+    A repository of somebody else than `owner` has its owner in the name, so that it is not taken for the original.
 
     >>> model_name("openai/whisper-large-v3", "openai"), model_name("someone/whisper-large-v3", "openai")
     ('whisper-large-v3', 'someone-whisper-large-v3')
@@ -106,16 +99,23 @@ def model_name(source: str, owner: str) -> str:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file with weights in a folder."""
+    """Return the SHA-256 of each file with weights in a folder; none if the folder is not there."""
+    if not folder.is_dir():
+        return {}
     paths = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS and path.is_file())
     return {path.name: sha256_of(path) for path in paths}
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint of tensors and plain data, which cannot run code.
+def file_identity(name: str, path: Path, packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what fingerprints say of a model whose weights are one file, run by `packages`."""
+    identity: dict[str, Any] = {"name": name, "file": path.name, "sha256": sha256_of(path)}
+    if packages:
+        identity["packages"] = versions(packages)
+    return identity
 
-    A `UserError` if the file holds anything else.
-    """
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint of tensors and plain data, which cannot run code. A `UserError` if it holds anything else."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -128,8 +128,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 class TransformersModel:
     """A metric's model as transformers has it, in float32 and frozen. Not an `nn.Module`: checkpoints need none of it.
 
-    A subclass names transformers' classes, the source that is loaded by default, the owner of the original repositories
-    on the hub, sizes of the originals by name, so that no other model passes for one of them, and how it decodes.
+    A subclass names transformers' classes, the source that is loaded by default, the owner of the originals on the hub,
+    their sizes by name, so that no other model passes for one of them, and how it decodes.
     """
 
     processor_class: ClassVar[str]
@@ -140,10 +140,8 @@ class TransformersModel:
     decoding: ClassVar[Any] = None
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a folder as transformers saves it, or a name on the hub; torch has threads of its own.
-
-        A `UserError` if transformers or the model is missing, or the model is not the one that its name says.
-        """
+        """Load a folder, or a name on the hub. A `UserError` if it is missing, or not the model of its name."""
+        # As torch has threads of its own, `num_threads` changes nothing.
         transformers = require("transformers", "ssl")
         folder = model_folder(source or self.source)
         self.name, self.device = model_name(source or self.source, self.owner), device
@@ -167,7 +165,5 @@ class TransformersModel:
         sizes = self.published.get(self.name, {})
         wrong = [f"{key} {config.get(key)}" for key, size in sorted(sizes.items()) if config.get(key) != size]
         if wrong:
-            raise UserError(
-                f"the model called {self.name} is another one ({', '.join(wrong)}): give its folder the name of what "
-                "is in it"
-            )
+            cure = "give its folder the name of what is in it"
+            raise UserError(f"the model called {self.name} is another one ({', '.join(wrong)}): {cure}")

@@ -2,8 +2,7 @@
 
 Mittag et al., NISQA: A Deep CNN-Self-Attention Model for Multidimensional Speech Quality Prediction (2021). The weights
 are those of gabrielmittag/NISQA, `weights/nisqa.tar`, which no package carries: the user gives their path. They are
-loaded as plain tensors and must be of exactly this structure; their SHA-256 is in the fingerprint, and is compared with
-the user's where one is given. torchmetrics has the network too, behind downloads and librosa; a test compares with it.
+loaded as plain tensors and must be of exactly this structure. A test compares with the network of torchmetrics.
 
 Shape letters: M mel bands, N segments, S samples, T mel frames, W frames of a segment.
 """
@@ -58,12 +57,13 @@ class SegmentCnn(nn.Module):
     def __init__(self, args: dict[str, Any]) -> None:
         super().__init__()
         widths = [1, args["cnn_c_out_1"], args["cnn_c_out_2"], *[args["cnn_c_out_3"]] * 4]
-        height, width = _pair(args["cnn_kernel_size"])
-        self.pools = tuple(_pair(args[f"cnn_pool_{number}"]) for number in (1, 2, 3))
+        # As the checkpoint has it, a size is a number for both directions, a list or a tuple.
+        sizes = [args["cnn_kernel_size"], *(args[f"cnn_pool_{number}"] for number in (1, 2, 3))]
+        (height, width), *self.pools = [(size, size) if isinstance(size, int) else tuple(size) for size in sizes]
         kernels = [(height, width)] * 5 + [(height, self.pools[2][1])]
         paddings = [(1, 0 if height == 1 else 1)] * 5 + [(1, 0)]
-        layers = list(zip(widths[:-1], widths[1:], kernels, paddings, strict=True))
-        self.convs = nn.ModuleList(nn.Conv2d(*layer[:3], padding=layer[3]) for layer in layers)
+        layers = zip(widths[:-1], widths[1:], kernels, paddings, strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, kernel, padding=padding) for i, o, kernel, padding in layers)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.dim = widths[-1] * self.pools[2][0]
 
@@ -117,24 +117,15 @@ class NisqaNetwork(nn.Module):
 
 
 class Nisqa:
-    """The network with published weights.
-
-    Args:
-        weights: path of `nisqa.tar`; `PATH#SHA256` to have the file's hash compared.
-    """
+    """The network with published weights, on the CPU: a path, or `PATH#SHA256` to have the file's hash compared."""
 
     def __init__(self, weights: str) -> None:
-        """Load the weights, on the CPU: the network is small.
-
-        A `UserError` if there is no such file, its hash is another, or it is not NISQA v2.0.
-        """
+        """Load the weights. A `UserError` if there is no such file, its hash is another, or it is not NISQA v2.0."""
         name, _, expected = weights.partition("#")
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UserError(
-                f"no NISQA weights {path}: download weights/nisqa.tar of github.com/gabrielmittag/NISQA and give its "
-                "path"
-            )
+            source = "weights/nisqa.tar of github.com/gabrielmittag/NISQA"
+            raise UserError(f"no NISQA weights {path}: download {source} and give its path")
         sha256 = sha256_of(path)
         if expected and expected != sha256:
             raise UserError(f"{path}: its SHA-256 is {sha256}, not {expected}: download the file again")
@@ -142,53 +133,47 @@ class Nisqa:
         content = load_checkpoint(path)
         if not {"args", "model_state_dict"} <= content.keys():
             raise UserError(f"{path}: not a NISQA checkpoint: it has no 'args' and 'model_state_dict'")
-        self._args = _arguments(content["args"], path)
-        self._network = NisqaNetwork(self._args).eval().requires_grad_(False)
+        args = self._args = content["args"]
+        # The checkpoint describes itself: it must be of this network.
+        wrong = {key: args.get(key) for key, value in _KIND.items() if args.get(key) != value}
+        absent = [key for key in _NUMBERS if args.get(key) is None]
+        if wrong or absent or args.get("td_2") not in (None, "skip"):
+            reason = wrong or absent or args.get("td_2")
+            raise UserError(f"{path}: not NISQA v2.0 with dimensions (nisqa.tar): {reason}")
+        self._network = NisqaNetwork(args).eval().requires_grad_(False)
         tensors = {_our_name(name): tensor for name, tensor in content["model_state_dict"].items()}
-        if wrong := difference(self._network.state_dict(), tensors):
-            raise UserError(f"{path}: not the tensors of NISQA v2.0: {wrong}")
+        if mismatch := difference(self._network.state_dict(), tensors):
+            raise UserError(f"{path}: not the tensors of NISQA v2.0: {mismatch}")
         self._network.load_state_dict(tensors)
 
     @torch.no_grad()
     def __call__(self, wave: Wave, sample_rate: int) -> NisqaScores:
         """Rate one utterance of 0.14 to 52 s, (S,) at `sample_rate` Hz. It sees up to 20 kHz, so the rate matters."""
-        samples, native = with_sound(wave), self._args.get("ms_sr")
+        args, samples, native = self._args, with_sound(wave), self._args.get("ms_sr")
         if native and native != sample_rate:
             samples = soxr.resample(samples, sample_rate, native, quality=RESAMPLER.split()[-1])
             sample_rate = native
-        segments = self._segments(self._decibels(samples, sample_rate))
+        decibels = self._decibels(samples, sample_rate)
+        if len(decibels) < args["ms_seg_length"]:
+            raise MetricError("the signal is too short for NISQA")
+        segments = decibels.unfold(0, args["ms_seg_length"], args["ms_seg_hop_length"])
+        if len(segments) > args["ms_max_segments"]:
+            seconds = args["ms_max_segments"] * args["ms_seg_hop_length"] * args["ms_hop_length"]
+            raise MetricError(f"the signal is too long for NISQA: more than {seconds:.0f} s")
         return NisqaScores(*self._network(segments).tolist())
 
     def _decibels(self, samples: np.ndarray, sample_rate: int) -> Tensor:
         """Map (S,) to (T, M): mel magnitudes in dB, at most 80 dB below the loudest, as librosa computes them."""
         args, n_fft = self._args, self._args["ms_n_fft"]
-        length = int(sample_rate * args["ms_win_length"])
+        length, hop = int(sample_rate * args["ms_win_length"]), int(sample_rate * args["ms_hop_length"])
         if len(samples) <= n_fft // 2:
             # The mirrored ends of a centred frame would be longer than the signal.
             raise MetricError(f"the signal is too short for NISQA: {n_fft / 2 / sample_rate:.2f} s are needed")
-        spectrum = torch.stft(
-            torch.from_numpy(samples),
-            n_fft,
-            int(sample_rate * args["ms_hop_length"]),
-            length,
-            torch.hann_window(length),
-            pad_mode="reflect",
-            return_complex=True,
-        ).abs()
+        wave, window = torch.from_numpy(samples), torch.hann_window(length)
+        spectrum = torch.stft(wave, n_fft, hop, length, window, pad_mode="reflect", return_complex=True).abs()
         mel = slaney_filters(sample_rate, n_fft, args["ms_n_mels"], args["ms_fmax"]) @ spectrum
         decibels = 20.0 * torch.log10(mel.clamp_min(1e-4))
         return decibels.clamp_min(decibels.max() - 80.0).T
-
-    def _segments(self, decibels: Tensor) -> Tensor:
-        """Map (T, M) to overlapping (N, M, W)."""
-        length, hop = self._args["ms_seg_length"], self._args["ms_seg_hop_length"]
-        if len(decibels) < length:
-            raise MetricError("the signal is too short for NISQA")
-        segments = decibels.unfold(0, length, hop)
-        if len(segments) > self._args["ms_max_segments"]:
-            seconds = self._args["ms_max_segments"] * hop * self._args["ms_hop_length"]
-            raise MetricError(f"the signal is too long for NISQA: more than {seconds:.0f} s")
-        return segments
 
 
 class NisqaMetric(UtteranceMetric):
@@ -200,6 +185,8 @@ class NisqaMetric(UtteranceMetric):
         self._rate = None if options.nisqa is None else Nisqa(options.nisqa)
         self._sample_rate = task.nisqa_rate
         self.columns = () if options.nisqa is None else NISQA_COLUMNS
+        self.models = {"nisqa": self._rate and self._rate.identity}
+        self.definition = {"nisqa_rate": self._sample_rate}
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return the ratings of what was generated, at its own rate or at that of the task."""
@@ -210,26 +197,8 @@ class NisqaMetric(UtteranceMetric):
             return measure(self.columns, lambda: rate(item.wave("generated"), METRIC_RATE))
         return measure(self.columns, rate, item.generated, item.sample_rate)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the weights, if there are any, and the rate."""
-        return {"models": {"nisqa": self._rate and self._rate.identity}, "nisqa_rate": self._sample_rate}
-
-
-def _arguments(args: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the checkpoint's description of itself, which must be of this network."""
-    wrong = {key: args.get(key) for key, value in _KIND.items() if args.get(key) != value}
-    absent = [key for key in _NUMBERS if args.get(key) is None]
-    if wrong or absent or args.get("td_2") not in (None, "skip"):
-        raise UserError(f"{path}: not NISQA v2.0 with dimensions (nisqa.tar): {wrong or absent or args.get('td_2')}")
-    return args
-
 
 def _our_name(name: str) -> str:
     name = re.sub(r"^cnn\.model\.conv(\d)\.", lambda match: f"cnn.convs.{int(match[1]) - 1}.", name)
     name = re.sub(r"^cnn\.model\.bn(\d)\.", lambda match: f"cnn.norms.{int(match[1]) - 1}.", name)
-    name = re.sub(r"^pool_layers\.(\d)\.model\.", r"pools.\1.", name)
-    return name.removeprefix("time_dependency.model.")
-
-
-def _pair(size: Any) -> tuple[int, int]:  # noqa: ANN401  (as the checkpoint has it: a number, a list or a tuple)
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return re.sub(r"^pool_layers\.(\d)\.model\.", r"pools.\1.", name).removeprefix("time_dependency.model.")

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from operator import attrgetter, methodcaller
 from queue import SimpleQueue
 from types import TracebackType
@@ -70,10 +71,7 @@ class ScoringPool:
             self._free.get().executor.shutdown(cancel_futures=True)
 
     def submit(self, item: ScoringItem) -> Future[dict[str, MetricValue]]:
-        """Return a future of what `Suite.score` gives in some process; blocks while many wait already.
-
-        The future raises `UserError` if the process died, with the utterance's id.
-        """
+        """Return a future of `Suite.score` in some process, or of a `UserError` if it dies; blocks while many wait."""
         self._room.acquire()
         try:
             score: Callable[[Suite], dict[str, MetricValue]] = methodcaller("score", item.as_arrays())
@@ -97,14 +95,14 @@ class ScoringPool:
         """Call `read` in a free process; one that died is replaced, so that other utterances are still scored."""
         process = self._free.get()
         try:
-            return process.call(read)
+            process.started.result()
+            return process.executor.submit(_on_suite, self.options, read).result()
         except BrokenProcessPool as error:
             process.executor.shutdown(cancel_futures=True)
             process = _Process(self.options)
-            raise UserError(
-                f"a scoring process died on {what} (out of memory, or a crash of a metric's library): "
-                "leave the utterance out, or score with fewer processes"
-            ) from error
+            cause = "out of memory, or a crash of a metric's library"
+            cure = "leave the utterance out, or score with fewer processes"
+            raise UserError(f"a scoring process died on {what} ({cause}): {cure}") from error
         finally:
             self._free.put(process)
 
@@ -113,42 +111,29 @@ class _Process:
     """One scoring process. Its first task makes the suite: an error of that reaches the caller as it is."""
 
     def __init__(self, options: SuiteOptions) -> None:
-        self.executor = ProcessPoolExecutor(
-            1,
-            multiprocessing.get_context("spawn"),
-            initializer=end_with_parent,
-            # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
-            initargs=(signal.SIG_IGN,),
-        )
-        self._started = self.executor.submit(_start, options)
-
-    def call(self, read: Callable[[Suite], Result]) -> Result:
-        """Return what `read` makes of the suite there; an error of loading it is raised here."""
-        self._started.result()
-        return self.executor.submit(_on_suite, read).result()
+        # Ctrl-C reaches every process of a terminal; the one that generates decides what it means.
+        initializer, spawn = partial(end_with_parent, signal.SIG_IGN), multiprocessing.get_context("spawn")
+        self.executor = ProcessPoolExecutor(1, spawn, initializer)
+        self.started = self.executor.submit(_on_suite, options, attrgetter("options"))
 
 
 # From here on, what runs in a scoring process.
 
 
 class _Worker:
-    """The suite of this process, made once by `_start`."""
-
-    suite: Suite
+    suite: Suite | None = None
 
 
-def _start(options: SuiteOptions) -> None:
-    """Load the suite; the process has no more than `options.num_threads` threads for each of its number crunchers."""
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(options.num_threads)
-    import torch
+def _on_suite(options: SuiteOptions, read: Callable[[Suite], Result]) -> Result:
+    """Return what `read` makes of this process's suite, which the first call loads."""
+    if _Worker.suite is None:
+        # No more threads for each library that computes.
+        for name in _THREAD_VARIABLES:
+            os.environ[name] = str(options.num_threads)
+        import torch
 
-    from metis_lightning.metrics.suite import Suite
+        from metis_lightning.metrics.suite import Suite
 
-    torch.set_num_threads(options.num_threads)
-    _Worker.suite = Suite(options)
-
-
-def _on_suite(read: Callable[[Suite], Result]) -> Result:
-    """Return what `read` makes of the suite of this process."""
+        torch.set_num_threads(options.num_threads)
+        _Worker.suite = Suite(options)
     return read(_Worker.suite)

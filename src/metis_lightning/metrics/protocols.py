@@ -24,16 +24,14 @@ PROTOCOLS = ("offline", "paper")
 class SuiteOptions:
     """Which metrics, by which back ends. What is None is as the protocol has it.
 
-    Args:
-        protocol: "offline" (back ends that ordinary packages carry) or "paper" (those of the paper).
-        task: of `task_table.TASKS`: which metrics and similarities it has; None for all of them.
-        asr: recognisers as `KIND[:SOURCE]` or `LANGUAGE=KIND[:SOURCE]`; the first that knows the language is taken.
-            An empty tuple leaves the word error rate out.
-        speakers: speaker encoders as `KIND[:SOURCE]`; an empty tuple leaves similarities out.
-        nisqa: path of the published `nisqa.tar`; None leaves NISQA out of the protocol "offline".
-        normalizer: "whisper-english", "seed-tts" or "none".
-        device: of the recognisers and speaker encoders, "cpu" or "cuda"; everything else is on the CPU.
-        num_threads: CPU threads of each model.
+    protocol: "offline" (back ends that ordinary packages carry) or "paper" (those of the paper).
+    task: of `task_table.TASKS`: which metrics and similarities it has; None for all of them.
+    asr: recognisers as `[LANGUAGE=]KIND[:SOURCE]`; the first that knows the language is taken, () leaves WER out.
+    speakers: speaker encoders as `KIND[:SOURCE]`; () leaves similarities out.
+    nisqa: path of the published `nisqa.tar`; None leaves NISQA out of the protocol "offline".
+    normalizer: "whisper-english", "seed-tts" or "none".
+    device: of the recognisers and speaker encoders, "cpu" or "cuda"; everything else is on the CPU.
+    num_threads: CPU threads of each model.
     """
 
     protocol: str = "offline"
@@ -47,37 +45,26 @@ class SuiteOptions:
 
 
 def resolve(options: SuiteOptions) -> tuple[SuiteOptions, Task]:
-    """Return options with what the protocol decides filled in, and the task.
-
-    A `UserError` if the protocol or the task is unknown, or the paper's protocol needs a path that is not given.
-    """
+    """Fill in what the protocol decides, and return the task, too. A `UserError` if it needs a path, or is unknown."""
     if options.protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{options.protocol}': choose from {', '.join(PROTOCOLS)}")
     if options.task is not None and options.task not in TASKS:
         raise UserError(f"unknown task '{options.task}': choose one of {', '.join(TASKS)}")
     task = Task("") if options.task is None else TASKS[options.task]
-    if options.protocol == "paper":
+    is_paper = options.protocol == "paper"
+    if is_paper:
         asr: tuple[str, ...] = ("zh=paraformer:paraformer-zh", "whisper:openai/whisper-large-v3")
         speakers, normalizer = task.paper_speakers, "seed-tts"
     else:
         asr, speakers, normalizer = ("embedded",), ("ge2e",), "whisper-english"
-    options = replace(
-        options,
-        asr=asr if options.asr is None else options.asr,
-        speakers=speakers if options.speakers is None else options.speakers,
-        normalizer=options.normalizer or normalizer,
-    )
-    if options.protocol == "paper":
-        _require_paths(options)
-    return options, task
-
-
-def _require_paths(options: SuiteOptions) -> None:
-    """Refuse the paper's protocol without models that no hub has; all of them are named at once."""
+    asr = asr if options.asr is None else options.asr
+    speakers = speakers if options.speakers is None else options.speakers
+    # No hub has these models of the paper; all that lack a path are named at once.
     absent = []
-    if "wavlm-large" in (options.speakers or ()):
+    if is_paper and "wavlm-large" in speakers:
         absent.append("the speaker encoder, as 'wavlm-large:PATH' of UniSpeech's wavlm_large_finetune.pth")
-    if options.nisqa is None:
+    if is_paper and options.nisqa is None:
         absent.append("NISQA, the path of nisqa.tar of github.com/gabrielmittag/NISQA")
     if absent:
         raise UserError(f"the protocol 'paper' needs models that are on no hub: give {'; and '.join(absent)}")
+    return replace(options, asr=asr, speakers=speakers, normalizer=options.normalizer or normalizer), task

@@ -29,12 +29,7 @@ Wave = np.ndarray | Tensor
 
 
 def as_array(wave: Wave, name: str = "signal") -> np.ndarray:
-    """Return (S,) samples as float32; `name` is what messages call them.
-
-    Raises:
-        MetricError: there are none, or one is not finite.
-        ValueError: they are not one-dimensional.
-    """
+    """Return (S,) samples as float32. A `MetricError`, of the `name`, if there are none or one is not finite."""
     array = wave.detach().cpu().float().numpy() if isinstance(wave, Tensor) else np.asarray(wave, dtype=np.float32)
     # A batch is a mistake of the caller, not of the audio.
     if array.ndim != 1:
@@ -65,11 +60,8 @@ def to_metric_rate(wave: Wave, sample_rate: int, name: str = "signal") -> np.nda
 
 
 def same_length(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Crop two 16 kHz signals to the shorter one; a codec may add or lose part of a frame at the end.
-
-    Raises:
-        MetricError: they differ by more than `MAX_LENGTH_DIFFERENCE`, so they are not versions of one recording.
-    """
+    """Crop two 16 kHz signals to the shorter one. A `MetricError` if they differ by over `MAX_LENGTH_DIFFERENCE`."""
+    # A codec may add or lose part of a frame at the end; beyond that they are not versions of one recording.
     difference = abs(len(prediction) - len(reference)) / METRIC_RATE
     if difference > MAX_LENGTH_DIFFERENCE:
         raise MetricError(f"signal and reference differ in length by {difference:.2f} s")
@@ -85,33 +77,24 @@ def sounding_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.nda
     return pair
 
 
-_WAVES = {
-    "generated": "signal",
-    "reference": "reference",
-    "interferer": "interferer",
-    "prompt": "prompt",
-    "text_recording": "recording of the text",
-}
-"""Fields of an item that are waveforms, and what reasons call them."""
+# Fields of an item that are waveforms, and what reasons call them.
+_WAVES = {"generated": "signal", "text_recording": "recording of the text"}
+_WAVES |= {name: name for name in ("reference", "interferer", "prompt")}
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringItem:
     """What is scored: signals, each (S,) of its own length and at its own rate, and the text that was meant.
 
-    Args:
-        id: named in errors.
-        generated: (S,) what the system said.
-        sample_rate: in Hz, of what was generated, and of all signals that are not in `rates`.
-        reference: the clean target; of the same length within 0.1 s for metrics that compare sample by sample.
-        interferer: another voice, which the result should not have.
-        prompt: the recording that says whose voice is wanted.
-        text: what is said, in `language`.
-        language: ISO 639-1.
-        seconds: time that it took to generate; None where that is not known or not to be in the results.
-        num_steps: sampling steps of both stages, likewise.
-        text_recording: a recording that stands in for the text: word errors are counted against its transcript.
-        rates: sample rates in Hz, by the names of these fields.
+    sample_rate: in Hz, of what was generated, and of all signals that are not in `rates`.
+    reference: the clean target; of the same length within 0.1 s for metrics that compare sample by sample.
+    interferer: another voice, which the result should not have.
+    prompt: the recording that says whose voice is wanted.
+    text: what is said, in `language` (ISO 639-1).
+    seconds: time that it took to generate; None where that is not known or not to be in the results.
+    num_steps: sampling steps of both stages, likewise.
+    text_recording: a recording that stands in for the text: word errors are counted against its transcript.
+    rates: sample rates in Hz, by the names of these fields.
     """
 
     id: str
@@ -146,8 +129,8 @@ class ScoringItem:
 
     def as_arrays(self) -> ScoringItem:
         """Return it with numpy arrays for tensors: those are pickled by value, without a shared-memory file each."""
-        waves = {name: getattr(self, name) for name in _WAVES}
-        arrays: dict[str, Any] = {
-            name: wave.detach().cpu().numpy() for name, wave in waves.items() if isinstance(wave, Tensor)
-        }
+        arrays: dict[str, Any] = {}
+        for name in _WAVES:
+            if isinstance(wave := getattr(self, name), Tensor):
+                arrays[name] = wave.detach().cpu().numpy()
         return replace(self, **arrays)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
-from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import ScoringItem
-from metis_lightning.task_table import Task
 
 
 def real_time_factor(computed: float, spoken: float) -> float:
-    """Return the seconds computed for each second of speech; less than 1 is faster than real time.
-
-    Raises:
-        MetricError: nothing was spoken, or the time is not a positive number.
+    """Return the seconds computed for each second of speech. A `MetricError` if one of them is not a positive number.
 
     >>> real_time_factor(2.0, 8.0)
     0.25
@@ -31,14 +26,12 @@ class SpeedMetric(UtteranceMetric):
     order = 90
     columns = (Column("RTF", "RTF", higher_is_better=False), Column("STEPS", "STEPS", higher_is_better=False))
 
-    def __init__(self, options: SuiteOptions, task: Task) -> None:
-        self._rtf, self._steps = self.columns
-
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return those of the two that are known."""
         values: dict[str, MetricValue] = {}
         if item.seconds is not None:
-            values |= measure((self._rtf,), real_time_factor, item.seconds, len(item.generated) / item.sample_rate)
+            spoken = len(item.generated) / item.sample_rate
+            values |= measure(self.columns[:1], real_time_factor, item.seconds, spoken)
         if item.num_steps is not None:
-            values[self._steps.name] = MetricValue(float(item.num_steps))
+            values["STEPS"] = MetricValue(float(item.num_steps))
         return values

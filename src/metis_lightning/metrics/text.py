@@ -25,16 +25,11 @@ NORMALIZERS = {
 
 # Beyond ASCII, seed-tts-eval removes the Chinese punctuation that the package zhon lists. Unicode's punctuation classes
 # have all of that and more, but for these full-width signs, which are symbols to Unicode, and the ideographic space.
-_FULL_WIDTH_SYMBOLS = "＄＋＜＝＞＾｀｜～〾〿\u3000"
+_SYMBOLS = string.punctuation + "＄＋＜＝＞＾｀｜～〾〿\u3000"
 
 
 def normalizer(name: str, language: str) -> Normalizer:
-    """Return a normaliser by its name in `NORMALIZERS`, for a language (ISO 639-1).
-
-    Raises:
-        UserError: there is no such normaliser, or its package is not installed.
-        MetricError: it has no rules for the language.
-    """
+    """Return a normaliser by its name in `NORMALIZERS`. A `MetricError` if it has no rules for the language."""
     if name == "none":
         return clean_text
     if name == "whisper-english":
@@ -64,10 +59,7 @@ def seed_tts_normalizer(language: str) -> Normalizer:
     Punctuation is deleted, so that "twenty-one" is the word "twentyone". Chinese is split into characters; what is left
     of Latin letters there keeps its case. Numerals stay as written. Two deviations: a blank that punctuation leaves at
     either end is no empty word here, and none between Chinese characters; and a typographic apostrophe counts as the
-    plain one ("won’t" is "won't", not "wont").
-
-    Raises:
-        MetricError: the language is neither English nor Chinese.
+    plain one ("won’t" is "won't", not "wont"). A `MetricError` if the language is neither English nor Chinese.
 
     >>> seed_tts_normalizer("en")("Well - it's twenty-one, isn't it?")
     "well it's twentyone isn't it"
@@ -80,17 +72,8 @@ def seed_tts_normalizer(language: str) -> Normalizer:
     def normalize(text: str) -> str:
         text = unify_apostrophes(clean_text(text))
         # An apostrophe is a part of its word.
-        words = "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter)).split()
+        kept = (sign for sign in text if sign == "'" or unicodedata.category(sign)[0] != "P" and sign not in _SYMBOLS)
+        words = "".join(kept).split()
         return " ".join(words).lower() if language == "en" else " ".join("".join(words))
 
     return normalize
-
-
-def simplified(text: str) -> str:
-    """Return Chinese text in simplified characters."""
-    return require("zhconv", "zh").convert(text, "zh-cn")
-
-
-def _is_punctuation(letter: str) -> bool:
-    is_listed = letter in string.punctuation or letter in _FULL_WIDTH_SYMBOLS
-    return is_listed or unicodedata.category(letter).startswith("P")

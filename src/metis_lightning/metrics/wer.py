@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from metis_lightning.metrics.model_files import require, versions
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.recognizers.base import Recognizer, Recognizers
 from metis_lightning.metrics.signal import ScoringItem, with_sound
-from metis_lightning.metrics.text import NORMALIZERS, Normalizer, normalizer, simplified
+from metis_lightning.metrics.text import NORMALIZERS, Normalizer, normalizer
 from metis_lightning.task_table import Task
 
 Unit = Literal["word", "character"]
@@ -43,16 +43,13 @@ CAPPED = (
 NOT_CAPPED = "as heard: no rule"
 """What becomes of loops, for the fingerprint."""
 
-_RULES = ("whisper-normalizer", "zhconv")
-"""Packages that are rules for texts: another version may count other words."""
-
 
 @dataclass(frozen=True)
 class WordErrors:
     """Substituted, deleted and inserted words (or characters), and those of the reference.
 
     How the edits divide is that of one of several shortest alignments, so it takes no part in comparisons. `compared`
-    are the reference and the hypothesis that were held against each other, with a blank between two words.
+    are the reference and the hypothesis, with a blank between two words.
     """
 
     edits: int
@@ -66,11 +63,8 @@ class WordErrors:
 def word_errors(reference: str, hypothesis: str, normalize: Normalizer, unit: Unit = "word") -> WordErrors:
     """Count the errors of `hypothesis` against `reference`, both normalised.
 
-    Characters are counted without white space, which recognisers of unspaced scripts put as they like.
-
-    Raises:
-        MetricError: nothing of the reference is left after normalisation.
-        UserError: the package jiwer is not installed.
+    Characters are counted without white space, which recognisers of unspaced scripts put as they like. A `MetricError`
+    if nothing of the reference is left after normalisation.
 
     >>> word_errors("the cat sat", "the hat sat down", str.lower)
     WordErrors(edits=2, words=3)
@@ -137,16 +131,10 @@ def loop_in(hypothesis: str, reference: str) -> str | None:
 
 
 class WordScores:
-    """Recognisers with the rules for their texts.
-
-    Args:
-        recognizers: in order of preference.
-        rules: one of `text.NORMALIZERS`.
-        caps_loops: whether a loop of the recogniser counts as 100% at most; else every word of it counts.
-    """
+    """Recognisers with the rules for their texts; where it `caps_loops`, a loop counts as no more than 100%."""
 
     def __init__(self, recognizers: Recognizers, rules: str, caps_loops: bool) -> None:
-        self.recognizers, self.rules, self.caps_loops = recognizers, rules, caps_loops
+        self.recognizers, self.caps_loops = recognizers, caps_loops
         # Made once a language: building Whisper's takes longer than using it.
         self._normalizer: Callable[[str], Normalizer] = cache(partial(normalizer, rules))
         # Unknown rules and missing packages are told before hours are spent.
@@ -159,15 +147,10 @@ class WordScores:
     def rates(
         self, wave: Callable[[], np.ndarray], text: str | Callable[[], np.ndarray] | None, language: str
     ) -> tuple[WerValue, CerValue]:
-        """Return the word and the character error rate.
+        """Return the word and the character error rate of `wave()`, (S,) at 16 kHz, and a text or a recording of it.
 
         Of what cannot be transcribed all words are deleted, with the reason beside it. Null, with the reason, they are
-        only where the text is not known or nothing knows its language.
-
-        Args:
-            wave: gives (S,) samples at 16 kHz, or raises `MetricError`.
-            text: what should be said, or what gives a recording of it.
-            language: of the text, ISO 639-1.
+        only where the text is not known or nothing knows its language (ISO 639-1).
         """
         reference: str | None = None
         hypothesis: str | None = None
@@ -182,7 +165,7 @@ class WordScores:
             return WerValue(None, str(error)), CerValue(None, str(error))
         reason, is_loop = None, False
         try:
-            hypothesis = self._transcript(recognizer, with_sound(wave()), language)
+            hypothesis = self._transcript(recognizer, wave(), language)
         except MetricError as error:
             reason = str(error)
         else:
@@ -195,16 +178,17 @@ class WordScores:
 
     def _reference(self, recognizer: Recognizer, wave: np.ndarray, language: str) -> str:
         """Return the transcript of a recording of the text; it is kept, since every system meets the same ones."""
-        samples = with_sound(wave)
-        key = f"{language} {hashlib.sha256(samples.tobytes()).hexdigest()}"
+        key = f"{language} {hashlib.sha256(wave.tobytes()).hexdigest()}"
         if key not in self._transcripts:
-            self._transcripts[key] = self._transcript(recognizer, samples, language)
+            self._transcripts[key] = self._transcript(recognizer, wave, language)
         return self._transcripts[key]
 
-    def _transcript(self, recognizer: Recognizer, samples: np.ndarray, language: str) -> str:
-        transcript = recognizer.transcribe(samples, language)
-        # As Seed-TTS-eval does with every hypothesis: Whisper writes either kind of characters.
-        return simplified(transcript) if self._simplifies and language == "zh" else transcript
+    def _transcript(self, recognizer: Recognizer, wave: np.ndarray, language: str) -> str:
+        transcript = recognizer.transcribe(with_sound(wave), language)
+        if self._simplifies and language == "zh":
+            # As Seed-TTS-eval does with every hypothesis: Whisper writes either kind of characters.
+            return require("zhconv", "zh").convert(transcript, "zh-cn")
+        return transcript
 
 
 def _counts(
@@ -217,20 +201,27 @@ def _counts(
 
 
 class WerMetric(UtteranceMetric):
-    """WER and CER by the recogniser of an item's language.
-
-    Columns are named by it: WER_… and CER_…, or WER_asr_… and CER_asr_… where a recording stands in for the text.
-    """
+    """WER_… and CER_… by the recogniser of an item's language; WER_asr_… where a recording stands in for the text."""
 
     order = 70
     packages = ("jiwer",)
 
     def __init__(self, options: SuiteOptions, task: Task) -> None:
-        require("jiwer", "eval")
+        super().__init__(options, task)
         recognizers = Recognizers(options.asr or (), options.device, options.num_threads)
         # The paper has no rule for loops.
         caps_loops = options.protocol != "paper"
-        self._words = WordScores(recognizers, options.normalizer or "whisper-english", caps_loops)
+        rules = options.normalizer or "whisper-english"
+        self._words = WordScores(recognizers, rules, caps_loops)
+        self.models = {"asr": recognizers.identities}
+        self.definition = {
+            "normalizer": NORMALIZERS[rules],
+            # Another version of the rules may count other words.
+            "normalizer_versions": versions(("whisper-normalizer", "zhconv")),
+            "texts": texts.RULES,
+            "asr_loops": CAPPED if caps_loops else NOT_CAPPED,
+            "nothing_heard": "all words deleted",
+        }
         self.columns = tuple(
             Column.by_model(quantity, name, unit="%", higher_is_better=False)
             for name in recognizers.names
@@ -248,17 +239,6 @@ class WerMetric(UtteranceMetric):
         text: str | Callable[[], np.ndarray] | None = item.text
         source = ""
         if item.text_recording is not None:
-            text, source = (lambda: item.wave("text_recording")), "_asr"
-        wer, cer = self._words.rates(lambda: item.wave("generated"), text, item.language)
+            text, source = partial(item.wave, "text_recording"), "_asr"
+        wer, cer = self._words.rates(partial(item.wave, "generated"), text, item.language)
         return {f"WER{source}_{name}": wer, f"CER{source}_{name}": cer}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the recognisers, the rules for texts, and what becomes of loops and of silence."""
-        return {
-            "models": {"asr": self._words.recognizers.fingerprint()},
-            "normalizer": NORMALIZERS[self._words.rules],
-            "normalizer_versions": versions(_RULES),
-            "texts": texts.RULES,
-            "asr_loops": CAPPED if self._words.caps_loops else NOT_CAPPED,
-            "nothing_heard": "all words deleted",
-        }

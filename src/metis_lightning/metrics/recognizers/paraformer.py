@@ -8,7 +8,6 @@ from typing import Any
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.model_files import model_name, require, versions, weight_hashes
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
-from metis_lightning.metrics.text import simplified
 
 
 class Paraformer:
@@ -20,10 +19,7 @@ class Paraformer:
     languages: frozenset[str] | None = frozenset({"zh"})
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
-        """Load a model by a name that funasr knows ("paraformer-zh" if empty), or a folder with its files.
-
-        A `UserError` if funasr or zhconv is not installed, or the model cannot be loaded.
-        """
+        """Load a folder, or a name that funasr knows ("paraformer-zh" if empty). A `UserError` if that fails."""
         funasr, source = require("funasr", "zh"), source or "paraformer-zh"
         require("zhconv", "zh")
         self.name = model_name(source, "funasr")
@@ -31,20 +27,14 @@ class Paraformer:
             self._model = funasr.AutoModel(model=source, device=device, disable_update=True, disable_pbar=True)
         except Exception as error:
             # funasr raises whatever its download or its registry does: assertions, connection errors, key errors.
-            raise UserError(
-                f"the funasr model {source} cannot be loaded ({type(error).__name__}: {error}): give the folder of its "
-                "files"
-            ) from error
+            reason = f"cannot be loaded ({type(error).__name__}: {error}): give the folder of its files"
+            raise UserError(f"the funasr model {source} {reason}") from error
         # Where funasr put what it downloaded.
         folder = Path(getattr(self._model, "model_path", None) or source)
-        hashes = weight_hashes(folder) if folder.is_dir() else {}
-        self.identity: dict[str, Any] = {
-            "name": self.name,
-            "sha256": hashes,
-            "packages": versions(("funasr", "zhconv")),
-        }
+        packages = versions(("funasr", "zhconv"))
+        self.identity: dict[str, Any] = {"name": self.name, "sha256": weight_hashes(folder), "packages": packages}
 
     def transcribe(self, wave: Wave, language: str = "zh") -> str:
         """Return the characters; see `Recognizer.transcribe`."""
         results = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
-        return simplified(results[0]["text"]) if results else ""
+        return require("zhconv", "zh").convert(results[0]["text"], "zh-cn") if results else ""

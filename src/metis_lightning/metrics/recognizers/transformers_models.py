@@ -13,6 +13,7 @@ from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
 _WINDOW_SECONDS = 30
 _GREEDY = {"num_beams": 1, "do_sample": False}
+_SIZE_NAMES = ("d_model", "encoder_layers", "decoder_layers", "num_mel_bins")
 _SIZES = {
     "tiny": (384, 4, 4, 80),
     "base": (512, 6, 6, 80),
@@ -24,9 +25,6 @@ _SIZES = {
     "large-v3-turbo": (1280, 32, 4, 128),
 }
 
-_MIN_SAMPLES = 400
-"""Receptive field of HuBERT's convolutions, 25 ms: less gives no frame."""
-
 
 class Whisper(TransformersModel):
     """Whisper, greedy, in float32: the same audio always gives the same text. The paper's is large-v3."""
@@ -36,12 +34,7 @@ class Whisper(TransformersModel):
     source = "openai/whisper-large-v3"
     owner = "openai"
     decoding = {**_GREEDY, "task": "transcribe", "compute_type": "float32"}
-    published = {
-        f"whisper-{size}": dict(
-            zip(("d_model", "encoder_layers", "decoder_layers", "num_mel_bins"), numbers, strict=True)
-        )
-        for size, numbers in _SIZES.items()
-    }
+    published = {f"whisper-{size}": dict(zip(_SIZE_NAMES, sizes, strict=True)) for size, sizes in _SIZES.items()}
     languages: frozenset[str] | None = None
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
@@ -87,7 +80,8 @@ class HubertCtc(TransformersModel):
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words; see `Recognizer.transcribe`."""
         samples = as_array(wave)
-        if len(samples) < _MIN_SAMPLES:
+        # The receptive field of the convolutions: less gives no frame.
+        if len(samples) < 400:
             raise MetricError(f"the signal is shorter than {self.name} can hear (25 ms)")
         inputs = self.processor(samples, sampling_rate=METRIC_RATE, return_tensors="pt")
         tokens = self.model(inputs.input_values.to(self.device)).logits.argmax(dim=-1)

@@ -10,16 +10,15 @@ Shape letters: B batch, C channels, T frames.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.model_files import load_checkpoint, require, versions
+from metis_lightning.metrics.model_files import file_identity, load_checkpoint, require
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 from metis_lightning.state_dicts import difference
 
@@ -29,21 +28,15 @@ _SCALE = 8
 
 ECAPA_WEIGHTS = "embedding_model.ckpt"
 _MELS = 80
-_MIN_SAMPLES = METRIC_RATE // 10
 
 
-class ConvReluNorm(nn.Module):
-    """Convolution that keeps the length, ReLU, batch normalisation."""
+class ConvReluNorm(nn.Sequential):
+    """Convolution that keeps the length, ReLU, batch normalisation: (B, C, T) to (B, C', T)."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int = 1, dilation: int = 1) -> None:
-        super().__init__()
         padding = dilation * (kernel_size - 1) // 2
-        self.conv = nn.Conv1d(inputs, outputs, kernel_size, padding=padding, dilation=dilation)
-        self.bn = nn.BatchNorm1d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T) to (B, C', T)."""
-        return self.bn(self.conv(x).relu())
+        conv = nn.Conv1d(inputs, outputs, kernel_size, padding=padding, dilation=dilation)
+        super().__init__(OrderedDict(conv=conv, relu=nn.ReLU(), bn=nn.BatchNorm1d(outputs)))
 
 
 class Res2(nn.Module):
@@ -63,32 +56,22 @@ class Res2(nn.Module):
         return torch.cat([*outputs, untouched], dim=1)
 
 
-class ChannelGate(nn.Module):
-    """Squeeze and excitation: each channel times a number between 0 and 1 that all channels' means decide."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.linear1 = nn.Linear(channels, _BOTTLENECK)
-        self.linear2 = nn.Linear(_BOTTLENECK, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T) to the same shape."""
-        return x * self.linear2(self.linear1(x.mean(dim=2)).relu()).sigmoid().unsqueeze(2)
-
-
 class SeRes2Block(nn.Module):
-    """A residual block of four steps."""
+    """A residual block of Res2Net between convolutions, and a gate: squeeze and excitation."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.before = ConvReluNorm(channels, channels)
         self.res2 = Res2(channels, 3, dilation)
         self.after = ConvReluNorm(channels, channels)
-        self.gate = ChannelGate(channels)
+        squeeze, excite = nn.Linear(channels, _BOTTLENECK), nn.Linear(_BOTTLENECK, channels)
+        self.gate = nn.Sequential(OrderedDict(linear1=squeeze, relu=nn.ReLU(), linear2=excite, sigmoid=nn.Sigmoid()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to the same shape."""
-        return x + self.gate(self.after(self.res2(self.before(x))))
+        y = self.after(self.res2(self.before(x)))
+        # Each channel is scaled by a number between 0 and 1 that all channels' means decide.
+        return x + y * self.gate(y.mean(dim=2)).unsqueeze(2)
 
 
 class AttentivePooling(nn.Module):
@@ -108,13 +91,7 @@ class AttentivePooling(nn.Module):
 
 
 class EcapaTdnn(nn.Module):
-    """The network: (B, C, T) features, normalised over time here, to (B, 256) embeddings.
-
-    Args:
-        features: C of the input.
-        channels: width inside.
-        dim: size of an embedding.
-    """
+    """The network, of C input features, a width of `channels` inside, and embeddings of size `dim`."""
 
     def __init__(self, features: int, channels: int = 512, dim: int = 256) -> None:
         super().__init__()
@@ -127,7 +104,7 @@ class EcapaTdnn(nn.Module):
         self.linear = nn.Linear(2 * _WIDE, dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, C, T) features to (B, dim) embeddings, not of unit length."""
+        """Map (B, C, T) features, normalised over time here, to (B, dim) embeddings, not of unit length."""
         first = self.layer2(self.layer1(self.instance_norm(features)))
         second = self.layer3(first)
         blocks = torch.cat([first, second, self.layer4(second)], dim=1)
@@ -140,10 +117,7 @@ class SpeechBrainEcapa:
     name = "ecapa-voxceleb"
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
-        """Load `embedding_model.ckpt` of a folder.
-
-        A `UserError` if speechbrain is not installed, or the file is missing or of another network.
-        """
+        """Load `embedding_model.ckpt` of a folder. A `UserError` if it is missing or of another network."""
         ecapa = require("speechbrain.lobes.models.ECAPA_TDNN", "speechbrain")
         features = require("speechbrain.lobes.features", "speechbrain")
         norm = require("speechbrain.processing.features", "speechbrain")
@@ -166,19 +140,13 @@ class SpeechBrainEcapa:
             raise UserError(f"{path}: not the weights of spkrec-ecapa-voxceleb: {wrong}")
         self._network.load_state_dict(tensors)
         self._network.eval().requires_grad_(False).to(device)
-        packages = versions(("speechbrain", "torch"))
-        self.identity: dict[str, Any] = {
-            "name": self.name,
-            "file": ECAPA_WEIGHTS,
-            "sha256": sha256_of(path),
-            "packages": packages,
-        }
+        self.identity = file_identity(self.name, path, ("speechbrain", "torch"))
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
         """Return (192,); see `SpeakerEncoder.embed`."""
         samples = with_sound(wave)
-        if len(samples) < _MIN_SAMPLES:
+        if len(samples) < METRIC_RATE // 10:
             raise MetricError(f"the signal is too short for {self.name}: 0.1 s are needed")
         # Lengths are shares of the batch's longest.
         whole = torch.ones(1)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
+from metis_lightning.metrics.model_files import file_identity
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 from metis_lightning.tokens.mel import PowerMel
 
@@ -65,10 +64,7 @@ def raise_volume(wave: np.ndarray) -> np.ndarray:
 
 
 class Ge2eEncoder:
-    """The network with the published weights, on the CPU.
-
-    Not an `nn.Module` on purpose: as an attribute of a metric or a LightningModule it must stay out of checkpoints.
-    """
+    """The network with the published weights, on the CPU. Not an `nn.Module`: it must stay out of checkpoints."""
 
     name = "ge2e"
 
@@ -76,11 +72,7 @@ class Ge2eEncoder:
         """Load the weights shipped with the project."""
         self._network = Ge2eNetwork().eval().requires_grad_(False)
         self._network.load_state_dict(load_file(GE2E_WEIGHTS))
-        self.identity: dict[str, Any] = {
-            "name": self.name,
-            "file": GE2E_WEIGHTS.name,
-            "sha256": sha256_of(GE2E_WEIGHTS),
-        }
+        self.identity = file_identity(self.name, GE2E_WEIGHTS)
         self._mel = PowerMel(METRIC_RATE, n_fft=400, hop_length=_HOP, n_mels=_MELS)
 
     @torch.no_grad()

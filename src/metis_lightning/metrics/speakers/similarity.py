@@ -26,22 +26,13 @@ QUANTITIES = {"prompt": "SIM", "reference": "SIM_target", "margin": "SIM_margin"
 
 
 class SpeakerEncoder(Protocol):
-    """A voice as a direction.
-
-    name: as it stands in column names.
-    identity: what decides the embeddings: files with hashes, package versions.
-    """
+    """A voice as a direction; `name` is as in column names, `identity` what decides it: hashes, package versions."""
 
     name: str
     identity: dict[str, Any]
 
     def embed(self, wave: Wave) -> Tensor:
-        """Return the float64 embedding of unit length of one utterance, (S,) at 16 kHz.
-
-        Raises:
-            MetricError: the audio cannot be used, or is too short.
-        """
-        ...
+        """Return the float64 embedding of unit length of an utterance, (S,) at 16 kHz. A `MetricError` if too short."""
 
 
 def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
@@ -65,19 +56,16 @@ def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
 
 
 class SimMetric(UtteranceMetric):
-    """Similarities to what the task has: SIM_… to the prompt, SIM_target_… to the reference, SIM_margin_….
-
-    The margin is the similarity to the reference less that to the interferer.
-    """
+    """Similarities: SIM_… to the prompt, SIM_target_… to the reference, SIM_margin_… that less the interferer's."""
 
     order = 60
 
     def __init__(self, options: SuiteOptions, task: Task) -> None:
         self._encoders = [speaker_encoder(spec, options.device) for spec in options.speakers or ()]
+        self.models = {"speakers": [encoder.identity for encoder in self._encoders]}
         self._similar_to = task.similar_to
-        self.columns = tuple(
-            Column.by_model(QUANTITIES[other], encoder.name) for encoder in self._encoders for other in self._similar_to
-        )
+        names = [encoder.name for encoder in self._encoders]
+        self.columns = tuple(Column.by_model(QUANTITIES[other], name) for name in names for other in task.similar_to)
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
         """Return each similarity by each encoder."""
@@ -89,10 +77,6 @@ class SimMetric(UtteranceMetric):
                 column = Column.by_model(QUANTITIES[other], encoder.name)
                 values |= measure((column,), _similarity, embed, other)
         return values
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the encoders."""
-        return {"models": {"speakers": [encoder.identity for encoder in self._encoders]}}
 
 
 def _embedding(encoder: SpeakerEncoder, item: ScoringItem, name: str) -> Tensor:

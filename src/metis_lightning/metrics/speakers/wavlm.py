@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.model_files import TransformersModel, load_checkpoint, require, versions
+from metis_lightning.metrics.model_files import TransformersModel, file_identity, load_checkpoint, require
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, with_sound
 from metis_lightning.metrics.speakers.ecapa import EcapaTdnn
 from metis_lightning.state_dicts import difference
@@ -56,9 +55,6 @@ _ECAPA_NAMES = (
     (r"(layer[234])\.SE_Connect\.", r"\1.gate."),
     (r"(layer1|conv|pooling|bn|linear)\.", r"\1."),
 )
-
-_MIN_SAMPLES = 720
-"""Two frames: one has no variance to be normalised by."""
 
 LARGE = {
     "hidden_size": 1024,
@@ -114,17 +110,13 @@ class WavLmEcapa:
     """The network with published weights. Not an `nn.Module`, as `Ge2eEncoder`."""
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu", sizes: dict[str, Any] | None = None) -> None:
-        """Load `wavlm_large_finetune.pth`; `sizes` are those of another WavLM than large, whose name then says so.
-
-        A `UserError` if there is no such file, it is no checkpoint of tensors, or it is not this network's.
-        """
+        """Load `wavlm_large_finetune.pth`; other `sizes` of WavLM give another name. A `UserError` if it is another."""
         path, self._device = Path(checkpoint).expanduser(), device
         self.name = "wavlm-large" if sizes is None else "wavlm-other"
         if not path.is_file():
-            raise UserError(
-                f"no speaker verification checkpoint {path}: download wavlm_large_finetune.pth as "
-                "microsoft/UniSpeech, downstreams/speaker_verification, says, and give its path"
-            )
+            source = "microsoft/UniSpeech, downstreams/speaker_verification"
+            cure = f"download wavlm_large_finetune.pth as {source}, says, and give its path"
+            raise UserError(f"no speaker verification checkpoint {path}: {cure}")
         content = load_checkpoint(path)
         tensors = content.get("model", content)
         if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -137,19 +129,14 @@ class WavLmEcapa:
             raise UserError(f"{path}: not the tensors of UniSpeech's WavLM with ECAPA-TDNN: {wrong}")
         self._network.load_state_dict(tensors, assign=True)
         self._network.eval().requires_grad_(False).float().to(device)
-        packages = versions(("transformers", "torch"))
-        self.identity: dict[str, Any] = {
-            "name": self.name,
-            "file": path.name,
-            "sha256": sha256_of(path),
-            "packages": packages,
-        }
+        self.identity = file_identity(self.name, path, ("transformers", "torch"))
 
     @torch.no_grad()
     def embed(self, wave: Wave) -> Tensor:
         """Return (256,); see `SpeakerEncoder.embed`."""
         samples = torch.from_numpy(with_sound(wave))
-        if len(samples) < _MIN_SAMPLES:
+        # Two frames: one has no variance to be normalised by.
+        if len(samples) < 720:
             raise MetricError(f"the signal is too short for {self.name}: 45 ms are needed")
         embedding = self._network(samples[None].to(self._device))[0]
         return nn.functional.normalize(embedding.double().cpu(), dim=0)
