@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,11 +32,11 @@ from metis_lightning.progress import Progress
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a manifest is built.
+    """Options of a manifest's building.
 
     out: the manifest, `*.jsonl`.
     workers: processes that scan.
-    shard: this job and the number of jobs that share the work, counted from 0.
+    shard: this job, counted from 0, and the number of jobs that share the work.
     max_faults: the largest share of faulty utterances, and of broken archives, that may be left out.
     """
 
@@ -66,10 +65,11 @@ class ManifestSummary:
     sha256: str = ""
 
     def add(self, row: Row) -> None:
-        """Count an utterance."""
+        """Count an utterance by its line."""
+        hours, language = row["seconds"] / 3600, row["language"]
         self.utterances += 1
-        self.hours += row["seconds"] / 3600
-        self.languages[row["language"]] = self.languages.get(row["language"], 0.0) + row["seconds"] / 3600
+        self.hours += hours
+        self.languages[language] = self.languages.get(language, 0.0) + hours
         self.splits[row["split"]] += 1
         self.sample_rates[str(row["sample_rate"])] += 1
         self.channels[str(row.get("channels", 1))] += 1
@@ -85,10 +85,10 @@ class ManifestSummary:
 
 
 def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary | None:
-    """Scan this job's share of a corpus, and write the manifest if nothing is left to scan.
+    """Scan this job's share of a corpus; write the manifest and return what it holds, or None if other jobs go on.
 
-    Returns what it holds, or None if other jobs are not done. A UserError if nothing is there, another command builds
-    the same, or more is faulty than `max_faults`; the list of faults is then written.
+    A UserError if nothing is there, another command builds the same, or more is faulty than `max_faults`; the list of
+    faults is then written.
     """
     shards = scan.shards()
     if not shards:
@@ -186,9 +186,8 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
     summary, out = ManifestSummary(archives=len(parts)), options.out
     listed = out.with_suffix(FAULTS)
     speakers, digest = array("q"), hashlib.sha256()
-    with ExitStack() as stack:
-        # Left first: the manifest gets its name only if the check below lets it.
-        manifest = stack.enter_context(atomic_path(out))
+    # The manifest gets its name only if the checks below let it; the list of faults does before.
+    with atomic_path(out) as manifest:
         with (
             atomic_path(listed) as faults,
             faults.open("w", encoding="utf-8") as fault_file,
@@ -219,22 +218,21 @@ def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
     return summary
 
 
-def _lines(parts: Sequence[Path]) -> Iterator[Row | Fault]:
+def _read_parts(parts: Sequence[Path]) -> Iterator[Row | Fault]:
     for part in parts:
         with part.open(encoding="utf-8") as file:
-            for line in file:
-                row: dict[str, Any] = json.loads(line)
+            for row in map(json.loads, file):
                 yield Fault(**row["fault"]) if "fault" in row else row
 
 
 def _unique_rows(parts: Sequence[Path]) -> Iterator[Row | Fault]:
     """Yield the rows of all pieces, every utterance whose id was there before as a fault."""
     # Hashes of all ids first, 8 bytes each: names are kept only of those that occur twice.
-    hashes = np.array(array("q", (digest64(row["id"]) for row in _lines(parts) if not isinstance(row, Fault))))
+    hashes = np.array(array("q", (digest64(row["id"]) for row in _read_parts(parts) if not isinstance(row, Fault))))
     values, counts = np.unique(hashes, return_counts=True)
     repeated: set[int] = set(values[counts > 1].tolist())
     seen: set[str] = set()
-    for row in _lines(parts):
+    for row in _read_parts(parts):
         if isinstance(row, Fault) or digest64(row["id"]) not in repeated:
             yield row
         elif row["id"] in seen:

@@ -25,8 +25,8 @@ _Key = int | tuple[AudioLocation, float]
 class SpeechCorpus:
     """Utterances with their waveforms at 24 kHz.
 
-    `wave` always returns 16-bit samples turned to float32, so that a cached and a fresh read are equal bit for bit.
-    The cache belongs to one process: it is left behind when the corpus is sent to a spawned worker.
+    A cached and a fresh read are equal bit for bit: both are of 16-bit samples. The cache belongs to one process: it is
+    left behind when the corpus is sent to a spawned worker.
 
     Attributes:
         utterances: in the order given.
@@ -101,10 +101,7 @@ class SpeechCorpus:
 
 
 def read_listed(location: AudioLocation, utterance: Utterance, sample_rate: int) -> Tensor:
-    """Return a recording (S,) as it was made, at the utterance's speed 1.
-
-    It must last as long as the manifest says: else it is another by now. A UserError if it does not, or cannot be read.
-    """
+    """Return a recording (S,) at speed 1; a UserError if it cannot be read or lasts not as listed: it was replaced."""
     listed = utterance.seconds * utterance.speed
     wave = read_audio(location, sample_rate, longest=listed + 60.0)
     seconds = len(wave) / sample_rate

@@ -1,7 +1,7 @@
 """Manifests and trial lists: JSON lines to records, with every mistake named by file and line.
 
-Manifests come with corpora that others made, so a path may not leave the corpus's root and an id, which later becomes a
-file name, may hold only harmless characters. Beside a manifest that `prepare` wrote stands its summary with a checksum.
+Others made them, so a path may not leave the corpus's root, and an id, which later becomes a file name, may hold only
+harmless characters. Beside a manifest that `prepare` wrote stands its summary with a checksum.
 """
 
 from __future__ import annotations
@@ -32,20 +32,16 @@ LONGEST_ID = 200
 """Characters; file names have room for 255 bytes."""
 
 _Record = TypeVar("_Record", Utterance, Trial)
-_Parser = Callable[[Any, str, str], Any]
-
 _LONGEST_SHOWN = 100
+_Parser = Callable[[Any, str, str], Any]
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._/-]*")
 
 
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
     """Read the utterances of a corpus; each line is an object with the fields of `parse_row`.
 
-    A `UserError` names file and line if a line is no such object or an id occurs twice.
-
-    Args:
-        path: the manifest.
-        root: folder or URL that its paths are relative to; None is the manifest's folder.
+    Paths are relative to the folder or URL `root`; None is the manifest's folder. A `UserError` names file and line if
+    a line is no such object or an id occurs twice.
     """
     path = Path(path)
     folder = str(path.resolve().parent) if root is None else root
@@ -73,9 +69,8 @@ def check_manifest(path: Path) -> None:
         )
 
 
-def check_utterance(line: bytes, where: str) -> dict[str, Any]:
-    """Return the fields of a manifest's line, whose locations are only checked; errors as of `read_manifest`."""
-    row = parse_object(line, where)
+def check_utterance(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the fields of a manifest's line, whose locations are only checked; errors as of `parse_row`."""
     fields = _utterance_fields(row, where)
     for _, parse, value in _listed_locations(row):
         # Nearly every line has a path of the simplest kind, and that is quickly told.
@@ -86,13 +81,12 @@ def check_utterance(line: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
-    """Return the utterance of a manifest's line.
+    """Return the utterance of a manifest's line; a UserError naming `where`, if a field is missing or wrong.
 
     The line has `id, path, speaker, text, language, seconds, sample_rate, split` and optionally `source, license,
     channels, dnsmos, heard, video, lips, is_whole`; other keys are ignored. `path` and `heard`, the utterance's
-    `mixture`, are locations (`data.media.locations`), `video` and `lips` files below `root`; `language` may carry a
-    region ("en-US"), which is dropped. A UserError naming `where`, if a field is missing or wrong, a path is absolute
-    or contains `..`, or an id has a character outside [A-Za-z0-9._-] or starts with a dot.
+    `mixture`, are locations (`data.media.locations`), `video` and `lips` files, all below `root` without `..`;
+    `language` may carry a region ("en-US"), which is dropped.
     """
     fields = _utterance_fields(row, where)
     locations = {name: parse(value, root, where) for name, parse, value in _listed_locations(row)}
@@ -104,17 +98,24 @@ def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -
     seen: dict[str, str] = {}
     if not is_regular(path):
         raise UserError(f"{path}: no such manifest; check the data root")
+    for row, _, where in read_rows(path):
+        record = parse(row, where)
+        if record.id in seen:
+            raise UserError(f"{where}: id {record.id!r} occurs already at {seen[record.id]}; ids must be unique")
+        seen[record.id] = where
+        records.append(record)
+    return records
+
+
+def read_rows(path: Path) -> Iterator[tuple[dict[str, Any], int, str]]:
+    """Yield the object of each line that is not blank, the byte at which the line begins, and its file and number."""
+    offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
             where = f"{path}:{number}"
-            record = parse(parse_object(line, where), where)
-            if record.id in seen:
-                raise UserError(f"{where}: id {record.id!r} occurs already at {seen[record.id]}; ids must be unique")
-            seen[record.id] = where
-            records.append(record)
-    return records
+            if line.strip():
+                yield parse_object(line, where), offset, where
+            offset += len(line)
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _parse_fields(row: Mapping[str, Any], schema: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
-    """Return a record's fields: by name what parses each, and the default of one that may be missing."""
+    """Return a record's fields by a schema as `_UTTERANCE`."""
     return {
         name: default[0] if default and name not in row else parse(row.get(name), name, where)
         for name, (parse, *default) in schema.items()
@@ -148,8 +149,8 @@ def _utterance_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return fields
 
 
-def _listed_locations(row: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any, str, str], Any], Any]]:
-    for field, key, parse in _LOCATIONS:
+def _listed_locations(row: Mapping[str, Any]) -> Iterator[tuple[str, _Parser, Any]]:
+    for field, (key, parse) in _LOCATIONS.items():
         # The audio's own must be there.
         if field == "path" or row.get(key) is not None:
             yield field, parse, row.get(key)
@@ -231,10 +232,10 @@ _TRIAL: Mapping[str, tuple[Any, ...]] = {
     "snr_db": (_number, None),
 }
 
-# The field of `Utterance`, the key of the line, and what parses a location.
-_LOCATIONS = (
-    ("path", "path", parse_location),
-    ("mixture", "heard", parse_location),
-    ("video", "video", parse_file),
-    ("lips", "lips", parse_file),
-)
+# By the field of `Utterance`: the key of the line, and what parses the location.
+_LOCATIONS: Mapping[str, tuple[str, _Parser]] = {
+    "path": ("path", parse_location),
+    "mixture": ("heard", parse_location),
+    "video": ("video", parse_file),
+    "lips": ("lips", parse_file),
+}

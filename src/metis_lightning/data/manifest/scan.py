@@ -18,9 +18,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something of a corpus that is not listed.
+    """Something of a corpus that is not listed, by file, member or line.
 
-    where: file, member or line.
     kind: why, in words that are the same for all faults of the kind; they are counted by it.
     detail: more about this one.
     archive: a whole archive or list is broken, so that an unknown number of utterances is missing.

@@ -1,7 +1,4 @@
-"""Selection of utterances of a large corpus: filters, voices held out for validation, and a cap on the hours.
-
-Each depends on the corpus alone, by hashes of names and ids, so that it is the same on every machine.
-"""
+"""Filters of a large corpus, voices held out for validation, and a cap on the hours, the same on every machine."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> Ut
     """Give whole speakers to `val_split`, by hashes of their names, until it has `dev_hours`, or a tenth of all.
 
     It gets at least two, who can be mixed, where as many are left to train on; else one; and of a single speaker one
-    utterance. Utterances that already are of that split mean that nothing is to do.
+    utterance. Nothing is changed if some utterance already is of that split.
     """
     if len(utterances) < 2 or utterances.is_in("split", (val_split,)).any():
         return utterances
@@ -75,10 +72,9 @@ def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> Ut
 def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
     """Return utterances that last at most `hours` together, in the order given; all of them if they are shorter.
 
-    Speakers are taken by hashes of their names and the utterances of each by hashes of their ids, until the next one
-    would exceed the cap: as good as at random, alike on every machine and in every order of the manifest. So a speaker
-    is in as a whole, save the last, and has prompts; and what fewer hours hold is part of what more hours do. A
-    UserError if `hours` is not positive.
+    Speakers are taken by hashes of their names and the utterances of each by hashes of their ids: as good as at random,
+    alike in every order of the manifest, and what fewer hours hold is part of what more hours do. A speaker is in as a
+    whole, save the last, and has prompts. A UserError if `hours` is not positive.
     """
     if not hours > 0:
         raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")

@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from metis_lightning.data.manifest.records import parse_object, parse_row
-from metis_lightning.data.manifest.table_index import IndexBuilder, ManifestIndex, index_of
+from metis_lightning.data.manifest.table_index import ManifestIndex, index_of, index_rows
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -83,10 +83,8 @@ class UtteranceTable(Sequence[Utterance]):
         """Return the table of any utterances, in the order given."""
         if isinstance(utterances, UtteranceTable):
             return utterances
-        source, builder = tuple(utterances), IndexBuilder()
-        for utterance in source:
-            builder.add(vars(utterance))
-        return cls.indexed(source, builder.index())
+        source = tuple(utterances)
+        return cls.indexed(source, index_rows((vars(utterance), 0) for utterance in source))
 
     @classmethod
     def indexed(cls, source: Sequence[Utterance] | ManifestLines, index: ManifestIndex) -> UtteranceTable:
@@ -95,12 +93,8 @@ class UtteranceTable(Sequence[Utterance]):
         columns["row"], columns["speed"] = np.arange(len(columns)), 1.0
         columns["name"], columns["seconds"], columns["dnsmos"] = index.names, index.seconds, index.dnsmos
         columns["speaker"], columns["split"], columns["language"] = index.speakers, index.splits, index.languages
-        code_names: dict[Coded, Sequence[str]] = {
-            "speaker": index.speaker_names,
-            "split": index.split_names,
-            "language": index.language_names,
-        }
-        return cls(source, columns, code_names)
+        speakers, splits, languages = index.speaker_names, index.split_names, index.language_names
+        return cls(source, columns, {"speaker": speakers, "split": splits, "language": languages})
 
     @property
     def seconds(self) -> np.ndarray:
@@ -153,8 +147,10 @@ class UtteranceTable(Sequence[Utterance]):
 
     def speaker_order(self) -> np.ndarray:
         """Return a hash of each utterance's speaker, (N,) int64: an order of voices that depends on nothing else."""
+        names = self.code_names["speaker"]
         codes, places = np.unique(self.columns["speaker"], return_inverse=True)
-        return np.array([digest64(self.code_names["speaker"][code]) for code in codes], dtype=np.int64)[places]
+        hashes = np.array([digest64(names[code]) for code in codes], dtype=np.int64)
+        return hashes[places]
 
     def at_speeds(self, speeds: Sequence[float]) -> UtteranceTable:
         """Return the utterances at each speed, speed by speed; a UserError if one is no speed or repeated."""
@@ -202,8 +198,7 @@ def speed_prefix(speed: float) -> str:
 def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
     """Return an utterance played as a tape at a speed: itself at 1, else one of another id, speaker and duration.
 
-    Pitch and formants move with the tempo, so the voice is another one (Ko et al., "Audio Augmentation for Speech
-    Recognition", Interspeech 2015). Audio is not touched: `SpeechCorpus` does it on reading.
+    Pitch and formants move with the tempo (Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015).
     """
     if speed == 1:
         return utterance
@@ -213,14 +208,9 @@ def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
 
 
 def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:
-    """Read a manifest through, checking every line as `read_manifest` does, and keep what batches are planned from.
+    """Read a manifest through as `read_manifest` does, or its index (`table_index`), and keep columns of it.
 
-    Of a large manifest that is kept on disk too (`table_index`): the next run need not read it through. A
-    `UserError` as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
-
-    Args:
-        path: the manifest.
-        root: folder or URL that its paths are relative to; None is the manifest's folder.
+    A `UserError` as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,15 +1,14 @@
 """The index of a manifest: columns of its utterances and where its lines begin, from one reading of it.
 
 Beside a large `corpus.jsonl` it is kept as `corpus.jsonl.index.safetensors`, so that only the first run reads the
-manifest through. That file may be deleted at any time, and is made anew if the manifest's size or time of change is
-another.
+manifest through. It may be deleted, and is made anew if the manifest's size or time of change is another.
 """
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from metis_lightning.data.manifest.records import check_manifest, check_utterance
+from metis_lightning.data.manifest.records import check_manifest, check_utterance, read_rows
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
 
@@ -56,41 +55,23 @@ class ManifestIndex:
     language_names: tuple[str, ...]
 
 
-class IndexBuilder:
-    """Columns as they grow; names become numbers in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.names, self.seconds, self.dnsmos, self.offsets = array("q"), array("d"), array("f"), array("q")
-        self.codes = {key: array("i") for key in ("speaker", "split", "language")}
-        self.code_names: dict[str, dict[str, int]] = {key: {} for key in self.codes}
-
-    def add(self, utterance: Mapping[str, Any], offset: int = 0) -> None:
-        """Add the fields of an utterance, whose line begins at `offset`."""
-        self.names.append(digest64(utterance["id"]))
-        self.seconds.append(utterance["seconds"])
-        self.dnsmos.append(float("nan") if utterance["dnsmos"] is None else utterance["dnsmos"])
-        self.offsets.append(offset)
-        for key, codes in self.codes.items():
-            names = self.code_names[key]
-            codes.append(names.setdefault(utterance[key], len(names)))
-
-    def index(self, end: int = 0) -> ManifestIndex:
-        """Return what was added; the last line ends at `end`."""
-        self.offsets.append(end)
-        speakers, splits, languages = (np.array(codes, dtype=np.int32) for codes in self.codes.values())
-        speaker_names, split_names, language_names = map(tuple, self.code_names.values())
-        return ManifestIndex(
-            names=np.array(self.names, dtype=np.int64),
-            seconds=np.array(self.seconds, dtype=np.float64),
-            dnsmos=np.array(self.dnsmos, dtype=np.float32),
-            speakers=speakers,
-            splits=splits,
-            languages=languages,
-            offsets=np.array(self.offsets, dtype=np.int64),
-            speaker_names=speaker_names,
-            split_names=split_names,
-            language_names=language_names,
-        )
+def index_rows(rows: Iterable[tuple[Mapping[str, Any], int]], end: int = 0) -> ManifestIndex:
+    """Return the index of the fields of utterances, each with where its line begins; the last line ends at `end`."""
+    names, seconds, dnsmos, offsets = array("q"), array("d"), array("f"), array("q")
+    codes = {key: array("i") for key in ("speaker", "split", "language")}
+    # Names become numbers in the order of their first use.
+    code_names: dict[str, dict[str, int]] = {key: {} for key in codes}
+    for row, offset in rows:
+        names.append(digest64(row["id"]))
+        seconds.append(row["seconds"])
+        dnsmos.append(float("nan") if row["dnsmos"] is None else row["dnsmos"])
+        offsets.append(offset)
+        for key, column in codes.items():
+            column.append(code_names[key].setdefault(row[key], len(code_names[key])))
+    offsets.append(end)
+    # In the order of the fields.
+    arrays: list[Any] = [np.array(column) for column in (names, seconds, dnsmos, *codes.values(), offsets)]
+    return ManifestIndex(*arrays, *map(tuple, code_names.values()))
 
 
 def index_of(manifest: Path) -> ManifestIndex:
@@ -100,13 +81,9 @@ def index_of(manifest: Path) -> ManifestIndex:
     if path.is_file() and (kept := _read_index(path, state)) is not None:
         return kept
     check_manifest(manifest)
-    builder, end = IndexBuilder(), 0
-    with manifest.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                builder.add(check_utterance(line, f"{manifest}:{number}"), end)
-            end += len(line)
-    index = builder.index(end)
+    rows = ((check_utterance(row, where), offset) for row, offset, where in read_rows(manifest))
+    # The size of before: a manifest that grows meanwhile is noticed when its lines are read.
+    index = index_rows(rows, status.st_size)
     _check_unique(manifest, index.names)
     if len(index.names) >= _MANY:
         arrays = {field.name: getattr(index, field.name) for field in fields(index)}
@@ -132,21 +109,14 @@ def _read_index(path: Path, state: dict[str, str]) -> ManifestIndex | None:
         return None
 
 
-def _check_unique(path: Path, names: np.ndarray) -> None:
+def _check_unique(manifest: Path, names: np.ndarray) -> None:
     """Refuse a manifest in which an id occurs twice; its lines are read again only if two hashes are equal."""
     ascending = np.sort(names)
     repeated = set(ascending[1:][ascending[1:] == ascending[:-1]].tolist())
-    if not repeated:
-        return
-    seen: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            name = check_utterance(line, f"{path}:{number}")["id"]
-            if name in seen:
-                raise UserError(
-                    f"{path}:{number}: id {name!r} occurs already at {path}:{seen[name]}; ids must be unique"
-                )
-            if digest64(name) in repeated:
-                seen[name] = number
+    seen: dict[str, str] = {}
+    for row, _, where in read_rows(manifest) if repeated else ():
+        name = row["id"]
+        if name in seen:
+            raise UserError(f"{where}: id {name!r} occurs already at {seen[name]}; ids must be unique")
+        if digest64(name) in repeated:
+            seen[name] = where

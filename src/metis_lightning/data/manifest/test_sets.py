@@ -1,8 +1,7 @@
-"""Test sets: what every reader of them offers, how the items of trials are made, and LibriMix's enrollment lists.
+"""The interface of test sets, the items of trials, and LibriMix's enrollment lists.
 
-A line of an enrollment list is in BUT Speech's format, `mixture_ID target_utterance s{1,2,…}/other_mixture_ID`
-(`map_mixture2enrollment` of github.com/BUTSpeechFIT/speakerbeam, used by WeSep too): the target is enrolled by that
-source of that other mixture.
+A line of such a list is in BUT Speech's format, `mixture_ID target_utterance s{1,2,…}/other_mixture_ID`
+(`map_mixture2enrollment` of github.com/BUTSpeechFIT/speakerbeam): that source of the other mixture enrolls the target.
 """
 
 from __future__ import annotations
@@ -85,17 +84,10 @@ def hash_order(*parts: object, separator: str = " ") -> str:
 
 def trial_item(trial: Trial, utterance: Utterance, **fields: Any) -> TestItem:  # noqa: ANN401
     """Return the item of a trial whose target is an utterance of a manifest; `fields` are its signals and the like."""
-    return TestItem(
-        **{
-            "id": trial.id,
-            "test_set": trial.test_set,
-            "speaker": utterance.speaker,
-            "text": utterance.text or None,
-            "language": utterance.language,
-            # Last: a corpus may know better than its manifest.
-            **fields,
-        }
-    )
+    listed = {"speaker": utterance.speaker, "text": utterance.text or None, "language": utterance.language}
+    # A corpus may know better than its manifest.
+    values = {**listed, **fields}
+    return TestItem(id=trial.id, test_set=trial.test_set, **values)
 
 
 def mixed_item(trial: Trial, corpus: SpeechCorpus, **fields: Any) -> TestItem:  # noqa: ANN401

@@ -48,16 +48,13 @@ def read_audio(
 
     Args:
         path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
-        sample_rate: of the result, in Hz; converted by soxr at its HQ setting.
+        sample_rate: of the result, (S,) float32, in Hz; converted by soxr at its HQ setting.
         channel: take this one instead of the average: microphones of one room may cancel each other.
         part: read only this, a start and a length in seconds.
         longest: seconds beyond which nothing is read.
 
-    Returns:
-        (S,) float32, at the scale of the file: lossy codecs overshoot 1 a little.
-
     A `UserError` if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
-    that are not finite or far beyond 1, channels that cancel each other.
+    that are not finite or far beyond 1 (lossy codecs overshoot it a little), channels that cancel each other.
     """
     recording = read_recording(path, channel, part, longest)
     return resample(recording.wave.numpy(), recording.sample_rate, sample_rate)
@@ -115,8 +112,10 @@ def audio_seconds(path: Path | str) -> float:
 
 def decoded_length(path: Path) -> tuple[float, str]:
     """Return how long a file lasts and how its header differs, as after a broken download; errors as `read_audio`'s."""
-    status = path.stat() if is_regular(path) else None
-    return _decoded_length(path, status and (status.st_size, status.st_mtime_ns))
+    if not is_regular(path):
+        return _decoded_length(path, None)
+    status = path.stat()
+    return _decoded_length(path, (status.st_size, status.st_mtime_ns))
 
 
 # Commands ask for the length of the same file several times, and some files must be decoded to tell it.

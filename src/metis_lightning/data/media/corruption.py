@@ -74,17 +74,14 @@ def band_limit(wave: Tensor, cutoff_hz: int, sample_rate: int) -> Tensor:
 
 
 def tilt(wave: Tensor, slope_db: float, sample_rate: int) -> Tensor:
-    """Change the spectral slope of wave (..., S) by dB an octave around 1 kHz, level below 50 Hz, without delay."""
+    """Change the spectral slope of wave (..., S) by dB an octave around 1 kHz, level below 50 Hz, without delay.
+
+    White noise becomes pink by -3, brown by -6.
+    """
     padded = wave.shape[-1] + _GUARD
     frequency = torch.fft.rfftfreq(padded, 1 / sample_rate, device=wave.device).clamp(min=50.0)
     gain = 10 ** (slope_db * (frequency / 1000.0).log2() / 20)
     return torch.fft.irfft(torch.fft.rfft(wave, n=padded) * gain, n=padded)[..., : wave.shape[-1]]
-
-
-def coloured_noise(samples: int, slope_db: float, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """Return Gaussian noise (S,) whose power falls or rises by dB an octave: 0 is white, -3 pink, -6 brown."""
-    white = torch.randn(samples, generator=generator, device=generator.device)
-    return tilt(white, slope_db, sample_rate)
 
 
 def synthetic_room(rt60: float, direct_db: float, sample_rate: int, generator: torch.Generator) -> Tensor:

@@ -105,7 +105,6 @@ class Levels:
     """Loudness of the blocks of a file so far, by which sound is told from what is none.
 
     channel: which one is taken; None for the average of all.
-    samples, channels: how many there were.
     loudest: the largest sample of any channel; mixed: of what was taken.
     """
 

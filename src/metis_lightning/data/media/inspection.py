@@ -27,18 +27,10 @@ class AudioInfo:
 
 
 def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None = None) -> AudioInfo:
-    """Look at the bytes of an audio file.
+    """Look at the bytes of an audio file; without `decode` at its length alone, which misses broken frames and silence.
 
-    Args:
-        data: all of the file.
-        decode: decode every sample; else only what the header says is verified (and counted where that is wrong or
-            nothing), which misses broken frames, NaN and silence.
-        listed_seconds: the duration that the corpus states.
-
-    Raises:
-        AudioFault: if the file is empty, a git-lfs pointer, unreadable, truncated, joined of several, silent, holds
-            what is no sound, tells of another length in its header, or its duration is not the listed one within
-            0.25 s (more than encoders pad) or 2%.
+    An AudioFault if it is empty, a git-lfs pointer, unreadable, truncated, joined of several, silent, no sound, of
+    another length by its header, or not as long as listed within 0.25 s (more than encoders pad) or 2%.
     """
     _check_start(data, AudioFault)
     if data[:4] == b"RIFF":
@@ -77,13 +69,7 @@ class VideoFault(AudioFault):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Pictures of a video.
-
-    frames: how many `data.media.video.iterate_frames` gives, 25 a second.
-    frame_rate: of the file, in Hz.
-    width, height: in pixels.
-    sound: whether there is a sound track.
-    """
+    """Pictures of a video, 25 a second, the rate of its file in Hz, its size in pixels, and whether it has sound."""
 
     frames: int
     frame_rate: float
@@ -93,15 +79,10 @@ class VideoInfo:
 
 
 def inspect_video(path: Path, decode: bool = True) -> VideoInfo:
-    """Look at a video file.
+    """Look at a local video file; without `decode` at its header alone, which misses broken and missing pictures.
 
-    Args:
-        path: a local file.
-        decode: decode every picture; else only the header is read, which misses broken and missing pictures.
-
-    Raises:
-        VideoFault: if the file is missing, empty, a git-lfs pointer, truncated, unreadable, without pictures, or has
-            fewer than 12 pictures a second. Other rates than 25 are no fault: they are converted when read.
+    A VideoFault if it is missing, empty, a git-lfs pointer, truncated, unreadable, without pictures, or has fewer than
+    12 pictures a second; other rates than 25 are converted when read.
     """
     if not path.is_file():
         raise VideoFault("missing file", path.name)

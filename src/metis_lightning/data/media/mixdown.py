@@ -71,11 +71,11 @@ class Mixdown(AudioSource):
         return taken.sum(axis=1, keepdims=True, dtype=np.float32), self.sample_rate
 
     def stamp(self) -> str:
-        """Return the stamps of the parts, and what is done to them."""
+        """Return the stamps of the parts' files, and the rule by which they are mixed."""
         return self._described(location_stamp)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the parts' bytes and of what is done to them."""
+        """Return the SHA-256 of the parts' bytes and of the rule by which they are mixed."""
         return hashlib.sha256(self._described(_bytes_digest).encode()).hexdigest()
 
     def _described(self, name: Callable[[str], str]) -> str:

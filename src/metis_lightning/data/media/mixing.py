@@ -12,15 +12,12 @@ PEAK = 0.99
 """A mixture's largest sample, just below what a 16-bit file can hold."""
 
 SILENT_RMS = 1e-8
-"""Root mean square under which a wave is silent: far below one step of a 24-bit file, and no level to scale by."""
+"""Root mean square under which a wave is silent: far below one step of a 24-bit file."""
 
 
 @dataclass(frozen=True)
 class VoiceMix:
-    """Two voices and their sum, all (S,); `mixture == target + interferer` holds exactly.
-
-    `gain` is the factor by which all three were lowered so that the mixture does not clip, 1 where it would not.
-    """
+    """Two voices and their exact sum, all (S,), and the gain that lowered all three lest it clip; else 1."""
 
     mixture: Tensor
     target: Tensor
@@ -29,13 +26,8 @@ class VoiceMix:
 
 
 def rms(wave: Tensor) -> float:
-    """Return the root of the mean square of a wave (S,)."""
+    """Return the root of the mean square of a wave (S,); under `SILENT_RMS` no other can be scaled by it."""
     return float(wave.double().square().mean().sqrt())
-
-
-def is_silent(wave: Tensor) -> bool:
-    """Tell whether a wave (S,) has no level by which another could be scaled."""
-    return rms(wave) < SILENT_RMS
 
 
 def fit_length(wave: Tensor, samples: int) -> Tensor:
@@ -51,14 +43,14 @@ def fit_length(wave: Tensor, samples: int) -> Tensor:
 def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> VoiceMix:
     """Add an interferer, of any length, to a target (S,) at a given ratio of their powers in dB.
 
-    The target keeps its level; the interferer is repeated or cut to the target's length and scaled, its power taken
-    over that length. Only if the sum would pass 0.99 are all three lowered by one common gain. A ValueError if either
-    is silent, so that no ratio exists.
+    The target keeps its level; the interferer is repeated or cut to the target's length and scaled by its power over
+    that length. Only if the sum would pass 0.99 are all three lowered by one gain. A ValueError if either is silent.
     """
     interferer = fit_length(interferer, target.numel())
-    if is_silent(target) or is_silent(interferer):
+    levels = rms(target), rms(interferer)
+    if min(levels) < SILENT_RMS:
         raise ValueError("a silent target or interferer has no signal-to-noise ratio")
-    return add_voices(target, interferer * (rms(target) / rms(interferer) * 10 ** (-snr_db / 20)))
+    return add_voices(target, interferer * (levels[0] / levels[1] * 10 ** (-snr_db / 20)))
 
 
 def add_voices(target: Tensor, interferer: Tensor) -> VoiceMix:

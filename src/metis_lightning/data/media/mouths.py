@@ -2,8 +2,8 @@
 
 As in the preparations of AV-HuBERT (2201.02184) and Auto-AVSR (2303.14307), landmarks are averaged over 12 pictures,
 points of the face that speech does not move are laid on those of a mean face, and the crop is centred on the mouth.
-What is ours, and so makes crops that are near to theirs and not equal: the landmarks (of MediaPipe's face mesh, whose
-models come with the package), the mean face, and a least-squares fit where Auto-AVSR takes the least median of squares.
+Three things are ours, so that crops are only near to theirs: landmarks by MediaPipe's face mesh, the mean face,
+and a least-squares fit where Auto-AVSR takes the least median of squares.
 
 Shape letters: F frames at 25 Hz, N landmarks.
 """
@@ -38,9 +38,8 @@ POINTS = (*EYE_CORNERS, *NOSE, *LIPS)
 MEAN_FACE = np.array([(-44.5, 0.0), (-18.5, 0.0), (18.5, 0.0), (44.5, 0.0), (0.0, -5.0), (0.0, 47.0)])
 """Where the eyes' corners, the bridge of the nose and its base are in a crop's pixels, from between the eyes.
 
-These are an adult's usual distances in millimetres, rounded (89 between the outer, 37 between the inner corners of the
-eyes, 52 from bridge to base), at one pixel a millimetre; so a closed mouth of 50 mm fills half of a crop, as in the
-published preparations. Little depends on them: the crop follows the mouth, and takes only angle and size from the fit.
+An adult's usual distances in millimetres, rounded, at one pixel a millimetre: a closed mouth of 50 mm fills half of a
+crop, as in the published preparations. The crop follows the mouth, and takes only angle and size from the fit.
 """
 
 _STABLE = slice(0, len(MEAN_FACE))
@@ -56,25 +55,22 @@ class NoFaceError(UserError):
 
 
 def write_mouths(video: Path | str, path: Path | str) -> int:
-    """Write the mouth of a talking face as a video of 96 x 96; return the number of its pictures.
-
-    A NoFaceError if no face is seen in half of them; a UserError if the video is unreadable or MediaPipe is missing.
-    """
+    """Write what `crop_mouths` gives as a video; return the number of its pictures."""
     return write_video(path, crop_mouths(video))
 
 
 def crop_mouths(video: Path | str) -> Iterator[np.ndarray]:
-    """Yield the mouth (96, 96, 3) uint8 RGB of each picture, reading the video twice; errors as of `write_mouths`."""
+    """Yield the mouth (96, 96, 3) uint8 RGB of each picture, reading the video twice.
+
+    A NoFaceError if no face is seen in half of them; a UserError if the video is unreadable or MediaPipe is missing.
+    """
     landmarks = smooth(fill_gaps(find_landmarks(iterate_frames(video)), str(video)))
     for frame, points in zip(iterate_frames(video), landmarks, strict=True):
         yield crop_mouth(frame, points)
 
 
 def find_landmarks(frames: Iterable[np.ndarray]) -> list[np.ndarray | None]:
-    """Return for each picture (H, W, 3) uint8 RGB the places (x, y) in pixels of `POINTS`, (N, 2); None without a face.
-
-    The face is followed from picture to picture; of several, one is. A UserError if MediaPipe is not installed.
-    """
+    """Return for each picture (H, W, 3) uint8 RGB the (x, y) in pixels of `POINTS`, (N, 2), of one face; else None."""
     landmarks: list[np.ndarray | None] = []
     with require_face_mesh()(static_image_mode=False, max_num_faces=1, refine_landmarks=False) as mesh:
         for frame in frames:
@@ -95,9 +91,8 @@ def require_face_mesh() -> Any:  # noqa: ANN401  a class of an optional package
     try:
         from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError as error:
-        raise UserError(
-            f"finding faces needs MediaPipe 0.10.14: pip install 'metis-lightning[lips]' ({error})"
-        ) from error
+        text = "finding faces needs MediaPipe 0.10.14: pip install 'metis-lightning[lips]'"
+        raise UserError(f"{text} ({error})") from error
     return FaceMesh
 
 
@@ -148,14 +143,11 @@ def fill_gaps(landmarks: Sequence[np.ndarray | None], where: str) -> np.ndarray:
 
 
 def smooth(landmarks: np.ndarray) -> np.ndarray:
-    """Return landmarks (F, N, 2) whose shape is the mean over 12 pictures around, at the place that they are at.
-
-    Towards both ends the window shrinks, so that it stays centred.
-    """
-    count = len(landmarks)
+    """Return landmarks (F, N, 2) whose shape is the mean over 12 pictures around, at the place that they are at."""
     smoothed = np.empty_like(landmarks)
     for number, points in enumerate(landmarks):
-        margin = min(_WINDOW // 2, number, count - 1 - number)
+        # Towards both ends the window shrinks, so that it stays centred.
+        margin = min(_WINDOW // 2, number, len(landmarks) - 1 - number)
         mean = landmarks[number - margin : number + margin + 1].mean(axis=0)
         smoothed[number] = mean + points.mean(axis=0) - mean.mean(axis=0)
     return smoothed

@@ -1,7 +1,7 @@
 """Lists and reads corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, memory://, …).
 
-Local folders have a walk of their own, the same for corpora, noises and inputs: fsspec's would not follow links to
-folders, would take in pipes and what Macs leave behind, and reads "~" and "::" in names as signs of its own.
+Local folders have a walk of their own: fsspec's would not follow links to folders, would take in pipes and what Macs
+leave behind, and reads "~" and "::" in names as signs of its own.
 """
 
 from __future__ import annotations

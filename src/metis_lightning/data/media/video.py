@@ -61,10 +61,9 @@ class VideoSound(AudioSource):
 
 
 def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
-    """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second.
+    """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second, each the one of the file nearest in time.
 
-    At any other rate, also a varying one, each moment shows the picture that is nearest in time. A UserError if the
-    file is missing, unreadable, or has no pictures.
+    A UserError if the file is missing, unreadable, or has no pictures.
     """
     with open_video(Path(path)) as container:
         if not container.streams.video:
@@ -82,10 +81,9 @@ def read_video(path: Path | str) -> np.ndarray:
 
 
 def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
-    """Write pictures (H, W, 3) uint8 in RGB as H.264 at 25 a second; return their number.
+    """Write pictures (H, W, 3) uint8 in RGB as H.264 at 25 a second; return their number, a ValueError if it is 0.
 
-    The file appears only when complete. It is coded at a constant quality (x264's 18), where losses are hard to see. A
-    ValueError if there is no picture.
+    The file appears only when complete; its quality is constant (x264's 18), where losses are hard to see.
     """
     av, count, stream = require_av(), 0, None
     with atomic_path(Path(path)) as temporary, av.open(str(temporary), "w") as container:
@@ -105,9 +103,9 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
 
 
 def at_rate(timed: Iterable[tuple[float, _Item]], rate: float) -> Iterator[_Item]:
-    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time, of two the earlier.
+    """Yield for each moment 0, 1/rate, 2/rate, … the item of ascending times in seconds that is nearest, or earlier.
 
-    Times are in seconds and ascend. The last item lasts as long as the one before it.
+    The last item lasts as long as the one before it.
 
     >>> list(at_rate([(n / 50, n) for n in range(6)], 25))
     [0, 2, 4]

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import audio_seconds, check_sound, read_audio
-from metis_lightning.data.media.corruption import coloured_noise, synthetic_room
+from metis_lightning.data.media.corruption import synthetic_room, tilt
 from metis_lightning.data.media.mixing import SILENT_RMS, fit_length, rms
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.data.recipes.prompts import draw_interferer, speech_crop
@@ -94,7 +94,8 @@ def draw_noise(corpus: SpeechCorpus, index: int, samples: int, generator: Genera
             ids.append(corpus.utterances[other].id)
         return total, {"noise": "babble", "voices": " ".join(ids)}
     slope_db = draw_uniform(*_SLOPE_DB, generator)
-    return coloured_noise(samples, slope_db, WAVE_RATE, generator), {"noise": "coloured", "slope_db": slope_db}
+    white = torch.randn(samples, generator=generator, device=generator.device)
+    return tilt(white, slope_db, WAVE_RATE), {"noise": "coloured", "slope_db": slope_db}
 
 
 def draw_room(generator: Generator) -> tuple[Tensor, Applied]:

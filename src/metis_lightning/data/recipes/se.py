@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.corruption import add_noise, band_limit, convolve_room
-from metis_lightning.data.media.mixing import fit_length, is_silent, peak_gain
+from metis_lightning.data.media.mixing import SILENT_RMS, fit_length, peak_gain, rms
 from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder, draw_noise, draw_room
 from metis_lightning.data.recipes.prompts import PromptedRecipe, Prompts
 from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_ranges, draw_coin, draw_int, draw_uniform
@@ -116,7 +116,7 @@ class SeRecipe(PromptedRecipe):
                 noise, kind = fit_length(recording, samples), {"noise": name}
             # Drawn before the look at silence: what comes next draws the same either way.
             snr_db = draw_uniform(*chances.snr_range, generator)
-            if not (is_silent(speech) or is_silent(noise)):
+            if min(rms(speech), rms(noise)) >= SILENT_RMS:
                 speech, applied = add_noise(speech, noise, snr_db), {**applied, **kind, "snr_db": snr_db}
         if draw_coin(chances.band_chance, generator):
             cutoff_hz = chances.cutoffs_hz[draw_int(len(chances.cutoffs_hz), generator)]

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.media.mixing import PEAK, VoiceMix, add_voices, is_silent, mix_at_snr, peak_gain
+from metis_lightning.data.media.mixing import PEAK, SILENT_RMS, VoiceMix, add_voices, mix_at_snr, peak_gain, rms
 from metis_lightning.data.recipes.prompts import Enrollment, PromptedRecipe, Prompts, draw_interferer, speech_crop
 from metis_lightning.data.recipes.recipe import Segment, SpeechItem, check_ranges, draw_uniform
 from metis_lightning.types import Applied
@@ -72,7 +72,7 @@ class TseRecipe(PromptedRecipe):
         other = speech_crop(other, target.numel(), generator)
         # Drawn in any case, so that a silent target does not move the draws that follow.
         snr_db = draw_uniform(*self.snr_range, generator)
-        if is_silent(target) or is_silent(other):
+        if min(rms(target), rms(other)) < SILENT_RMS:
             return VoiceMix(target, target, torch.zeros_like(target), gain=1.0), {}
         return mix_at_snr(target, other, snr_db), {"interferer": name, "snr_db": snr_db}
 
