@@ -13,12 +13,10 @@ from metis_lightning.data.media.audio import read_audio, resample
 from metis_lightning.errors import UserError
 from metis_lightning.types import WAVE_RATE, AudioLocation, Utterance
 
+# What 1 is in 16 bits: not 2**15, so that samples up to 2 in size fit, as lossy codecs overshoot 1 on loud speech.
 FULL_SCALE = 2.0**14
-"""What 1 is in 16 bits: not 2**15, so that samples up to 2 in size fit, as lossy codecs overshoot 1 on loud speech."""
-
 # Seconds; half of a tenth, to which manifests may be rounded, and more than encoders pad.
 _ROUNDING = 0.051
-
 _Key = int | tuple[AudioLocation, float]
 
 

@@ -19,17 +19,13 @@ from metis_lightning.safe_parsing import finite, load_json
 from metis_lightning.texts import clean_text
 from metis_lightning.types import Trial, Utterance
 
+# Version of a manifest's lines; pieces of another are built anew.
 SCHEMA = 1
-"""Version of a manifest's lines; pieces of another are built anew."""
-
+# Suffixes, in place of `.jsonl`, of what lies beside a manifest: its summary, what it leaves out, finished pieces.
 SUMMARY, FAULTS, PARTS = ".summary.json", ".faults.jsonl", ".parts"
-"""Suffixes, in place of `.jsonl`, of what lies beside a manifest: its summary, what it leaves out, finished pieces."""
-
+# Ids become names of files, which must lead nowhere else and have room for 255 bytes.
 SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-"""Ids become names of files, and must lead nowhere else."""
-
 LONGEST_ID = 200
-"""Characters; file names have room for 255 bytes."""
 
 _Record = TypeVar("_Record", Utterance, Trial)
 _LONGEST_SHOWN = 100

@@ -12,8 +12,8 @@ from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import AudioInfo, inspect_audio
 from metis_lightning.data.media.storage import files_stamp
 
+# A manifest's line: the fields of `data.manifest.records.parse_row`.
 Row = dict[str, Any]
-"""A manifest's line: the fields of `data.manifest.parse_row`."""
 
 
 @dataclass(frozen=True)

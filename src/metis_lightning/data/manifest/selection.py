@@ -15,7 +15,7 @@ _DEV_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Selection:
-    """Filters of a corpus; how many hours of it are trained on is `hours` of the DataModule.
+    """Filters of a corpus.
 
     languages: ISO 639-1; none means all.
     seconds: shortest and longest utterance.

@@ -30,8 +30,8 @@ _COLUMNS = np.dtype(
     ]
 )
 
+# The columns that hold codes of names.
 Coded = Literal["speaker", "split", "language"]
-"""The columns that hold codes of names."""
 
 
 @dataclass(eq=False, repr=False)

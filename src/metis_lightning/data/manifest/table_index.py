@@ -22,12 +22,10 @@ from metis_lightning.data.manifest.records import check_manifest, check_utteranc
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
 
+# What the name of an index has after that of its manifest.
 INDEX_SUFFIX = ".index.safetensors"
-"""What the name of an index has after that of its manifest."""
-
 _FORMAT = "2"
 _NAMES = ("speaker_names", "split_names", "language_names")
-
 # Lines from which an index is worth its file.
 _MANY = 10_000
 

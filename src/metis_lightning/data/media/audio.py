@@ -20,11 +20,10 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, is_regular
 from metis_lightning.types import AudioLocation, AudioSource, Recording
 
+# What `audio_writer` writes, by suffix.
 OUTPUT_FORMATS: Mapping[str, str] = {".wav": "WAV", ".flac": "FLAC"}
-"""What `audio_writer` writes, by suffix."""
-
+# Seconds of the longest audio that is read at once.
 LONGEST_READ = 3 * 3600.0
-"""Seconds of the longest audio that is read at once."""
 
 
 class InvalidAudioError(UserError):

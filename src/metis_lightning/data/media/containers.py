@@ -1,8 +1,8 @@
 """Parses containers: where the sound of an audio file is, also of several files that were joined in one.
 
-libsndfile stops where a header says that the sound ends. Headers lie: of a download that broke off, a stream whose
-length was not known when it began, a recorder that lost power, files that were joined by `cat`. So each file is walked
-through by its frames, pages or chunks, without decoding, and a header that tells too little is replaced.
+libsndfile stops where a header says that the sound ends. Headers lie: of a broken download, a stream of unknown length,
+a recorder that lost power, files that were joined by `cat`. So each file is walked through by its frames, pages or
+chunks, without decoding, and a header that tells too little is replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import IO
 
 # What the header of a stream says that did not know its size.
 UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 _FLAC_HEAD = 42
 

@@ -14,21 +14,16 @@ import soundfile
 
 from metis_lightning.data.media.containers import AudioFault, Piece, pieces_of
 
+# The kind of what no decoder takes.
 UNREADABLE = "unreadable audio"
-"""The kind of what no decoder takes."""
-
+# Samples, all channels counted, that are decoded at once.
 BLOCK = 1 << 18
-"""Samples, all channels counted, that are decoded at once."""
-
+# Hz: below and above, a header is damaged, and converting the rate would fill the memory.
 SAMPLE_RATES = (1000, 768_000)
-"""Hz: below and above, a header is damaged, and converting the rate would fill the memory."""
-
+# No sample of sound on the scale of -1 to 1 is louder: lossy codecs overshoot a little, integers as floats by far.
 LOUDEST = 4.0
-"""No sample of sound on the scale of -1 to 1 is louder: lossy codecs overshoot a little, integers as floats by far."""
-
+# What no sample of silence exceeds: -80 dB, three steps of 16 bits.
 SILENT_PEAK = 1e-4
-"""What no sample of silence exceeds: -80 dB, three steps of 16 bits."""
-
 # What a decoder may leave of the last frame of an MP3.
 _MP3_FRAME = 1152
 _MOST_PIECES = 1000
@@ -45,14 +40,12 @@ class Decoder:
     sample_rate: int
     channels: int
 
-    def blocks(self, start: int = 0, samples: int | None = None) -> Iterator[np.ndarray]:
+    def blocks(self, start: int = 0, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
         """Yield blocks (S, channels) float32 to the end, or so many samples from `start`; an AudioFault if broken."""
-        left = samples
         for block in self._blocks_from(start):
-            if left is not None:
-                block, left = block[:left], left - len(block)
-            yield block
-            if left is not None and left <= 0:
+            yield block[:samples]
+            samples -= len(block)
+            if samples <= 0:
                 return
 
     def _blocks_from(self, start: int) -> Iterator[np.ndarray]:

@@ -92,7 +92,21 @@ def inspect_video(path: Path, decode: bool = True) -> VideoInfo:
         if start[4:8] == b"ftyp":
             _check_boxes(file, path.stat().st_size)
     try:
-        info = _video_info(path, decode)
+        with open_video(path) as container:
+            if not container.streams.video:
+                raise VideoFault("no pictures")
+            stream = container.streams.video[0]
+            rate, listed = float(stream.average_rate or 0), stream.frames
+            if decode:
+                times = [(time, None) for time, _ in timed_frames(container)]
+                frames = sum(1 for _ in at_rate(times, VIDEO_RATE))
+                if len(times) < listed:
+                    raise VideoFault("truncated video", f"{len(times)} of {listed} pictures")
+            else:
+                # Only mp4 lists the number of pictures; others say how long they last, in microseconds.
+                seconds = listed / rate if listed and rate else (container.duration or 0) / 1e6
+                frames = round(seconds * VIDEO_RATE)
+            info = VideoInfo(frames, rate, stream.width, stream.height, bool(container.streams.audio))
     except UserError as error:
         raise VideoFault("unreadable video", str(error)) from error
     if info.frames == 0:
@@ -100,24 +114,6 @@ def inspect_video(path: Path, decode: bool = True) -> VideoInfo:
     if info.frame_rate < _SLOWEST:
         raise VideoFault("too few pictures a second", f"{info.frame_rate:.2f}")
     return info
-
-
-def _video_info(path: Path, decode: bool) -> VideoInfo:
-    with open_video(path) as container:
-        if not container.streams.video:
-            raise VideoFault("no pictures")
-        stream = container.streams.video[0]
-        rate, listed = float(stream.average_rate or 0), stream.frames
-        if decode:
-            times = [(time, None) for time, _ in timed_frames(container)]
-            frames = sum(1 for _ in at_rate(times, VIDEO_RATE))
-            if len(times) < listed:
-                raise VideoFault("truncated video", f"{len(times)} of {listed} pictures")
-        else:
-            # Only mp4 lists the number of pictures; others say how long they last, in microseconds.
-            seconds = listed / rate if listed and rate else (container.duration or 0) / 1e6
-            frames = round(seconds * VIDEO_RATE)
-        return VideoInfo(frames, rate, stream.width, stream.height, bool(container.streams.audio))
 
 
 def _check_boxes(file: IO[bytes], size: int) -> None:

@@ -21,11 +21,9 @@ from metis_lightning.data.media.storage import location_stamp, read_bytes
 from metis_lightning.errors import UserError
 from metis_lightning.types import AudioSource
 
+# Sample rate in Hz of LibriSpeech and of the WHAM! noises that LibriMix takes.
 LIBRIMIX_RATE = 16_000
-"""Sample rate in Hz of LibriSpeech and of the WHAM! noises that LibriMix takes."""
-
 MODES = ("min", "max")
-
 # Half a second of a Hann window, by which LibriMix joins the repetitions of a noise.
 _FADE = LIBRIMIX_RATE // 2 + 1
 

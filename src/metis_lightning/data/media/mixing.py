@@ -8,11 +8,10 @@ from torch import Tensor
 
 from metis_lightning.types import Trial
 
+# A mixture's largest sample, just below what a 16-bit file can hold.
 PEAK = 0.99
-"""A mixture's largest sample, just below what a 16-bit file can hold."""
-
+# Root mean square under which a wave is silent: far below one step of a 24-bit file.
 SILENT_RMS = 1e-8
-"""Root mean square under which a wave is silent: far below one step of a 24-bit file."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from scipy.ndimage import map_coordinates
 from metis_lightning.data.media.video import iterate_frames, write_video
 from metis_lightning.errors import UserError
 
+# Height and width of a mouth picture, in pixels.
 MOUTH_SIZE = 96
-"""Height and width of a mouth picture, in pixels."""
-
 # Numbers of the mesh's points; left and right are those of the person.
 # Eyes: right outer, right inner, left inner, left outer corner.
 EYE_CORNERS = (33, 133, 362, 263)
@@ -31,9 +30,8 @@ EYE_CORNERS = (33, 133, 362, 263)
 NOSE = (168, 2)
 # Corners, and points above and below in pairs, so that their mean is the middle of the mouth.
 LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314, 78, 308)
-
+# All that `find_landmarks` returns, in this order.
 POINTS = (*EYE_CORNERS, *NOSE, *LIPS)
-"""All that `find_landmarks` returns, in this order."""
 
 MEAN_FACE = np.array([(-44.5, 0.0), (-18.5, 0.0), (18.5, 0.0), (44.5, 0.0), (0.0, -5.0), (0.0, 47.0)])
 """Where the eyes' corners, the bridge of the nose and its base are in a crop's pixels, from between the eyes.

@@ -143,10 +143,9 @@ def visible_in(folder: Path) -> list[Path]:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield a folder and those below it, each with its regular files, in order of their names.
+    """Yield a folder and those below it, each with its regular files, in order of their names, without what is hidden.
 
-    Links to folders are followed, but not back to a folder that the link lies in. What is hidden is left out. A
-    UserError if a folder cannot be read.
+    Links to folders are followed, but not back to one that they lie in. A UserError if a folder cannot be read.
     """
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while waiting:
@@ -167,7 +166,7 @@ def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Pat
 
 
 def skipped_note(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
-    """Return a line on those files of a folder that end otherwise, as some may be meant; nothing if there are none.
+    """Return a line on the files of a folder that end otherwise, as some may be meant; nothing if there are none.
 
     >>> skipped_note(Path("noise"), [Path("a.wav"), Path("b.mp3"), Path("c.mp3")], {".wav"})
     'left out of noise: 2 .mp3, the first b.mp3; what is read ends with .wav'

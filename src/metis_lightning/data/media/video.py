@@ -103,9 +103,9 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
 
 
 def at_rate(timed: Iterable[tuple[float, _Item]], rate: float) -> Iterator[_Item]:
-    """Yield for each moment 0, 1/rate, 2/rate, … the item of ascending times in seconds that is nearest, or earlier.
+    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time, of two the earlier.
 
-    The last item lasts as long as the one before it.
+    Times are in seconds and ascend. The last item lasts as long as the one before it.
 
     >>> list(at_rate([(n / 50, n) for n in range(6)], 25))
     [0, 2, 4]
