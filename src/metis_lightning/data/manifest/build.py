@@ -130,9 +130,8 @@ def _scan_pieces(scan: CorpusScan, todo: Sequence[tuple[Shard, Path]], workers: 
     context = multiprocessing.get_context("spawn")
     # At Ctrl-C workers die at once; what they had begun has no final name yet.
     pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent, initargs=(signal.SIG_DFL,))
+    waiting, running = iter(todo), set[Future[tuple[float, int]]]()
     try:
-        waiting = iter(todo)
-        running: set[Future[tuple[float, int]]] = set()
         # A few at a time, so that stopping does not wait for all of them.
         while running := running | {
             pool.submit(_scan_shard, scan, *p) for p in islice(waiting, workers - len(running))
@@ -183,8 +182,7 @@ def _check_row(row: Row, root: str, where: str) -> Row | Fault:
 
 
 def _merge(parts: Sequence[Path], options: BuildOptions) -> ManifestSummary:
-    summary, out = ManifestSummary(archives=len(parts)), options.out
-    listed = out.with_suffix(FAULTS)
+    summary, out, listed = ManifestSummary(archives=len(parts)), options.out, options.out.with_suffix(FAULTS)
     speakers, digest = array("q"), hashlib.sha256()
     # The manifest gets its name only if the checks below let it; the list of faults does before.
     with atomic_path(out) as manifest:

@@ -84,24 +84,15 @@ def inspect_file(path: Path, where: str, decode: bool) -> AudioInfo | Fault:
 
 
 def manifest_row(
-    utterance_id: object,
-    path: object,
-    info: AudioInfo,
-    *,
-    speaker: object,
-    split: str,
-    source: str,
-    text: object = "",
-    language: object = "en",
-    **more: object,
+    utterance_id: object, path: object, info: AudioInfo, *, speaker: object, split: str, source: str, **more: object
 ) -> Row:
-    """Return a manifest's line for audio that was inspected; `more` are fields that only some corpora have."""
+    """Return a manifest's line for audio that was inspected; `more` are its text, its language and further fields."""
     return {
         "id": utterance_id,
         "path": path,
         "speaker": speaker,
-        "text": text,
-        "language": language,
+        "text": "",
+        "language": "en",
         "seconds": round(info.seconds, 4),
         "sample_rate": info.sample_rate,
         "channels": info.channels,

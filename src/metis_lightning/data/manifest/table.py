@@ -7,12 +7,12 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 
 from metis_lightning.data.manifest.records import parse_object, parse_row
-from metis_lightning.data.manifest.table_index import ManifestIndex, index_of, index_rows
+from metis_lightning.data.manifest.table_index import Coded, ManifestIndex, index_of, index_rows
 from metis_lightning.errors import UserError
 from metis_lightning.files import digest64
 from metis_lightning.types import Utterance
@@ -29,9 +29,6 @@ _COLUMNS = np.dtype(
         ("language", "i2"),
     ]
 )
-
-# The columns that hold codes of names.
-Coded = Literal["speaker", "split", "language"]
 
 
 @dataclass(eq=False, repr=False)
@@ -93,8 +90,7 @@ class UtteranceTable(Sequence[Utterance]):
         columns["row"], columns["speed"] = np.arange(len(columns)), 1.0
         columns["name"], columns["seconds"], columns["dnsmos"] = index.names, index.seconds, index.dnsmos
         columns["speaker"], columns["split"], columns["language"] = index.speakers, index.splits, index.languages
-        speakers, splits, languages = index.speaker_names, index.split_names, index.language_names
-        return cls(source, columns, {"speaker": speakers, "split": splits, "language": languages})
+        return cls(source, columns, index.code_names)
 
     @property
     def seconds(self) -> np.ndarray:

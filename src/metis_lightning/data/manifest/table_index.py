@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -25,9 +25,12 @@ from metis_lightning.files import atomic_path, digest64
 # What the name of an index has after that of its manifest.
 INDEX_SUFFIX = ".index.safetensors"
 _FORMAT = "2"
-_NAMES = ("speaker_names", "split_names", "language_names")
 # Lines from which an index is worth its file.
 _MANY = 10_000
+
+# The columns that hold codes of names.
+Coded = Literal["speaker", "split", "language"]
+_CODED: tuple[Coded, ...] = get_args(Coded)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ManifestIndex:
     names: (N,) int64, hashes of the ids.
     seconds: (N,) float64.
     dnsmos: (N,) float32, NaN where none is listed.
-    speakers, splits, languages: (N,) int32, places in `speaker_names`, `split_names` and `language_names`.
+    speakers, splits, languages: (N,) int32, places in `code_names`.
     offsets: (N + 1,) int64, where the lines begin and the last one ends.
     """
 
@@ -48,17 +51,15 @@ class ManifestIndex:
     splits: np.ndarray
     languages: np.ndarray
     offsets: np.ndarray
-    speaker_names: tuple[str, ...]
-    split_names: tuple[str, ...]
-    language_names: tuple[str, ...]
+    code_names: Mapping[Coded, Sequence[str]]
 
 
 def index_rows(rows: Iterable[tuple[Mapping[str, Any], int]], end: int = 0) -> ManifestIndex:
     """Return the index of the fields of utterances, each with where its line begins; the last line ends at `end`."""
     names, seconds, dnsmos, offsets = array("q"), array("d"), array("f"), array("q")
-    codes = {key: array("i") for key in ("speaker", "split", "language")}
+    codes = {key: array("i") for key in _CODED}
     # Names become numbers in the order of their first use.
-    code_names: dict[str, dict[str, int]] = {key: {} for key in codes}
+    code_names: dict[Coded, dict[str, int]] = {key: {} for key in _CODED}
     for row, offset in rows:
         names.append(digest64(row["id"]))
         seconds.append(row["seconds"])
@@ -68,8 +69,9 @@ def index_rows(rows: Iterable[tuple[Mapping[str, Any], int]], end: int = 0) -> M
             column.append(code_names[key].setdefault(row[key], len(code_names[key])))
     offsets.append(end)
     # In the order of the fields.
-    arrays: list[Any] = [np.array(column) for column in (names, seconds, dnsmos, *codes.values(), offsets)]
-    return ManifestIndex(*arrays, *map(tuple, code_names.values()))
+    values: list[Any] = [np.array(column) for column in (names, seconds, dnsmos, *codes.values(), offsets)]
+    values.append({key: tuple(numbers) for key, numbers in code_names.items()})
+    return ManifestIndex(*values)
 
 
 def index_of(manifest: Path) -> ManifestIndex:
@@ -84,9 +86,9 @@ def index_of(manifest: Path) -> ManifestIndex:
     index = index_rows(rows, status.st_size)
     _check_unique(manifest, index.names)
     if len(index.names) >= _MANY:
-        arrays = {field.name: getattr(index, field.name) for field in fields(index)}
-        for key in _NAMES:
-            arrays[key] = np.frombuffer(json.dumps(arrays[key]).encode(), dtype=np.uint8)
+        arrays = dict(vars(index))
+        for key, names in arrays.pop("code_names").items():
+            arrays[f"{key}_names"] = np.frombuffer(json.dumps(names).encode(), dtype=np.uint8)
         # In a folder that cannot be written to, the next run reads the manifest through again.
         with suppress(UserError), atomic_path(path) as temporary:
             save_file(arrays, temporary, state)
@@ -100,8 +102,8 @@ def _read_index(path: Path, state: dict[str, str]) -> ManifestIndex | None:
             if (file.metadata() or {}) != state:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        names: Any = {key: tuple(json.loads(arrays.pop(key).tobytes())) for key in _NAMES}
-        return ManifestIndex(**arrays, **names)
+        code_names = {key: tuple(json.loads(arrays.pop(f"{key}_names").tobytes())) for key in _CODED}
+        return ManifestIndex(**arrays, code_names=code_names)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         # A damaged index costs time, and no run: the manifest has all that it holds.
         return None

@@ -67,7 +67,8 @@ class Decoder:
         """How many samples each channel has; decoded and counted where the header cannot be believed."""
         piece = self.pieces[0]
         if len(self.pieces) == 1 and piece.is_listed:
-            listed = self._listed_samples()
+            with _opened(self.file, piece) as sound:
+                listed = int(sound.frames) if piece.listed is None else piece.listed
             # One sample before the listed end and none after it: the header is right.
             if piece.is_exact or _count_from(self.file, piece, listed - 1) == 1:
                 return listed
@@ -77,20 +78,16 @@ class Decoder:
         """Refuse a header of another length than was decoded, and joined files, of which other programs read one."""
         if len(self.pieces) > 1:
             raise AudioFault("joined audio", f"{len(self.pieces)} files in one; decode it and write it anew")
-        if not self.pieces[0].is_listed:
+        piece = self.pieces[0]
+        if not piece.is_listed:
             return
-        listed = self._listed_samples()
-        with _opened(self.file, self.pieces[0]) as sound:
+        with _opened(self.file, piece) as sound:
+            listed = int(sound.frames) if piece.listed is None else piece.listed
             spare = _MP3_FRAME if sound.format == "MP3" else 0
         if samples < listed - spare:
             raise AudioFault("truncated audio", f"{samples} of {listed} samples")
         if samples > listed:
             raise AudioFault("wrong length in the header", f"{samples} samples, the header tells of {listed}")
-
-    def _listed_samples(self) -> int:
-        with _opened(self.file, self.pieces[0]) as sound:
-            listed = self.pieces[0].listed
-            return int(sound.frames) if listed is None else listed
 
 
 @dataclass

@@ -161,8 +161,10 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
     """Return the files below a folder in order of their names; with `suffixes`, those that end so in either case."""
-    paths = (path for _, files in walk(root) for path in files)
-    return sorted(path for path in paths if suffixes is None or path.suffix.lower() in suffixes)
+    paths = [path for _, files in walk(root) for path in files]
+    if suffixes is not None:
+        paths = [path for path in paths if path.suffix.lower() in suffixes]
+    return sorted(paths)
 
 
 def skipped_note(root: Path, files: Sequence[Path], suffixes: Collection[str]) -> str:
