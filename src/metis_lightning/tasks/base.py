@@ -164,12 +164,15 @@ class TrainableModule(lightning.LightningModule):
         generator = torch.Generator(device=self.device).manual_seed(batch_idx)
         self.log_scalars("val", self.losses(batch, generator), batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the curve by mask ratio anew."""
+        self.by_mask_ratio.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy by how much was masked, for modules that note it, and start their curve anew."""
+        """Log loss and accuracy by how much was masked, for modules that note it."""
         if self.by_mask_ratio.update_called:
             curve = {f"val/{name}": value for name, value in self.by_mask_ratio.compute().items()}
             self.log_dict(curve, sync_dist=True)
-            self.by_mask_ratio.reset()
 
     def trained(self) -> Sequence[Sequence[nn.Parameter]]:
         """Return the parameters of each optimizer."""
