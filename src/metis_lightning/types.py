@@ -85,8 +85,7 @@ class Trial:
 
     `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
     utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
-    power of the target over that of the interferer, over the target's duration; None adds them as they are. A list that
-    serves several tasks need not say its `task`.
+    power of the target over that of the interferer over its duration; None adds them as they are. `task` may be empty.
     """
 
     id: str
