@@ -27,7 +27,7 @@ from metis_lightning.options import Precision
 from metis_lightning.sampling.mask_predict import Noise, gumbel
 from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
 from metis_lightning.sampling.settings import Options, Sampling, Settings
-from metis_lightning.sampling.two_stages import TwoStages
+from metis_lightning.sampling.two_stages import Stage2, TwoStages
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
@@ -66,6 +66,7 @@ class Metis:
         self.batch_size, self.compile = batch_size, compile
         # One for all models: they run one after another, so one pool of memory does.
         self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
+        self._stage2: Stage2 | None = None
         self._ready: dict[Stage1, TwoStages] = {}
 
     @classmethod
@@ -102,6 +103,15 @@ class Metis:
     def codecs_only(cls, name: str = "nano", device: str = "cpu") -> Metis:
         """Load the front end and the codecs of a bundle alone, for `resynthesize`."""
         return cls(load_tokenizer(bundle_folder(name)).to(device), {}, None)
+
+    @classmethod
+    def without_stage1(cls, name: str = "nano", device: str = "cpu", precision: Precision = "float32") -> Metis:
+        """Load what all tasks of a bundle share, for `respeak` and `resynthesize`; see `from_pretrained`."""
+        folder = bundle_folder(name)
+        first, full = load_stage2(folder)
+        for model in (first, full):
+            prepare_for_inference(model.to(device), precision)
+        return cls(load_tokenizer(folder).to(device), {}, (first, full))
 
     def extract(
         self,
@@ -264,17 +274,39 @@ class Metis:
                 raise UserError(f"request {row} of the batch: {error}") from error
         return checked
 
-    def _stages(self, model: Stage1) -> TwoStages:
+    def _second_stage(self) -> Stage2:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
+        if self._stage2 is None:
+            self._stage2 = Stage2(self.tokenizer, *self.stage2, self.compile, self.graphs)
+        return self._stage2
+
+    def _stages(self, model: Stage1) -> TwoStages:
         if model not in self._ready:
-            self._ready[model] = TwoStages(self.tokenizer, model, *self.stage2, self.compile, self.graphs)
+            self._ready[model] = TwoStages(model, self._second_stage())
         return self._ready[model]
 
     def _noise(self, seed: int) -> Noise:
         # Drawn on the GPU where there is one, whose numbers are not those of a CPU.
         on_gpu = self.device.type == "cuda" and torch.cuda.is_available()
         return gumbel(torch.Generator(self.device if on_gpu else "cpu").manual_seed(seed))
+
+    def respeak(
+        self,
+        wave: Tensor,
+        prompt: Tensor | None = None,
+        seed: int = 0,
+        settings: Settings | None = None,
+        **options: Unpack[Options],
+    ) -> Speech:
+        """Return a waveform (S,) at 24 kHz that stage 2 speaks again, in a prompt's voice, from its own SSL tokens.
+
+        Any task would sound so if stage 1 guessed every token.
+        """
+        wave = checked_wave("waveform", wave)
+        voice = torch.empty(0) if prompt is None else checked_wave("prompt", prompt)
+        chosen = (settings or Settings()).chosen(options)
+        return self._second_stage().respoken([wave], [voice], chosen, [self._noise(seed)])[0]
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:

@@ -21,11 +21,11 @@ MakeOptions = Callable[..., EvaluateOptions]
 
 # By task: its test set, the controls that it has, the table that lists it.
 CHAINS = {
-    "tts": (["test-unseen-tts"], ["target", "resynthesis"], "table_01"),
+    "tts": (["test-unseen-tts"], ["target", "resynthesis", "oracle"], "table_01"),
     "vc": (["test-unseen-vc"], ["input"], "table_02"),
-    "tse": (["test-unseen"], ["input", "target", "resynthesis"], "table_03"),
-    "se": (["test-unseen-se"], ["input", "target", "resynthesis"], "table_04"),
-    "l2s": (["test-unseen-l2s"], ["target", "resynthesis"], "table_05"),
+    "tse": (["test-unseen"], ["input", "target", "resynthesis", "oracle"], "table_03"),
+    "se": (["test-unseen-se"], ["input", "target", "resynthesis", "oracle"], "table_04"),
+    "l2s": (["test-unseen-l2s"], ["target", "resynthesis", "oracle"], "table_05"),
     "omni": (["test-unseen", "test-unseen-se", "test-unseen-vc", "test-unseen-tts"], None, "table_06"),
 }
 
@@ -83,7 +83,7 @@ def test_the_embedded_bundle_runs_by_default_where_it_does_the_task(make_options
     from metis_lightning.evaluate.run.plan import make_plan
 
     names = {task: [s.name for s in make_plan(make_options("--task", task), "cpu").systems] for task in ("tse", "vc")}
-    assert names == {"tse": ["input", "target", "resynthesis", "nano"], "vc": ["input"]}
+    assert names == {"tse": ["input", "target", "resynthesis", "oracle", "nano"], "vc": ["input"]}
 
 
 def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(
@@ -103,7 +103,7 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(
     run_evaluate(options, QuickPool)
     rows = read_rows(options.out)
     assert [(row.id, row.system, row.failed) for row in rows] == [
-        ("hum_0", name, []) for name in ("input", "target", "resynthesis", "own")
+        ("hum_0", name, []) for name in ("input", "target", "resynthesis", "oracle", "own")
     ]
     with pytest.raises(UserError, match="--data odd_corpus.NeedsRoot: give --root"):
         run_evaluate(make_options("--task", "hum", "--data", "odd_corpus.NeedsRoot"), QuickPool)

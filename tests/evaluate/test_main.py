@@ -38,7 +38,7 @@ def test_every_system_and_trial_has_one_row_and_one_wav(make_options: MakeOption
     rows = read_rows(options.out)
     keys = [row.key for row in rows]
     assert len(keys) == len(set(keys)) == 4 * 2
-    assert {row.system for row in rows} == {"input", "target", "resynthesis", "every"}
+    assert {row.system for row in rows} == {"input", "target", "resynthesis", "oracle", "every"}
     by_system = {row.system: row for row in rows}
     assert by_system["target"].metrics["MSE"] == 0
     assert by_system["input"].metrics["MSE"] > 0

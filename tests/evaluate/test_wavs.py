@@ -113,7 +113,7 @@ def test_every_planted_failure_has_its_row(
 def test_a_large_share_of_failures_may_be_allowed(theirs: Path, make_options: MakeOptions) -> None:
     options = make_options(*COMMAND, "--limit", "10", "--system", f"wavs:{theirs}", "--max-failed-share", "0.6")
     run_evaluate(options, QuickPool)
-    assert {row.system for row in read_rows(options.out)} == {"input", "target", "resynthesis", "theirs"}
+    assert {row.system for row in read_rows(options.out)} == {"input", "target", "resynthesis", "oracle", "theirs"}
 
 
 def test_no_model_of_ours_is_loaded(theirs: Path, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch) -> None:

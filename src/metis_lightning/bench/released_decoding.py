@@ -22,7 +22,7 @@ from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request
 from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, num_masked
 from metis_lightning.sampling.settings import Sampling
-from metis_lightning.sampling.two_stages import StageClock, TwoStages, decoded_speech
+from metis_lightning.sampling.two_stages import Stage2, StageClock, TwoStages, decoded_speech
 from metis_lightning.task_table import task_named
 
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -44,15 +44,16 @@ class ReleasedMetis(Metis):
         assert self.stage2 is not None
         speech = []
         for request, seed in zip(requests, [seeds] * len(requests) if isinstance(seeds, int) else seeds, strict=True):
-            stages = TwoStages(self.tokenizer, self.stage1[request.task], *self.stage2)
+            stages = TwoStages(self.stage1[request.task], Stage2(self.tokenizer, *self.stage2))
             chosen = (settings or task_named(request.task).settings).chosen(options)
             speech.append(_released_speech(stages, request.checked(), chosen, self._noise(seed)))
         return speech
 
 
 def _released_speech(stages: TwoStages, request: Request, settings: Settings, noise: Noise) -> Speech:
-    clock, passes = StageClock(stages.device), Counter[str]()
-    second_stage = (stages.first, settings.first_layer_guidance), (stages.full, settings.stage2.guidance_scale)
+    stage2 = stages.stage2
+    clock, passes = StageClock(stage2.device), Counter[str]()
+    second_stage = (stage2.first, settings.first_layer_guidance), (stage2.full, settings.stage2.guidance_scale)
     backbones = [("stage1", stages.stage1.diff_estimator)]
     backbones += [("stage2", model.diff_estimator) for model, _ in second_stage]
     hooks = [
@@ -64,14 +65,14 @@ def _released_speech(stages: TwoStages, request: Request, settings: Settings, no
         ssl_tokens = two_pass_ssl_tokens(stages.stage1, row.stage1, settings.stage1, noise)
     with clock.stage("stage2"):
         joined = torch.cat([row.stage1.prompt, ssl_tokens])
-        steps = settings.layer_steps(stages.full.config.num_quantizers)
+        steps = settings.layer_steps(stage2.full.config.num_quantizers)
         acoustic = row.acoustic_prompt.new_zeros(row.stage1.length, 0)
         for model, scale in second_stage:
             second = Stage2Request(joined, row.acoustic_prompt[:, : model.config.num_quantizers], acoustic)
             sampling = replace(settings.stage2, guidance_scale=scale)
             acoustic = two_pass_acoustic_tokens(model, second, sampling, steps, noise)
     with clock.stage("vocoder"):
-        speech = decoded_speech(stages.tokenizer, row, ssl_tokens, acoustic)
+        speech = decoded_speech(stage2.tokenizer, row, ssl_tokens, acoustic)
     for hook in hooks:
         hook.remove()
     return replace(speech, timing=Timing(clock.seconds, dict(passes)))

@@ -19,7 +19,7 @@ class EvaluateOptions(CommandOptions):
     task: str = option("what is evaluated: tts, vc, tse, se, l2s, omni")
     system: Names = option(
         "bundles, checkpoints, folders of audio by other tools (wavs:DIR, files named ID.wav), or the controls input, "
-        "target, resynthesis; NAME=S gives one a name (default: the bundle nano, where it does the task)",
+        "target, resynthesis, oracle; NAME=S gives one a name (default: the bundle nano, where it does the task)",
         (),
         metavar="S",
     )
@@ -50,7 +50,7 @@ class EvaluateOptions(CommandOptions):
     tts_length: Literal["predicted", "reference"] = option(
         "how long speech from text is: by the prompt's speaking rate, or as the recording", "predicted"
     )
-    base: str = option("bundle of checkpoints and of resynthesis", "nano", metavar="BUNDLE")
+    base: str = option("bundle of checkpoints, of resynthesis and of oracle", "nano", metavar="BUNDLE")
 
     out: Path | None = option("folder of the results (default: evaluation/results/TASK)", None, metavar="DIR")
     device: Device | None = option("where to run (default: cuda where there is one)", None)

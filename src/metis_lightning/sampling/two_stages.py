@@ -6,7 +6,7 @@ Shape letters: S samples at 24 kHz, T frames to generate, P prompt frames, Q qua
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from metis_lightning.errors import UserError
+from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.runner import Graphs, Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
@@ -44,60 +45,139 @@ class Conditioning:
 
 
 @dataclass
-class TwoStages:
-    """A stage 1 of any task, and what all tasks share: front end, codecs, and stage 2, all on one device.
+class Stage2:
+    """What all tasks share: front end, codecs, and the two models of stage 2, all on one device.
 
-    first, full: stage 2's model of the first acoustic layer, and of the others.
+    first, full: the model of the first acoustic layer, and that of the others.
     compile: whether the backbones are compiled, once for each shape; see `runner_for`.
     graphs: replays passes on a GPU; None computes each anew.
     """
 
     tokenizer: SpeechTokenizer
-    stage1: Stage1
     first: SemanticToAcoustic
     full: SemanticToAcoustic
     compile: bool = False
     graphs: Graphs | None = None
-    _runners: tuple[Runner, Runner, Runner] = field(init=False)
+    _runners: tuple[Runner, Runner] = field(init=False)
 
     def __post_init__(self) -> None:
         # Kept from batch to batch: on a GPU they hold where sequences stand when they are padded.
-        stage1, first, full = (
-            runner_for(model.diff_estimator, self.device, self.compile, self.graphs)
-            for model in (self.stage1, self.first, self.full)
-        )
-        self._runners = stage1, first, full
+        self._runners = self.runner(self.first.diff_estimator), self.runner(self.full.diff_estimator)
 
     @property
     def device(self) -> torch.device:
         """Where the models run."""
-        return self.stage1.mask_emb.weight.device
+        return self.first.mask_emb.weight.device
+
+    @property
+    def forwards(self) -> int:
+        """Passes through both models so far."""
+        return sum(runner.forwards for runner in self._runners)
+
+    def runner(self, backbone: Backbone) -> Runner:
+        """Return what runs a backbone as these models are run."""
+        return runner_for(backbone, self.device, self.compile, self.graphs)
+
+    @torch.no_grad()
+    def respoken(
+        self, waves: Sequence[Tensor], prompts: Sequence[Tensor], settings: Settings, noises: Sequence[Noise]
+    ) -> list[Speech]:
+        """Return waves (S,) spoken again from their own SSL tokens, each after a prompt (S',), which may be empty."""
+        voices = self.voices(prompts)
+        rows, tokens = [], []
+        for wave, voice, (prompt, acoustic) in zip(waves, voices, self.prompt_tokens(voices), strict=True):
+            joined = torch.cat([voice, wave.to(self.device)])
+            ssl_tokens, _ = self.tokenizer.ssl_tokens(joined[None], torch.tensor([len(joined)], device=self.device))
+            tokens.append(ssl_tokens[0, len(prompt) :])
+            stage1 = Stage1Request(prompt, len(tokens[-1]), None, None)
+            rows.append(Conditioning(stage1, acoustic, len(voice) // HOP, len(wave)))
+        return self.decoded(rows, tokens, self.acoustic_tokens(tokens, rows, settings, noises))
+
+    def decoded(
+        self, rows: Sequence[Conditioning], tokens: Sequence[Tensor], acoustic: Sequence[Tensor]
+    ) -> list[Speech]:
+        """Return the speech of SSL tokens (T,) and acoustic tokens (T, Q), without a timing, on the CPU."""
+        return [decoded_speech(self.tokenizer, *row) for row in zip(rows, tokens, acoustic, strict=True)]
+
+    def voices(self, prompts: Iterable[Tensor]) -> list[Tensor]:
+        """Return prompts (S',) on the device without their last samples: what follows then starts on a frame."""
+        return [prompt[: len(prompt) // HOP * HOP].to(self.device) for prompt in prompts]
+
+    def prompt_tokens(self, voices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return SSL tokens (P,) and acoustic tokens (P, Q) of prompts (S',), which may be empty."""
+        nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long, device=self.device)
+        tokens = [(nothing[:, 0], nothing)] * len(voices)
+        spoken = {row: voice for row, voice in enumerate(voices) if len(voice)}
+        for rows, wave, lengths, frames in self.batches(spoken):
+            ssl_tokens, _ = self.tokenizer.ssl_tokens(wave, lengths)
+            acoustic = self.tokenizer.acoustic_tokens(wave, lengths)
+            for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
+                tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
+        return tokens
+
+    def batches(self, waves: Mapping[int, Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor, list[int]]]:
+        """Yield rows of waves (S,), the waves padded to (B, S), their samples (B,) and their numbers of frames."""
+        # All at once on a GPU; elsewhere nothing would be saved, and alone a row is what it is alone to the last bit.
+        groups = [list(waves)] if waves and self.device.type == "cuda" else [[row] for row in waves]
+        for rows in groups:
+            padded = pad_sequence([waves[row] for row in rows], batch_first=True)
+            lengths = torch.tensor([len(waves[row]) for row in rows])
+            # Counted here, so that the device is not waited for.
+            yield rows, padded, lengths.to(self.device), self.tokenizer.num_frames(lengths).tolist()
+
+    def acoustic_tokens(
+        self, tokens: Sequence[Tensor], rows: Sequence[Conditioning], settings: Settings, noises: Sequence[Noise]
+    ) -> list[Tensor]:
+        """Turn SSL tokens (T,) into acoustic tokens (T, Q): the first layer by its own model, then the others."""
+        steps = settings.layer_steps(self.full.config.num_quantizers)
+        joined = [torch.cat([row.stage1.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
+        layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
+        first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
+        of_both = (self.first, first_settings, self._runners[0]), (self.full, settings.stage2, self._runners[1])
+        for model, sampling, runner in of_both:
+            requests = [
+                Stage2Request(ssl, row.acoustic_prompt[:, : model.config.num_quantizers], lower)
+                for ssl, row, lower in zip(joined, rows, layers, strict=True)
+            ]
+            layers = sample_acoustic_tokens(model, requests, sampling, steps, noises, runner)
+        return layers
+
+
+@dataclass
+class TwoStages:
+    """A stage 1 of any task before the stage 2 that all tasks share."""
+
+    stage1: Stage1
+    stage2: Stage2
+    _runner: Runner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._runner = self.stage2.runner(self.stage1.diff_estimator)
 
     @torch.no_grad()
     def speech(self, requests: Sequence[Request], settings: Settings, noises: Sequence[Noise]) -> list[Speech]:
         """Return the speech of checked requests, each by its own noise. A `UserError` if stage 1 does not take one."""
-        clock = StageClock(self.device)
-        before = [runner.forwards for runner in self._runners]
+        clock = StageClock(self.stage2.device)
+        before = self._runner.forwards, self.stage2.forwards
         with clock.stage("front_end"):
             conditionings = self.conditionings(requests)
         with clock.stage("stage1"):
             rows = [row.stage1 for row in conditionings]
-            tokens = sample_ssl_tokens(self.stage1, rows, settings.stage1, noises, self._runners[0])
+            tokens = sample_ssl_tokens(self.stage1, rows, settings.stage1, noises, self._runner)
         with clock.stage("stage2"):
-            acoustic = self._acoustic_tokens(tokens, conditionings, settings, noises)
+            acoustic = self.stage2.acoustic_tokens(tokens, conditionings, settings, noises)
         with clock.stage("vocoder"):
-            generated = zip(conditionings, tokens, acoustic, strict=True)
-            decoded = [decoded_speech(self.tokenizer, *row) for row in generated]
-        stage1, *stage2 = (runner.forwards - done for runner, done in zip(self._runners, before, strict=True))
-        timing = Timing(clock.seconds, {"stage1": stage1, "stage2": sum(stage2)}, len(requests))
+            decoded = self.stage2.decoded(conditionings, tokens, acoustic)
+        forwards = {"stage1": self._runner.forwards - before[0], "stage2": self.stage2.forwards - before[1]}
+        timing = Timing(clock.seconds, forwards, len(requests))
         return [replace(speech, timing=timing) for speech in decoded]
 
     def conditionings(self, requests: Sequence[Request]) -> list[Conditioning]:
         """Return checked requests as both stages take them. A `UserError` if stage 1 does not take what one holds."""
-        # Whole frames, so that what follows starts on a frame of the joined waveform.
+        device = self.stage2.device
         prompts = (torch.empty(0) if request.prompt is None else request.prompt for request in requests)
-        voices = [prompt[: len(prompt) // HOP * HOP].to(self.device) for prompt in prompts]
-        rows = zip(requests, voices, self._prompt_tokens(voices), self._conditions(requests, voices), strict=True)
+        voices = self.stage2.voices(prompts)
+        rows = zip(requests, voices, self.stage2.prompt_tokens(voices), self._conditions(requests, voices), strict=True)
         width = None if self.stage1.cond_adapter is None else self.stage1.cond_adapter.cond_dim
         conditionings = []
         for request, voice, (prompt, acoustic), condition in rows:
@@ -109,65 +189,27 @@ class TwoStages:
                 raise UserError(f"{what} no phones")
             voice_frames = len(voice) // HOP
             frames = voice_frames + -(-request.length // HOP) if condition is None else len(condition)
-            phones = torch.tensor(request.phones, device=self.device) if request.phones else None
+            phones = torch.tensor(request.phones, device=device) if request.phones else None
             stage1 = Stage1Request(prompt, frames - len(prompt), condition, phones)
             conditionings.append(Conditioning(stage1, acoustic, voice_frames, request.length))
         return conditionings
 
-    def _prompt_tokens(self, voices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return SSL tokens (P,) and acoustic tokens (P, Q) of prompts (S',), which may be empty."""
-        nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long, device=self.device)
-        tokens = [(nothing[:, 0], nothing)] * len(voices)
-        spoken = {row: voice for row, voice in enumerate(voices) if len(voice)}
-        for rows, wave, lengths, frames in self._batches(spoken):
-            ssl_tokens, _ = self.tokenizer.ssl_tokens(wave, lengths)
-            acoustic = self.tokenizer.acoustic_tokens(wave, lengths)
-            for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
-                tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
-        return tokens
-
     def _conditions(self, requests: Sequence[Request], voices: Sequence[Tensor]) -> list[Tensor | None]:
         """Return the condition (P + T, C) of each row over prompt and result, None if there is none."""
+        device = self.stage2.device
         conditions: list[Tensor | None] = [None] * len(requests)
         joined: dict[int, Tensor] = {}
         for row, (request, voice) in enumerate(zip(requests, voices, strict=True)):
             if request.source is not None:
-                joined[row] = torch.cat([voice, request.source.to(self.device)])
+                joined[row] = torch.cat([voice, request.source.to(device)])
             elif request.features is not None:
                 # Over the prompt, whose lips were not seen, stand zeros.
-                conditions[row] = pad(request.features.to(self.device), (0, 0, len(voice) // HOP, 0))
-        for rows, wave, lengths, frames in self._batches(joined):
-            features, _ = self.tokenizer.ssl_features(wave, lengths)
+                conditions[row] = pad(request.features.to(device), (0, 0, len(voice) // HOP, 0))
+        for rows, wave, lengths, frames in self.stage2.batches(joined):
+            features, _ = self.stage2.tokenizer.ssl_features(wave, lengths)
             for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
                 conditions[row] = features[index, :count]
         return conditions
-
-    def _batches(self, waves: Mapping[int, Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor, list[int]]]:
-        """Yield rows of waves (S,), the waves padded to (B, S), their samples (B,) and their numbers of frames."""
-        # All at once on a GPU; elsewhere nothing would be saved, and alone a row is what it is alone to the last bit.
-        groups = [list(waves)] if waves and self.device.type == "cuda" else [[row] for row in waves]
-        for rows in groups:
-            padded = pad_sequence([waves[row] for row in rows], batch_first=True)
-            lengths = torch.tensor([len(waves[row]) for row in rows])
-            # Counted here, so that the device is not waited for.
-            yield rows, padded, lengths.to(self.device), self.tokenizer.num_frames(lengths).tolist()
-
-    def _acoustic_tokens(
-        self, tokens: Sequence[Tensor], rows: Sequence[Conditioning], settings: Settings, noises: Sequence[Noise]
-    ) -> list[Tensor]:
-        """Turn SSL tokens (T,) into acoustic tokens (T, Q): the first layer by its own model, then the others."""
-        steps = settings.layer_steps(self.full.config.num_quantizers)
-        joined = [torch.cat([row.stage1.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
-        layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
-        first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
-        of_both = (self.first, first_settings, self._runners[1]), (self.full, settings.stage2, self._runners[2])
-        for model, sampling, runner in of_both:
-            requests = [
-                Stage2Request(ssl, row.acoustic_prompt[:, : model.config.num_quantizers], lower)
-                for ssl, row, lower in zip(joined, rows, layers, strict=True)
-            ]
-            layers = sample_acoustic_tokens(model, requests, sampling, steps, noises, runner)
-        return layers
 
 
 @dataclass

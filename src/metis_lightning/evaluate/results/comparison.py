@@ -20,7 +20,7 @@ from metis_lightning.evaluate.results.summary import Summary, summary_of
 from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.metric import INFINITE
 
-CONTROLS = ("input", "target", "resynthesis")
+CONTROLS = ("input", "target", "resynthesis", "oracle")
 # Fields of a summary that are of all of a system's utterances, whatever others have.
 _COUNTS = ("n", "n_failed", "n_infinite", "n_not_applicable", "errors", "not_applicable")
 

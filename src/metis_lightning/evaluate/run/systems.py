@@ -1,7 +1,8 @@
 """Systems under test: each turns a test item into a waveform.
 
 The controls bound what a model can do: `input` plays what the model is given as its source, `target` is the reference,
-and `resynthesis` that after a round trip through the acoustic codec. Without such a signal there is no such control.
+`resynthesis` that after a round trip through the acoustic codec, and `oracle` that spoken again by stage 2 from its own
+SSL tokens: what it lacks no stage 1 can mend. Without such a signal there is no such control.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> S
         raise UserError(f"--system {text}: {head!r} cannot name a folder: use A-Z a-z 0-9 . _ - and no dot first")
     source = tail if is_named else text
     if source in CONTROLS:
-        system = _control(source, options.base, device)
+        system = _control(source, options, device)
     elif source.startswith(PREFIX):
         system = _wav_system(Path(source.removeprefix(PREFIX)), items)
     else:
@@ -70,11 +71,13 @@ def _system(text: str, options: EvaluateOptions, device: str, items: Items) -> S
     return replace(system, name=name)
 
 
-def _control(name: str, base: str, device: str) -> System:
+def _control(name: str, options: EvaluateOptions, device: str) -> System:
+    if name == "oracle":
+        return _oracle(options, device)
     is_coded, signal = name == "resynthesis", "mixture" if name == "input" else "target"
 
     def load() -> Run:
-        metis = Metis.codecs_only(base, device) if is_coded else None
+        metis = Metis.codecs_only(options.base, device) if is_coded else None
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
             if metis is not None:
@@ -84,8 +87,26 @@ def _control(name: str, base: str, device: str) -> System:
 
         return run
 
-    identity = {"bundle": sha256_of(bundle_folder(base) / BUNDLE_INDEX)} if is_coded else {}
+    identity = {"bundle": sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)} if is_coded else {}
     return System(name, identity, load, control=name)
+
+
+def _oracle(options: EvaluateOptions, device: str) -> System:
+    """Return stage 2 and the codec after a stage 1 that guesses every token."""
+    precision = options.precision or usual_precision(device)
+
+    def load() -> Run:
+        metis = Metis.without_stage1(options.base, device, precision)
+
+        def run(trial: Trial, item: TestItem, seed: int) -> Output:
+            settings = _settings_for(trial_task(options.task, trial), options)
+            speech = metis.respeak(item.signal("target"), item.enrollment, seed, settings)
+            return Output(speech.wave, steps=sum(settings.layer_steps(speech.acoustic_tokens.shape[1])))
+
+        return run
+
+    bundle = {"bundle": sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)}
+    return System("oracle", bundle | _sampling_identity(options, precision), load, is_seeded=True, control="oracle")
 
 
 def _wav_system(path: Path, items: Items) -> System:
@@ -124,8 +145,8 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
     return System(name, _model_identity(source, options, precision), load, is_seeded=True)
 
 
-def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
-    """Return what decides a model's output. A `UserError` if there is no such checkpoint or no weights for the task."""
+def _sampling_identity(options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
+    """Return what decides a model's output beside its weights."""
     by_task = {}
     for task in map(task_named, task_named(options.task).served):
         by_task[task.name] = json.loads(json.dumps(asdict(_settings_for(task, options))))
@@ -137,6 +158,12 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     # What was made before there was a choice was made in float32, and stays what it is.
     if precision != "float32":
         identity["precision"] = precision
+    return identity
+
+
+def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
+    """Return what decides a model's output. A `UserError` if there is no such checkpoint or no weights for the task."""
+    identity = _sampling_identity(options, precision)
     path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():
