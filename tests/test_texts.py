@@ -108,9 +108,11 @@ def test_every_reader_of_texts_cleans_them(tmp_path: Path, write_row) -> None:
     (tmp_path / "en" / "prompts" / "ü.wav").write_bytes(encoded(voice(1.0), "WAV"))
     decomposed = unicodedata.normalize("NFD", "prompts\\ü.wav")
     (tmp_path / "en" / "meta.lst").write_bytes(f"{BOM}a|{odd}|{decomposed}|{odd}\r\n".encode())
-    (line,) = seedtts._read_list(tmp_path / "en" / "meta.lst")
-    assert (line.utterance, line.prompt_text, line.text) == ("a", plain, plain)
-    assert line.prompt is not None and line.prompt.is_file()
+    seed_tts = seedtts.SeedTtsTests(tmp_path)
+    (trial,) = seed_tts.load_trials("seedtts-en")
+    item = seed_tts.load_item(trial)
+    assert (trial.id, item.prompt_text, item.text) == ("seedtts-en_a", plain, plain)
+    assert item.enrollment is not None and len(item.enrollment) > 0
 
     assert words_of(f"{BOM}Text:  cafe\u0301 {{LG}}\u2028noir\r\nConf: 4\r\n") == "café LG noir"
     (tmp_path / "list.txt").write_bytes(f"{BOM}1-2-3_4-5-6 1-2-3 s1/1-2-9_7-7-7\r\n".encode())

@@ -195,7 +195,7 @@ def prepare_settings(settings: Namespace, command: str) -> None:
     """Change the settings below `trainer`: checkpoints are `RunCheckpoint`'s, and only `fit` logs where `fit` does."""
     callbacks = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks or []]
     settings.callbacks = [each for each in callbacks if each]
-    kinds = ("ModelCheckpoint", _RUN_CHECKPOINT)
+    kinds = ("ModelCheckpoint", RunCheckpoint.__name__)
     saves = [each for each in settings.callbacks if each.class_path.rpartition(".")[2] in kinds]
     # Whatever a config says of when to save, files are whole, and `last.ckpt` is the newest state.
     for each in saves:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metis_lightning.data.batches.module import SpeechDataModule
-from metis_lightning.data.batches.sampler import SecondsBatchSampler
+from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.recipes.recipe import (
@@ -72,6 +72,14 @@ def test_the_padding_that_is_told_is_that_of_the_batches(make: object, caplog: p
     # What counts is in them, not only little padding: 30 s of Omni's 60 once were.
     assert heard / len(sampler) / WAVE_RATE > 44
     assert sampler.mean_seconds() == pytest.approx(heard / len(sampler) / WAVE_RATE, rel=0.005)
+
+
+@pytest.mark.parametrize("count", range(5, 40))
+@pytest.mark.parametrize("seconds", [0.1, 0.7, 1.1])
+def test_equal_lengths_have_no_padding_and_never_a_negative_one(count: int, seconds: float) -> None:
+    lengths, batch_seconds = np.full(count, seconds), 3.1 * seconds
+    sampler = SecondsBatchSampler(lengths, batch_seconds, shuffle=True)
+    assert f"{sampler.padding():.1%}" == f"{padding_without_buckets(lengths, batch_seconds):.1%}" == "0.0%"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         """Return the share of this epoch's batches that is padding, over all processes, by the lengths given."""
         lengths = self._buckets().lengths
         padded = sum(len(batch) * lengths[batch].max() for batch in self._epoch_batches())
-        return float(1 - lengths.sum() / padded)
+        # Two sums in another order may differ in the last bit: there is no negative padding.
+        return max(0.0, float(1 - lengths.sum() / padded))
 
     def mean_seconds(self) -> float:
         """Return how much a batch holds without its padding, on average over the first epoch."""
@@ -186,7 +187,7 @@ def padding_without_buckets(lengths: Sequence[float] | np.ndarray, batch_seconds
     order = torch.randperm(len(lengths), generator=derived_generator("unbucketed", seed)).numpy()[:_ENOUGH]
     sample = np.asarray(lengths, dtype=np.float64)[order]
     padded = sum(len(batch) * sample[batch].max() for batch in fill_batches(sample.tolist(), batch_seconds))
-    return float(1 - sample.sum() / padded)
+    return max(0.0, float(1 - sample.sum() / padded))
 
 
 def process_rank_and_count() -> tuple[int, int]:
