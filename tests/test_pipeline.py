@@ -221,6 +221,25 @@ def test_resynthesis_keeps_the_length(metis: Metis) -> None:
     assert metis.resynthesize(wave).wave.shape == wave.shape
 
 
+@pytest.mark.parametrize("voice_samples", [12_345, 0])
+def test_respoken_is_what_a_stage_1_gives_that_guesses_every_token(
+    metis: Metis, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, voice_samples: int
+) -> None:
+    wave, voice = noise(14_321), noise(voice_samples, 1) if voice_samples else None
+    joined = wave if voice is None else torch.cat([voice[: len(voice) // HOP * HOP], wave])
+    truth = metis.tokenizer.ssl_tokens(joined[None], torch.tensor([len(joined)]))[0][0]
+
+    def guess(model, rows, *rest):
+        return [truth[len(rows[0].prompt) :]]
+
+    monkeypatch.setattr(two_stages, "sample_ssl_tokens", guess)
+    guessed = metis.generate([Request("tse", voice, wave)], 3, GUIDED)[0]
+    alone = Metis.without_stage1(str(tiny_bundle)).respeak(wave, voice, 3, GUIDED)
+    assert len(alone.wave) == len(wave) and alone.acoustic_tokens.shape[1] == metis.stage2[1].config.num_quantizers
+    for name in ("wave", "ssl_tokens", "acoustic_tokens"):
+        assert torch.equal(getattr(alone, name), getattr(guessed, name)), name
+
+
 def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) -> None:
     metis = Metis.from_pretrained(str(tiny_bundle))
     torch.manual_seed(0)
@@ -238,6 +257,7 @@ def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) ->
         lambda: metis.lip_to_speech(lips, voice, settings=GUIDED).wave,
         lambda: metis.generate([Request("tse", source=mixture)], settings=GUIDED)[0].wave,
         lambda: metis.resynthesize(mixture).wave,
+        lambda: metis.respeak(mixture, voice, settings=GUIDED).wave,
     ]
     expected = [answer() for answer in answers]
     for module in (metis.tokenizer, *models.values(), *metis.stage2):
