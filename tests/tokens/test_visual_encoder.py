@@ -17,8 +17,14 @@ from metis_lightning.data.recipes.l2s import encoder_input
 from metis_lightning.errors import UserError
 from metis_lightning.tokens.visual import encoder as visual_frontend
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures, load_auto_avsr
-from metis_lightning.tokens.visual.conformer import ConformerBlock, RelativeAttention, relative_positions
-from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualFrontend, VisualSizes
+from metis_lightning.tokens.visual.encoder import (
+    AutoAvsrEncoder,
+    ConformerBlock,
+    RelativeAttention,
+    VisualFrontend,
+    VisualSizes,
+    relative_positions,
+)
 
 SMALL = VisualSizes(dim=16, num_heads=2, hidden=24, num_layers=2, kernel_size=5, channels=(4, 6, 8, 10))
 

@@ -21,15 +21,11 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where sequences stand in x (B, T, H), and so what attends to what.
+    """Where sequences stand in x (B, T, H), and so what attends to what."""
 
-    rotation: cosines and sines (T, D) of the positions.
-    mask: (B, 1, 1, T), True where a position is attended to; None if all are.
-    lengths: of sequences one after another along T, each attending to itself alone; empty if a row is one sequence.
-    """
-
-    rotation: tuple[Tensor, Tensor]
-    mask: Tensor | None = None
+    rotation: tuple[Tensor, Tensor]  # cosines and sines (T, D) of the positions
+    mask: Tensor | None = None  # (B, 1, 1, T), True where a position is attended to; None if all are
+    # Of sequences one after another along T, each attending to itself alone; empty if a row is one sequence.
     lengths: tuple[int, ...] = ()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

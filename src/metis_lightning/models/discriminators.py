@@ -24,17 +24,12 @@ QUIETEST = 1e-3
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Sizes; the defaults are DAC's.
+    """Sizes; the defaults are DAC's. Each period and each window is a discriminator."""
 
-    periods, window_lengths: in samples, a discriminator each; the hop is a quarter of the window.
-    period_channels, band_channels: widths of the layers; all but the last of a period divide the length by three.
-    band_edges: limits of the frequency bands as shares of the spectrum, from 0 up to 1.
-    """
-
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
-    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)
-    window_lengths: tuple[int, ...] = (2048, 1024, 512)
-    band_edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
+    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # all layers but the last divide the length by three
+    window_lengths: tuple[int, ...] = (2048, 1024, 512)  # samples; the hop is a quarter
+    band_edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # limits of the bands as shares of the spectrum
     band_channels: int = 32
 
     def __post_init__(self) -> None:

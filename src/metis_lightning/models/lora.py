@@ -23,17 +23,12 @@ ADAPTERS: Mapping[str, type[GatedAdapter] | type[PlainAdapter]] = {"gated": Gate
 
 @dataclass(frozen=True)
 class Extension:
-    """What a task puts on stage 1.
+    """What a task puts on stage 1."""
 
-    adapter: a kind of `ADAPTERS` for frame-level conditions `cond_dim` wide; None if the task takes none.
-    lora_rank: rank r, with alpha 2r; 0 if all of stage 1 is trained.
-    phones: whether phones stand before the tokens.
-    """
-
-    adapter: str | None = "gated"
-    cond_dim: int = 0
-    lora_rank: int = 0
-    phones: bool = False
+    adapter: str | None = "gated"  # a kind of `ADAPTERS`, for frame-level conditions; None if the task takes none
+    cond_dim: int = 0  # width of those conditions
+    lora_rank: int = 0  # rank r, with alpha 2r; 0 if all of stage 1 is trained
+    phones: bool = False  # whether phones stand before the tokens
 
 
 def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:

@@ -16,20 +16,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptRule:
-    """Length and frequency of an unmasked prefix, and what goes with it.
+    """Length and frequency of an unmasked prefix, and what goes with it."""
 
-    drop: chance of no prompt (the paper 0.2).
-    shortest: shortest prompt in frames, or a quarter of the sequence if that is less (the paper 0).
-    longest: longest prompt as a share of the sequence (stage 1: 0.4; stage 2: 0.5).
-    mask_floor: lowest chance for a frame to be masked (the paper 0).
-    drop_phones: a row that loses its prompt loses its phones too, which trains the branch that guidance compares with;
-        the released model code keeps them.
-    """
-
-    drop: float = 0.15
-    shortest: int = 5
-    longest: float = 0.4
-    mask_floor: float = 0.2
+    drop: float = 0.15  # chance of no prompt (the paper 0.2)
+    shortest: int = 5  # shortest prompt in frames, or a quarter of the sequence if that is less (the paper 0)
+    longest: float = 0.4  # longest prompt as a share of the sequence (stage 1: 0.4; stage 2: 0.5)
+    mask_floor: float = 0.2  # lowest chance for a frame to be masked (the paper 0)
+    # A row that loses its prompt loses its phones too, which trains the branch that guidance compares with; the
+    # released model code keeps them.
     drop_phones: bool = True
 
 

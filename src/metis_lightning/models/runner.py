@@ -46,16 +46,11 @@ class Runner:
 
 @dataclass(frozen=True)
 class _Packing:
-    """Where sequences of given lengths stand when they are padded.
+    """Where sequences of given lengths stand when they are padded."""
 
-    shape: rows R and positions T.
-    place: (N,), of their positions among R · T.
-    mask: (R, 1, 1, T), True where a position is attended to; rows that hold no sequence attend to all of theirs.
-    """
-
-    shape: tuple[int, int]
-    place: Tensor
-    mask: Tensor
+    shape: tuple[int, int]  # rows R and positions T
+    place: Tensor  # (N,), of their positions among R · T
+    mask: Tensor  # (R, 1, 1, T), True where one is attended to; rows that hold no sequence attend to all of theirs
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> _Packing:
@@ -114,13 +109,10 @@ class Graphs:
     """Replays computations on one device: one launch in the place of hundreds, a CUDA graph for each shape of inputs.
 
     All graphs take their memory from one pool: they run one after another, and the next may overwrite a result.
-
-    device: made the current one for captures and replays, as kernels are captured from the current one.
-    most: graphs kept; the one that was not in use for longest goes first.
     """
 
-    device: torch.device
-    most: int = MOST_GRAPHS
+    device: torch.device  # made the current one for captures and replays: kernels are captured from that
+    most: int = MOST_GRAPHS  # graphs kept; the one that was not in use for longest goes first
     graphs: dict[Hashable, _Graph] = field(init=False, default_factory=dict)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
     _pool: Any = field(init=False, default=None)

@@ -17,36 +17,26 @@ from torch import Tensor, nn
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
-from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, State, mask_predict, schedule
 from metis_lightning.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)
 class FixedEmbeddings:
-    """The embeddings of a row that stay the same at each step of its decoding.
+    """The embeddings of a row that stay the same at each step of its decoding."""
 
-    prefix: (P, H), phones and prompt before the frames; the unconditional branch goes without.
-    added: (T, H), the condition, added to the embeddings of the frames' tokens in both branches.
-    """
-
-    prefix: Tensor
-    added: Tensor
+    prefix: Tensor  # (P, H), phones and prompt before the frames; the unconditional branch goes without
+    added: Tensor  # (T, H), the condition, added to the embeddings of the frames' tokens in both branches
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """The branches of some rows, one after another.
+    """The branches of some rows, one after another."""
 
-    lengths: of each branch.
-    fixed: (M, H), all that stays.
-    source: (M,), which of N frames stands at a position; N where none does.
-    starts: where the frames of each row begin, in its conditional branch and, if it is guided, in the other.
-    """
-
-    lengths: tuple[int, ...]
-    fixed: Tensor
-    source: Tensor
+    lengths: tuple[int, ...]  # of each branch
+    fixed: Tensor  # (M, H), all that stays
+    source: Tensor  # (M,), which of N frames stands at a position; N where none does
+    # Where the frames of each row begin, in its conditional branch and, if it is guided, in the other.
     starts: tuple[tuple[int, ...], ...]
 
     @classmethod
@@ -74,20 +64,14 @@ class _Packed:
 
 @dataclass
 class BranchDenoiser:
-    """A denoiser for `mask_predict`.
-
-    scales: (S, 2 L + 1, H), the backbone's `norm_scales` of each step.
-    mask_embedding: (1, H), of a masked frame.
-    token_embedding: tokens (N,) to embeddings (N, H).
-    head: hidden states (K, H) to logits (K, V).
-    """
+    """A denoiser for `mask_predict`."""
 
     runner: Runner
-    scales: Tensor
+    scales: Tensor  # (S, 2 L + 1, H), the backbone's `norm_scales` of each step
     batch: Sequence[FixedEmbeddings]
-    mask_embedding: Tensor
-    token_embedding: nn.Module
-    head: Callable[[Tensor], Tensor]
+    mask_embedding: Tensor  # (1, H), of a masked frame
+    token_embedding: nn.Module  # tokens (N,) to embeddings (N, H)
+    head: Callable[[Tensor], Tensor]  # hidden states (K, H) to logits (K, V)
     settings: Sampling
     _packed: dict[tuple[int, ...], _Packed] = field(default_factory=dict)
 
@@ -118,17 +102,25 @@ class BranchDenoiser:
         return guided[0].to(hidden.dtype)
 
 
+def guide(conditional: Tensor, unconditional: Tensor, scale: float, rescale: float) -> Tensor:
+    """Return c + scale · (c - u), pulled towards c's deviation row by row: classifier-free guidance (2305.08891).
+
+    c and u are hidden states (B, T, H) with and without the prompt. A `scale` of 0 gives c; a `rescale` of 1 gives the
+    result c's standard deviation, 0 leaves it.
+    """
+    guided = conditional + scale * (conditional - unconditional)
+    ratio = conditional.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
+    return rescale * guided * ratio + (1 - rescale) * guided
+
+
 @dataclass(frozen=True)
 class Stage1Request:
-    """A row of stage 1: SSL tokens (P,) of the prompt, P may be 0, and frames T to generate.
+    """A row of stage 1."""
 
-    Its condition, if any, is (P + T, C), its phones are (N,) ids.
-    """
-
-    prompt: Tensor
-    length: int
-    condition: Tensor | None = None
-    phones: Tensor | None = None
+    prompt: Tensor  # (P,) SSL tokens, P may be 0
+    length: int  # frames T to generate
+    condition: Tensor | None = None  # (P + T, C)
+    phones: Tensor | None = None  # ids
 
 
 @torch.no_grad()
@@ -166,14 +158,11 @@ def stage1_embeddings(model: Stage1, request: Stage1Request) -> FixedEmbeddings:
 
 @dataclass(frozen=True)
 class Stage2Request:
-    """A row of stage 2: SSL tokens (P + T,), and acoustic tokens (P, Q) of the prompt, P may be 0.
+    """A row of stage 2."""
 
-    lower_layers: (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows.
-    """
-
-    ssl_tokens: Tensor
-    prompt: Tensor
-    lower_layers: Tensor
+    ssl_tokens: Tensor  # (P + T,)
+    prompt: Tensor  # (P, Q) acoustic tokens, P may be 0
+    lower_layers: Tensor  # (T, L) acoustic tokens of the first L layers, L may be 0, the same for all rows
 
 
 @torch.no_grad()

@@ -19,18 +19,12 @@ from metis_lightning.sampling.settings import Sampling
 
 @dataclass(frozen=True)
 class State:
-    """Where decoding stands before a step.
+    """Where decoding stands before a step."""
 
-    tokens: (N,), 0 where masked.
-    mask: (N,), True where masked.
-    rows: those that have masked frames left.
-    masked: the masked frames of each of `rows`, (K,), counted from the row's first.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    rows: tuple[int, ...]
-    masked: tuple[Tensor, ...]
+    tokens: Tensor  # (N,), 0 where masked
+    mask: Tensor  # (N,), True where masked
+    rows: tuple[int, ...]  # those that have masked frames left
+    masked: tuple[Tensor, ...]  # the masked frames of each of `rows`, (K,), counted from the row's first
 
 
 # The state before a step and its number, from 0 -> logits (K, V) of the masked frames of all rows.

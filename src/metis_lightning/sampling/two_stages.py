@@ -30,34 +30,23 @@ from metis_lightning.types import HOP, WAVE_RATE
 
 @dataclass(frozen=True)
 class Conditioning:
-    """A request in tokens and frames, as both stages take it.
-
-    stage1: prompt, condition, phones and frames T to generate.
-    acoustic_prompt: (P, Q) tokens, P may be 0.
-    voice_frames: whole frames of the prompt's audio, of which the last may have no SSL token.
-    samples: of the result.
-    """
+    """A request in tokens and frames, as both stages take it."""
 
     stage1: Stage1Request
-    acoustic_prompt: Tensor
-    voice_frames: int
-    samples: int
+    acoustic_prompt: Tensor  # (P, Q) tokens, P may be 0
+    voice_frames: int  # whole frames of the prompt's audio, of which the last may have no SSL token
+    samples: int  # of the result
 
 
 @dataclass
 class Stage2:
-    """What all tasks share: front end, codecs, and the two models of stage 2, all on one device.
-
-    first, full: the model of the first acoustic layer, and that of the others.
-    compile: whether the backbones are compiled, once for each shape; see `runner_for`.
-    graphs: replays passes on a GPU; None computes each anew.
-    """
+    """What all tasks share: front end, codecs, and the two models of stage 2, all on one device."""
 
     tokenizer: SpeechTokenizer
-    first: SemanticToAcoustic
-    full: SemanticToAcoustic
-    compile: bool = False
-    graphs: Graphs | None = None
+    first: SemanticToAcoustic  # the model of the first acoustic layer
+    full: SemanticToAcoustic  # that of the others
+    compile: bool = False  # whether the backbones are compiled, once for each shape; see `runner_for`
+    graphs: Graphs | None = None  # replays passes on a GPU; None computes each anew
     _runners: tuple[Runner, Runner] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,13 +80,8 @@ class Stage2:
             tokens.append(ssl_tokens[0, len(prompt) :])
             stage1 = Stage1Request(prompt, len(tokens[-1]), None, None)
             rows.append(Conditioning(stage1, acoustic, len(voice) // HOP, len(wave)))
-        return self.decoded(rows, tokens, self.acoustic_tokens(tokens, rows, settings, noises))
-
-    def decoded(
-        self, rows: Sequence[Conditioning], tokens: Sequence[Tensor], acoustic: Sequence[Tensor]
-    ) -> list[Speech]:
-        """Return the speech of SSL tokens (T,) and acoustic tokens (T, Q), without a timing, on the CPU."""
-        return [decoded_speech(self.tokenizer, *row) for row in zip(rows, tokens, acoustic, strict=True)]
+        generated = self.acoustic_tokens(tokens, rows, settings, noises)
+        return [decoded_speech(self.tokenizer, *row) for row in zip(rows, tokens, generated, strict=True)]
 
     def voices(self, prompts: Iterable[Tensor]) -> list[Tensor]:
         """Return prompts (S',) on the device without their last samples: what follows then starts on a frame."""
@@ -167,7 +151,8 @@ class TwoStages:
         with clock.stage("stage2"):
             acoustic = self.stage2.acoustic_tokens(tokens, conditionings, settings, noises)
         with clock.stage("vocoder"):
-            decoded = self.stage2.decoded(conditionings, tokens, acoustic)
+            generated = zip(conditionings, tokens, acoustic, strict=True)
+            decoded = [decoded_speech(self.stage2.tokenizer, *row) for row in generated]
         forwards = {"stage1": self._runner.forwards - before[0], "stage2": self.stage2.forwards - before[1]}
         timing = Timing(clock.seconds, forwards, len(requests))
         return [replace(speech, timing=timing) for speech in decoded]

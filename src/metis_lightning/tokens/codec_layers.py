@@ -95,19 +95,13 @@ class WeightNormConv1d(nn.Module):
 
 @dataclass(frozen=True)
 class Quantized:
-    """The output of a quantizer.
+    """The output of a quantizer."""
 
-    latents: (B, D, T), quantised, with straight-through gradients.
-    codes: (Q, B, T) int64.
-    encodings: (Q, B, K, T), the vectors that each quantizer looked up, without gradient.
-    codebook_loss, commitment_loss: mean squared distances, unweighted: (B,) of one quantizer, a scalar of a stack.
-    """
-
-    latents: Tensor
-    codes: Tensor
-    encodings: Tensor
-    codebook_loss: Tensor
-    commitment_loss: Tensor
+    latents: Tensor  # (B, D, T), quantised, with straight-through gradients
+    codes: Tensor  # (Q, B, T) int64
+    encodings: Tensor  # (Q, B, K, T), the vectors that each quantizer looked up, without gradient
+    codebook_loss: Tensor  # mean squared distance, unweighted: (B,) of one quantizer, a scalar of a stack
+    commitment_loss: Tensor  # likewise
 
 
 class FactorizedVectorQuantizer(nn.Module):

@@ -29,20 +29,14 @@ UNKNOWN = 0
 LANGUAGES = ("en", "zh", "de", "fr", "ja", "ko", "it", "ru")
 
 _FIRST_SYMBOL = 16
-_CACHED_TEXTS = 65_536
 
 
 class TextFrontEnd(ABC):
-    """Turns text into ids: a language tag, then the text's symbols. The results of recent texts are cached.
+    """Turns text into ids: a language tag, then the text's symbols. The results of recent texts are cached."""
 
-    name: under which a trained part records its front end.
-    languages: those of `LANGUAGES` that can be read.
-    joins_neighbours: whether neighbouring texts of one language are read as one, as the utterances of training are.
-    """
-
-    name: str
-    languages: Sequence[str]
-    joins_neighbours = True
+    name: str  # under which a trained part records its front end
+    languages: Sequence[str]  # those of `LANGUAGES` that can be read
+    joins_neighbours = True  # whether neighbouring texts of one language are read as one, as those of training are
 
     def __call__(self, *parts: tuple[str, str]) -> list[int]:
         """Return the ids of (text, language) pairs that are spoken one after another, such as prompt and target.
@@ -71,7 +65,7 @@ class TextFrontEnd(ABC):
 
 
 # Not in the front end, which goes to other processes without what it has read.
-@lru_cache(_CACHED_TEXTS)
+@lru_cache(65_536)
 def _cached_ids(front_end: TextFrontEnd, text: str, language: str) -> tuple[int, ...]:
     return front_end.ids(text, language)
 
@@ -231,11 +225,10 @@ def _american(phones: Sequence[str]) -> list[str]:
 
 def text_front_end(name: str) -> TextFrontEnd:
     """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed."""
-    kinds: tuple[type[TextFrontEnd], ...] = (Utf8Bytes, EspeakPhones, MaskgctPhones)
-    for kind in kinds:
-        if kind.name == name:
-            return kind()
-    raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
+    kinds: Mapping[str, type[TextFrontEnd]] = {kind.name: kind for kind in (Utf8Bytes, EspeakPhones, MaskgctPhones)}
+    if name not in kinds:
+        raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
+    return kinds[name]()
 
 
 def spoken_seconds(text: str, prompt_text: str, prompt_seconds: float) -> float:

@@ -36,16 +36,12 @@ _BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 @dataclass(frozen=True)
 class Part:
-    """One trained piece: a plain configuration, and weights, in float32 if they were read from a bundle.
-
-    sha256: of the file that it came from.
-    origin: licence and source of an imported part, as the index notes them.
-    """
+    """One trained piece: a plain configuration, and weights, in float32 if they were read from a bundle."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
-    sha256: str = ""
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of the file that it came from
+    origin: Mapping[str, Any] = field(default_factory=dict)  # licence and source of an imported part
 
 
 def bundle_folder(name: str) -> Path:

@@ -25,18 +25,16 @@ class TensorFile:
     """A safetensors file, or a dictionary of tensors that `torch.save` wrote (`.pt`, `.pth`, `.bin`).
 
     A tensor's bytes are read when they are used. A `UserError` if the file is missing, or holds anything but tensors.
-
-    shapes: name to a tensor on the meta device.
-    metadata: of a safetensors file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Of a safetensors file.
         self.metadata: Mapping[str, str] = {}
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         self._tensors = self._safetensors() if path.suffix == ".safetensors" else self._saved()
-        self.shapes = {name: value.to("meta") for name, value in self._tensors.items()}
+        self.shapes: Mapping[str, Tensor] = {name: value.to("meta") for name, value in self._tensors.items()}
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, which shares its memory with no other."""

@@ -39,20 +39,14 @@ def lip_features(video: Path | str, encoder: VisualEncoder, device: str = "cpu")
 
 @dataclass(frozen=True)
 class LipFeatureOptions:
-    """The utterances whose lip features are wanted, and where they go.
+    """The utterances whose lip features are wanted, and where they go."""
 
-    manifest, root: of `prepare`, and the folder that it was prepared with.
-    out: folder of `ID.npy`, (F, C) float32 each.
-    mouths: folder of `ID.mp4`; None takes the manifest's videos, which then show mouths.
-    shard: this job, from 0, and the number of jobs that share the work.
-    """
-
-    manifest: Path
-    root: str
-    out: Path
-    mouths: Path | None = None
+    manifest: Path  # of `prepare`
+    root: str  # the folder that it was prepared with
+    out: Path  # folder of `ID.npy`, (F, C) float32 each
+    mouths: Path | None = None  # folder of `ID.mp4`; None takes the manifest's videos, which then show mouths
     device: str = "cpu"
-    shard: tuple[int, int] = (0, 1)
+    shard: tuple[int, int] = (0, 1)  # this job, from 0, and the number of jobs that share the work
 
 
 def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) -> int:

@@ -27,18 +27,13 @@ from metis_lightning.weights.tensor_file import TensorFile
 
 @dataclass(frozen=True)
 class FittingPart:
-    """A part whose files fit.
-
-    tensors: our name to the file, its rule, and the published name.
-    shapes: the tensors on the meta device.
-    left_out: published names that are not imported.
-    """
+    """A part whose files fit."""
 
     located: LocatedPart
     config: Config
-    tensors: Mapping[str, tuple[TensorFile, PublishedFile, str]]
-    shapes: Mapping[str, Tensor]
-    left_out: tuple[str, ...]
+    tensors: Mapping[str, tuple[TensorFile, PublishedFile, str]]  # our name to file, its rule, and published name
+    shapes: Mapping[str, Tensor]  # the tensors on the meta device
+    left_out: tuple[str, ...]  # published names that are not imported
 
     def load(self) -> dict[str, Tensor]:
         """Return the tensors; those that are not computed on are still on the disk."""

@@ -50,36 +50,24 @@ REPOSITORIES = (METIS, MASKGCT, W2V_BERT)
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of tensors, by its path in its repository.
+    """One file of tensors, and how their names and values become ours."""
 
-    removed, added: prefix that is taken off the names that have it, and one that is then put before every name.
-    renamed: names that change altogether, after that.
-    computed: functions of the tensors of these new names.
-    left_out: start of names, a regular expression, that a smaller model of ours does not have on purpose.
-    """
-
-    path: str
-    removed: str = ""
-    added: str = ""
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    computed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    left_out: str = ""
+    path: str  # in its repository
+    removed: str = ""  # prefix that is taken off the names that have it
+    added: str = ""  # prefix that is then put before every name
+    renamed: Mapping[str, str] = field(default_factory=dict)  # names that change altogether, after that
+    computed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # of the tensors, by new name
+    left_out: str = ""  # start of names, a regular expression, that a smaller model of ours lacks on purpose
 
 
 @dataclass(frozen=True)
 class TaskLayout:
-    """What a fine-tuned stage 1 adds to the base.
+    """What a fine-tuned stage 1 adds to the base."""
 
-    adapter: a kind of `models.lora.ADAPTERS`, if any.
-    cond_dim: width of what it takes; 0 for that of the SSL features.
-    text: name of the text front end.
-    covers: tasks beside its own.
-    """
-
-    adapter: str | None = None
-    cond_dim: int = 0
-    text: str | None = None
-    covers: tuple[str, ...] = ()
+    adapter: str | None = None  # a kind of `models.lora.ADAPTERS`
+    cond_dim: int = 0  # width of what it takes; 0 for that of the SSL features
+    text: str | None = None  # name of the text front end
+    covers: tuple[str, ...] = ()  # tasks beside its own
 
 
 def semantic_config(published: Mapping[str, Any]) -> Config:
@@ -130,21 +118,16 @@ def encoder_config(published: Mapping[str, Any]) -> Config:
 
 @dataclass(frozen=True)
 class PublishedPart:
-    """A part of a bundle, and the files that it comes from.
-
-    config: from the published configuration to ours; None if no file states it.
-    config_file: JSON file of the configuration beside the weights; None if it is in their metadata.
-    task: None for what all tasks share, and for the base.
-    whole: for a task that comes as a LoRA, the file that is taken where that is not there.
-    """
+    """A part of a bundle, and the files that it comes from."""
 
     name: str
     repository: Repository
     files: tuple[PublishedFile, ...]
+    # From the published configuration to ours; None if no file states it.
     config: Callable[[Mapping[str, Any]], Config] | None = None
-    config_file: str | None = None
-    task: TaskLayout | None = None
-    whole: PublishedFile | None = None
+    config_file: str | None = None  # JSON file of the configuration beside the weights; None if in their metadata
+    task: TaskLayout | None = None  # None for what all tasks share, and for the base
+    whole: PublishedFile | None = None  # for a task that comes as a LoRA: taken where that is not there
 
 
 def _fine_tuned(task: str, layout: TaskLayout, has_lora: bool = False) -> PublishedPart:
@@ -159,7 +142,6 @@ def _fine_tuned(task: str, layout: TaskLayout, has_lora: bool = False) -> Publis
 
 _ENCODER = PublishedFile("model.safetensors", "wav2vec2_bert.", left_out=r"encoder\.layers\.(1[7-9]|[2-9]\d)\.")
 _STATISTICS = PublishedFile("wav2vec2bert_stats.pt", renamed={"var": "std"}, computed={"std": torch.sqrt})
-_SEMANTIC_CODEC = PublishedFile("semantic_codec/model.safetensors")
 _ACOUSTIC_CODEC = (
     PublishedFile("acoustic_codec/model.safetensors", added="encoder."),
     PublishedFile("acoustic_codec/model_1.safetensors", added="decoder."),
@@ -170,7 +152,7 @@ _S2A_FIRST, _S2A_FULL = (PublishedFile(f"s2a_model/s2a_model_{name}/model.safete
 SHARED = (
     PublishedPart("w2v_bert", W2V_BERT, (_ENCODER,), encoder_config, config_file="config.json"),
     PublishedPart("ssl_features", AMPHION, (_STATISTICS,)),
-    PublishedPart("semantic_codec", MASKGCT, (_SEMANTIC_CODEC,), semantic_config),
+    PublishedPart("semantic_codec", MASKGCT, (PublishedFile("semantic_codec/model.safetensors"),), semantic_config),
     PublishedPart("acoustic_codec", MASKGCT, _ACOUSTIC_CODEC, acoustic_config),
     PublishedPart("s2a_1layer", MASKGCT, (_S2A_FIRST,), s2a_config),
     PublishedPart("s2a_full", MASKGCT, (_S2A_FULL,), s2a_config),

@@ -19,18 +19,13 @@ NAMES = ("base", *(part.name for part in layout.FINE_TUNED))
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """The parts to import, and their files.
+    """The parts to import, and their files."""
 
-    source: a folder, `HUB`, or None if every file is given.
-    names: of `NAMES`; empty for all whose files are there.
-    files: by part, before those of the source; a task is one file, or LoRA and adapter.
-    revisions: commit, tag or branch by repository; the newest of the others.
-    """
-
-    source: str | None
-    names: tuple[str, ...] = ()
+    source: str | None  # a folder, `HUB`, or None if every file is given
+    names: tuple[str, ...] = ()  # of `NAMES`; empty for all whose files are there
+    # By part, before those of the source; a task is one file, or LoRA and adapter.
     files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    revisions: Mapping[str, str] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)  # by repository; the newest of the others
 
     def __post_init__(self) -> None:
         """Check the names; a `UserError` if there is no such part, or it comes as another number of files."""
