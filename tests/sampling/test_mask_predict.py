@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metis_lightning.models.masking import mask_ratio
-from metis_lightning.sampling.denoisers import guide
+from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import (
     Noise,
     Sampling,

@@ -18,7 +18,8 @@ from torch import Tensor
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.pipeline import Metis, Options, Request, Settings, Speech, Timing
-from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, guide
+from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request
+from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, num_masked
 from metis_lightning.sampling.settings import Sampling
 from metis_lightning.sampling.two_stages import Stage2, StageClock, TwoStages, decoded_speech

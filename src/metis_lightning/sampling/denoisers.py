@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from metis_lightning.models.runner import Runner
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
+from metis_lightning.sampling.guidance import guide
 from metis_lightning.sampling.mask_predict import Noise, State, mask_predict, schedule
 from metis_lightning.sampling.settings import Sampling
 
@@ -100,17 +101,6 @@ class BranchDenoiser:
         conditional, unconditional = (branch.float()[None] for branch in branches)
         guided = guide(conditional, unconditional, self.settings.guidance_scale, self.settings.guidance_rescale)
         return guided[0].to(hidden.dtype)
-
-
-def guide(conditional: Tensor, unconditional: Tensor, scale: float, rescale: float) -> Tensor:
-    """Return c + scale · (c - u), pulled towards c's deviation row by row: classifier-free guidance (2305.08891).
-
-    c and u are hidden states (B, T, H) with and without the prompt. A `scale` of 0 gives c; a `rescale` of 1 gives the
-    result c's standard deviation, 0 leaves it.
-    """
-    guided = conditional + scale * (conditional - unconditional)
-    ratio = conditional.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
-    return rescale * guided * ratio + (1 - rescale) * guided
 
 
 @dataclass(frozen=True)
