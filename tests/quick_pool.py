@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from metis_lightning.data.media.audio import resample
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricValue, WerValue
+from metis_lightning.metrics.metric import Column, MetricValue, WerValue
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.types import WAVE_RATE

@@ -24,9 +24,8 @@ from metis_lightning.evaluate.results.summary import column_by_name
 from metis_lightning.evaluate.run import test_sets
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.evaluate.tables.main import write_tables
-from metis_lightning.metrics.column import Column
 from metis_lightning.metrics.intrusive import si_sdr
-from metis_lightning.metrics.metric import MetricError, MetricValue, measure
+from metis_lightning.metrics.metric import Column, MetricError, MetricValue, measure
 from metis_lightning.metrics.signal import ScoringItem, as_array
 from metis_lightning.metrics.wer import WordScores
 from metis_lightning.types import TestItem, Trial

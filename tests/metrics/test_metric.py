@@ -1,7 +1,8 @@
+import json
+
 import pytest
 
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, WerValue, measure
+from metis_lightning.metrics.metric import CerValue, Column, MetricError, MetricValue, WerValue, measure
 
 A, B = Column("A", "A"), Column("B", "B")
 
@@ -32,3 +33,19 @@ def test_measure_turns_a_metric_error_into_a_reason_for_each_column() -> None:
 def test_measure_lets_bugs_through() -> None:
     with pytest.raises(ZeroDivisionError):
         measure((A,), lambda: (1 / 0,))
+
+
+def test_a_column_survives_json() -> None:
+    column = Column.by_model("WER_asr", "whisper-large-v3", unit="%", higher_is_better=False)
+    assert column.name == "WER_asr_whisper-large-v3"
+    assert Column.from_json(column.name, json.loads(json.dumps(column.to_json()))) == column
+    assert column.is_word_errors
+    assert column.scale == 100.0
+
+
+def test_titles_have_unit_model_and_direction() -> None:
+    assert Column("SI_SDR", "SI_SDR", "dB").title == "SI SDR dB ↑"
+    assert Column("RTF", "RTF", higher_is_better=False).title == "RTF ↓"
+    similar = Column.by_model("SIM_target", "XLSR")
+    assert (similar.title, similar.label) == ("SIM target (XLSR) ↑", "SIM target (XLSR)")
+    assert not similar.is_word_errors

@@ -16,9 +16,8 @@ from transformers import AutoProcessor, HubertForCTC, WhisperForConditionalGener
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import model_folder, model_name
-from metis_lightning.metrics.recognizers.base import Recognizers
+from metis_lightning.metrics.recognizers.base import Paraformer, Recognizers
 from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, tiny_model_folder
-from metis_lightning.metrics.recognizers.paraformer import Paraformer
 from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from tiny_metric_models import make_hubert, make_whisper
 

@@ -203,8 +203,7 @@ def test_the_papers_protocol_has_the_papers_models() -> None:
 
 
 TOY = """
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import UtteranceMetric, measure
+from metis_lightning.metrics.metric import Column, UtteranceMetric, measure
 
 
 class PeakMetric(UtteranceMetric):

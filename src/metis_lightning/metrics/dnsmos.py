@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.metric import Column, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.model_files import missing, require, verify
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem, Wave, as_array
@@ -76,8 +75,7 @@ def window_starts(num_samples: int) -> list[int]:
     """Return the second at which each window of 9.01 s begins, for a number of samples at 16 kHz.
 
     What the published script leaves out stays out: the tail after the last whole window, and the 8th to 24th window,
-    which its rounding makes one sample too short. So a second window comes from 11 s on. Shorter audio is repeated by
-    doubling: 9.00 s become 18 s, of which the windows at 0 to 6 s are rated.
+    which its rounding makes one sample too short.
 
     >>> window_starts(144_160), window_starts(11 * 16_000), window_starts(18 * 16_000)
     ([0], [0, 1], [0, 1, 2, 3, 4, 5, 6])

@@ -1,16 +1,14 @@
 """A metric: the columns that it declares, the values that it gives, and the reasons where it gives none.
 
-Imports neither numpy nor torch, since tables and pages read the reasons, too.
+Imports neither numpy nor torch: tables and pages read columns and reasons, too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from metis_lightning.metrics.column import Column
 
 if TYPE_CHECKING:
     from metis_lightning.metrics.protocols import SuiteOptions
@@ -19,6 +17,64 @@ if TYPE_CHECKING:
 
 INFINITE = "SI-SDR is infinite: the signal is the reference or a multiple of it"
 """The reason of what has no value because it is beyond all: JSON has no infinity, so rows say it in words."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of results rows.
+
+    name: as in rows and summaries, e.g. "SIM_target_ge2e".
+    quantity: what is measured, e.g. "SIM_target".
+    unit: in which it is shown: "%" (its values are fractions), "dB", or empty for a score.
+    model: the recogniser or speaker encoder whose measure it is, e.g. "ge2e"; None where the quantity says all.
+
+    >>> Column.by_model("WER", "tiny.en", unit="%", higher_is_better=False).title
+    'WER % (tiny.en) ↓'
+    >>> Column("DNSMOS_SIG", "DNSMOS_SIG").title
+    'DNSMOS SIG ↑'
+    """
+
+    name: str
+    quantity: str
+    unit: str = ""
+    higher_is_better: bool = True
+    model: str | None = None
+
+    @classmethod
+    def by_model(cls, quantity: str, model: str, unit: str = "", higher_is_better: bool = True) -> Column:
+        """Return the column of a quantity that a model measures; its name ends in the model's."""
+        return cls(f"{quantity}_{model}", quantity, unit, higher_is_better, model)
+
+    @property
+    def scale(self) -> float:
+        """Factor from a value to a number in `unit`."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def is_word_errors(self) -> bool:
+        """Whether it is a word error rate, beside which rows have edits and words."""
+        return self.quantity in ("WER", "WER_asr")
+
+    @property
+    def label(self) -> str:
+        """The quantity with its model in brackets."""
+        words = self.quantity.replace("_", " ")
+        return f"{words} ({self.model})" if self.model else words
+
+    @property
+    def title(self) -> str:
+        """The label with the unit and the direction that is better."""
+        words = [self.quantity.replace("_", " "), self.unit, f"({self.model})" if self.model else ""]
+        return " ".join([*filter(None, words), "↑" if self.higher_is_better else "↓"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields but the name, under which files keep them."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+    @classmethod
+    def from_json(cls, name: str, fields: Mapping[str, Any]) -> Column:
+        """Return the column that `to_json` described."""
+        return cls(name, fields["quantity"], fields["unit"], fields["higher_is_better"], fields["model"])
 
 
 class MetricError(Exception):
@@ -41,12 +97,9 @@ class MetricValue:
 class ErrorRate(MetricValue):
     """A rate of errors with its counts; unlike other values it may stand beside an error.
 
-    Where nothing can be transcribed, all words are deleted, and `error` says why. A loop of the recogniser may count as
-    no more than that: then `is_loop`, and `error` describes it. Null means that there is no text to compare with, or
-    nothing that knows its language: no fault of who spoke.
-
-    `edits` are those counted; how they divide is as transcribed, so a capped loop has more of them. `length` is that of
-    the reference, in words or characters.
+    Where nothing can be transcribed, all words are deleted, and `error` says why; if `is_loop`, it describes the loop.
+    Null means that there is no text to compare with, or nothing that knows its language: no fault of who spoke.
+    `edits` are as counted, their parts as transcribed; `length` is that of the reference, in words or characters.
     """
 
     edits: int | None = None
@@ -65,15 +118,12 @@ class ErrorRate(MetricValue):
 
 @dataclass(frozen=True)
 class WerValue(ErrorRate):
-    """A word error rate (edits / words, a fraction), and the texts that were compared.
-
-    hypothesis: the transcript, None if nothing was transcribed.
-    compared: the reference and the hypothesis after normalisation, words separated by blanks.
-    reference: the transcript of a recording that stands in for the text.
-    """
+    """A word error rate (edits / words, a fraction), and the transcript, None if nothing was transcribed."""
 
     hypothesis: str | None = None
+    # The reference and the hypothesis after normalisation, words separated by blanks.
     compared: tuple[str, str] | None = None
+    # The transcript of a recording that stands in for the text.
     reference: str | None = None
 
 

@@ -59,11 +59,7 @@ def is_offline() -> bool:
 
 
 def model_folder(source: str) -> Path:
-    """Return the folder of a model's files: `source` itself, or what the hub has under that name.
-
-    Weights are taken as safetensors where a repository has them; else as `pytorch_model.bin`, which transformers
-    loads with `weights_only`. A `UserError` if there is neither the folder nor a copy of the hub's.
-    """
+    """Return the folder of a model: `source` itself, or the hub's of that name. A `UserError` if neither is here."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -73,6 +69,7 @@ def model_folder(source: str) -> Path:
 
     try:
         folder = Path(snapshot_download(source, allow_patterns=list(_SMALL_FILES)))
+        # Without safetensors `pytorch_model.bin`, which transformers loads with `weights_only`.
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(source, allow_patterns=[*_SMALL_FILES, "pytorch_model.bin"]))
     except (OSError, ValueError) as error:
@@ -82,9 +79,7 @@ def model_folder(source: str) -> Path:
 
 
 def model_name(source: str, owner: str) -> str:
-    """Return what a column calls a model: the last part of its source, in lower case.
-
-    A repository of somebody else than `owner` has its owner in the name, so that it is not taken for the original.
+    """Return what a column calls a model: the last part of its source, after its owner's name if not by `owner`.
 
     >>> model_name("openai/whisper-large-v3", "openai"), model_name("someone/whisper-large-v3", "openai")
     ('whisper-large-v3', 'someone-whisper-large-v3')
@@ -109,9 +104,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
 def file_identity(name: str, path: Path, packages: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what fingerprints say of a model whose weights are one file, run by `packages`."""
     identity: dict[str, Any] = {"name": name, "file": path.name, "sha256": sha256_of(path)}
-    if packages:
-        identity["packages"] = versions(packages)
-    return identity
+    return identity | ({"packages": versions(packages)} if packages else {})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.metric import Column, MetricError, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.model_files import load_checkpoint
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import METRIC_RATE, RESAMPLER, ScoringItem, Wave, with_sound

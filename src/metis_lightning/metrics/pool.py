@@ -1,9 +1,7 @@
 """Scoring in processes of their own, while this one generates.
 
-Why processes, and never forked ones: torch, numpy and onnxruntime each keep a pool of threads, and after a first
-scoring beside generation in one process torch computes on fewer cores than it had.
-
-Light to import: in a new process threads are capped before numpy and torch are loaded.
+Never forked ones: torch, numpy and onnxruntime each keep a pool of threads, and after a first scoring beside generation
+in one process torch computes on fewer cores than it had. Threads are capped before numpy and torch are imported.
 """
 
 from __future__ import annotations
@@ -18,13 +16,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from operator import attrgetter, methodcaller
 from queue import SimpleQueue
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metis_lightning.child_processes import end_with_parent
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricValue
+from metis_lightning.metrics.metric import Column, MetricValue
 from metis_lightning.metrics.protocols import SuiteOptions
 
 if TYPE_CHECKING:
@@ -33,19 +29,13 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+# Utterances that wait for each process; `submit` blocks beyond that, so waiting audio cannot fill the memory.
 _WAITING_PER_PROCESS = 2
-"""Utterances that wait for each process; `submit` blocks beyond that, so waiting audio cannot fill the memory."""
-
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ScoringPool:
-    """Processes with a `Suite` of the same options each, at least 1; they run within the `with` block.
-
-    >>> with ScoringPool(SuiteOptions(), processes=2) as pool:  # doctest: +SKIP
-    ...     rows = [pool.submit(item) for item in items]
-    ...     values = [row.result() for row in rows]
-    """
+    """Processes with a `Suite` of the same options each, at least 1; they run within the `with` block."""
 
     def __init__(self, options: SuiteOptions, processes: int) -> None:
         if processes < 1:
@@ -62,9 +52,7 @@ class ScoringPool:
             self._free.put(_Process(self.options))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Wait for what was submitted, or drop what waits if the block failed, and end the processes."""
         self._threads.shutdown(wait=True, cancel_futures=kind is not None)
         while not self._free.empty():

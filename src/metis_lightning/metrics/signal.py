@@ -15,14 +15,12 @@ from torch import Tensor
 
 from metis_lightning.metrics.metric import MetricError
 
+# Sample rate in Hz at which every metric listens.
 METRIC_RATE = 16_000
-"""Sample rate in Hz at which every metric listens."""
-
+# With its quality, for the fingerprint.
 RESAMPLER = "soxr HQ"
-"""Resampler and quality, for the fingerprint."""
-
+# Seconds by which a signal may be longer than its reference before the pair counts as unrelated.
 MAX_LENGTH_DIFFERENCE = 0.1
-"""Seconds by which a signal may be longer than its reference before the pair counts as unrelated."""
 
 Wave = np.ndarray | Tensor
 """One utterance: (S,), real."""
@@ -30,7 +28,7 @@ Wave = np.ndarray | Tensor
 
 def as_array(wave: Wave, name: str = "signal") -> np.ndarray:
     """Return (S,) samples as float32. A `MetricError`, of the `name`, if there are none or one is not finite."""
-    array = wave.detach().cpu().float().numpy() if isinstance(wave, Tensor) else np.asarray(wave, dtype=np.float32)
+    array = wave.float().numpy(force=True) if isinstance(wave, Tensor) else np.asarray(wave, dtype=np.float32)
     # A batch is a mistake of the caller, not of the audio.
     if array.ndim != 1:
         raise ValueError(f"{name}: expected one utterance of shape (samples,), got {array.shape}")
@@ -129,8 +127,6 @@ class ScoringItem:
 
     def as_arrays(self) -> ScoringItem:
         """Return it with numpy arrays for tensors: those are pickled by value, without a shared-memory file each."""
-        arrays: dict[str, Any] = {}
-        for name in _WAVES:
-            if isinstance(wave := getattr(self, name), Tensor):
-                arrays[name] = wave.detach().cpu().numpy()
+        tensors = {name: wave for name in _WAVES if isinstance(wave := getattr(self, name), Tensor)}
+        arrays: dict[str, Any] = {name: wave.numpy(force=True) for name, wave in tensors.items()}
         return replace(self, **arrays)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.metric import Column, MetricError, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.signal import ScoringItem
 
 

@@ -31,10 +31,7 @@ class Suite:
         self.columns = {column.name: column for metric in self.metrics for column in metric.columns}
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
-        """Return the values of one utterance by the names of `columns`, null with a reason where it has none.
-
-        Only RTF and STEPS that are not known are left out, and word errors by the recogniser of another language.
-        """
+        """Return the values of one utterance, or why not: of all columns but unknown speed and other recognisers'."""
         values: dict[str, MetricValue] = {}
         try:
             for metric in self.metrics:

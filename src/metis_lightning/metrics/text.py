@@ -1,7 +1,4 @@
-"""Normalisers of texts, which word and character error rates are counted after.
-
-A rate means nothing without its normaliser, so its name is in every fingerprint.
-"""
+"""Normalisers of texts: a word or character error rate means nothing without the name of its own."""
 
 from __future__ import annotations
 
@@ -56,10 +53,9 @@ def english_normalizer() -> Normalizer:
 def seed_tts_normalizer(language: str) -> Normalizer:
     """Return the rules of the Seed-TTS evaluation: nothing is forgiven but case and punctuation.
 
-    Punctuation is deleted, so that "twenty-one" is the word "twentyone". Chinese is split into characters; what is left
-    of Latin letters there keeps its case. Numerals stay as written. Two deviations: a blank that punctuation leaves at
-    either end is no empty word here, and none between Chinese characters; and a typographic apostrophe counts as the
-    plain one ("won’t" is "won't", not "wont"). A `MetricError` if the language is neither English nor Chinese.
+    Punctuation is deleted; Chinese is split into characters, and Latin letters there keep their case. Two deviations: a
+    blank that punctuation leaves is no empty word at either end, nor between Chinese characters; and a typographic
+    apostrophe counts as the plain one. A `MetricError` if the language is neither English nor Chinese.
 
     >>> seed_tts_normalizer("en")("Well - it's twenty-one, isn't it?")
     "well it's twentyone isn't it"

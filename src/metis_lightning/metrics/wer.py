@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 
 from metis_lightning import texts
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import CerValue, MetricError, MetricValue, UtteranceMetric, WerValue
+from metis_lightning.metrics.metric import CerValue, Column, MetricError, MetricValue, UtteranceMetric, WerValue
 from metis_lightning.metrics.model_files import require, versions
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.recognizers.base import Recognizer, Recognizers
@@ -26,37 +25,33 @@ from metis_lightning.task_table import Task
 
 Unit = Literal["word", "character"]
 
+# Bytes of the text over bytes that zlib makes of it, above which Whisper's own decoding counts a text as a failure
+# (Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, section 4.5).
 MAX_COMPRESSION_RATIO = 2.4
-"""Bytes of the text over bytes that zlib makes of it, above which Whisper's own decoding counts a text as a failure
-(Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, section 4.5)."""
-
+# Times that a group of words must stand in a row, beside the compression ratio, to be a loop.
 MIN_REPEATS = 4
-"""Times that a group of words must stand in a row, beside the compression ratio, to be a loop."""
-
 _MAX_GROUP = 16
 
+# What becomes of loops, for the fingerprint.
 CAPPED = (
     f"capped at 100%; a loop is a zlib ratio of the normalised hypothesis above {MAX_COMPRESSION_RATIO}, and 1 to "
     f"{_MAX_GROUP} words (or characters of an unspaced text) at least {MIN_REPEATS} times in a row and more often than "
     "in the reference"
 )
 NOT_CAPPED = "as heard: no rule"
-"""What becomes of loops, for the fingerprint."""
 
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Substituted, deleted and inserted words (or characters), and those of the reference.
-
-    How the edits divide is that of one of several shortest alignments, so it takes no part in comparisons. `compared`
-    are the reference and the hypothesis, with a blank between two words.
-    """
+    """Edits of words (or characters), and how many words the reference has."""
 
     edits: int
     words: int
+    # Of one of several shortest alignments, so they take no part in comparisons.
     substitutions: int = field(default=0, compare=False, repr=False)
     deletions: int = field(default=0, compare=False, repr=False)
     insertions: int = field(default=0, compare=False, repr=False)
+    # The reference and the hypothesis, with a blank between two words.
     compared: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
 
@@ -149,8 +144,7 @@ class WordScores:
     ) -> tuple[WerValue, CerValue]:
         """Return the word and the character error rate of `wave()`, (S,) at 16 kHz, and a text or a recording of it.
 
-        Of what cannot be transcribed all words are deleted, with the reason beside it. Null, with the reason, they are
-        only where the text is not known or nothing knows its language (ISO 639-1).
+        Null they are only where the text is not known, or nothing knows its language (ISO 639-1); see `ErrorRate`.
         """
         reference: str | None = None
         hypothesis: str | None = None

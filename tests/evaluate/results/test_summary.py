@@ -10,8 +10,7 @@ from metis_lightning.evaluate.results import summary
 from metis_lightning.evaluate.results.intervals import mean_interval
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.summary import NOT_MEASURED, GroupSummary, Summary, column_by_name
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import INFINITE
+from metis_lightning.metrics.metric import INFINITE, Column
 
 
 def row(

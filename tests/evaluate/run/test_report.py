@@ -9,7 +9,7 @@ import pytest
 from metis_lightning.evaluate.results.comparison import margin_gain
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.run.main import Machine, report_lines, system_speed
-from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import Column
 
 MARGIN = Column.by_model("SIM_margin", "ge2e")
 COLUMNS = {"STOI": Column("STOI", "STOI"), MARGIN.name: MARGIN}

@@ -52,10 +52,9 @@ def run_compare(options: CompareOptions) -> None:
 
 
 class ComparePage:
-    """Collects utterances, the worst first, until the page is full.
+    """Collects utterances, the worst first by a `metric` of a `system`, until the page is full; `count` are in it.
 
-    Everything that came with the results (names, transcripts, reasons) goes into the page as data and is shown as text:
-    the script never turns it into markup. Utterances are ordered by a `metric` of a `system`; `count` are in the page.
+    Names, transcripts and reasons go into the page as data: the script never turns them into markup.
     """
 
     def __init__(self, comparison: Comparison, metric: str, system: str, max_bytes: int = MAX_PAGE_BYTES) -> None:

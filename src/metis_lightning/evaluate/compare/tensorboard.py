@@ -26,9 +26,8 @@ from metis_lightning.types import WAVE_RATE
 class Board:
     """Logs utterances to one writer for each system; `scales` has the factors of metrics to their units.
 
-    Tags, the same in every run: `{metric}/{test set}` (the mean, in its unit), `utterances/{test set}/{metric}` (a
-    point for each utterance, in the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`,
-    and the table of HParams. The difference, in dB, is from the system `target`, or else from the first.
+    Tags, the same in every run: `{metric}/{test set}` (the mean), `utterances/{test set}/{metric}` (a point each, in
+    the order of the page), `audio/…`, `mel/…` and `difference/…` with `{test set}/{id}`.
     """
 
     writers: Mapping[str, SummaryWriter]

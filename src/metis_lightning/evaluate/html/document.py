@@ -33,14 +33,10 @@ _cached_mel = cache(PowerMel)
 
 
 def render(name: str, title: str, **context: object) -> str:
-    """Return a whole page in one file, which works from `file://`.
+    """Return a whole page in one file, which works from `file://`; `name` is of its template, CSS and JavaScript.
 
-    Templates escape whatever they print but the style, the script and what is handed over as `Markup`. The content
-    security policy allows these two, and images and sound that are in the page itself: markup in somebody's transcript
-    could neither run nor load anything, even if it were not escaped.
-
-    `name` is of the template that extends `document.html`, of its CSS and, where there is one, its JavaScript; `title`
-    is plain text, and `context` further variables.
+    Templates escape whatever they print but the style, the script and what is handed over as `Markup`. By the content
+    security policy markup in a transcript could neither run nor load anything, even if it were not escaped.
     """
     folder = files("metis_lightning.evaluate.html") / "page"
     style = "".join((folder / f"{sheet}.css").read_text(encoding="utf-8") for sheet in ("base", name))

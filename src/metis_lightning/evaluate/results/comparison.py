@@ -17,8 +17,7 @@ from metis_lightning.evaluate.results.intervals import PairedDifference, compare
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
 from metis_lightning.evaluate.results.summary import Summary, summary_of
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import INFINITE
+from metis_lightning.metrics.metric import INFINITE, Column
 
 CONTROLS = ("input", "target", "resynthesis", "oracle")
 # Fields of a summary that are of all of a system's utterances, whatever others have.
@@ -142,10 +141,9 @@ class Comparison:
 
 
 def read_comparison(results_dir: Path, task: str, systems: Sequence[str] | None) -> Comparison:
-    """Find systems among the results of a task, in a folder of runs or in one run.
+    """Find systems, `SYSTEM` or `RUN/SYSTEM`, or all, among the results of a task, in a folder of runs or one run.
 
-    `systems` are names as in the results, or RUN/SYSTEM where several runs have one of that name; None for all. A
-    `UserError` if there are no results of the task, or none, or several, of a system.
+    A `UserError` if there are no results of the task, or none, or several, of a system.
     """
     read = read_results if (results_dir / PROTOCOL).is_file() else find_results
     results = [result for result in read(results_dir) if result.task == task]

@@ -1,20 +1,18 @@
 """Estimates over clusters of rows: ratios of sums with 95% intervals, and paired differences with their tests.
 
-A cluster is a speaker with all its utterances: utterances of one speaker are alike, so taking them for independent
-would claim more certainty than there is.
+A cluster is a speaker with all its utterances, which are alike: taken for independent, they would claim more certainty.
 
 Intervals: the ratio is linearised, and its error has a t distribution (Bell and McCaffrey, Bias reduction in standard
 errors for linear regression with multi-stage samples, 2002), with Satterthwaite's degrees of freedom where what differs
-is the speakers. With clusters of one size that is the t interval of the clusters' means, with clusters - 1 degrees;
-clusters of several sizes have fewer. In simulations with normal speakers 94 to 99% of the intervals hold the truth from
-5 clusters on, whatever their sizes; where a few speakers stand far out 91% (5 exponential speakers), 84% (5 lognormal
-ones), 93% and 90% (40).
+is the speakers. With clusters of one size that is the t interval of the clusters' means. In simulations with normal
+speakers 94 to 99% of the intervals hold the truth from 5 clusters on; where a few speakers stand far out 91% (5
+exponential speakers), 84% (5 lognormal ones), 93% and 90% (40).
 
 Tests (Noreen 1989; Fisher's for pairs) ask how often a difference at least as large would come about if the labels of
 the two systems meant nothing: all utterances of a speaker swap systems together. With up to 13 speakers all swaps are
-counted and the p value is exact, else 9,999 are drawn from a fixed seed. It is two-sided, and no p value can be below
-2 / 2^speakers: with five speakers or fewer nothing reaches 0.05. Where the speaker is not known, and in a second test,
-which says something of these voices and not of others, utterances swap on their own.
+counted and the two-sided p value is exact, else 9,999 are drawn from a fixed seed. None can be below 2 / 2^speakers:
+with five speakers or fewer nothing reaches 0.05. In a second test, which says something of these voices and not of
+others, and where the speaker is not known, utterances swap on their own.
 
 Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems but controls that
 are compared with the baseline in one metric on one test set under one protocol.
@@ -32,7 +30,7 @@ import numpy as np
 from scipy.stats import t
 
 from metis_lightning.evaluate.results.rows import ResultRow
-from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import Column
 
 # With fewer clusters there is no interval: the degrees of freedom are so few that it would span everything.
 LEAST_CLUSTERS = 5
@@ -60,8 +58,6 @@ def mean_interval(
     values: Sequence[float], weights: Sequence[float], clusters: Sequence[Hashable]
 ) -> tuple[float | None, tuple[float | None, float | None]]:
     """Return sum(values) / sum(weights) and its 95% interval over clusters; none with fewer than `LEAST_CLUSTERS`.
-
-    With weights of 1 this is a mean; with edits as values and words as weights, a corpus word error rate.
 
     >>> mean_interval([1.0, 3.0], [1, 1], ["x", "x"])
     (2.0, (None, None))

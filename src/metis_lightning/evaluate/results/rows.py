@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import INFINITE
+from metis_lightning.metrics.metric import INFINITE, Column
 from metis_lightning.safe_parsing import load_json
 
 ROWS = "utterances.jsonl"

@@ -132,10 +132,9 @@ def _shown(value: object) -> str:
 
 
 class RunFolder:
-    """The folder of a run, in which processes write rows to files of their own that are merged in the end.
+    """The folder of a run, of rows by `keys` in this order; its processes write to files of their own until the end.
 
-    `keys` are those of all its rows, in order; the owner writes the protocol, and merges what another call left. A
-    `UserError` if the folder holds rows of another protocol, or `merge` refuses them.
+    The owner writes the protocol, and merges what another call left. A `UserError` if the rows are of another protocol.
     """
 
     def __init__(self, folder: Path, protocol: Protocol, keys: Sequence[RowKey], is_owner: bool = True) -> None:
@@ -156,10 +155,7 @@ class RunFolder:
             self.merge()
 
     def merge(self, is_whole: bool = False) -> list[ResultRow]:
-        """Put the rows of all processes into the run's file, in its order, and return them.
-
-        A `UserError` if a row is not of this run, two of one key differ, or one is missing though `is_whole`.
-        """
+        """Merge all processes' rows into the run's file. A `UserError` if one is foreign, missing or double."""
         parts = sorted(self.folder.glob(f"{ROWS}.*"))
         files = [self.folder / ROWS, *parts]
         merged, expected = merge_rows({path: read_rows(path) for path in files}), set(self.keys)

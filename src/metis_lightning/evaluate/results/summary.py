@@ -1,14 +1,13 @@
 """Summaries of rows: means with confidence intervals.
 
 A failure never improves a mean. Where nothing can be heard all words count as deleted; other scores have no worst
-value, so their means are of the utterances that have one, and systems are compared on those that all of them have (see
-`comparison`). A value that is not there failed, if the system is to blame; is infinite, as SI-SDR of the reference
-itself, for which JSON has no number; or is not applicable, if the test set lacks the text or the signal, or no
-recogniser knows the language.
+value, so systems are compared on the utterances that all of them have (see `comparison`). A value that is not there
+failed, if the system is to blame; is infinite, as SI-SDR of the reference itself; or is not applicable, if the test set
+lacks the text or the signal, or no recogniser knows the language.
 
 Error rates are given over the corpus, all edits over all words, and as the mean of the utterances' rates. Beside them
 stand the same where measured: without outputs in which nothing was heard, and without capped loops of the recogniser.
-A system that ran with several seeds has several rows an utterance: n counts utterances, means are of rows.
+With several seeds n counts utterances, means are of rows.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import numpy as np
 
 from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
 from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import INFINITE
+from metis_lightning.metrics.metric import INFINITE, Column
 
 NOT_MEASURED = "not measured"
 # Units and directions of results that do not describe their columns.
@@ -138,10 +136,7 @@ class GroupSummary:
 
 
 def summarize(rows: Iterable[ResultRow], columns: Mapping[str, Column]) -> list[GroupSummary]:
-    """Summarize every metric of every system on every test set; `columns` describes the metrics, by name.
-
-    Groups are in the order of the rows, which is that of the command line, metrics in that of first appearance.
-    """
+    """Summarize every metric of every system on every test set, in the order of the rows; `columns` are by name."""
     groups: dict[tuple[str, str, str], list[ResultRow]] = defaultdict(list)
     for row in rows:
         groups[row.task, row.test_set, row.system].append(row)

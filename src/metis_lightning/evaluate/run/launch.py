@@ -1,8 +1,7 @@
 """One process or several, on one machine (`--devices`) or on many (torchrun, which sets RANK and WORLD_SIZE).
 
-Every process takes its share of one list and writes rows of its own, into a folder that all machines share. Lightning's
-Fabric starts processes, too, but hands on an error as the text of a traceback, where a user's mistake must stay one
-line, and does not know of ranks that a cluster's own launcher sets.
+All machines share a folder. Lightning's Fabric starts processes, too, but hands on an error as the text of a traceback,
+where a user's mistake must stay one line, and does not know of ranks that a cluster's own launcher sets.
 """
 
 from __future__ import annotations

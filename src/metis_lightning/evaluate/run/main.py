@@ -24,7 +24,7 @@ from metis_lightning.evaluate.run.shard import run_share
 from metis_lightning.evaluate.run.test_sets import chosen_test_sets, export_test_sets
 from metis_lightning.evaluate.tables.main import RESULTS, TABLES, write_tables
 from metis_lightning.files import check_output, locked
-from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import Column
 from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.task_table import TASKS

@@ -1,7 +1,4 @@
-"""The work of one process: generates its share of what is not done yet, while other processes score.
-
-What a job gives does not depend on whose share it is in.
-"""
+"""The work of one process: generates its share of the jobs, while others score; no row depends on whose share it is."""
 
 from __future__ import annotations
 

@@ -76,10 +76,9 @@ def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]
 def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
     """Return the test sets of a corpus that are for a task, in the order of their files.
 
-    `data` is the name of a file in `metis_lightning/data/corpora` (of `starter` also `starter_tests.py` is read), or
-    the full name of a module or class of one's own; `root` is the corpus's folder, None where it has a default;
-    `options` are further arguments of the readers, NAME=VALUE. A `UserError` if there is no such corpus, it needs a
-    root or takes no such option, or has no test set for the task.
+    `data` is the name of a file in `metis_lightning/data/corpora` (`starter` stands for `starter_tests` too), or of a
+    module or class of one's own; `options` are arguments of its readers beside `root`, NAME=VALUE. A `UserError` if
+    there is no such corpus, it needs a root or takes no such option, or has no test set for the task.
     """
     classes = _classes(data)
     arguments = [*([] if root is None else [f"root={root}"]), *options]
@@ -154,11 +153,7 @@ def _make_reader(kind: type[TestSets], data: str, arguments: Sequence[str]) -> t
 
 
 def contents(test_sets: Iterable[TestSet]) -> dict[str, dict[str, Any]]:
-    """Return what tells each test set from any other, by name. A `UserError` if an item cannot be read.
-
-    That is the reader with its options, what it says of the corpus's variant, the number of items, the rates in Hz and
-    the samples of their signals, and SHA-256s of the lists, the texts and the audio.
-    """
+    """Return what tells each test set from any other, by name. A `UserError` if an item cannot be read."""
     # Items of several test sets share their files.
     digest = cache(lambda location: sha256_of(location) if isinstance(location, Path) else location.digest())
     return {each.name: _content(each, digest) for each in test_sets}
@@ -202,11 +197,10 @@ def _content(test_set: TestSet, digest: Callable[[AudioLocation], str]) -> dict[
 
 
 def export_test_sets(test_sets: Sequence[TestSet], folder: Path) -> None:
-    """Write the items of test sets as files by their ids and as lists; what is there already is written anew.
+    """Write the items of test sets by their ids, or raise `UserError` if one cannot be read or written.
 
-    Each test set has a folder of its own: `SIGNAL/ID.wav`, at its own rate; `list.jsonl`, a line an item with what it
-    says and where its files are; and as Kaldi has it, `SIGNAL.scp`, `text` and `utt2spk`. A `UserError` if an item
-    cannot be read, or a file cannot be written.
+    Each test set has a folder: `SIGNAL/ID.wav`, at its own rate, `list.jsonl`, and Kaldi's `SIGNAL.scp`, `text` and
+    `utt2spk`.
     """
     for test_set in test_sets:
         try:

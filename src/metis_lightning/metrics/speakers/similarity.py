@@ -12,8 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from metis_lightning.errors import UserError
-from metis_lightning.metrics.column import Column
-from metis_lightning.metrics.metric import MetricError, MetricValue, UtteranceMetric, measure
+from metis_lightning.metrics.metric import Column, MetricError, MetricValue, UtteranceMetric, measure
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.metrics.signal import ScoringItem, Wave
 from metis_lightning.metrics.speakers.ecapa import SpeechBrainEcapa
@@ -21,8 +20,8 @@ from metis_lightning.metrics.speakers.ge2e import Ge2eEncoder
 from metis_lightning.metrics.speakers.wavlm import WavLmEcapa, WavLmXVector
 from metis_lightning.task_table import Task
 
+# By what a voice is compared with, as `Task.similar_to` has it.
 QUANTITIES = {"prompt": "SIM", "reference": "SIM_target", "margin": "SIM_margin"}
-"""Quantities by what a voice is compared with, as `Task.similar_to` has it."""
 
 
 class SpeakerEncoder(Protocol):
@@ -36,10 +35,7 @@ class SpeakerEncoder(Protocol):
 
 
 def speaker_encoder(spec: str, device: str = "cpu") -> SpeakerEncoder:
-    """Return the encoder of "ge2e", "wavlm-large:CHECKPOINT", "wavlm-sv[:SOURCE]" or "speechbrain:FOLDER".
-
-    A `UserError` if it is unknown, needs a path, or a package or a model is missing.
-    """
+    """Return the encoder of a specification, KIND[:SOURCE]. A `UserError` if it is unknown, or something is missing."""
     kind, _, source = spec.partition(":")
     kinds: dict[str, Callable[[], SpeakerEncoder]] = {
         "ge2e": Ge2eEncoder,

@@ -24,10 +24,8 @@ from metis_lightning.metrics.speakers.ecapa import EcapaTdnn
 from metis_lightning.state_dicts import difference
 
 _WAVLM = "feature_extract.model."
-
+# Starts of names that only training needs.
 _UNUSED = ("loss_calculator.", _WAVLM + "mask_emb", _WAVLM + "final_proj.", _WAVLM + "label_embs_concat")
-"""Starts of names that only training needs."""
-
 # The checkpoint's names, those of fairseq for WavLM, and ours: transformers' for WavLM.
 _NAMES = (
     (r"post_extract_proj\.", r"feature_projection.projection."),
@@ -56,6 +54,7 @@ _ECAPA_NAMES = (
     (r"(layer1|conv|pooling|bn|linear)\.", r"\1."),
 )
 
+# Of WavLM-large, for `transformers.WavLMConfig`. No masks: the encoder is never trained here.
 LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -66,7 +65,6 @@ LARGE = {
     "conv_bias": False,
     "mask_time_prob": 0.0,
 }
-"""Sizes of WavLM-large, for `transformers.WavLMConfig`. No masks: the encoder is never trained here."""
 
 
 def our_name(name: str) -> str:
