@@ -1,8 +1,4 @@
-"""`bench generate`: how fast requests are answered, by stage, batch size and precision, and with how much memory.
-
-The same requests are answered in every row of the table. The published sizes run with random weights, which takes as
-long as with trained ones.
-"""
+"""`bench generate`: how fast requests are answered, by stage, batch size and precision, and with how much memory."""
 
 from __future__ import annotations
 
@@ -39,9 +35,8 @@ from metis_lightning.weights.build import config_from
 from metis_lightning.weights.bundle import bundle_folder, read_index
 
 Kind = TypeVar("Kind", bound=Metis)
-
+# Lengths of the requests, one after another, as shares of the length that is asked for.
 SPREAD = (1.0, 0.6, 1.4, 0.8, 1.2, 0.5, 1.5, 1.0)
-"""Lengths of the requests, one after another, as shares of the length that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +137,10 @@ def measured(metis: Metis, requests: Sequence[Request], name: str, batch_size: i
     else:
         lines = Path("/proc/self/status").read_text().splitlines()
         megabytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
+    total, audio_seconds = sum(seconds.values()), sum(len(each.wave) for each in speech) / WAVE_RATE
+    forwards = {stage: sum(timing.forwards[stage] for timing in timings) for stage in ("stage1", "stage2")}
     return Measurement(
-        name,
-        batch_size,
-        seconds,
-        sum(seconds.values()),
-        {stage: sum(timing.forwards[stage] for timing in timings) for stage in ("stage1", "stage2")},
-        sum(len(each.wave) for each in speech) / WAVE_RATE,
-        cpu_seconds,
-        gigaflops,
-        megabytes,
-        tuple(speech),
+        name, batch_size, seconds, total, forwards, audio_seconds, cpu_seconds, gigaflops, megabytes, tuple(speech)
     )
 
 
@@ -177,11 +165,11 @@ def table(rows: Sequence[Measurement]) -> list[str]:
 
 
 def _cells(row: Measurement, first: Measurement) -> list[str]:
-    shares = []
+    changed = []
     for kind in ("ssl_tokens", "acoustic_tokens"):
         # The share of tokens that are not those of the table's first row.
-        pairs = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(row.speech, first.speech, strict=True)]
-        shares.append(sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs))
+        tokens, firsts = (torch.cat([getattr(each, kind).flatten() for each in one.speech]) for one in (row, first))
+        changed.append(f"{float((tokens != firsts).double().mean()):.1%}")
     return [
         row.name,
         str(row.batch_size),
@@ -191,14 +179,14 @@ def _cells(row: Measurement, first: Measurement) -> list[str]:
         f"{row.forwards['stage1']}, {row.forwards['stage2']}",
         f"{row.gigaflops:.0f}",
         f"{row.megabytes:.0f}",
-        "" if row is first else ", ".join(f"{share:.1%}" for share in shares),
+        "" if row is first else ", ".join(changed),
     ]
 
 
 def machine(device: str) -> list[str]:
     """Return what the figures were taken on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     processor = torch.cuda.get_device_name() if device == "cuda" else (names or [platform.processor()])[0]
     return [
         f"{processor}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}",
@@ -211,10 +199,8 @@ def machine(device: str) -> list[str]:
 def random_metis(
     kind: type[Kind], task: str, device: str, precision: Precision | None, compile: bool = False, seed: int = 0
 ) -> Kind:
-    """Return a pipeline of class `kind` and the published sizes for a task with a source, its weights drawn by `seed`.
-
-    For `device`, `precision` and `compile` see `Metis.from_pretrained`; None leaves the stages as they were built.
-    """
+    """Return a `kind` of the published sizes for a task with a source, its weights drawn by `seed`; see `Metis`."""
+    # They take as long as trained ones.
     config = {name: part["config"] for name, part in read_index(bundle_folder("paper"))["parts"].items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -228,7 +214,7 @@ def random_metis(
         stage1.cond_adapter = GatedAdapter(features.dim, stage1.config.hidden_size)
         stage1.cond_adapter.gate_scale.fill_(0.1)
         sizes = (config_from(SemanticToAcousticConfig, config[name]) for name in ("s2a_1layer", "s2a_full"))
-        first, full = (SemanticToAcoustic(size) for size in sizes)
+        first, full = map(SemanticToAcoustic, sizes)
         for model in (stage1, first, full):
             model.to(device).eval()
             if precision is not None:

@@ -1,7 +1,4 @@
-"""`bench data` and `bench evaluate`: how fast a config's batches come, and how fast clips are scored.
-
-Of the metrics the recogniser and the speaker encoder are left out: they cost what the chosen models cost.
-"""
+"""`bench data` and `bench evaluate`: how fast a config's batches come, and how fast clips are scored."""
 
 from __future__ import annotations
 
@@ -36,6 +33,7 @@ from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.trainer.main import build_from_config
 from metis_lightning.types import WAVE_RATE
 
+# Without the recogniser and the speaker encoder: they cost what the chosen models cost.
 OPTIONS = SuiteOptions(task="tse", asr=(), speakers=())
 
 

@@ -32,16 +32,13 @@ class EMA(Callback):
         if validate_with not in ("ema", "raw"):
             raise UserError(f"EMA: validate_with {validate_with!r}: choose 'ema' or 'raw'")
         self.decay, self.validate_with = decay, validate_with
-        self._average: dict[str, Tensor] = {}
-        self._raw: dict[str, Tensor] = {}
+        self._average, self._raw = dict[str, Tensor](), dict[str, Tensor]()
         self._updates = self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average at the weights, unless a checkpoint brought one."""
-        trained = _trained(pl_module)
-        self._average = {
-            name: self._average.get(name, value).to(value.device).clone() for name, value in trained.items()
-        }
+        average = self._average
+        self._average = {k: average.get(k, v).to(v.device).clone() for k, v in _trained(pl_module).items()}
         self._step = trainer.global_step
 
     @torch.no_grad()
@@ -66,11 +63,13 @@ class EMA(Callback):
             self.on_load_checkpoint(trainer, pl_module, checkpoint)
         if self.validate_with == "ema" and self._average:
             self._raw = {name: value.clone() for name, value in _trained(pl_module).items()}
-            _put(pl_module, self._average)
+            for name, value in self._average.items():
+                pl_module.get_parameter(name).data.copy_(value)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the weights back."""
-        _put(pl_module, self._raw)
+        for name, value in self._raw.items():
+            pl_module.get_parameter(name).data.copy_(value)
         self._raw = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -94,9 +93,3 @@ class EMA(Callback):
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
-
-
-def _put(module: LightningModule, values: dict[str, Tensor]) -> None:
-    parameters = dict(module.named_parameters())
-    for name, value in values.items():
-        parameters[name].data.copy_(value)

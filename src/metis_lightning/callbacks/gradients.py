@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ _MOST_IDS = 8
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """Return the Euclidean norm over all gradients of an optimizer's parameters."""
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 class GradientNorm(Callback):
@@ -35,15 +34,6 @@ class GradientNorm(Callback):
         """Measure and log."""
         index = trainer.optimizers.index(optimizer)
         pl_module.log(f"train/grad_norm{f'_{index}' if index else ''}", gradient_norm(optimizer))
-
-
-@dataclass(frozen=True)
-class BatchOfRank:
-    """A process's part in the update that was not finite: the ids of its items, and whether its own loss was finite."""
-
-    process: int
-    loss_is_finite: bool
-    ids: list[str]
 
 
 class FiniteGuard(Callback):
@@ -97,28 +87,26 @@ class FiniteGuard(Callback):
         if not hasattr(self, "_ids"):
             return
         own_loss, own_gradient = torch.stack([self._first_loss, self._first_gradient]).tolist()
-        first = min(own_loss, own_gradient)
-        if trainer.world_size > 1:
-            smallest = torch.tensor(first, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
-            first = int(smallest)
+        smallest = torch.tensor(min(own_loss, own_gradient), device=trainer.strategy.root_device)
+        first = int(trainer.strategy.reduce(smallest, reduce_op="min"))
         if first == _NEVER:
             # Items of updates that were fine need not be remembered.
             self._ids = {self._update: self._ids.get(self._update, [])}
             return
-        batches: list[Any] = [BatchOfRank(trainer.global_rank, own_loss != first, self._ids.get(first, []))]
+        # Each process's part in the update: the ids of its items, and whether its own loss was finite.
+        own = {"process": trainer.global_rank, "loss_is_finite": own_loss != first, "ids": self._ids.get(first, [])}
+        batches: list[Any] = [own]
         if trainer.world_size > 1:
-            mine, batches = batches[0], [None] * trainer.world_size
-            torch.distributed.all_gather_object(batches, mine)
+            batches = [None] * trainer.world_size
+            torch.distributed.all_gather_object(batches, own)
         # Those whose loss was not finite; all if it was the gradient alone.
-        batches = [batch for batch in batches if not batch.loss_is_finite] or batches
+        batches = [batch for batch in batches if not batch["loss_is_finite"]] or batches
         homes = (callback.home(trainer) for callback in run_checkpoints(trainer))
         path = next(homes, Path(trainer.log_dir or trainer.default_root_dir)) / REPORT
 
         def write_report() -> None:
             with atomic_path(path) as temporary:
-                content = {"step": first, "batches": [asdict(batch) for batch in batches]}
-                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+                temporary.write_text(json.dumps({"step": first, "batches": batches}, indent=1), encoding="utf-8")
 
         on_all_processes(trainer, write_report)
         raise UserError(_message(trainer, first, batches, path))
@@ -129,9 +117,9 @@ class FiniteGuard(Callback):
         torch.minimum(first, here, out=first)
 
 
-def _message(trainer: Trainer, step: int, batches: Sequence[BatchOfRank], report: Path) -> str:
-    what = "gradient" if all(batch.loss_is_finite for batch in batches) else "loss"
-    ids = [name for batch in batches for name in batch.ids]
+def _message(trainer: Trainer, step: int, batches: Sequence[dict[str, Any]], report: Path) -> str:
+    what = "gradient" if all(batch["loss_is_finite"] for batch in batches) else "loss"
+    ids = [name for batch in batches for name in batch["ids"]]
     some = ", ".join(ids[:_MOST_IDS]) + (f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else "")
     saved = [Path(getattr(callback, "last_model_path", "")) for callback in trainer.checkpoint_callbacks]
     before = next((f"{shown(path)} is from before" for path in saved if path.is_file()), "nothing was saved before")

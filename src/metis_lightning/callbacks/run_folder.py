@@ -1,7 +1,6 @@
 """A run's folder, whose path never changes, and the run's config in its loggers.
 
-What an earlier run left there is moved aside, to `version_0`, `version_1`, … in the same folder, unless the run goes on
-from one of its checkpoints.
+What an earlier run left there is moved into `version_0`, `version_1`, … in it, unless the run goes on from there.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from metis_lightning.callbacks.checkpoints import run_checkpoints, shown
 from metis_lightning.callbacks.gradients import REPORT
 from metis_lightning.files import check_output
 
+# What of the Trainer's settings decides a result.
+_TRAINER = ("max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "devices", "num_nodes")
 _LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT)
 
 
@@ -71,10 +72,6 @@ def check_folders(trainer: Trainer) -> None:
     logs = {Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir and "://" not in logger.log_dir}
     for folder in sorted(logs | {callback.home(trainer) for callback in run_checkpoints(trainer)}):
         check_output(folder, "the run's folder", is_folder=True)
-
-
-# What of the Trainer's settings decides a result.
-_TRAINER = ("max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "devices", "num_nodes")
 
 
 class LoggedConfig(SaveConfigCallback):

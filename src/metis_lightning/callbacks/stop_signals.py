@@ -91,18 +91,19 @@ class StopSignals(Callback):
                 return
             self._is_training = False
             if trainer.is_global_zero:
-                print(f"\n{self._said(number, saved, trainer.global_step)}", file=sys.stderr, flush=True)
+                name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+                rest = "; this run saves no checkpoints"
+                if saved is not None:
+                    rest = f", saved as {saved}; go on with: {shlex.join([*self.command, '--ckpt_path', saved])}"
+                text = f"\nmetis-lightning: stopped by {name} after step {trainer.global_step}{rest}"
+                print(text, file=sys.stderr, flush=True)
             raise Stopped(number if trainer.is_global_zero else None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.received == number
         self.received = self.received or number
-        started = [
-            process
-            for process in getattr(self.launcher, "procs", [])
-            if process.pid is not None
-            and (process.poll() is None if isinstance(process, Popen) else process.is_alive())
-        ]
+        launched = [process for process in getattr(self.launcher, "procs", []) if process.pid is not None]
+        started = [p for p in launched if (p.poll() is None if isinstance(p, Popen) else p.is_alive())]
         for process in started:
             # At a terminal they were sent Ctrl-C themselves, and a second one would end them at once.
             os.kill(process.pid, signal.SIGTERM)
@@ -112,10 +113,3 @@ class StopSignals(Callback):
             raise Stopped(number, "metis-lightning: stopped")
         if self._speaks:
             print("\nmetis-lightning: stopping at the end of this step; once more stops at once", file=sys.stderr)
-
-    def _said(self, number: int, saved: str | None, step: int) -> str:
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        if saved is None:
-            return f"metis-lightning: stopped by {name} after step {step}; this run saves no checkpoints"
-        command = shlex.join([*self.command, "--ckpt_path", saved])
-        return f"metis-lightning: stopped by {name} after step {step}, saved as {saved}; go on with: {command}"

@@ -111,8 +111,7 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def split(self, args: Sequence[str]) -> tuple[list[str], list[str]]:
         """Return the words that are options of this parser with their values, and the others."""
-        own: list[str] = []
-        others: list[str] = []
+        own, others = list[str](), list[str]()
         target = others
         for word in args:
             if word.startswith("-"):

@@ -143,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = _RAISED.split(str(error))[-1] if _WORKER.match(str(error)) else str(error)
     except RuntimeError as error:
         # A loader's worker that the system killed is no bug of ours.
-        reason = explain_killed_worker(str(error)) or ""
-        if not reason:
+        if not (reason := explain_killed_worker(str(error)) or ""):
             raise
     except Stopped as stop:
         if stop.text:

@@ -15,24 +15,22 @@ import numpy as np
 import soundfile
 
 from metis_lightning.errors import UserError
-from metis_lightning.generate.inputs import check_texts
+from metis_lightning.generate.inputs import LipReader, check_texts
 from metis_lightning.generate.jobs import Job, check_job
 from metis_lightning.generate.options import AppOptions
-from metis_lightning.generate.weights import lip_reader, load_metis
+from metis_lightning.generate.weights import chosen_device, load_metis
 from metis_lightning.generate.writer import SpeechWriter
 from metis_lightning.pipeline import Metis, Options
 from metis_lightning.task_table import TASKS, Task
 from metis_lightning.tokens.phonemes import LANGUAGES
 from metis_lightning.weights.build import served_tasks
 
+# The largest file that is taken, and how much all that was uploaded in the last day may be together.
 FILE_BYTES, ALL_BYTES = 100_000_000, 2_000_000_000
-"""The largest file that is taken, and how much all that was uploaded in the last day may be together."""
-
 # Folders of absolute paths in a message.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s:;,()]+/)+")
-
+# The tasks that are shown, a tab each.
 TABS: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.labels}
-"""The tasks that are shown, a tab each."""
 
 
 class Studio:
@@ -45,15 +43,13 @@ class Studio:
         if not self.models.keys() & TABS.keys():
             raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
         self._loaded: dict[str, Metis] = {}
-        self._lips = lip_reader(options)
+        self._lips = LipReader(options.visual_encoder, chosen_device(options))
 
     def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
         """Return the sample rate and 16-bit samples (S,) of a result. A `UserError` if an input is not usable."""
         labels = TABS[task].labels
-        for names in TABS[task].needs:
-            if not any(name in inputs for name in names):
-                missing = " or ".join(f"“{labels[name]}”" for name in names)
-                raise UserError(f"{missing} is missing")
+        if missing := [names for names in TABS[task].needs if not inputs.keys() & set(names)]:
+            raise UserError(f"{' or '.join(f'“{labels[name]}”' for name in missing[0])} is missing")
         if "video" in inputs and self.options.visual_encoder is None:
             raise UserError(f"{labels['video']}: videos cannot be read here; give their lip features")
         with tempfile.TemporaryDirectory() as folder:
@@ -132,10 +128,7 @@ def launch(studio: Studio, folder: str, **server: Any) -> Any:  # noqa: ANN401  
 
 
 def build_app(studio: Studio) -> Any:  # noqa: ANN401  a class of an optional package
-    """Return the page, a `gradio.Blocks`; each tab whose weights are there is an endpoint named after its task.
-
-    A `UserError` if the extra `demo` is not installed.
-    """
+    """Return the page (`gradio.Blocks`), each tab an endpoint named after its task; a `UserError` without Gradio."""
     try:
         import gradio as gr
     except ImportError as error:
@@ -168,9 +161,8 @@ def _add_controls(gr: Any, task: str, tab: Task, studio: Studio) -> None:  # noq
         # Without the button that would send the sound to a public page.
         result = gr.Audio(label="Result", interactive=False, buttons=["download"], elem_id=f"{task}-result")
     # One at a time, whatever the tab: they share the processor and its memory.
-    queue = {"concurrency_limit": 1, "concurrency_id": "models"}
     handler = _handler(gr, task, list(tab.labels), studio)
-    button.click(handler, [*inputs, *settings], result, api_name=task, **queue)
+    button.click(handler, [*inputs, *settings], result, api_name=task, concurrency_limit=1, concurrency_id="models")
 
 
 def _slider(gr: Any, label: str, lowest: int, highest: int, value: float, step: float) -> Any:  # noqa: ANN401

@@ -18,28 +18,27 @@ from metis_lightning.data.media.decoding import SILENT_PEAK
 from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
+from metis_lightning.options import flag
 from metis_lightning.pipeline import SHORTEST, Metis, Request
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.lip_features import lip_features
 from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
 
+# Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all.
 LONGEST = 30.0
-"""Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all."""
-
+# Seconds of the longest speech of a text or of lips; a longer source is worked on in chunks.
 LONGEST_RESULT = 60.0
-"""Seconds of the longest speech of a text or of lips; a longer source is worked on in chunks."""
 
-_LATIN = ("LATIN",)
-_CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO")
+_CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO", "LATIN")
+# What letters' names in Unicode start with, by language (ISO 639-1); foreign words may stand in Latin letters.
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("en", "de", "fr", "it"), _LATIN),
-    "ru": ("CYRILLIC", *_LATIN),
-    "zh": (*_CHINESE, *_LATIN),
-    "ja": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", *_CHINESE, *_LATIN),
-    "ko": ("HANGUL", *_CHINESE, *_LATIN),
+    **dict.fromkeys(("en", "de", "fr", "it"), ("LATIN",)),
+    "ru": ("CYRILLIC", "LATIN"),
+    "zh": _CHINESE,
+    "ja": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", *_CHINESE),
+    "ko": ("HANGUL", *_CHINESE),
 }
-"""What letters' names in Unicode start with, by language (ISO 639-1); foreign words may stand in Latin letters."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,7 @@ def request_of(
 
 def read_prompt(job: Job) -> Tensor | None:
     """Read the wanted voice (S,), None if a job has none. A `UserError` if it is silent or of a wrong length."""
-    path = job.path("prompt")
-    if path is None:
+    if (path := job.path("prompt")) is None:
         return None
     # Counted first: a file that is far too long need not be kept.
     _check_prompt_seconds(path, audio_seconds(path))
@@ -136,8 +134,8 @@ def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
         raise UserError(f"{job.where}these weights take no text; give some that were trained for TTS or Omni")
     for name, language in zip(("text", "prompt_text"), job.languages, strict=True):
         if name in job.inputs:
-            label = job.labels.get(name) or f"--{name.replace('_', '-')}"
-            check_text(f"{job.where}{label}", job.text(name), language, front_end.languages)
+            label = job.where + (job.labels.get(name) or flag(name))
+            check_text(label, job.text(name), language, front_end.languages)
 
 
 def check_text(label: str, text: str, language: str, languages: Sequence[str]) -> None:
@@ -160,13 +158,12 @@ def check_text(label: str, text: str, language: str, languages: Sequence[str]) -
 
 def result_seconds(job: Job) -> float:
     """Return how long a job's result lasts, 0 if that is not known before. A `UserError` if it would be too long."""
-    source, features, prompt = job.path("source"), job.path("features"), job.path("prompt")
-    if source is not None:
+    if (source := job.path("source")) is not None:
         return audio_seconds(source)
     seconds = job.seconds or 0.0
-    if job.seconds is None and features is not None:
+    if job.seconds is None and (features := job.path("features")) is not None:
         seconds = len(read_feature_file(features)) / VIDEO_RATE
-    elif job.seconds is None and "prompt_text" in job.inputs and prompt is not None:
+    elif job.seconds is None and "prompt_text" in job.inputs and (prompt := job.path("prompt")) is not None:
         seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
     if seconds > LONGEST_RESULT:
         cure = "cut the input into sentences, and give them one by one or as a list"

@@ -15,13 +15,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.data.manifest.records import check_id
+from metis_lightning.data.manifest.records import check_id, parse_object
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, is_regular
 from metis_lightning.generate.options import GenerateOptions
-from metis_lightning.safe_parsing import load_json
+from metis_lightning.options import flag
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.texts import clean_text, is_unicode, on_disk, read_lines
 
@@ -32,8 +32,8 @@ JOB_COLUMNS = ("id", *INPUTS, "seed")
 
 _AUDIO = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff"}
 _VIDEO = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg"}
+# Which files of a folder are meant, by the option that names it.
 FOLDER_SUFFIXES: Mapping[str, set[str]] = {"source": _AUDIO, "video": _VIDEO, "features": {".npy", ".safetensors"}}
-"""Which files of a folder are meant, by the option that names it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Job:
 
     def label(self, name: str) -> str:
         """Return what the user knows an input by."""
-        return self.labels.get(name) or f"{name.replace('_', ' ')} (--{name.replace('_', '-')})"
+        return self.labels.get(name) or f"{name.replace('_', ' ')} ({flag(name)})"
 
     def path(self, name: str) -> Path | None:
         """Return the file that an input names; None if it is not given."""
@@ -139,8 +139,7 @@ def _check_values(job: Job) -> None:
             cure = "write it anew, or in a list saved as UTF-8"
             raise UserError(f"{job.where}the {job.label(name)} is not UTF-8; {cure}")
     for name in PATHS:
-        path = job.path(name)
-        if path is not None and not is_regular(path):
+        if (path := job.path(name)) is not None and not is_regular(path):
             raise UserError(f"{job.where}{path}: no such file; check the path of the {job.label(name)}")
     try:
         seconds = job.seconds
@@ -168,9 +167,8 @@ def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOpti
     jobs = []
     for where, line in read_list(path, JOB_COLUMNS):
         inputs = {name: value for name, value in line.items() if name in INPUTS}
-        for name in PATHS:
-            if name in inputs:
-                inputs[name] = str(on_disk(path.parent / inputs[name]))
+        for name in inputs.keys() & set(PATHS):
+            inputs[name] = str(on_disk(path.parent / inputs[name]))
         inputs = {**defaults, **inputs}
         seed = line.get("seed", str(options.seed))
         if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
@@ -206,8 +204,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.out.resolve() in inputs:
             raise UserError(f"{job.where}--out {job.out} would overwrite an input; give another name")
-    by_out: dict[str, Job] = {}
-    folders: set[Path] = set()
+    by_out, folders = dict[str, Job](), set[Path]()
     for job in jobs:
         if job.out.parent not in folders or job.out.is_dir():
             check_output(job.out, f"{job.where}--out")
@@ -219,17 +216,12 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 
 
 def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Return ("file:line", values by column) of each line; empty values are left out.
-
-    A `UserError` names file and line, if it is not UTF-8 of a known format, a column is unknown, a value is no text or
-    number, or an id is missing, harmful as a file name, or there twice.
-    """
+    """Return ("file:line", values that are not empty, by column) of each line. A `UserError` names a faulty line."""
     if not is_regular(path):
         raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"{path}: a list ends with .csv or .jsonl")
-    places: dict[str, str] = {}
-    lines = []
+    places, lines = dict[str, str](), []
     for where, row in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
         line = _checked_row(row, columns, where)
         if (first := places.setdefault(line["id"].casefold(), where)) != where:
@@ -255,15 +247,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
     for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = load_json(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}; each line must be one JSON object") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        yield f"{path}:{number}", row
+        if line.strip():
+            yield f"{path}:{number}", parse_object(line.encode(), f"{path}:{number}")
 
 
 def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dict[str, str]:

@@ -19,18 +19,14 @@ from torch.nn.functional import pad
 
 from metis_lightning.types import WAVE_RATE
 
+# Samples of a fade.
 FADE = WAVE_RATE * 40 // 1000
-"""Samples of a fade."""
-
+# Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends.
 MARGIN = WAVE_RATE // 4
-"""Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends."""
-
+# Samples by which a chunk may be moved: the longest period of a voice of 100 Hz.
 LARGEST_SHIFT = WAVE_RATE * 10 // 1000
-"""Samples by which a chunk may be moved: the longest period of a voice of 100 Hz."""
-
 # Every third shift is tried, and then all around the best of them.
-_COARSE = 3
-_REFINED = 8
+_COARSE, _REFINED = 3, 8
 
 
 def overlapping(blocks: Iterable[Tensor], longest: int, overlap: int) -> Iterator[Tensor]:
@@ -106,26 +102,20 @@ class Joiner:
 
 
 def find_joint(earlier: Tensor, later: Tensor) -> Joint:
-    """Return where two renderings (V,) of one stretch of sound differ least over a fade, as the sum of squares.
-
-    Of moved places, those moved less are preferred a little: in a pause it makes no difference.
-    """
-    shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1, _COARSE)
-    likely = sorted((_difference(earlier, later, shift) for shift in shifts), key=itemgetter(0))[:_REFINED]
+    """Return where two renderings (V,) of one stretch of sound differ least over a fade, as the sum of squares."""
+    shifts = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)
+    likely = sorted((_difference(earlier, later, shift) for shift in shifts[::_COARSE]), key=itemgetter(0))[:_REFINED]
     near = {joint.shift + step for _, joint in likely for step in range(1 - _COARSE, _COARSE)}
-    allowed = sorted(near & set(range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)))
-    return min((_difference(earlier, later, shift) for shift in allowed), key=itemgetter(0))[1]
+    return min((_difference(earlier, later, shift) for shift in shifts if shift in near), key=itemgetter(0))[1]
 
 
 def crossfade(earlier: Tensor, later: Tensor) -> Tensor:
-    """Return samples (F,) that go from one wave to another and keep their power, as alike or unlike as they are.
-
-    Of equal waves the weights add up to 1; of unrelated ones, their squares do.
-    """
+    """Return samples (F,) that go from one wave to another and keep their power, as alike or unlike as they are."""
     rising = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(len(later)) + 0.5) / len(later))
     falling = 1 - rising
     power = earlier.square().sum().sqrt() * later.square().sum().sqrt()
     alike = ((earlier * later).sum() / power).clamp(0, 1) if power > 0 else torch.tensor(0.0)
+    # Of equal waves the weights add up to 1; of unrelated ones, their squares do.
     gain = (falling.square() + rising.square() + 2 * alike * falling * rising).rsqrt()
     return gain * (falling * earlier + rising * later)
 
@@ -136,5 +126,6 @@ def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Join
     squares = (earlier[start:stop] - later[start + shift : stop + shift]).double().square()
     running = pad(squares.cumsum(0), (1, 0))
     best = (running[FADE:] - running[:-FADE]).min(dim=0)
+    # Of moved places, those moved less are preferred a little: in a pause it makes no difference.
     cost = float(best.values) * (1 + abs(shift) / LARGEST_SHIFT)
     return cost, Joint(start + int(best.indices), shift)

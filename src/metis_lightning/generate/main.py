@@ -14,11 +14,11 @@ from typing import Any, cast
 from metis_lightning.data.media.audio import decoded_length
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, sha256_of
-from metis_lightning.generate.inputs import check_texts, read_prompt, result_seconds
+from metis_lightning.generate.inputs import LipReader, check_texts, read_prompt, result_seconds
 from metis_lightning.generate.jobs import PATHS, Job, folder_input, jobs_of
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.generate.play_list import write_play_list
-from metis_lightning.generate.weights import chosen_precision, identity, lip_reader, load_metis
+from metis_lightning.generate.weights import chosen_device, chosen_precision, identity, load_metis
 from metis_lightning.generate.writer import SpeechWriter
 from metis_lightning.pipeline import Options
 from metis_lightning.progress import Progress
@@ -35,14 +35,14 @@ def run_generate(options: GenerateOptions) -> None:
         check_output(options.play_list, "--play-list")
     if any("video" in job.inputs for job in jobs):
         # Missing weights of it are told at once.
-        _ = lip_reader(options).encoder
+        _ = LipReader(options.visual_encoder, chosen_device(options)).encoder
     if options.list is None and folder_input(options) is None:
         # Before the weights, which may be gigabytes, are read.
         read_prompt(jobs[0])
         result_seconds(jobs[0])
         if mistakes := _write(jobs, options, None):
             raise mistakes[0]
-        print(f"{jobs[0].out}")
+        print(jobs[0].out)
     else:
         mistakes = _write_missing(jobs, options)
         print(f"{options.out}: {len(jobs) - len(mistakes)} of {len(jobs)} files")
@@ -70,12 +70,10 @@ def _write_missing(jobs: Sequence[Job], options: GenerateOptions) -> list[UserEr
 def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex | None) -> list[UserError]:
     """Write results, note them in the index of a folder, and return the mistakes that kept some from being made."""
     metis = load_metis(options.model, options.task, options)
+    lips = LipReader(options.visual_encoder, chosen_device(options))
     limits = options.batch_seconds, options.chunk_seconds
-    writer = SpeechWriter(metis, sampler_options(options), *limits, lip_reader(options))
-    mistakes: list[UserError] = []
-    usable: list[Job] = []
-    remarks: set[str] = set()
-    total = 0.0
+    writer = SpeechWriter(metis, sampler_options(options), *limits, lips)
+    mistakes, usable, remarks, total = list[UserError](), list[Job](), set[str](), 0.0
     for job in jobs:
         # A mistake is reported when the job's turn comes.
         with suppress(UserError):
@@ -93,10 +91,9 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
                 check_texts(job, metis.text)
                 paths = [path for name in ("source", "prompt") if (path := job.path(name)) is not None]
                 # Headers may promise more than the file holds: the result is of what it holds.
-                new = {remark for path in paths if (remark := decoded_length(path)[1])} - remarks
-                for remark in sorted(new):
+                for remark in sorted({decoded_length(path)[1] or "" for path in paths} - remarks - {""}):
                     progress.say(f"metis-lightning: {remark}")
-                remarks |= new
+                    remarks.add(remark)
                 usable.append(job)
             except UserError as error:
                 note(job, error)
@@ -125,10 +122,10 @@ class GenerationIndex:
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
         self.path, self.run = folder / INDEX, run
         self._lines: dict[str, dict[str, Any]] = {}
-        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n") if self.path.is_file() else []
-        for text in lines:
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        for part in text.split("\n"):
             try:
-                line = json.loads(text)
+                line = json.loads(part)
             except (ValueError, RecursionError):
                 # A crash cut it off: its result counts as not there.
                 continue
@@ -159,10 +156,9 @@ class GenerationIndex:
     def fingerprint(self, job: Job) -> str:
         """Return a hash of everything that decides a job's result: texts, contents of files, seed, and the run."""
         inputs = dict(job.inputs)
-        for name in PATHS:
-            if (path := job.path(name)) is not None:
-                status = path.stat()
-                inputs[name] = _content(path, status.st_size, status.st_mtime_ns)
+        for name in inputs.keys() & set(PATHS):
+            status = Path(inputs[name]).stat()
+            inputs[name] = _content(Path(inputs[name]), status.st_size, status.st_mtime_ns)
         described = json.dumps([self.run, job.task, job.seed, inputs], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 

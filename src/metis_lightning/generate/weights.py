@@ -9,7 +9,6 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.generate.inputs import LipReader
 from metis_lightning.generate.options import WeightsOptions
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
@@ -44,11 +43,6 @@ def set_vocabulary(metis: Metis, path: Path) -> None:
         learnt = "no text" if metis.text is None else f"the front end {metis.text.name!r}"
         raise UserError(f"--phone-vocabulary {path} is for the released weights; these learnt {learnt}: leave it out")
     metis.text = MaskgctPhones.read(path)
-
-
-def lip_reader(options: WeightsOptions) -> LipReader:
-    """Return what reads videos."""
-    return LipReader(options.visual_encoder, chosen_device(options))
 
 
 def identity(name: str, options: WeightsOptions) -> dict[str, Any]:

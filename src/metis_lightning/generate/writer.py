@@ -32,8 +32,8 @@ from metis_lightning.generate.options import SHORTEST_CHUNK
 from metis_lightning.pipeline import Metis, Options, Request
 from metis_lightning.types import WAVE_RATE
 
+# Seconds that two chunks have in common.
 OVERLAP = 2.0
-"""Seconds that two chunks have in common."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class SpeechWriter:
 
     def write(self, jobs: Sequence[Job]) -> Iterator[Written]:
         """Write the results of all jobs; one whose inputs are not usable does not stop the others."""
-        short: dict[str, list[tuple[float, Job]]] = {}
-        long: list[Job] = []
+        short, long = dict[str, list[tuple[float, Job]]](), list[Job]()
         for job in jobs:
             try:
                 seconds, prompt, limit = result_seconds(job), prompt_seconds(job), self._longest_chunk(job)
@@ -126,8 +125,7 @@ class SpeechWriter:
 
     def stream(self, job: Job) -> Iterator[Tensor]:
         """Yield a result in pieces (S,), as long in all as its source. A `UserError`, maybe late, if that is no use."""
-        path = job.path("source")
-        if path is None:
+        if (path := job.path("source")) is None:
             raise ValueError(f"the task {job.task} has no source")
         prompt, joiner, samples, is_heard = read_prompt(job), Joiner(round(OVERLAP * WAVE_RATE)), 0, False
         chunk_seconds = self._longest_chunk(job)

@@ -1,8 +1,4 @@
-"""Training of the acoustic codec on fixed-length crops, with the terms of MaskGCT (2409.00750, section 3.2.4).
-
-Short runs have two helps of our own: gains of the encoder from data, and a mel spectrogram read off the latents, which
-teaches the encoder sooner than the decoder does.
-"""
+"""Training of the acoustic codec on fixed-length crops, with the terms of MaskGCT (2409.00750, section 3.2.4)."""
 
 from __future__ import annotations
 
@@ -69,8 +65,9 @@ class AcousticCodecModule(QuantizerModule):
         adversarial: the discriminators and their part in the loss; None trains without.
         mel_weight, loudness_weight, linear_weight: factors of the distances of spectrograms, see `SpectralDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
-        latent_mel_weight: factor of the error of `LatentMel`, which is no part of the codec; 0 leaves it out.
-        init_from_data: set the encoder's gains on the first training batch.
+        latent_mel_weight: factor of the error of `LatentMel`, a help of our own that teaches the encoder sooner than
+            the decoder does, and no part of the codec; 0 leaves it out.
+        init_from_data: set the encoder's gains on the first training batch, which helps short runs.
         continuous_steps: steps at the start without quantization, so that short runs do not collapse the codebook.
         compile: compile the codec with torch.compile, for crops of one length.
     """
@@ -100,8 +97,9 @@ class AcousticCodecModule(QuantizerModule):
         if decoder_only:
             self.codec.encoder.requires_grad_(False)
             self.codec.decoder.quantizer.requires_grad_(False)
-        is_adversarial = adversarial is not None and (adversarial.adversarial_weight or adversarial.feature_weight)
-        self.adversary = Adversary(adversarial) if adversarial is not None and is_adversarial else None
+        self.adversary: Adversary | None = None
+        if adversarial is not None and (adversarial.adversarial_weight or adversarial.feature_weight):
+            self.adversary = Adversary(adversarial)
         self.automatic_optimization = self.adversary is None
         self.restarts = None if decoder_only else CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
         self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None

@@ -35,13 +35,11 @@ BINS = 5
 
 @dataclass(frozen=True)
 class PartOfBundle:
-    """A part that a module trains: its configuration, and the prefix of its weights in the module's state.
-
-    `origin` is the licence and the source of weights that came from elsewhere.
-    """
+    """A part that a module trains: its configuration, and the prefix of its weights in the module's state."""
 
     config: Mapping[str, Any]
     prefix: str
+    # Licence and source of weights that came from elsewhere.
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -128,13 +126,11 @@ class TrainableModule(lightning.LightningModule):
         torch.manual_seed(derived_generator("step", *place).initial_seed())
 
     def training_step(self, batch: SpeechBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`.
-
-        So an update follows the mean over all its masked tokens: DDP averages gradients over processes and Lightning
-        over the batches of an update, however many tokens each has.
-        """
+        """Return the loss of a batch, weighted by its share of the update, and log all its scalars under `train/`."""
         scalars = self.losses(batch)
         self.log_scalars("train", scalars, batch)
+        # So an update follows the mean over all its masked tokens: DDP averages gradients over processes and Lightning
+        # over the batches of an update, however many tokens each has.
         if (tokens := scalars.get("masked_tokens")) is None:
             return scalars["loss"]
         per_process = tokens
@@ -161,8 +157,7 @@ class TrainableModule(lightning.LightningModule):
 
     def validation_step(self, batch: SpeechBatch, batch_idx: int) -> None:
         """Log a batch's scalars under `val/`, with the same draws at every validation."""
-        generator = torch.Generator(device=self.device).manual_seed(batch_idx)
-        self.log_scalars("val", self.losses(batch, generator), batch)
+        self.log_scalars("val", self.losses(batch, torch.Generator(self.device).manual_seed(batch_idx)), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Start the curve by mask ratio anew."""
@@ -171,8 +166,8 @@ class TrainableModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy by how much was masked, for modules that note it."""
         if self.by_mask_ratio.update_called:
-            curve = {f"val/{name}": value for name, value in self.by_mask_ratio.compute().items()}
-            self.log_dict(curve, sync_dist=True)
+            curve = self.by_mask_ratio.compute()
+            self.log_dict({f"val/{name}": value for name, value in curve.items()}, sync_dist=True)
 
     def trained(self) -> Sequence[Sequence[nn.Parameter]]:
         """Return the parameters of each optimizer."""
@@ -180,8 +175,7 @@ class TrainableModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the injected optimizer over the trainable parameters, and its schedule, stepped every update."""
-        (trained,) = self.trained()
-        optimizer = self._optimizer(parameter_groups(self, trained))
+        optimizer = self._optimizer(parameter_groups(self, self.trained()[0]))
         scheduler = self._lr_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

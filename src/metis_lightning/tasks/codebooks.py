@@ -27,12 +27,8 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
 class CodebookRestarts:
     """Moves unused codes onto encodings of the current batch (SoundStream, 2107.03312, section III-C).
 
-    It goes on while the learning rate rises, and after its peak for as many steps again; then the codebooks can settle.
-
-    Args:
-        quantizer: whose codebooks are looked after.
-        every: updates over which use is counted.
-        since, least: the training step at which the quantizer comes into use; it ends as many steps later at least.
+    Use is counted over `every` updates. It goes on while the learning rate rises, and after its peak for as many steps
+    again, but at least `least` steps from `since` on, where the quantizer comes into use; then codebooks can settle.
     """
 
     def __init__(self, quantizer: ResidualVectorQuantizer, every: int = 20, since: int = 0, least: int = 2000) -> None:

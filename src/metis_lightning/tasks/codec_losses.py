@@ -23,7 +23,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from metis_lightning.models.discriminators import DiscriminatorConfig, DiscriminatorOutput, Discriminators
 from metis_lightning.tasks.optimization import WarmupInverseSqrt
 from metis_lightning.tokens.codec_layers import full_precision
+from metis_lightning.types import WAVE_RATE
 
+# Samples of a window at 24 kHz, and mel bands over it.
+MEL_WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 128))
 FLOOR = 1e-5
 # 69 dB below white noise of unit deviation: what is softer is not worth a phase.
 LINEAR_FLOOR = 1e-2
@@ -38,18 +41,10 @@ class SpectralDistances(nn.Module):
     lies between harmonics, so only here does a decoder pay for humming at multiples of its frame rate.
     """
 
-    def __init__(
-        self,
-        sample_rate: int = 24_000,
-        window_lengths: Sequence[int] = (256, 512, 1024, 2048),
-        num_mels: Sequence[int] = (20, 40, 80, 128),
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.mels = nn.ModuleList(
-            mel_spectrogram(sample_rate, window, window // 4, bins)
-            for window, bins in zip(window_lengths, num_mels, strict=True)
-        )
-        longest = max(window_lengths)
+        self.mels = nn.ModuleList(mel_spectrogram(window, window // 4, bins) for window, bins in MEL_WINDOWS)
+        longest, _ = MEL_WINDOWS[-1]
         self.linear = torchaudio.transforms.Spectrogram(longest, hop_length=longest // 4, power=1.0)
 
     def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -67,9 +62,9 @@ class SpectralDistances(nn.Module):
 class LatentMel(nn.Module):
     """A linear map from latents of width `latent_dim` to two mel frames each, and its error on the loudness scale."""
 
-    def __init__(self, latent_dim: int, hop_size: int, sample_rate: int = 24_000, num_mels: int = 100) -> None:
+    def __init__(self, latent_dim: int, hop_size: int, num_mels: int = 100) -> None:
         super().__init__()
-        self.mel = mel_spectrogram(sample_rate, 2 * hop_size, hop_size // 2, num_mels)
+        self.mel = mel_spectrogram(2 * hop_size, hop_size // 2, num_mels)
         self.read = nn.Conv1d(latent_dim, 2 * num_mels, 1)
 
     def forward(self, latents: Tensor, wave: Tensor) -> Tensor:
@@ -80,10 +75,10 @@ class LatentMel(nn.Module):
             return F.l1_loss(read, target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
 
 
-def mel_spectrogram(sample_rate: int, window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:
+def mel_spectrogram(window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:
     """Return a transform to mel magnitudes (Slaney's scale and norm)."""
     return torchaudio.transforms.MelSpectrogram(
-        sample_rate, n_fft=window, hop_length=hop, n_mels=num_mels, power=1.0, norm="slaney", mel_scale="slaney"
+        WAVE_RATE, n_fft=window, hop_length=hop, n_mels=num_mels, power=1.0, norm="slaney", mel_scale="slaney"
     )
 
 
@@ -166,8 +161,6 @@ def discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[Discr
 
 def feature_distance(fake: Sequence[DiscriminatorOutput], real: Sequence[DiscriminatorOutput]) -> Tensor:
     """Return the mean absolute distance of hidden layers, summed over the layers of a discriminator."""
-    distances = []
-    for f, r in zip(fake, real, strict=True):
-        layers = zip(f.features, r.features, strict=True)
-        distances.append(torch.stack([F.l1_loss(a.float(), b.detach().float()) for a, b in layers]).sum())
+    pairs = [zip(f.features, r.features, strict=True) for f, r in zip(fake, real, strict=True)]
+    distances = [torch.stack([F.l1_loss(a.float(), b.detach().float()) for a, b in layers]).sum() for layers in pairs]
     return torch.stack(distances).mean()

@@ -23,8 +23,8 @@ from metis_lightning.types import HOP, SpeechBatch
 class SourceConditionedModule(FinetuneModule):
     """The condition is the prompt followed by the source, as SSL features."""
 
+    # Makes this task's sources; for the message to those who forget it.
     recipe: str
-    """The recipe that makes this task's sources, for the message of who forgets it."""
 
     def condition(self, batch: SpeechBatch) -> Tensor:
         """Return the features (B, T, C) of prompt and source; a `UserError` if the batch has no source."""
@@ -66,6 +66,7 @@ class L2sModule(FinetuneModule):
     """
 
     task = "l2s"
+    recipe = "metis_lightning.data.recipes.l2s.LipRecipe"
 
     def __init__(
         self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | None = None, **kwargs: Any
@@ -78,9 +79,7 @@ class L2sModule(FinetuneModule):
     def condition(self, batch: SpeechBatch) -> Tensor:
         """Return lip features (B, T, C) at the token rate; a `UserError` if the batch has none, or of another width."""
         if batch.features is None:
-            raise UserError(
-                "L2S needs lip features: give the data module the recipe metis_lightning.data.recipes.l2s.LipRecipe"
-            )
+            raise UserError(f"L2S needs lip features: give the data module the recipe {self.recipe}")
         features = batch.features
         if self._encoder:
             lengths = batch.feature_lengths
@@ -116,6 +115,7 @@ class TtsModule(FinetuneModule):
     """
 
     task = "tts"
+    recipe = "metis_lightning.data.recipes.recipe.TtsRecipe"
 
     def __init__(self, text: str = "espeak", **kwargs: Any) -> None:
         super().__init__(adapter=None, gate_init=0.0, text=text, **kwargs)
@@ -123,9 +123,7 @@ class TtsModule(FinetuneModule):
     def phones(self, batch: SpeechBatch) -> Tensor | None:
         """Return the phones (B, P) of a batch in which every row has a script; a `UserError` if one has none."""
         if not batch.scripts or not all(batch.scripts):
-            raise UserError(
-                "TTS needs scripts: give the data module the recipe metis_lightning.data.recipes.recipe.TtsRecipe"
-            )
+            raise UserError(f"TTS needs scripts: give the data module the recipe {self.recipe}")
         return super().phones(batch)
 
 

@@ -97,11 +97,9 @@ class FinetuneModule(TrainableModule):
         return torch.full_like(batch.lengths, PADDING)[:, None] if phones is None else phones
 
     def request(self, item: SpeechBatch) -> Request:
-        """Return what inference would be asked for, to say the target of a batch of one row.
-
-        A prompt that the row leaves to chance is the longest that is drawn; one too short belongs to the target.
-        """
+        """Return what inference would be asked for, to say the target of a batch of one row."""
         end = int(item.lengths)
+        # One that the row leaves to chance is the longest that is drawn; one too short belongs to the target.
         prompt = -1 if item.prompt_lengths is None else int(item.prompt_lengths)
         start = int(self.prompt_rule.longest * end) // HOP * HOP if prompt < 0 else prompt
         start = start if start >= SHORTEST * HOP else 0

@@ -1,7 +1,4 @@
-"""Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay.
-
-Matrices decay; biases, scales of norms, gains, gates and embeddings do not, as usual: the paper says AdamW and no more.
-"""
+"""Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay."""
 
 from __future__ import annotations
 
@@ -42,6 +39,7 @@ class WarmupCosine(LambdaLR):
 def parameter_groups(module: nn.Module, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """Return the groups of an optimizer over some parameters of a module: those that decay, then the others."""
     chosen, embeddings = list(parameters), {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    # Matrices do; biases, scales of norms, gains, gates and embeddings do not, as usual: the paper says AdamW, no more.
     # The gains of weight-normalised convolutions are (C, 1, 1): vectors for all that matters.
     decays = [id(p) not in embeddings and p.squeeze().dim() > 1 for p in chosen]
     return [
@@ -51,10 +49,7 @@ def parameter_groups(module: nn.Module, parameters: Iterable[nn.Parameter]) -> l
 
 
 def regroup(checkpoint: Mapping[str, Any], optimizers: Sequence[tuple[nn.Module, Sequence[nn.Parameter]]]) -> None:
-    """Give a checkpoint's optimizers that have one group, as before there were more, the groups of today, in place.
-
-    `optimizers` are the module and the parameters of each, in the order of then; a `UserError` if their number differs.
-    """
+    """Give a checkpoint's optimizers that have one group, as once all had, today's; a `UserError` if weights differ."""
     old = (checkpoint.get("optimizer_states", ()), checkpoint.get("lr_schedulers", ()), optimizers)
     for state, schedule, (module, parameters) in zip(*old, strict=False):
         if (count := sum(len(group["params"]) for group in state["param_groups"])) != len(parameters):

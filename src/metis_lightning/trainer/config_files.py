@@ -46,9 +46,7 @@ class Layer(NamedTuple):
 
 def read_configs(args: Sequence[str]) -> tuple[list[str], list[Layer], list[Path]]:
     """Return the arguments without the configs, the configs in the order in which they are laid, and their files."""
-    words: list[str] = []
-    layers: list[Layer] = []
-    files: list[Path] = []
+    words, layers, files = list[str](), list[Layer](), list[Path]()
     rest = iter(args)
     for arg in rest:
         joined = _JOINED.match(arg)
@@ -136,17 +134,19 @@ def _content(file: Path | str) -> dict[str, Any]:
         return _checked(load_yaml(text, file), file)
     content = _checked(read_yaml(file), str(file))
     for part in _PARTS:
-        if isinstance(named := content.get(part), str) and named.endswith(FILE_ENDINGS):
+        if not isinstance(named := content.get(part), str):
+            continue
+        if named.endswith(FILE_ENDINGS):
             # A part lies in the config's folder or in one below it.
             if Path(named).is_absolute() or ".." in Path(named).parts:
                 raise UserError(f"{file}: {part} is something else than a file in its own folder or in one below it")
             if not (source := file.parent / named).is_file():
                 raise UserError(f"{file}: {part} is {named!r}, but there is no {source}")
             content[part] = _checked(read_yaml(source), str(source))
-        elif isinstance(named, str):
-            if not NAME.fullmatch(named):
-                raise UserError(f"{file}: {part} is neither settings, nor a class, nor a file that ends in .yaml")
+        elif NAME.fullmatch(named):
             content[part] = current_class_path(named)
+        else:
+            raise UserError(f"{file}: {part} is neither settings, nor a class, nor a file that ends in .yaml")
     return content
 
 

@@ -55,12 +55,10 @@ def one_line_mistakes() -> Iterator[None]:
         # A process that said nothing.
         status = error.exit_code
         how = f"ended with status {status}" if status >= 0 else "was killed, perhaps for want of memory"
-        raise UserError(
-            f"process {error.error_index} of the run {how}; go on from the last checkpoint with --ckpt_path last"
-        ) from error
+        cure = "go on from the last checkpoint with --ckpt_path last"
+        raise UserError(f"process {error.error_index} of the run {how}; {cure}") from error
     except Exception as error:
-        mistake = _mistake_behind(error)
-        if mistake is None:
+        if (mistake := _mistake_behind(error)) is None:
             raise
         raise mistake from error
 

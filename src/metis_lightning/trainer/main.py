@@ -138,9 +138,8 @@ class MetisCLI(LightningCLI):
         try:
             trainer: Trainer = super()._instantiate_trainer(config, [FiniteGuard(), *callbacks])
         except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"trainer: {error} (check --trainer.accelerator, --trainer.devices, --trainer.strategy)"
-            ) from error
+            options = "--trainer.accelerator, --trainer.devices, --trainer.strategy"
+            raise UserError(f"trainer: {error} (check {options})") from error
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             name = type(trainer.strategy).__name__
             raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
@@ -168,8 +167,7 @@ class MetisCLI(LightningCLI):
         check_checkpoint(self._checkpoint())
 
     def _checkpoint(self) -> str | None:
-        command = self.config.get("subcommand")
-        path = self.config[command].get("ckpt_path") if command else None
+        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         return None if path is None else str(path)
 
     def _resolved_checkpoint(self) -> str | None:

@@ -74,9 +74,7 @@ class Merged:
                 merged[own] = value
         return merged
 
-    def _taken(
-        self, below: Mapping[str, Any], above: Mapping[str, Any], key: tuple[str, ...], name: str
-    ) -> dict[str, Any]:
+    def _taken(self, below: dict[str, Any], above: dict[str, Any], key: tuple[str, ...], name: str) -> dict[str, Any]:
         """Return a class with those of its arguments that the class above takes too; note the others."""
         old = find_class(below[CLASS]) if CLASS in below else None
         new = find_class(above[CLASS], beside=old)

@@ -40,11 +40,7 @@ class MergedArguments(NamedTuple):
 
 
 def merge_configs(args: Sequence[str]) -> MergedArguments:
-    """Return the arguments of a trainer's command with its configs merged into one, bases and `by_model` included.
-
-    A `UserError` if a config is not readable, an option is not UTF-8 or overruled by a config behind it, or nothing
-    names the module of `by_model`.
-    """
+    """Return a command's arguments with its configs merged; a `UserError` if one is faulty or overrules an option."""
     words, layers, files = read_configs(args)
     for key, value, _ in options_in(words):
         # A folder's name, for instance, that no config can hold.

@@ -136,9 +136,8 @@ def run_prepare_tokens(options: PrepareTokensOptions, config: Sequence[str]) -> 
         raise UserError(f"prepare tokens: {type(cli.model).__name__} trains on audio and makes no use of tokens")
     if unknown := set(kinds) - set(KINDS):
         raise UserError(f"--kinds: unknown {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
-    extraction = Extraction(
-        kinds, options.batch_seconds or datamodule.batch_seconds, options.shard_size, datamodule.num_workers
-    )
+    batch_seconds = options.batch_seconds or datamodule.batch_seconds
+    extraction = Extraction(kinds, batch_seconds, options.shard_size, datamodule.num_workers)
     corpora = tuple(datamodule.corpora().values())
     # The config's Trainer is one for training: its loggers, callbacks and limits are not wanted here.
     where: dict[str, Any] = {name: cli.config["trainer"][name] for name in _WHERE}
