@@ -12,12 +12,11 @@ import hashlib
 import os
 import shlex
 import socket
-import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -99,22 +98,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_regular(path: Path) -> bool:
-    """Tell whether a path names a regular file: no folder, and no pipe or device, on which a reader would wait."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):
-        # ValueError: a name with a zero byte; OSError also for one that is too long.
-        return False
-
-
 @contextmanager
 def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | None = None) -> Iterator[None]:
     """Keep other commands from writing into a folder while the block runs; if it is empty in the end, it is removed.
 
-    Commands that lock files of different `name`s in it do not mind each other, nor do those by which the lock is
-    `shared`. A `UserError` if another command holds it, which says `what` is kept if not the folder, or nothing can be
-    written there.
+    Commands that lock files of different `name`s, or share a lock, do not mind each other. A `UserError` if another
+    holds it, which says `what` is kept if not the folder, or nothing can be written there.
     """
     check_output(folder, "the folder", is_folder=True)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -124,7 +113,10 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
     try:
         yield
     finally:
-        if not shared or _is_last(file):
+        with suppress(OSError):
+            if shared:
+                # The last of several removes it.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (folder / name).unlink(missing_ok=True)
         file.close()
         for path in made:
@@ -159,11 +151,3 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
             return file
         # Whoever held it has just ended and removed the file: what is locked is no longer there.
         file.close()
-
-
-def _is_last(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

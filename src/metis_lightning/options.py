@@ -29,9 +29,8 @@ def option(
 ) -> Any:  # noqa: ANN401  a field, as `dataclasses.field`
     """Return a field of an options class; without a default, the option is required.
 
-    The help says what it is `about` and adds the default; `metavar` stands for the value. A number is at `least` and at
-    `most` so large, or `above` a bound. `aliases` have their dashes; an option that `repeats` is given several times,
-    one that is `positional` without its name.
+    The help says what it is `about`; `metavar` stands for the value. A number is at `least` and at `most` so large, or
+    `above` a bound. An option that `repeats` is given several times, one that is `positional` without its name.
     """
     limits = {"least": least, "most": most, "above": above}
     spelling = {"aliases": aliases, "repeats": repeats, "positional": positional}

@@ -5,14 +5,14 @@
     >>> batch = [metis.request("se", source=wave) for wave in (noisy, another)]    # doctest: +SKIP
     >>> many = metis.generate(batch, seeds=[0, 1], num_steps=8)        # doctest: +SKIP
 
-Requests of a batch are worked on together; each gets the tokens that it would get alone.
 Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Unpack
 
 import torch
@@ -42,14 +42,10 @@ __all__ = ["HOP", "SHORTEST", "TASKS", "Metis", "Options", "Request", "Sampling"
 class Metis:
     """The two stages and their codecs.
 
-    Args:
-        tokenizer: front end and codecs.
-        stage1: fine-tuned stage-1 models by task.
-        stage2: the model of the first acoustic layer and that of the others; None if only codecs are needed.
-        text: front end that the stage-1 models were trained with; None if they take no text.
-        batch_size: most requests that are worked on together.
-        compile: whether the backbones are compiled, once for each shape of a batch.
-        graphs: whether passes on a GPU are captured as CUDA graphs, which pays from a few requests of a shape on.
+    `stage1` holds models by task, which were trained with the front end `text`; None if they take no text. `stage2` is
+    the model of the first acoustic layer and that of the others; None if only the codecs, of `tokenizer`, are needed.
+    At most `batch_size` requests are worked on together. With `compile` the backbones are compiled, once for each shape
+    of a batch; with `graphs` passes on a GPU are captured as CUDA graphs, which pays from a few requests of a shape on.
     """
 
     def __init__(
@@ -66,7 +62,6 @@ class Metis:
         self.batch_size, self.compile = batch_size, compile
         # One for all models: they run one after another, so one pool of memory does.
         self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
-        self._stage2: Stage2 | None = None
         self._ready: dict[Stage1, TwoStages] = {}
 
     @classmethod
@@ -79,17 +74,11 @@ class Metis:
         precision: Precision = "float32",
         compile: bool = False,
     ) -> Metis:
-        """Load a bundle, or a fine-tuning checkpoint on top of a base bundle.
+        """Load a bundle, or a checkpoint on top of a base bundle. A `UserError` if they are not there or do not fit.
 
-        Args:
-            name: `nano`, a bundle's folder or hub name (`owner/name`, `owner/name@commit`), or a `.ckpt` file.
-            task: weights that serve several, as Omni's do, are found by each of them.
-            base: the bundle that a checkpoint belongs to.
-            device: where the models run.
-            precision: of both stages, see `prepare_for_inference`; the front end and the codecs stay in float32.
-            compile: see `Metis`.
-
-        A `UserError` if something is missing or does not belong together.
+        The name is `nano`, a bundle's folder or hub name (`owner/name`, `owner/name@commit`), or a `.ckpt` file, which
+        belongs to the bundle `base`. Weights that serve several tasks, as Omni's do, are found by each of them. Both
+        stages have the `precision`, see `prepare_for_inference`; the front end and the codecs stay in float32.
         """
         loaded = load_task_model(name, task, base)
         first, full = load_stage2(loaded.folder)
@@ -126,7 +115,7 @@ class Metis:
     ) -> Speech:
         """Return the enrolled speaker's part of a mixture (S,), both at 24 kHz (target speaker extraction).
 
-        Weights that read text, as Omni's do, can be told what is said in mixture and enrollment. See `request`.
+        Weights that read text, as Omni's do, can be told what is said in both.
         """
         request = self.request("tse", enrollment, mixture, None, text, enrollment_text, language)
         return self.generate([request], seed, settings, **options)[0]
@@ -187,20 +176,12 @@ class Metis:
         prompt_language: str = "",
         seconds: float | None = None,
     ) -> Request:
-        """Return the request of any task, for `generate`; what a task is not given stays empty.
+        """Return the request of any task, for `generate`. A `UserError` if text, features or seconds are not usable.
 
-        Args:
-            task: of `task_table.TASKS`, or one of your own.
-            prompt: (S',) at 24 kHz, the wanted voice.
-            source: (S,) at 24 kHz, what the result is made of.
-            features: (F, C), lip features at 25 Hz.
-            text: what the result says, for weights that read text; given with `prompt_text`.
-            prompt_text: what the prompt says.
-            language: of the text (ISO 639-1).
-            prompt_language: of the prompt's text, if another.
-            seconds: length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
-
-        A `UserError` if a text is missing or cannot be read by the weights, or features or seconds are not usable.
+        The task is of `TASKS`, or one of your own. `prompt` (S',), the wanted voice, and `source` (S,), what the result
+        is made of, are at 24 kHz; `features` (F, C) are of lips at 25 Hz. Weights that read text take what the result
+        says, `text` in `language` (ISO 639-1), with what the prompt says, in `prompt_language` if that is another.
+        `seconds` is the length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
         """
         parts = (prompt_text, prompt_language or language), (text, language)
         is_spoken, samples = task_named(task).speaks_text, None
@@ -216,10 +197,7 @@ class Metis:
         return Request(task, prompt, source, features, phones, samples)
 
     def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
-        """Return the ids of (text, language) pairs that are spoken one after another, for a `Request`.
-
-        A `UserError` if the weights take no text, a text has nothing to speak, or a language is unknown.
-        """
+        """Return the ids of (text, language) pairs spoken in a row; a `UserError` if the weights cannot speak one."""
         if self.text is None:
             raise UserError("these weights take no text; load some that were trained for TTS or Omni")
         for text, language in parts:
@@ -238,13 +216,12 @@ class Metis:
         """Answer requests of any tasks and lengths together: each gets the tokens that it has alone.
 
         `seeds` of the sampler are one for all or one a request; `settings` of both stages are by default those of each
-        request's task, and `options` single settings instead. A `UserError` if there are no weights for a task, an
-        input is not usable, or seeds are missing.
+        request's task, `options` single ones instead. A `UserError` if weights, seeds or usable inputs are missing.
         """
         seeds = [seeds] * len(requests) if isinstance(seeds, int) else seeds
         if len(seeds) != len(requests):
             raise UserError(f"{len(seeds)} seeds for {len(requests)} requests; give one for all, or one a request")
-        checked = self._checked(requests)
+        checked = list(self._checked(requests))
         alike: dict[tuple[Stage1, Settings], list[int]] = {}
         for row, request in enumerate(checked):
             chosen = (settings or task_named(request.task).settings).chosen(options)
@@ -256,35 +233,29 @@ class Metis:
             for start in range(0, len(rows), self.batch_size):
                 batch = rows[start : start + self.batch_size]
                 noises = [self._noise(seeds[row]) for row in batch]
-                speech = self._stages(model).speech([checked[row] for row in batch], chosen, noises)
+                if model not in self._ready:
+                    self._ready[model] = TwoStages(model, self._second_stage)
+                speech = self._ready[model].speech([checked[row] for row in batch], chosen, noises)
                 results.update(zip(batch, speech, strict=True))
         return [results[row] for row in range(len(requests))]
 
-    def _checked(self, requests: Sequence[Request]) -> list[Request]:
-        checked = []
+    def _checked(self, requests: Sequence[Request]) -> Iterator[Request]:
         for row, request in enumerate(requests):
             if (task := request.task) not in self.stage1:
                 loaded = ", ".join(self.stage1) or "no task"
                 raise UserError(f"this pipeline was loaded for {loaded}; load it with task={task!r}")
             try:
-                checked.append(request.checked())
+                yield request.checked()
             except UserError as error:
                 if len(requests) == 1:
                     raise
                 raise UserError(f"request {row} of the batch: {error}") from error
-        return checked
 
+    @cached_property
     def _second_stage(self) -> Stage2:
         if self.stage2 is None:
             raise ValueError("this pipeline was built without stage 2")
-        if self._stage2 is None:
-            self._stage2 = Stage2(self.tokenizer, *self.stage2, self.compile, self.graphs)
-        return self._stage2
-
-    def _stages(self, model: Stage1) -> TwoStages:
-        if model not in self._ready:
-            self._ready[model] = TwoStages(model, self._second_stage())
-        return self._ready[model]
+        return Stage2(self.tokenizer, *self.stage2, self.compile, self.graphs)
 
     def _noise(self, seed: int) -> Noise:
         # Drawn on the GPU where there is one, whose numbers are not those of a CPU.
@@ -299,14 +270,11 @@ class Metis:
         settings: Settings | None = None,
         **options: Unpack[Options],
     ) -> Speech:
-        """Return a waveform (S,) at 24 kHz that stage 2 speaks again, in a prompt's voice, from its own SSL tokens.
-
-        Any task would sound so if stage 1 guessed every token.
-        """
+        """Return a waveform (S,) at 24 kHz spoken again by stage 2 from its SSL tokens: the best of any stage 1."""
         wave = checked_wave("waveform", wave)
         voice = torch.empty(0) if prompt is None else checked_wave("prompt", prompt)
         chosen = (settings or Settings()).chosen(options)
-        return self._second_stage().respoken([wave], [voice], chosen, [self._noise(seed)])[0]
+        return self._second_stage.respoken([wave], [voice], chosen, [self._noise(seed)])[0]
 
     @torch.no_grad()
     def resynthesize(self, wave: Tensor) -> Speech:

@@ -19,10 +19,9 @@ from metis_lightning.errors import UserError
 
 
 def load_json(text: str | bytes) -> Any:  # noqa: ANN401  what the text holds
-    r"""Return what a JSON text holds.
+    r"""Return what a JSON text holds; a `ValueError` if it is no JSON or UTF-8, too deep, or not to be held.
 
-    A `ValueError` if it is no JSON or no UTF-8, nests too deep, or holds a number too long to read or half of a sign
-    (a lone surrogate, such as `"\ud83d"`).
+    That is a number too long to read, or half of a sign (a lone surrogate, such as `"\ud83d"`).
     """
     try:
         plain = text if isinstance(text, str) else text.decode("utf-8-sig")
@@ -103,12 +102,12 @@ def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what th
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8-sig") if len(content) <= MAX_BYTES else ""
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, which no such file needs to be")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"{path}: cannot be read ({reason})") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, which no such file needs to be")
     return load_yaml(text, str(path), aliases)
 
 

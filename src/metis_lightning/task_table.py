@@ -20,8 +20,7 @@ class Task:
     optional: those that may be left out; among them the text by which a task is guided beside its condition.
     settings: the released ones of the sampler.
     is_aligned: whether the result has the timing of the reference, so that PESQ, STOI, ESTOI and SI-SDR mean something.
-    similar_to: what a result's voice is compared with: "prompt", "reference", and "margin" (to the reference, less to
-        the interferer).
+    similar_to: what a result's voice is compared with; "margin" is to the reference less to the interferer.
     paper_speakers: speaker encoders of the paper's protocol.
     nisqa_rate: sample rate in Hz at which NISQA hears the result; None for its own.
     covers: the tasks that weights of this one serve, each asked as its own; the rest of the record is not used then.
@@ -125,7 +124,6 @@ _TASKS = (
 )
 
 TASKS: Mapping[str, Task] = {task.name: task for task in _TASKS}
-"""By name."""
 
 
 def task_named(name: str) -> Task:

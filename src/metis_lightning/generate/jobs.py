@@ -19,7 +19,7 @@ from metis_lightning.data.manifest.records import check_id, parse_object
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
-from metis_lightning.files import check_output, is_regular
+from metis_lightning.files import check_output
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.options import flag
 from metis_lightning.task_table import TASKS, task_named
@@ -139,7 +139,7 @@ def _check_values(job: Job) -> None:
             cure = "write it anew, or in a list saved as UTF-8"
             raise UserError(f"{job.where}the {job.label(name)} is not UTF-8; {cure}")
     for name in PATHS:
-        if (path := job.path(name)) is not None and not is_regular(path):
+        if (path := job.path(name)) is not None and not os.path.isfile(path):
             raise UserError(f"{job.where}{path}: no such file; check the path of the {job.label(name)}")
     try:
         seconds = job.seconds
@@ -217,7 +217,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 
 def read_list(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return ("file:line", values that are not empty, by column) of each line. A `UserError` names a faulty line."""
-    if not is_regular(path):
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such list; give a .csv or a .jsonl")
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"{path}: a list ends with .csv or .jsonl")

@@ -32,10 +32,8 @@ from metis_lightning.progress import Progress
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of a manifest's building.
+    """Where a manifest (`*.jsonl`) is written, and by how many processes.
 
-    out: the manifest, `*.jsonl`.
-    workers: processes that scan.
     shard: this job, counted from 0, and the number of jobs that share the work.
     max_faults: the largest share of faulty utterances, and of broken archives, that may be left out.
     """
@@ -101,12 +99,9 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary |
         identities = [repr((SCHEMA, scan, shard.name, shard.stamp)) for shard in shards]
         parts = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl" for text in identities]
         if jobs == 1:
-            # Pieces of files that have changed or gone, and what a killed run has half written of ours.
-            own = {part.stem for part in parts}
-            for path in folder.glob("*.jsonl"):
-                is_temporary = path.name.startswith(".")
-                if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
-                    path.unlink()
+            # Pieces of files that have changed or gone, and what a killed run has half written.
+            for path in set(folder.glob("*.jsonl")).difference(parts):
+                path.unlink()
         todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
         faults, hours = 0, 0.0
         with Progress("prepare", "pieces", len(todo)) as progress:

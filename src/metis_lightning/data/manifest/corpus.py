@@ -24,11 +24,7 @@ class SpeechCorpus:
     """Utterances with their waveforms at 24 kHz.
 
     A cached and a fresh read are equal bit for bit: both are of 16-bit samples. The cache belongs to one process: it is
-    left behind when the corpus is sent to a spawned worker.
-
-    Attributes:
-        utterances: in the order given.
-        by_speaker: speaker to the indices of that speaker's utterances.
+    left behind when the corpus is sent to a spawned worker. `by_speaker` has the indices of a speaker's utterances.
     """
 
     def __init__(self, utterances: Iterable[Utterance], cache: bool = True) -> None:
@@ -43,7 +39,6 @@ class SpeechCorpus:
         return len(self.utterances)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, without the cached audio."""
         return {**self.__dict__, "_cache": None if self._cache is None else {}}
 
     def seconds(self, index: int) -> float:

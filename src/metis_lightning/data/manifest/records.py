@@ -6,6 +6,7 @@ harmless characters. Beside a manifest that `prepare` wrote stands its summary w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from metis_lightning.data.media.decoding import SAMPLE_RATES
 from metis_lightning.data.media.locations import parse_file, parse_location
 from metis_lightning.errors import UserError
-from metis_lightning.files import is_regular, sha256_of
+from metis_lightning.files import sha256_of
 from metis_lightning.safe_parsing import finite, load_json
 from metis_lightning.texts import clean_text
 from metis_lightning.types import Trial, Utterance
@@ -34,10 +35,9 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._/-]*")
 
 
 def read_manifest(path: Path | str, root: str | None = None) -> list[Utterance]:
-    """Read the utterances of a corpus; each line is an object with the fields of `parse_row`.
+    """Read the utterances of a corpus below `root`, a folder or URL; None is the manifest's folder.
 
-    Paths are relative to the folder or URL `root`; None is the manifest's folder. A `UserError` names file and line if
-    a line is no such object or an id occurs twice.
+    A `UserError` names file and line if a line is not as of `parse_row`, or an id occurs twice.
     """
     path = Path(path)
     folder = str(path.resolve().parent) if root is None else root
@@ -92,7 +92,7 @@ def parse_row(row: dict[str, Any], root: str, where: str) -> Utterance:
 def _read_records(path: Path, parse: Callable[[dict[str, Any], str], _Record]) -> list[_Record]:
     records: list[_Record] = []
     seen: dict[str, str] = {}
-    if not is_regular(path):
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such manifest; check the data root")
     for row, _, where in read_rows(path):
         record = parse(row, where)
@@ -128,7 +128,6 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _parse_fields(row: Mapping[str, Any], schema: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
-    """Return a record's fields by a schema as `_UTTERANCE`."""
     return {
         name: default[0] if default and name not in row else parse(row.get(name), name, where)
         for name, (parse, *default) in schema.items()

@@ -20,8 +20,7 @@ Row = dict[str, Any]
 class Fault:
     """Something of a corpus that is not listed, by file, member or line.
 
-    kind: why, in words that are the same for all faults of the kind; they are counted by it.
-    detail: more about this one.
+    kind: why, worded alike for all faults that are counted together; `detail` is more about this one.
     archive: a whole archive or list is broken, so that an unknown number of utterances is missing.
     """
 
@@ -54,11 +53,9 @@ class Shard:
 
 
 class CorpusScan(ABC):
-    """Lists a corpus. Subclasses are dataclasses: their fields are the options that decide the rows.
+    """Lists a corpus below a folder or URL, to which paths in rows are relative.
 
-    Attributes:
-        root: folder or URL of the corpus; paths in rows are relative to it.
-        layout: what is looked for below the root, for the message when it is not there.
+    Subclasses are dataclasses: their fields are the options that decide the rows. `layout` says what is looked for.
     """
 
     root: str

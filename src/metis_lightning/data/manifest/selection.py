@@ -52,8 +52,8 @@ def select(utterances: UtteranceTable, selection: Selection) -> UtteranceTable:
 def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> UtteranceTable:
     """Give whole speakers to `val_split`, by hashes of their names, until it has `dev_hours`, or a tenth of all.
 
-    It gets at least two, who can be mixed, where as many are left to train on; else one; and of a single speaker one
-    utterance. Nothing is changed if some utterance already is of that split.
+    It gets at least two, who can be mixed, where as many are left; else one, of a single speaker one utterance; and
+    nothing if some utterance already is of that split.
     """
     if len(utterances) < 2 or utterances.is_in("split", (val_split,)).any():
         return utterances
@@ -72,9 +72,8 @@ def hold_out(utterances: UtteranceTable, val_split: str, dev_hours: float) -> Ut
 def within_hours(utterances: UtteranceTable, hours: float) -> UtteranceTable:
     """Return utterances that last at most `hours` together, in the order given; all of them if they are shorter.
 
-    Speakers are taken by hashes of their names and the utterances of each by hashes of their ids: as good as at random,
-    alike in every order of the manifest, and what fewer hours hold is part of what more hours do. A speaker is in as a
-    whole, save the last, and has prompts. A UserError if `hours` is not positive.
+    Speakers are taken as a whole, save the last, by hashes of their names, and utterances by hashes of their ids: alike
+    in every order of the manifest, and fewer hours are part of more. A UserError if `hours` is not positive.
     """
     if not hours > 0:
         raise UserError(f"`hours` must be positive, got {hours}; leave it out to take the whole corpus")

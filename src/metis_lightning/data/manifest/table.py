@@ -56,7 +56,6 @@ class ManifestLines:
         return parse_row(parse_object(line, where), self.root, where)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, which opens the file itself."""
         return {**self.__dict__, "_file": None}
 
 
@@ -134,9 +133,7 @@ class UtteranceTable(Sequence[Utterance]):
 
     def with_split(self, chosen: np.ndarray, split: str) -> UtteranceTable:
         """Return the table with the chosen utterances, (N,) bool, in another split."""
-        names = [*self.code_names["split"]]
-        if split not in names:
-            names.append(split)
+        names = list(dict.fromkeys([*self.code_names["split"], split]))
         columns = self.columns.copy()
         columns["split"][chosen] = names.index(split)
         return UtteranceTable(self.source, columns, {**self.code_names, "split": names})
@@ -204,10 +201,7 @@ def utterance_at_speed(utterance: Utterance, speed: float) -> Utterance:
 
 
 def open_manifest(path: Path | str, root: str | None = None) -> UtteranceTable:
-    """Read a manifest through as `read_manifest` does, or its index (`table_index`), and keep columns of it.
-
-    A `UserError` as `read_manifest`, or if it is not the manifest that the checksum beside it is of.
-    """
+    """Read a manifest as `read_manifest` does, or its index, into columns; a `UserError` also for a wrong checksum."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; check the data root")

@@ -26,9 +26,7 @@ from metis_lightning.types import WAVE_RATE, AudioLocation, TestItem, Trial, Utt
 class TestSets(ABC):
     """Fixed lists of trials, in an order that the first few of a list stand for all.
 
-    Attributes:
-        task: what its trials ask of a system; empty where they say it each.
-        test_sets: the names of the test sets, in the order of the lists.
+    `test_sets` are their names; `task` is what the trials ask of a system, empty where they say it each.
     """
 
     __test__ = False  # not a pytest class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.decoding import UNREADABLE, Decoder, Levels, open_decoder
+from metis_lightning.data.media.storage import location_stamp
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path, is_regular
+from metis_lightning.files import atomic_path
 from metis_lightning.types import AudioLocation, AudioSource, Recording
 
 # What `audio_writer` writes, by suffix.
@@ -27,11 +29,7 @@ LONGEST_READ = 3 * 3600.0
 
 
 class InvalidAudioError(UserError):
-    """A file that is there and is no sound audio file.
-
-    Attributes:
-        reason: what is wrong, in words that are the same for all files of the kind.
-    """
+    """A file that is there and is no sound audio file; `reason` is worded alike for all files of the kind."""
 
     reason = ""
 
@@ -43,17 +41,12 @@ def read_audio(
     part: tuple[float, float] | None = None,
     longest: float = LONGEST_READ,
 ) -> Tensor:
-    """Read audio as mono at `sample_rate`, decoded to its end whatever its header says.
+    """Read audio as mono at a sample rate in Hz, (S,) float32, decoded to its end whatever its header says.
 
-    Args:
-        path: a file or a source, in any format that libsndfile reads (wav, flac, mp3, ogg, opus).
-        sample_rate: of the result, (S,) float32, in Hz; converted by soxr at its HQ setting.
-        channel: take this one instead of the average: microphones of one room may cancel each other.
-        part: read only this, a start and a length in seconds.
-        longest: seconds beyond which nothing is read.
-
-    A `UserError` if the file is missing, unreadable, empty, longer than `longest`, or holds what is no sound: values
-    that are not finite or far beyond 1 (lossy codecs overshoot it a little), channels that cancel each other.
+    The format is any that libsndfile reads (wav, flac, mp3, ogg, opus). `channel` is taken instead of the average, as
+    microphones of one room may cancel each other; `part` is a start and a length in seconds. A `UserError` if the file
+    is missing, unreadable, empty, over `longest` seconds, or holds what is no sound: values that are not finite or far
+    beyond 1 (lossy codecs overshoot it a little), channels that cancel each other.
     """
     recording = read_recording(path, channel, part, longest)
     return resample(recording.wave.numpy(), recording.sample_rate, sample_rate)
@@ -111,15 +104,12 @@ def audio_seconds(path: Path | str) -> float:
 
 def decoded_length(path: Path) -> tuple[float, str]:
     """Return how long a file lasts and how its header differs, as after a broken download; errors as `read_audio`'s."""
-    if not is_regular(path):
-        return _decoded_length(path, None)
-    status = path.stat()
-    return _decoded_length(path, (status.st_size, status.st_mtime_ns))
+    return _decoded_length(path, location_stamp(path) if os.path.isfile(path) else "")
 
 
 # Commands ask for the length of the same file several times, and some files must be decoded to tell it.
 @lru_cache(1 << 16)
-def _decoded_length(path: Path, stamp: tuple[int, int] | None) -> tuple[float, str]:
+def _decoded_length(path: Path, stamp: str) -> tuple[float, str]:
     with _named(path), _open_file(path) as decoder:
         samples, remark = decoder.samples, ""
         if len(decoder.pieces) == 1:
@@ -143,10 +133,7 @@ def check_sound(path: Path | str, channel: int | None = None) -> None:
 
 
 def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
-    """Write a wave (S,) as a mono 16-bit WAV, complete or not at all; a ValueError if it is not finite or not (S,).
-
-    Samples outside [-1, 1] are clipped; the folder is made.
-    """
+    """Write a wave (S,), clipped to [-1, 1], as a mono 16-bit WAV; a ValueError if it is not finite or not (S,)."""
     if wave.dim() != 1:
         raise ValueError(f"expected a wave of shape (S,), got {tuple(wave.shape)}")
     if not torch.isfinite(wave).all():
@@ -159,10 +146,7 @@ def write_wav(path: Path | str, wave: Tensor, sample_rate: int) -> None:
 
 @contextmanager
 def audio_writer(path: Path | str, sample_rate: int) -> Iterator[Callable[[Tensor], None]]:
-    """Give a function that appends samples (S,), clipped to [-1, 1], to a mono 16-bit file.
-
-    The suffix of `path`, of `OUTPUT_FORMATS`, says the format. The file appears only if the block ends well.
-    """
+    """Give a function that appends samples (S,), clipped to [-1, 1], to a mono 16-bit file of `OUTPUT_FORMATS`."""
     path = Path(path)
     kind = OUTPUT_FORMATS[path.suffix.lower()]
     with (
@@ -187,7 +171,7 @@ def _open_blocks(path: AudioLocation | str) -> Iterator[tuple[Callable[[int, int
 @contextmanager
 def _open_file(path: Path) -> Iterator[Decoder]:
     # Not a pipe or a device either, on which a reader would wait.
-    if not is_regular(path):
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such audio file; check the path and the manifest's folder")
     try:
         file = path.open("rb")

@@ -58,10 +58,9 @@ def pieces_of(file: IO[bytes]) -> list[Piece]:
     if begin[:4] == b"OggS":
         return list(_ogg_pieces(file, start, end))
     if begin[:4] == b"RIFF" and begin[8:] == b"WAVE":
-        pieces = []
-        while start < end:
-            piece, start = _first_wav(file, start, end)
-            pieces.append(piece)
+        pieces = [_first_wav(file, start, end)]
+        while (start := pieces[-1].end) < end:
+            pieces.append(_first_wav(file, start, end))
         return pieces
     if start or begin[:2] in _SYNCS:
         return _mpeg_pieces(file, start, end) or [Piece(0, end)]
@@ -98,8 +97,8 @@ def _ogg_pieces(file: IO[bytes], start: int, end: int) -> Iterator[Piece]:
     yield Piece(link, end)
 
 
-def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
-    """Return a WAV and where the next begins; one whose size says nothing lasts to the end of the file."""
+def _first_wav(file: IO[bytes], start: int, end: int) -> Piece:
+    """Return the WAV that begins here; one whose size says nothing lasts to the end of the file."""
     position, byte_rate = start + 12, 1
     while position + 8 <= end:
         name, size = (head := _read_at(file, position, 8))[:4], int.from_bytes(head[4:], "little")
@@ -110,25 +109,25 @@ def _first_wav(file: IO[bytes], start: int, end: int) -> tuple[Piece, int]:
             break
         position = body + size + size % 2
     else:
-        return Piece(start, end), end
+        return Piece(start, end)
     if size in UNKNOWN_SIZES or body + size > end:
         if size not in UNKNOWN_SIZES or body >= end or _is_chunks(file, body, end):
-            return Piece(start, end), end
+            return Piece(start, end)
         # Streamed: both sizes in the header become those of what is there.
         header = bytearray(_read_at(file, start, body - start))
         header[4:8] = min(len(header) - 8 + end - body, 0xFFFFFFFF).to_bytes(4, "little")
         header[-4:] = min(end - body, 0xFFFFFFFE).to_bytes(4, "little")
-        return Piece(body, end, bytes(header), is_listed=False), end
+        return Piece(body, end, bytes(header), is_listed=False)
     last = body + size + size % 2
     if _read_at(file, last, 4) == b"RIFF":
-        return Piece(start, last), last
+        return Piece(start, last)
     # A quarter of a second is more than any tag of a few bytes.
     if end - last > byte_rate / 4 and not _is_chunks(file, last, end):
         raise AudioFault(
             "wrong length in the header",
             f"it tells of {size / byte_rate:.2f} s, and {(end - last) / byte_rate:.2f} s follow; write the file anew",
         )
-    return Piece(start, end), end
+    return Piece(start, end)
 
 
 def _is_chunks(file: IO[bytes], position: int, end: int) -> bool:
@@ -156,10 +155,8 @@ _FIRST_BYTES = 64  # a header and the tags that may follow it
 
 @dataclass(frozen=True)
 class _MpegFrame:
-    """A frame.
+    """A frame: its header, and its size in bytes.
 
-    bits: its header.
-    size: in bytes.
     stream: what the frames of one stream have in common: version, rate, one channel or two.
     tag_place: where a first frame has a tag about the stream, after the header and the side information.
     """

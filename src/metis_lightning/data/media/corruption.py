@@ -21,10 +21,9 @@ _DIRECT = 60
 
 
 def add_noise(speech: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
-    """Add noise (..., S) to speech (..., S) at a ratio of their powers, the level of the speech kept.
+    """Add noise (..., S) to speech (..., S) at a ratio in dB, one or (...), of their powers over all samples.
 
-    Powers are means over all S samples, pauses too. The ratio is in dB, one for all rows or one (...) for each. A
-    ValueError if either is silent in some row, so that no ratio exists.
+    The speech keeps its level. A ValueError if either is silent in some row.
 
     >>> add_noise(torch.tensor([0.5, -0.5]), torch.tensor([3.0, 3.0]), 0.0).tolist()
     [1.0, 0.0]
@@ -41,9 +40,8 @@ def convolve_room(speech: Tensor, response: Tensor) -> Tensor:
     """Return speech (..., S) as heard in a room of impulse response (R,), as long as before and in time with it.
 
     The response's largest sample counts as the direct path: it has the sign and the place of the dry speech, so that a
-    clean target stays aligned. What is heard by it and by what lies within 2.5 ms of it has the level of the dry
-    speech, whatever the band that the response was measured in. Echoes after the end are cut. A ValueError if the
-    response is silent.
+    clean target stays aligned, and with what lies within 2.5 ms of it the level, whatever the band of the response.
+    Echoes after the end are cut. A ValueError if the response is silent.
 
     >>> convolve_room(torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, -2.0])).round(decimals=4).abs().tolist()
     [3.0, 0.0, 0.0]

@@ -42,13 +42,6 @@ class Decoder:
 
     def blocks(self, start: int = 0, samples: int = _UNKNOWN) -> Iterator[np.ndarray]:
         """Yield blocks (S, channels) float32 to the end, or so many samples from `start`; an AudioFault if broken."""
-        for block in self._blocks_from(start):
-            yield block[:samples]
-            samples -= len(block)
-            if samples <= 0:
-                return
-
-    def _blocks_from(self, start: int) -> Iterator[np.ndarray]:
         for piece in self.pieces:
             with _opened(self.file, piece) as sound:
                 if (sound.samplerate, sound.channels) != (self.sample_rate, self.channels):
@@ -58,9 +51,12 @@ class Decoder:
                     sound.seek(start)
                     start = 0
                 for block in _decode_piece(self.file, piece, sound):
-                    if start < len(block):
-                        yield block[start:]
-                    start = max(0, start - len(block))
+                    wanted = block[start : start + samples]
+                    start, samples = max(0, start - len(block)), samples - len(wanted)
+                    if len(wanted):
+                        yield wanted
+                    if samples <= 0:
+                        return
 
     @cached_property
     def samples(self) -> int:

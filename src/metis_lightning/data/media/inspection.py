@@ -29,8 +29,7 @@ class AudioInfo:
 def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None = None) -> AudioInfo:
     """Look at the bytes of an audio file; without `decode` at its length alone, which misses broken frames and silence.
 
-    An AudioFault if it is empty, a git-lfs pointer, unreadable, truncated, joined of several, silent, no sound, of
-    another length by its header, or not as long as listed within 0.25 s (more than encoders pad) or 2%.
+    An AudioFault if it is no sound audio file, or not as long as by its header, and as listed within 0.25 s or 2%.
     """
     _check_start(data, AudioFault)
     if data[:4] == b"RIFF":
@@ -51,6 +50,7 @@ def inspect_audio(data: bytes, decode: bool = True, listed_seconds: float | None
                 raise AudioFault("silence only")
         decoder.check_length(samples)
         info = AudioInfo(samples / decoder.sample_rate, decoder.sample_rate, decoder.channels)
+    # Encoders pad by less.
     if listed_seconds is not None and not abs(info.seconds - listed_seconds) <= max(0.25, 0.02 * listed_seconds):
         raise AudioFault("wrong duration", f"lasts {info.seconds:.2f} s, listed with {listed_seconds:.2f} s")
     return info
@@ -81,8 +81,7 @@ class VideoInfo:
 def inspect_video(path: Path, decode: bool = True) -> VideoInfo:
     """Look at a local video file; without `decode` at its header alone, which misses broken and missing pictures.
 
-    A VideoFault if it is missing, empty, a git-lfs pointer, truncated, unreadable, without pictures, or has fewer than
-    12 pictures a second; other rates than 25 are converted when read.
+    A VideoFault if it is missing, truncated, unreadable, or has fewer than 12 pictures a second, or none.
     """
     if not path.is_file():
         raise VideoFault("missing file", path.name)

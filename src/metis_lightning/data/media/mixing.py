@@ -40,10 +40,9 @@ def fit_length(wave: Tensor, samples: int) -> Tensor:
 
 
 def mix_at_snr(target: Tensor, interferer: Tensor, snr_db: float) -> VoiceMix:
-    """Add an interferer, of any length, to a target (S,) at a given ratio of their powers in dB.
+    """Add an interferer, repeated or cut to its length, to a target (S,) at a ratio of their powers over it in dB.
 
-    The target keeps its level; the interferer is repeated or cut to the target's length and scaled by its power over
-    that length. Only if the sum would pass 0.99 are all three lowered by one gain. A ValueError if either is silent.
+    The target keeps its level, but if `add_voices` lowers all. A ValueError if either is silent.
     """
     interferer = fit_length(interferer, target.numel())
     levels = rms(target), rms(interferer)

@@ -33,12 +33,9 @@ LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314, 78, 308)
 # All that `find_landmarks` returns, in this order.
 POINTS = (*EYE_CORNERS, *NOSE, *LIPS)
 
+# `EYE_CORNERS` and `NOSE` in a crop's pixels, from between the eyes: an adult's distances in millimetres, rounded,
+# so that a closed mouth of 50 mm fills half of a crop, as published. Only angle and size are taken from the fit.
 MEAN_FACE = np.array([(-44.5, 0.0), (-18.5, 0.0), (18.5, 0.0), (44.5, 0.0), (0.0, -5.0), (0.0, 47.0)])
-"""Where the eyes' corners, the bridge of the nose and its base are in a crop's pixels, from between the eyes.
-
-An adult's usual distances in millimetres, rounded, at one pixel a millimetre: a closed mouth of 50 mm fills half of a
-crop, as in the published preparations. The crop follows the mouth, and takes only angle and size from the fit.
-"""
 
 _STABLE = slice(0, len(MEAN_FACE))
 _MOUTH = slice(len(MEAN_FACE), len(POINTS))
@@ -58,10 +55,7 @@ def write_mouths(video: Path | str, path: Path | str) -> int:
 
 
 def crop_mouths(video: Path | str) -> Iterator[np.ndarray]:
-    """Yield the mouth (96, 96, 3) uint8 RGB of each picture, reading the video twice.
-
-    A NoFaceError if no face is seen in half of them; a UserError if the video is unreadable or MediaPipe is missing.
-    """
+    """Yield the mouth (96, 96, 3) uint8 RGB of each picture; a UserError if that, or a face in half of them, fails."""
     landmarks = smooth(fill_gaps(find_landmarks(iterate_frames(video)), str(video)))
     for frame, points in zip(iterate_frames(video), landmarks, strict=True):
         yield crop_mouth(frame, points)
@@ -73,12 +67,8 @@ def find_landmarks(frames: Iterable[np.ndarray]) -> list[np.ndarray | None]:
     with require_face_mesh()(static_image_mode=False, max_num_faces=1, refine_landmarks=False) as mesh:
         for frame in frames:
             faces = mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
-            size = np.array(frame.shape[1::-1])
-            landmarks.append(
-                np.array([(faces[0].landmark[number].x, faces[0].landmark[number].y) for number in POINTS]) * size
-                if faces
-                else None
-            )
+            marks = [faces[0].landmark[number] for number in POINTS] if faces else []
+            landmarks.append(np.array([(mark.x, mark.y) for mark in marks]) * frame.shape[1::-1] if marks else None)
     return landmarks
 
 

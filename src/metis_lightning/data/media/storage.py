@@ -1,7 +1,7 @@
 """Lists and reads corpora where they lie: a local folder, or any URL that fsspec opens (s3://, hf://, memory://, …).
 
-Local folders have a walk of their own: fsspec's would not follow links to folders, would take in pipes and what Macs
-leave behind, and reads "~" and "::" in names as signs of its own.
+Local folders have a walk of their own: fsspec's follows no links, takes in pipes and what Macs leave behind, and reads
+"~" and "::" in names as signs of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import IO, Any
 from fsspec.core import url_to_fs
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import is_regular
 
 
 def is_url(root: str) -> bool:
@@ -85,7 +84,7 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
             data = filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
         else:
             # A reader would wait on a pipe or a device.
-            if not is_regular(Path(location)):
+            if not os.path.isfile(location):
                 raise FileNotFoundError(f"no such file, or not a plain one: {location}")
             with open(location, "rb") as file:
                 # Not more than there is: memory for what is read is allocated at once.
@@ -155,7 +154,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         except OSError as error:
             raise UserError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
         if (here := (status.st_dev, status.st_ino)) not in above:
-            yield folder, [path for path in paths if is_regular(path)]
+            yield folder, [path for path in paths if os.path.isfile(path)]
             waiting += [(path, above | {here}) for path in reversed(paths) if path.is_dir()]
 
 

@@ -61,10 +61,7 @@ class VideoSound(AudioSource):
 
 
 def iterate_frames(path: Path | str) -> Iterator[np.ndarray]:
-    """Yield the pictures of a video, (H, W, 3) uint8 in RGB, 25 a second, each the one of the file nearest in time.
-
-    A UserError if the file is missing, unreadable, or has no pictures.
-    """
+    """Yield the pictures (H, W, 3) uint8 in RGB, nearest in time at 25 a second; a UserError if there are none."""
     with open_video(Path(path)) as container:
         if not container.streams.video:
             raise UserError(f"{path}: the file has no pictures; give a video")
@@ -103,9 +100,9 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray]) -> int:
 
 
 def at_rate(timed: Iterable[tuple[float, _Item]], rate: float) -> Iterator[_Item]:
-    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time, of two the earlier.
+    """Yield for each moment 0, 1/rate, 2/rate, … the item that is nearest in time (s, ascending), of two the earlier.
 
-    Times are in seconds and ascend. The last item lasts as long as the one before it.
+    The last item lasts as long as the one before it.
 
     >>> list(at_rate([(n / 50, n) for n in range(6)], 25))
     [0, 2, 4]

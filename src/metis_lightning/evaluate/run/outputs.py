@@ -6,6 +6,7 @@ Shape letters: S samples.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 from metis_lightning.data.media.audio import InvalidAudioError, read_recording
 from metis_lightning.data.media.storage import visible_in
 from metis_lightning.errors import UserError
-from metis_lightning.files import is_regular, sha256_of
+from metis_lightning.files import sha256_of
 from metis_lightning.types import WAVE_RATE, TestItem, Trial
 
 # How a folder of audio is told from a bundle on the command line.
@@ -130,7 +131,7 @@ class WavFolder:
         extra = []
         within = [path for path in visible_in(folder) if path.is_dir() and not path.is_symlink()]
         for path in (path for each in (folder, *within) for path in visible_in(each)):
-            if path.suffix.lower() not in AUDIO_SUFFIXES or not is_regular(path):
+            if path.suffix.lower() not in AUDIO_SUFFIXES or not os.path.isfile(path):
                 continue
             # A link could lead to any file of the machine, whose sound would be copied into the results.
             if not path.resolve().is_relative_to(folder.resolve()):
