@@ -1,7 +1,6 @@
 """Files that are complete when they appear, checks that outputs can be written, and locks on folders.
 
-The system locks a file in a folder until the command that writes there ends or is killed. What the file says is for
-people: which command holds it.
+A lock is the system's, on a file that tells people which command holds it, until that ends or is killed.
 """
 
 from __future__ import annotations

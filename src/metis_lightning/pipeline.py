@@ -96,8 +96,7 @@ class Metis:
     @classmethod
     def without_stage1(cls, name: str = "nano", device: str = "cpu", precision: Precision = "float32") -> Metis:
         """Load what all tasks of a bundle share, for `respeak` and `resynthesize`; see `from_pretrained`."""
-        folder = bundle_folder(name)
-        first, full = load_stage2(folder)
+        first, full = load_stage2(folder := bundle_folder(name))
         for model in (first, full):
             prepare_for_inference(model.to(device), precision)
         return cls(load_tokenizer(folder).to(device), {}, (first, full))

@@ -54,19 +54,6 @@ def read_lines(path: Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def is_unicode(text: str) -> bool:
-    r"""Tell whether UTF-8 can hold a text: not half a sign, nor a byte of a command line that was not UTF-8.
-
-    >>> is_unicode("stra\u00dfe"), is_unicode("stra\udcdfe")
-    (True, False)
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def posix_path(path: str) -> str:
     """Return a path that another system wrote with the separators of this one."""
     return path.replace("\\", "/")

@@ -83,9 +83,8 @@ class Utterance:
 class Trial:
     """One line of a test list: everything that fixes what a system is given.
 
-    `target`, `interferer` and `enrollment` are utterance ids, empty where the test set has none; enrollment is another
-    utterance of the target's speaker (in voice conversion, of the wanted one). Where a mixture is made, `snr_db` is the
-    power of the target over that of the interferer over its duration; None adds them as they are. `task` may be empty.
+    `target`, `interferer` and `enrollment`, of the wanted speaker, are utterance ids, empty where there is none.
+    `snr_db` is the power of the target over that of the interferer over its duration; None adds them as they are.
     """
 
     id: str
@@ -160,9 +159,9 @@ class TestItem:
     `mixture` is the source: target plus interferer (TSE), noisy speech (SE), another voice (VC), nothing (TTS);
     `target` is the clean reference; `interferer` is as loud as in the mixture; `enrollment` is the prompt, which says
     `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
-    frames (F, C) of lips at 25 Hz (L2S). Models are given those signals, metrics what `recorded` has of them by name,
-    at the rates of their files. `sources` are all files that it was made of, whose content tells test sets apart. With
-    `is_transcribed` the text of the word errors is what a recogniser hears in `target`.
+    frames (F, C) of lips at 25 Hz (L2S). Metrics are given what `recorded` has of the signals by name, at the rates of
+    their files. `sources` are all files that it was made of. With `is_transcribed` the text of the word errors is what
+    a recogniser hears in `target`.
     """
 
     __test__ = False  # not a pytest class

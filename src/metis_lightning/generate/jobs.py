@@ -19,11 +19,11 @@ from metis_lightning.data.manifest.records import check_id, parse_object
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
 from metis_lightning.errors import UserError
-from metis_lightning.files import check_output
+from metis_lightning.files import check_output, printable
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.options import flag
 from metis_lightning.task_table import TASKS, task_named
-from metis_lightning.texts import clean_text, is_unicode, on_disk, read_lines
+from metis_lightning.texts import clean_text, on_disk, read_lines
 
 PATHS = ("source", "prompt", "video", "features")
 TEXTS = ("text", "prompt_text", "language", "prompt_language")
@@ -135,7 +135,7 @@ def check_job(job: Job) -> None:
 
 def _check_values(job: Job) -> None:
     for name in TEXTS:
-        if not is_unicode(job.inputs.get(name, "")):
+        if printable(text := job.inputs.get(name, "")) != text:
             cure = "write it anew, or in a list saved as UTF-8"
             raise UserError(f"{job.where}the {job.label(name)} is not UTF-8; {cure}")
     for name in PATHS:

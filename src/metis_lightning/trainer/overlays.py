@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metis_lightning.errors import UserError
+from metis_lightning.files import printable
 from metis_lightning.safe_parsing import dump_yaml
-from metis_lightning.texts import is_unicode
 from metis_lightning.trainer.config_files import BY_MODEL, Layer, option_value, read_configs
 from metis_lightning.trainer.merging import ARGUMENTS, CLASS, MISSING, Merged, as_class, find_class
 
@@ -44,7 +44,7 @@ def merge_configs(args: Sequence[str]) -> MergedArguments:
     words, layers, files = read_configs(args)
     for key, value, _ in options_in(words):
         # A folder's name, for instance, that no config can hold.
-        if not is_unicode(key + value):
+        if printable(key + value) != key + value:
             raise UserError(f"--{key} {value}: not UTF-8, which a run's config.yaml must be; rename it, or link to it")
     if not layers:
         return MergedArguments(list(args), [], [], [])

@@ -85,8 +85,7 @@ class ManifestSummary:
 def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary | None:
     """Scan this job's share of a corpus; write the manifest and return what it holds, or None if other jobs go on.
 
-    A UserError if nothing is there, another command builds the same, or more is faulty than `max_faults`; the list of
-    faults is then written.
+    A UserError if nothing is there, or, with the list of faults written, more is faulty than `max_faults`.
     """
     shards = scan.shards()
     if not shards:

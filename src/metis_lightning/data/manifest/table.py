@@ -33,9 +33,8 @@ _COLUMNS = np.dtype(
 
 @dataclass(eq=False, repr=False)
 class ManifestLines:
-    """The utterances of a manifest, each read from its line when it is asked for; in memory are 8 bytes a line.
+    """The utterances of a manifest below `root`, each read when it is asked for; in memory are 8 bytes a line.
 
-    path, root: the file, and the folder or URL that its paths are relative to.
     offsets: (N + 1,) int64, where the lines begin and the last one ends.
     """
 

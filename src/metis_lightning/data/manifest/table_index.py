@@ -1,7 +1,7 @@
 """The index of a manifest: columns of its utterances and where its lines begin, from one reading of it.
 
-Beside a large `corpus.jsonl` it is kept as `corpus.jsonl.index.safetensors`, so that only the first run reads the
-manifest through. It may be deleted, and is made anew if the manifest's size or time of change is another.
+Beside a large `corpus.jsonl` it is kept as `corpus.jsonl.index.safetensors`, made anew if the manifest's size or time
+of change is another, so that only the first run reads the manifest through.
 """
 
 from __future__ import annotations

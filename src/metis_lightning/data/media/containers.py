@@ -1,8 +1,7 @@
 """Parses containers: where the sound of an audio file is, also of several files that were joined in one.
 
-libsndfile stops where a header says that the sound ends. Headers lie: of a broken download, a stream of unknown length,
-a recorder that lost power, files that were joined by `cat`. So each file is walked through by its frames, pages or
-chunks, without decoding, and a header that tells too little is replaced.
+libsndfile stops where a header says that the sound ends, and headers lie: of broken downloads, streams of unknown
+length, files joined by `cat`. So each file is walked through without decoding, and a bad header is replaced.
 """
 
 from __future__ import annotations

@@ -39,10 +39,8 @@ class MixPart(NamedTuple):
 class Mixdown(AudioSource):
     """The sum of some of a mixture's parts, made when it is read; a ValueError if it cannot be made.
 
-    parts: the voices, in the order of the metadata, and maybe a noise after them.
-    voices: how many of the parts are voices.
-    sample_rate: of the result, in Hz.
-    mode: "min" or "max".
+    parts: so many `voices`, in the order of the metadata, and maybe a noise after them.
+    sample_rate: of the result, in Hz; its mode is "min" or "max".
     take: which parts are summed, counted from 0: (0,) is the first source, (0, 1) the clean mixture of two.
     """
 

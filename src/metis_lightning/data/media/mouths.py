@@ -2,8 +2,7 @@
 
 As in the preparations of AV-HuBERT (2201.02184) and Auto-AVSR (2303.14307), landmarks are averaged over 12 pictures,
 points of the face that speech does not move are laid on those of a mean face, and the crop is centred on the mouth.
-Three things are ours, so that crops are only near to theirs: landmarks by MediaPipe's face mesh, the mean face,
-and a least-squares fit where Auto-AVSR takes the least median of squares.
+Ours are MediaPipe's landmarks, the mean face, and least squares for Auto-AVSR's least median of squares.
 
 Shape letters: F frames at 25 Hz, N landmarks.
 """
