@@ -47,9 +47,8 @@ def stand_in_for_missing_extension() -> bool:
 def _package_folder(name: str) -> Path | None:
     # Found without importing it.
     spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
+    folders = None if spec is None else spec.submodule_search_locations
+    return Path(folders[0]) if folders else None
 
 
 def _fails_without_extension(function: Callable) -> Callable:

@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Mapping
 
-_POLL_SECONDS = 0.5
-
 
 def end_with_parent(at_interrupt: signal.Handlers | None = None) -> None:
     """End this process when its parent is gone, even by SIGKILL; `at_interrupt` is what Ctrl-C does here, or None."""
@@ -25,7 +23,7 @@ def end_with_parent(at_interrupt: signal.Handlers | None = None) -> None:
             parent.join()
         else:
             while os.getppid() == started_by:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()

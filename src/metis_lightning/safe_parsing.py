@@ -1,7 +1,6 @@
 """Reads JSON and YAML that others wrote: plain values, in bounded time and memory, or one reason why not.
 
-A few hundred bytes of nested aliases in YAML stand for more values than any machine holds. So a text's events, which
-cost what its length does, are surveyed before anything is built of it.
+A few nested aliases in YAML may stand for more than any machine holds: events are surveyed before values are built.
 """
 
 from __future__ import annotations
@@ -112,10 +111,9 @@ def read_yaml(path: Path, aliases: bool = True) -> Any:  # noqa: ANN401  what th
 
 
 def load_yaml(text: str, source: str, aliases: bool = True) -> Any:  # noqa: ANN401  what the text holds
-    """Return what a YAML text of at most 1 MB holds: plain values only, whatever it asks for.
+    """Return what a YAML text holds: plain values only, which with `aliases` it may repeat by name (`*name`).
 
-    With `aliases` it may repeat values by name (`*name`). A `UserError`, which names the `source` and quotes nothing of
-    it, if it is no YAML, nests deeper than 50 levels, stands for more than 100,000 values, or says a key twice.
+    A `UserError`, which names the `source` and quotes nothing of it, if it is no YAML, too deep or large, or ambiguous.
     """
     try:
         _Survey(source, aliases).look_through(text)

@@ -1,7 +1,7 @@
 """Builds a manifest from a corpus: in pieces, over processes and jobs, so that it can be stopped anywhere and rerun.
 
-Beside `M.jsonl` stand `M.faults.jsonl`, what was left out and why, `M.summary.json`, what was found and the manifest's
-checksum, and `M.parts/`, the finished pieces, from which a rerun goes on; they may be deleted.
+Beside `M.jsonl` stand `M.faults.jsonl`, what was left out and why, `M.summary.json`, counts and a checksum, and
+`M.parts/`, the finished pieces, from which a rerun goes on; they may be deleted.
 """
 
 from __future__ import annotations

@@ -77,9 +77,8 @@ class SpeechCorpus:
         """Return what `wave` is made of, (S,) int16 at `FULL_SCALE`; not to be changed."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        # Looked up only now: of a large corpus it is a line read from disk.
-        utterance = self.utterances[index]
-        return self._read(index, utterance.path, utterance)
+        # Of a large corpus it is a line read from disk.
+        return self._read(index, (utterance := self.utterances[index]).path, utterance)
 
     def _read(self, key: _Key, location: AudioLocation, utterance: Utterance) -> Tensor:
         """Return the samples of an utterance or its mixture, read only if not in the cache."""

@@ -1,7 +1,6 @@
 """Manifests and trial lists: JSON lines to records, with every mistake named by file and line.
 
-Others made them, so a path may not leave the corpus's root, and an id, which later becomes a file name, may hold only
-harmless characters. Beside a manifest that `prepare` wrote stands its summary with a checksum.
+Others made them, so a path may not leave the corpus's root, and an id, which names files, holds harmless characters.
 """
 
 from __future__ import annotations

@@ -64,8 +64,7 @@ class UtteranceTable(Sequence[Utterance]):
 
     The split of an utterance is that of the table, whatever its line says.
 
-    source: what the column "row" counts.
-    columns: (N,), of which "seconds" are durations, "dnsmos" is NaN where none is listed.
+    columns: (N,), of which "row" counts the `source`, and "dnsmos" is NaN where none is listed.
     code_names: the names that the codes in some columns stand for.
     """
 

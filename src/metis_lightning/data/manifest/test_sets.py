@@ -1,7 +1,7 @@
 """The interface of test sets, the items of trials, and LibriMix's enrollment lists.
 
-A line of such a list is in BUT Speech's format, `mixture_ID target_utterance s{1,2,…}/other_mixture_ID`
-(`map_mixture2enrollment` of github.com/BUTSpeechFIT/speakerbeam): that source of the other mixture enrolls the target.
+A line of such a list, `mixture_ID target_utterance s{1,2,…}/other_mixture_ID`, names the source that enrolls the target
+(`map_mixture2enrollment` of github.com/BUTSpeechFIT/speakerbeam).
 """
 
 from __future__ import annotations
@@ -84,8 +84,7 @@ def trial_item(trial: Trial, utterance: Utterance, **fields: Any) -> TestItem:  
     """Return the item of a trial whose target is an utterance of a manifest; `fields` are its signals and the like."""
     listed = {"speaker": utterance.speaker, "text": utterance.text or None, "language": utterance.language}
     # A corpus may know better than its manifest.
-    values = {**listed, **fields}
-    return TestItem(id=trial.id, test_set=trial.test_set, **values)
+    return TestItem(id=trial.id, test_set=trial.test_set, **{**listed, **fields})
 
 
 def mixed_item(trial: Trial, corpus: SpeechCorpus, **fields: Any) -> TestItem:  # noqa: ANN401

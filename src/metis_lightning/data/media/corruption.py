@@ -15,8 +15,7 @@ _FILTER_WIDTH = 64
 _ROLLOFF = 0.97
 # Samples of silence after a wave before its spectrum is shaped: what is smeared past an end must not come in again.
 _GUARD = 4096
-# Samples on either side of a room response's largest that belong to the direct path, 2.5 ms at 24 kHz: more than a
-# converted sample rate spreads a single one over.
+# Samples on either side of a room response's largest, 2.5 ms at 24 kHz: more than a converted rate spreads one over.
 _DIRECT = 60
 
 

@@ -1,8 +1,7 @@
 """Parses the locations of audio in a manifest's lines.
 
-A location is a string, a path relative to the corpus's root; or an object: `{"path", "offset", "size"}`, bytes inside a
-file such as a tar; `{"video": …}`, the sound of a video; or `{"mix": …}`, a sum that is made when it is read
-(`data.media.mixdown`). Manifests travel, so no path may leave the root.
+A location is a path relative to the corpus's root, which it may not leave, as manifests travel; or an object:
+`{"path", "offset", "size"}`, bytes inside a file such as a tar; `{"video": …}`, its sound; `{"mix": …}`, a `Mixdown`.
 """
 
 from __future__ import annotations

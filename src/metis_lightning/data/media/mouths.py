@@ -22,8 +22,7 @@ from metis_lightning.errors import UserError
 
 # Height and width of a mouth picture, in pixels.
 MOUTH_SIZE = 96
-# Numbers of the mesh's points; left and right are those of the person.
-# Eyes: right outer, right inner, left inner, left outer corner.
+# Numbers of the mesh's points: the person's right outer, right inner, left inner and left outer corner of the eyes.
 EYE_CORNERS = (33, 133, 362, 263)
 # Between the eyes, and where the upper lip's groove meets the nose.
 NOSE = (168, 2)
