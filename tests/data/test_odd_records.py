@@ -21,8 +21,7 @@ from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.media.audio import read_audio
-from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
-from metis_lightning.data.recipes.se import SeRecipe
+from metis_lightning.data.recipes.se import RecordingFolder, SeRecipe
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, apple_double, encoded, make_pipe, voice
 

@@ -142,7 +142,7 @@ def test_a_fingerprint_is_of_everything_that_batches_follow_from(monkeypatch):
 def test_resuming_in_other_batches_is_said(plan, warned):
     module = StarterDataModule(recipe=PlainRecipe(), max_seconds=1.9, batch_seconds=8.0)
     module.train_dataloader()
-    own = module._plan
+    own = module.state_dict()["plan"]
     place = {"epoch": 1, "batches": 2} | ({} if plan is None else {"plan": plan or own})
     module.load_state_dict(place)
     with warnings.catch_warnings(record=True) as caught:

@@ -13,7 +13,7 @@ import torch
 from metis_lightning.data.media.audio import audio_seconds, decode, read_audio, stream_audio
 from metis_lightning.data.media.containers import AudioFault
 from metis_lightning.data.media.inspection import inspect_audio
-from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
+from metis_lightning.data.recipes.se import RecordingFolder
 from metis_lightning.errors import UserError
 from odd_audio import LYING, RATE, SOUND, THREE, encoded, flac_of, mp3_frames, voice, write
 

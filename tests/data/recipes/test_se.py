@@ -10,9 +10,8 @@ from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.data.media.corruption import synthetic_room
 from metis_lightning.data.media.mixing import rms
-from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.recipe import derived_generator
-from metis_lightning.data.recipes.se import Corruptions, SeRecipe
+from metis_lightning.data.recipes.se import Corruptions, RecordingFolder, SeRecipe
 from metis_lightning.errors import UserError
 
 CLEAN = {"room_chance": 0.0, "noise_chance": 0.0, "band_chance": 0.0}

@@ -61,7 +61,6 @@ class MissingTokens:
     def __init__(
         self, corpora: Sequence[SpeechCorpus], stores: Sequence[TokenStore], batch_seconds: float, num_workers: int = 0
     ) -> None:
-        """Plan the batches; a UserError if there is no utterance."""
         # Each recording is read once: nothing is gained by keeping it.
         self.corpora = tuple(SpeechCorpus(corpus.utterances, cache=False) for corpus in corpora)
         self.num_workers = num_workers
@@ -75,23 +74,18 @@ class MissingTokens:
         rank, processes = process_rank_and_count()
         self._batches: list[list[tuple[int, int]]] = []
         for batch in batches[rank::processes]:
-            missing = []
-            for number, index in (places[order[i]] for i in batch):
-                utterance = corpora[number].utterances[index]
-                if not all(store.holds(utterance) for store in stores):
-                    missing.append((number, index))
-            if missing:
+            utterances = {place: corpora[place[0]].utterances[place[1]] for place in (places[order[i]] for i in batch)}
+            if missing := [place for place, u in utterances.items() if not all(store.holds(u) for store in stores)]:
                 self._batches.append(missing)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[RecordingBatch]:
-        loader = DataLoader(
+        yield from DataLoader(
             _KeyedAudio(self.corpora),
             batch_sampler=self._batches,
             collate_fn=_KeyedAudio.collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-        yield from loader

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
+from metis_lightning.data.batches.resume import DataPosition
 from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
 from metis_lightning.data.manifest.table import UtteranceTable, open_manifest
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, item_generator, planned_lengths
-from metis_lightning.data.token_store.items import LengthOnlyCorpus, attach_tokens
-from metis_lightning.data.token_store.store import TokenStore
+from metis_lightning.data.token_store.store import LengthOnlyCorpus, TokenStore, attach_tokens
 from metis_lightning.errors import UserError
 from metis_lightning.types import Utterance
 
@@ -90,8 +91,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.tokens = None if tokens is None else Path(tokens)
         self._corpora: dict[str, SpeechCorpus] = {}
         self._stores: dict[str, TokenStore] = {}
-        self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
-        self._plan = ""
+        self._position = DataPosition()
 
     @abstractmethod
     def utterances(self) -> Sequence[Utterance]:
@@ -99,8 +99,8 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
     def prepare_data(self) -> None:
         """Check the folders of noises and rooms, once a machine and before anything is trained."""
-        folders = [folder for recipe in (self.recipe, self.val_recipe) for folder in recipe.recordings()]
-        for folder in {folder.root: folder for folder in folders}.values():
+        folders = dict.fromkeys([*self.recipe.recordings(), *self.val_recipe.recordings()])
+        for folder in folders:
             folder.check()
 
     def setup(self, stage: str | None = None) -> None:
@@ -143,34 +143,19 @@ class SpeechDataModule(L.LightningDataModule, ABC):
                 store.check(names)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, how many of its batches are done, and what they follow from, for the checkpoint."""
+        """Return the place of the run in its training data, for the checkpoint."""
         if self.trainer is None:
-            return dict(self._resume)
-        done, epoch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready, self.trainer.current_epoch
-        whole = done >= self.trainer.num_training_batches
-        place = {"epoch": epoch + 1, "batches": 0} if whole else {"epoch": epoch, "batches": done}
-        return {**place, "plan": self._plan}
+            return asdict(self._position)
+        return asdict(self._position.reached(self.trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, within its epoch; a UserError if the state is no such place."""
-        place = state_dict if isinstance(state_dict, Mapping) else {}
-        if not all(isinstance(place.get(name), int) and place[name] >= 0 for name in self._resume):
-            raise UserError(
-                f"the checkpoint's field {type(self).__name__} is not the place in training that it stands for: "
-                f"{state_dict!r:.100}"
-            )
-        self._resume = dict(state_dict)
+        self._position = DataPosition.from_state(state_dict, type(self).__name__)
 
     def train_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of shuffled training batches."""
         sampler = self._sampler(self.train_split, self.recipe, shuffle=True)
-        self._plan = sampler.fingerprint()
-        if self._resume["batches"] and self._resume.get("plan", self._plan) != self._plan:
-            rank_zero_warn(
-                "the checkpoint was made within an epoch of other batches (another corpus, batch_seconds, seed, "
-                "release or number of processes): utterances of this epoch may be heard twice or not at all"
-            )
-        sampler.resume(self._resume["epoch"], self._resume["batches"])
+        self._position = self._position.restore(sampler)
         unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
         rank_zero_info(
             f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "

@@ -74,13 +74,10 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         shuffle: bool,
         seed: int = 0,
     ) -> None:
-        """Plan the buckets; a UserError if there is no item.
+        """Plan the buckets, in which a longer item than `batch_seconds` is alone; a UserError if there is no item.
 
-        Args:
-            lengths: duration of each item in seconds; a function of the epoch where it is drawn anew in each.
-            batch_seconds: the longest item times the number of items stays within this; a longer item is alone.
-            shuffle: new batches each epoch. Without it, all epochs are epoch 0 and equal, also in their draws.
-            seed: of the order.
+        `lengths` (N,) are in seconds, or a function of the epoch where they are drawn anew in each. Without `shuffle`
+        all epochs are epoch 0 and equal, also in their draws.
         """
         self._draw_lengths = lengths if callable(lengths) else None
         self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths, dtype=np.float64)

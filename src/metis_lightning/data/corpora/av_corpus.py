@@ -65,10 +65,8 @@ class AvClip:
 class TalkingFaceScan(CorpusScan):
     """Lists clips whose files are sound and fit together, and on the way crops their mouths.
 
-    root: the folder of the corpus.
-    decode: decode all sound and pictures, which finds broken ones; else only headers are read.
-    mouths: a folder to write `ID.mp4` with each mouth to, unless the video shows a mouth alone; None crops nothing.
-        What is there already stays.
+    `decode` as in `inspect_audio` and `inspect_video`. To `mouths`, if a folder is given, `ID.mp4` with each mouth is
+    written, unless it is there already or the video shows a mouth alone.
     """
 
     root: str

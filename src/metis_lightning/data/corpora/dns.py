@@ -25,11 +25,7 @@ _SUFFIXES = (".wav",)
 
 @dataclass(frozen=True)
 class DnsScan(CorpusScan):
-    """Lists noisy-clean pairs, and clean speech that has no noisy folder beside it.
-
-    root: folder at any level above `clean` and `noisy` folders.
-    decode: decode all audio, which finds broken files; else only headers are read.
-    """
+    """Lists noisy-clean pairs at any level below `root`, and clean speech that has no noisy folder beside it."""
 
     root: str
     decode: bool = True

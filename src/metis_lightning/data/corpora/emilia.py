@@ -33,11 +33,9 @@ _LIST = re.compile(r"[A-Za-z]{2}_B\d+\.jsonl")
 
 @dataclass(frozen=True)
 class EmiliaScan(CorpusScan):
-    """Lists the tars and the legacy lists below a root.
+    """Lists the tars and the legacy lists at any level below `root`, a folder or URL.
 
-    root: folder or URL at any level above them.
-    languages: only these, e.g. ("EN", "DE"), by the start of the file's name; none means all.
-    decode: decode all audio, which finds broken files; else only headers are read.
+    `languages` are by the start of a file's name, e.g. ("EN", "DE"); none means all. `decode` as in `inspect_audio`.
     """
 
     root: str
@@ -206,16 +204,9 @@ def _row(fields: dict[str, Any], path: object, data: bytes, name: str, decode: b
     seconds = finite(listed)
     if isinstance(listed, int | float) and seconds is None:
         raise AudioFault("wrong field", "the duration is no finite number")
+    text = text.strip() if isinstance(text, str) else text
     is_yodas = "_id" in fields or "yodas" in name.lower()
-    return manifest_row(
-        fields["id"],
-        path,
-        inspect_audio(data, decode, seconds),
-        speaker=fields.get("speaker"),
-        text=text.strip() if isinstance(text, str) else text,
-        language=fields.get("language"),
-        split="train",
-        source="Emilia-YODAS" if is_yodas else "Emilia",
-        license="CC-BY-4.0" if is_yodas else "CC-BY-NC-4.0",
-        dnsmos=fields.get("dnsmos"),
-    )
+    source, terms = ("Emilia-YODAS", "CC-BY-4.0") if is_yodas else ("Emilia", "CC-BY-NC-4.0")
+    info = inspect_audio(data, decode, seconds)
+    copied = {key: fields.get(key) for key in ("speaker", "language", "dnsmos")}
+    return manifest_row(fields["id"], path, info, text=text, split="train", source=source, license=terms, **copied)

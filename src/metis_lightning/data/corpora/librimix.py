@@ -47,11 +47,9 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixtureScan(CorpusScan):
-    """Lists mixtures by csv files with a line for each, whether they are on disk or to be made.
+    """Lists mixtures, one of `MIXES`, by csv files with a line for each, whether they are on disk or to be made.
 
-    mix: one of `MIXES`.
-    librispeech: LibriSpeech's folder, for the transcripts, and to tell cut sources from whole ones; None leaves the
-        texts empty.
+    The folder `librispeech` gives the transcripts, and tells cut sources from whole ones; None leaves the texts empty.
     """
 
     mix: str = "mix_clean"
@@ -141,8 +139,12 @@ class LibriMixScan(MixtureScan):
 
     def mixture(self, line: Line, subset: str) -> Mixture:
         """Read the wav files and compare."""
-        paths, rate = _paths(line), self._rate()
-        waves = {}
+        paths, waves = _paths(line), {}
+        # The csv does not state the rate, but the name of the folder does.
+        folders = (re.fullmatch(r"wav(\d+)k", part) for part in reversed(Path(self.root).resolve().parts))
+        rate = next((int(match[1]) * 1000 for match in folders if match), None)
+        if rate is None:
+            raise UserError(f"{self.root}: give the folder that holds metadata/, such as Libri2Mix/wav16k/min")
         for column, path in paths.items():
             file = Path(self.root) / path
             if not file.is_file():
@@ -168,13 +170,6 @@ class LibriMixScan(MixtureScan):
             raise AudioFault("mixture is not the sum of its sources", f"differs by up to {difference:.5f}")
         sources = [path for column, path in paths.items() if column.startswith("source_")]
         return Mixture(paths["mixture_path"], sources, len(total), rate)
-
-    def _rate(self) -> int:
-        # The csv does not state it, but the name of the folder does.
-        for part in reversed(Path(self.root).resolve().parts):
-            if match := re.fullmatch(r"wav(\d+)k", part):
-                return int(match[1]) * 1000
-        raise UserError(f"{self.root}: give the folder that holds metadata/, such as Libri2Mix/wav16k/min")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

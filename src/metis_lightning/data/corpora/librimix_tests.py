@@ -33,11 +33,8 @@ class LibriMixTests(TestSets):
     def __init__(self, root: Path, manifest: Path | None = None, enrollment: Path | None = None) -> None:
         """Read the manifest and the enrollment list; a UserError if one is wrong, or they do not fit together.
 
-        Args:
-            root: the root that the manifest was prepared with.
-            manifest: of `prepare librimix`; `librimix.jsonl` in `root` by default.
-            enrollment: a list `map_mixture2enrollment`. By default one is drawn and written beside the manifest as
-                `librimix.map_mixture2enrollment`, which later calls read.
+        The `manifest` of `prepare librimix` is `librimix.jsonl` in `root` by default. Without an `enrollment` list one
+        is drawn and written beside it, `librimix.map_mixture2enrollment`, which later calls read.
         """
         manifest = Path(root) / "librimix.jsonl" if manifest is None else Path(manifest)
         self._root, utterances = Path(root), open_manifest(manifest, str(root))

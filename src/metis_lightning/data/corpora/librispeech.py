@@ -21,12 +21,7 @@ LICENSE = "CC-BY-4.0"
 
 @dataclass(frozen=True)
 class LibriSpeechScan(CorpusScan):
-    """Lists LibriSpeech, a speaker at a time.
-
-    root: the folder of `train-clean-100` and the like.
-    subsets: only these; none means all.
-    decode: decode all audio, which finds broken files; else only headers are read.
-    """
+    """Lists LibriSpeech, a speaker at a time: of `root`, the folder of `train-clean-100` and the like, some or all."""
 
     root: str
     subsets: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -35,19 +34,21 @@ class LipTests(TestSets):
     ) -> None:
         """Read the manifest and choose the prompts; a UserError if a file is missing or wrong, or no clip has a prompt.
 
-        Args:
-            root: the root that the manifest was prepared with.
-            manifest: of `prepare lrs3`, `lrs2` or `video`, whose split `test` is tested; by default `lrs3.jsonl` in
-                `root`.
-            features: folder of lip features; None takes those that the manifest lists.
-            prompts: Seed-TTS's folder `en`, or any folder of wav and flac files of single speakers.
-            seed: of the choice of prompts.
-            shortest_prompt: in seconds, of prompts from the corpus.
+        The split `test` is tested of a `manifest` of `prepare lrs3`, `lrs2` or `video`, by default `lrs3.jsonl` in
+        `root`. Lip features are those of the folder `features`, or those that it lists; `prompts` is Seed-TTS's folder
+        `en`, or any of wav and flac files of single speakers.
         """
         manifest = Path(root) / "lrs3.jsonl" if manifest is None else Path(manifest)
         tested = open_manifest(manifest, str(root)).in_split("test")
         self._corpus, self._lips = SpeechCorpus(tested, cache=False), LipRecipe(features)
-        self._prompts: Mapping[str, AudioLocation] = {} if prompts is None else _recordings(Path(prompts))
+        self._prompts: dict[str, AudioLocation] = {}
+        if prompts is not None:
+            # Seed-TTS's `en` has them in a folder of their own.
+            inner = Path(prompts) / "prompt-wavs"
+            folder = inner if inner.is_dir() else Path(prompts)
+            self._prompts = {path.stem: path for path in visible_in(folder) if path.suffix in {".wav", ".flac"}}
+            if not self._prompts:
+                raise UserError(f"{folder}: no wav or flac file; give seedtts_testset/en or a folder of prompts")
         utterances = self._corpus.utterances
         if features is not None:
             stored = [Path(features) / f"{utterance.id}.safetensors" for utterance in utterances]
@@ -72,13 +73,3 @@ class LipTests(TestSets):
             others = (self._corpus.utterances[n] for n in self._corpus.by_speaker[utterance.speaker])
             names = [other.id for other in others if other.id != utterance.id and other.seconds >= shortest]
         return min(names, key=lambda name: hash_order(seed, utterance.id, name), default="")
-
-
-def _recordings(folder: Path) -> Mapping[str, AudioLocation]:
-    # Seed-TTS's `en` has them in a folder of their own.
-    inner = folder / "prompt-wavs"
-    source = inner if inner.is_dir() else folder
-    paths = {path.stem: path for path in visible_in(source) if path.suffix in {".wav", ".flac"}}
-    if not paths:
-        raise UserError(f"{source}: no wav or flac file; give seedtts_testset/en or a folder of prompts")
-    return paths

@@ -1,7 +1,6 @@
 """Lists LRS3 (1809.00496) and LRS2: as their authors gave them out, or as AV-HuBERT or Auto-AVSR prepared them.
 
-LRS3: `{pretrain,trainval,test}/<youtube id>/<n>.{mp4,txt}`. A text's first line is `Text:  WORDS IN CAPITALS`; what may
-follow (`Conf:`, `Ref:`, boxes of the face, times of the words) is not needed here.
+LRS3: `{pretrain,trainval,test}/<youtube id>/<n>.{mp4,txt}`, a text's first line being `Text:  WORDS IN CAPITALS`.
 
 LRS2: `mvlrs_v1/{main,pretrain}/<number>/<n>.{mp4,txt}`, and the lists `train.txt`, `val.txt`, `test.txt` and
 `pretrain.txt` beside or in that folder, a clip a line, `<number>/<n>`, perhaps with a tag after it.
@@ -25,13 +24,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.texts import posix_path, read_lines
 
 _LRS3_SPLITS = {"pretrain": "train", "trainval": "train", "test": "test"}
-# The folder of a list's clips, and their split.
-_LRS2_LISTS = {
-    "pretrain": ("pretrain", "train"),
-    "train": ("main", "train"),
-    "val": ("main", "dev"),
-    "test": ("main", "test"),
-}
+_LRS2_SPLITS = {"pretrain": "train", "train": "train", "val": "dev", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,8 @@ class Lrs2Scan(RawLrsScan):
         """Return the clips of all lists."""
         root, inner = Path(self.root), Path(self.root) / "mvlrs_v1"
         corpus, entries = inner if inner.is_dir() else root, []
-        for name, (folder, split) in _LRS2_LISTS.items():
+        for name, split in _LRS2_SPLITS.items():
+            folder = "pretrain" if name == "pretrain" else "main"
             path = next((p for p in (corpus.parent / f"{name}.txt", corpus / f"{name}.txt") if p.is_file()), None)
             lines = [] if path is None else read_lines(path)
             for clip in (posix_path(line.split()[0]) for line in lines if line.strip()):
@@ -208,7 +202,6 @@ class AutoAvsrScan(TalkingFaceScan):
 
 
 def _auto_avsr_lists(root: Path) -> list[tuple[Path, str]]:
-    """Return the lists of Auto-AVSR's preparation, each with its split; none where the layout is another."""
     paths = sorted((root / "labels").glob("*.csv"))
     matches = ((path, _AUTO_AVSR_LIST.fullmatch(path.name)) for path in paths)
     return [(path, _AUTO_AVSR_SPLITS[match[2]]) for path, match in matches if match]
@@ -224,15 +217,9 @@ def _read_auto_avsr(path: Path, split: str) -> Iterator[AvClip]:
                 f"{where}: expected set, path, pictures and tokens, as in lrs3,lrs3_video_seg16s/test/ID/1.mp4,62,7 9"
             )
         *_, folder, speaker, name = parts
-        yield AvClip(
-            where="/".join(parts[2:]),
-            id=f"{folder}_{speaker}_{PurePosixPath(name).stem}",
-            speaker=speaker,
-            split=split,
-            source=f"{cells[0].upper()} {folder}",
-            video="/".join(parts),
-            frames=int(cells[2]),
-        )
+        clip_id, source = f"{folder}_{speaker}_{PurePosixPath(name).stem}", f"{cells[0].upper()} {folder}"
+        video, frames = "/".join(parts), int(cells[2])
+        yield AvClip("/".join(parts[2:]), clip_id, speaker, split, source, video=video, frames=frames)
 
 
 def lrs3_scan(root: str, decode: bool = True, mouths: str | None = None, layout: str = "auto") -> TalkingFaceScan:

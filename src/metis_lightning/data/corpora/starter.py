@@ -45,7 +45,6 @@ class StarterTests(TestSets):
     task = "tse"
 
     def __init__(self, root: Path | None = None) -> None:
-        """Read the manifest and the lists, by default the embedded ones; a UserError if either is missing or wrong."""
         root = Path(root or STARTER_ROOT)
         self.corpus = SpeechCorpus(read_manifest(root / _MANIFEST))
         super().__init__(read_trials(root / _TRIALS))

@@ -22,11 +22,7 @@ _LAYOUTS = (("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav"))
 
 @dataclass(frozen=True)
 class VctkScan(CorpusScan):
-    """Lists VCTK, a speaker at a time; of two microphones the first.
-
-    root: the folder of `txt` and the audio.
-    decode: decode all audio, which finds broken files; else only headers are read.
-    """
+    """Lists VCTK, a speaker at a time, of two microphones the first; `root` is the folder of `txt` and the audio."""
 
     root: str
     decode: bool = True

@@ -17,10 +17,10 @@ from torch import Generator
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus, read_listed
 from metis_lightning.data.media.audio import resample
-from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
 from metis_lightning.data.recipes.recipe import Recipe, SpeechItem, draw_coin, draw_int
+from metis_lightning.data.recipes.se import RecordingFolder
 from metis_lightning.errors import UserError
-from metis_lightning.types import WAVE_RATE
+from metis_lightning.types import WAVE_RATE, Applied
 
 # Clips, or recordings in a row, that are refused before the corpus is held to be at fault.
 _TRIES = 50
@@ -66,14 +66,11 @@ class DnsRecipe(Recipe):
         rir_chance: float = 0.5,
         dry_target: bool = True,
     ) -> None:
-        """Name the folders, and how they are used.
+        """Name the folders with wav or flac files of noise and, if any, of room responses, at any depth.
 
-        Args:
-            noise_root: folder with wav or flac files of noise, at any depth.
-            rir_root: folder with room responses, or None for no rooms; of several microphones the first is taken.
-            rules: of the synthesis.
-            rir_chance: how often there is a room; the challenge leaves it to the user's lists.
-            dry_target: the target is the direct path alone, as Metis removes reverberation; the challenge's keeps it.
+        Of several microphones the first is taken. `rir_chance` is how often there is a room; the challenge leaves it to
+        the user's lists. With `dry_target` the target is the direct path alone, as Metis removes reverberation; the
+        challenge's keeps it.
         """
         self.noises, self.rules = RecordingFolder(noise_root), rules
         self.rooms = None if rir_root is None else RecordingFolder(rir_root)
@@ -81,9 +78,22 @@ class DnsRecipe(Recipe):
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:
         """Return the clean clip as `wave`, the noisy one as `source`."""
-        clean, rate = self._clean(corpus, index, generator), self.rules.sample_rate
+        rate, samples = self.rules.sample_rate, round(self.rules.seconds * self.rules.sample_rate)
+        for _ in range(_TRIES):
+            # The utterance itself, and any others after it, each drawn when it is its turn.
+            indices = chain([index], (draw_int(len(corpus), generator) for _ in count()))
+            utterances = (corpus.utterances[chosen] for chosen in indices)
+            speech = (read_listed(utterance.path, utterance, rate).numpy() for utterance in utterances)
+            clean = build_clip(speech, samples, self.rules, generator)
+            if active_share(clean, rate) > self.rules.min_activity:
+                break
+        else:
+            raise UserError(
+                f"utterance {corpus.utterances[index].id!r}: {_TRIES} clips that start with it are active for less "
+                f"than {self.rules.min_activity:.0%}; leave silent files out or lower rules.min_activity"
+            )
         noises = (self.noises.draw(generator, sample_rate=rate)[0].numpy() for _ in count())
-        noise = build_clip(noises, len(clean), self.rules, generator)
+        noise = build_clip(noises, samples, self.rules, generator)
         reverberant, target, room = clean, clean, dict[str, str]()
         if self.rooms is not None and draw_coin(self.rir_chance, generator):
             response = self.rooms.draw(generator, sample_rate=rate)[0].numpy()
@@ -93,15 +103,10 @@ class DnsRecipe(Recipe):
         ranges = (self.rules.snr_range, self.rules.level_range)
         snr_db, level_db = (low + draw_int(high - low, generator) for low, high in ranges)
         noisy, scale = mix_levels(reverberant, noise, snr_db, level_db, self.rules.clip)
-        return SpeechItem.of(
-            corpus.utterances[index],
-            resample((target * scale).astype(np.float32), rate, WAVE_RATE),
-            # Several utterances follow one another: no one text is said.
-            text="",
-            source=resample(noisy.astype(np.float32), rate, WAVE_RATE),
-            prompt_length=0,
-            applied={"snr_db": float(snr_db), "level_db": float(level_db), **room},
-        )
+        wave, source = (resample(clip.astype(np.float32), rate, WAVE_RATE) for clip in (target * scale, noisy))
+        applied: Applied = {"snr_db": float(snr_db), "level_db": float(level_db), **room}
+        # Several utterances follow one another: no one text is said.
+        return SpeechItem.of(corpus.utterances[index], wave, text="", source=source, prompt_length=0, applied=applied)
 
     def recordings(self) -> Sequence[RecordingFolder]:
         """Return the folders of noises and rooms."""
@@ -112,21 +117,6 @@ class DnsRecipe(Recipe):
     def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the length of every clip."""
         return self.rules.seconds
-
-    def _clean(self, corpus: SpeechCorpus, index: int, generator: Generator) -> np.ndarray:
-        rate = self.rules.sample_rate
-        for _ in range(_TRIES):
-            # The utterance itself, and any others after it, each drawn when it is its turn.
-            indices = chain([index], (draw_int(len(corpus), generator) for _ in count()))
-            utterances = (corpus.utterances[chosen] for chosen in indices)
-            speech = (read_listed(utterance.path, utterance, rate).numpy() for utterance in utterances)
-            clip = build_clip(speech, round(self.rules.seconds * rate), self.rules, generator)
-            if active_share(clip, rate) > self.rules.min_activity:
-                return clip
-        raise UserError(
-            f"utterance {corpus.utterances[index].id!r}: {_TRIES} clips that start with it are active for less than "
-            f"{self.rules.min_activity:.0%}; leave silent files out or lower rules.min_activity"
-        )
 
 
 def build_clip(recordings: Iterator[np.ndarray], samples: int, rules: DnsRules, generator: Generator) -> np.ndarray:

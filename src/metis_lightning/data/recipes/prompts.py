@@ -1,8 +1,7 @@
 """Prompts of the wanted voice that come with the data: those of TSE, VC and pairs, and of SE if asked for.
 
-They are drawn for each item before anything is mixed or corrupted, since a prompt is clean beside a source that is not;
-the item's `prompt_length` states it. In the other tasks (TTS, L2S, pre-training, stage 2) a prompt is a random prefix
-of the tokens, which `models.masking.draw_masking` draws for each row without a `prompt_length`.
+They are drawn before anything is mixed or corrupted, since a prompt is clean beside a source that is not. In the other
+tasks a prompt is a random prefix of the tokens, which `models.masking.draw_masking` draws without a `prompt_length`.
 """
 
 from __future__ import annotations
@@ -82,8 +81,7 @@ class Prompts:
 
     def draw_other(self, corpus: SpeechCorpus, index: int, generator: Generator) -> tuple[Tensor, Segment] | None:
         """Return a prompt (S,) of whole frames from another utterance of the speaker and its place, or None."""
-        enrollment = draw_enrollment(corpus, index, generator)
-        if enrollment is None:
+        if (enrollment := draw_enrollment(corpus, index, generator)) is None:
             return None
         wave, longest = corpus.wave(enrollment), whole_frames(self.max_seconds)
         start, samples = crop_start(wave, longest, generator), min(longest, wave.numel()) // HOP * HOP

@@ -6,7 +6,6 @@ Tasks differ in their data by the recipe alone; the corpus, the batches and the 
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.types import HOP, TOKEN_RATE, Applied, Utterance
 
 if TYPE_CHECKING:
-    from metis_lightning.data.recipes.noises_and_rooms import RecordingFolder
+    from metis_lightning.data.recipes.se import RecordingFolder
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,8 @@ class PlainRecipe(Recipe):
     def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
         """Choose whole utterances or crops; a ValueError if both are given, or one is shorter than a token frame.
 
-        Args:
-            max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
-            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or a shorter utterance
-                followed by silence. For codecs.
+        Longer utterances than `max_seconds` are cropped to it at random. With `crop_seconds`, for codecs, every item
+        lasts so long, rounded to token frames: a random crop, or a shorter utterance followed by silence.
         """
         if max_seconds is not None and crop_seconds is not None:
             raise ValueError("give max_seconds or crop_seconds, not both")
@@ -130,9 +127,9 @@ class PlainRecipe(Recipe):
 
     def seconds(self, corpus: SpeechCorpus, index: int, generator: Generator | None = None) -> float:
         """Return the crop's length, or the utterance's."""
-        if self.is_fixed and self.limit is not None:
-            return self.limit
-        return min(corpus.seconds(index), math.inf if self.limit is None else self.limit)
+        if self.limit is None:
+            return corpus.seconds(index)
+        return self.limit if self.is_fixed else min(corpus.seconds(index), self.limit)
 
 
 def whole_frames(seconds: float) -> int:

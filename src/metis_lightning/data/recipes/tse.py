@@ -28,16 +28,12 @@ class TseRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         gain_db: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        """Choose the mixtures; a ValueError if a range is reversed, and as `Prompts`.
+        """Choose the mixtures, and the prompts as `Prompts`; a ValueError as there, and if a range is reversed.
 
-        Args:
-            snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt; the interferer
-                is turned and repeated as a loop, and where either is silent the target stays alone. None adds the
-                interferer as it is: a longer one is cropped, a shorter one ends before the target.
-            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
-            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
-            max_prompt_seconds: no prompt is longer.
-            gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of 0.99.
+        The SNR in dB, over the target without its prompt, is uniform in `snr_range`: the interferer is turned and
+        repeated as a loop, and where either is silent the target stays alone. None adds the interferer as it is: a
+        longer one is cropped, a shorter one ends before the target. The level of the whole item changes by a uniform
+        draw from `gain_db`, in dB, short of 0.99.
         """
         check_ranges(snr_range=snr_range, gain_db=gain_db)
         self.snr_range, self.gain_db = snr_range, gain_db
@@ -53,13 +49,9 @@ class TseRecipe(PromptedRecipe):
         gain = 10 ** (draw_uniform(*self.gain_db, generator) / 20)
         loudest = max(float(wave.abs().max()), float(source.abs().max()))
         gain = gain if gain * loudest <= PEAK else PEAK / loudest
+        utterance, applied = corpus.utterances[index], {**enrollment, **interference, "gain": voices.gain * gain}
         return SpeechItem.of(
-            corpus.utterances[index],
-            wave * gain,
-            source=source * gain,
-            prompt_length=prompt.numel(),
-            applied={**enrollment, **interference, "gain": voices.gain * gain},
-            pieces=pieces,
+            utterance, wave * gain, source=source * gain, prompt_length=len(prompt), applied=applied, pieces=pieces
         )
 
     def _mix(self, corpus: SpeechCorpus, index: int, target: Tensor, generator: Generator) -> tuple[VoiceMix, Applied]:
@@ -90,13 +82,10 @@ class PairedRecipe(PromptedRecipe):
         # A speaker who says nothing else is left without a prompt: a prefix of the mixture is not clean.
         other = None if self.prompts is None else self.prompts.draw_other(corpus, index, generator)
         prompt, pieces = (target[:0], ()) if other is None else (other[0], (other[1],))
-        source = torch.cat([prompt, corpus.mixture(index)])
+        pieces = (*pieces, Segment(index, 0, len(target)))
+        wave, source = torch.cat([prompt, target]), torch.cat([prompt, corpus.mixture(index)])
         gain = peak_gain(source)
+        applied: Applied = {"mixture": utterance.source, "gain": gain}
         return SpeechItem.of(
-            utterance,
-            torch.cat([prompt, target]) * gain,
-            source=source * gain,
-            prompt_length=prompt.numel(),
-            applied={"mixture": utterance.source, "gain": gain},
-            pieces=(*pieces, Segment(index, 0, target.numel())),
+            utterance, wave * gain, source=source * gain, prompt_length=len(prompt), applied=applied, pieces=pieces
         )

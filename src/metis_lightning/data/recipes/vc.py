@@ -74,14 +74,7 @@ class WorldConverter(TimbreConverter):
         pitch_range: tuple[float, float] = (0.8, 1.25),
         tilt_db: tuple[float, float] = (-2.0, 2.0),
     ) -> None:
-        """Choose how far the voice moves: ranges of uniform draws; a ValueError if one is reversed.
-
-        Args:
-            formant_ratio: of the formants upwards, or its inverse downwards.
-            pitch_semitones: of the median pitch upwards or downwards.
-            pitch_range: factor of the pitch's distance from its median, in semitones.
-            tilt_db: change of the spectral slope, in dB an octave.
-        """
+        """Choose ranges of uniform draws for a `VoiceChange` up, or as much down; a ValueError if one is reversed."""
         self.formant_ratio, self.pitch_semitones = formant_ratio, pitch_semitones
         self.pitch_range, self.tilt_db = pitch_range, tilt_db
         check_ranges(
@@ -175,15 +168,10 @@ class VcRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         perturb_prompt: bool = False,
     ) -> None:
-        """Choose the sources; a ValueError as `Prompts`.
+        """Choose what makes the sources, by default `WorldConverter()`, and the prompts as `Prompts`, a ValueError too.
 
-        Args:
-            converter: makes the other timbre; None takes `WorldConverter()`.
-            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
-            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
-            max_prompt_seconds: no prompt is longer.
-            perturb_prompt: whether the prompt, too, is in the other timbre. False is what the released code is
-                given at inference; the paper's text, read literally, converts the whole utterance.
+        With `perturb_prompt` the prompt, too, is in the other timbre, as the paper's text, read literally, converts the
+        whole utterance; without it is what the released code is given at inference.
         """
         self.converter = WorldConverter() if converter is None else converter
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)
@@ -194,27 +182,18 @@ class VcRecipe(PromptedRecipe):
         prompt, target, pieces, enrollment = self.prompts.draw(corpus, index, generator)
         wave = torch.cat([prompt, target])
         start = 0 if self.perturb_prompt else prompt.numel()
-        converted, applied = self._convert(corpus, index, wave[start:], generator)
-        source = torch.cat([wave[:start], converted])
-        gain = peak_gain(wave, source)
-        return SpeechItem.of(
-            corpus.utterances[index],
-            wave * gain,
-            source=source * gain,
-            prompt_length=prompt.numel(),
-            applied={**enrollment, **applied, "gain": gain},
-            pieces=pieces,
-        )
-
-    def _convert(self, corpus: SpeechCorpus, index: int, wave: Tensor, generator: Generator) -> tuple[Tensor, Applied]:
         if not self.converter.needs_reference:
-            converted, applied = self.converter.convert(wave, None, generator)
+            converted, applied = self.converter.convert(wave[start:], None, generator)
         else:
             other = draw_interferer(corpus, index, generator)
-            converted, applied = self.converter.convert(wave, corpus.wave(other), generator)
+            converted, applied = self.converter.convert(wave[start:], corpus.wave(other), generator)
             applied = {**applied, "reference": corpus.utterances[other].id}
         # Another length would move the words in time, away from the target's.
-        if converted.shape != wave.shape:
-            name = type(self.converter).__name__
-            raise ValueError(f"{name} made {tuple(converted.shape)} samples of {tuple(wave.shape)}")
-        return converted, applied
+        if (made := tuple(converted.shape)) != (expected := tuple(wave[start:].shape)):
+            raise ValueError(f"{type(self.converter).__name__} made {made} samples of {expected}")
+        source = torch.cat([wave[:start], converted])
+        gain = peak_gain(wave, source)
+        utterance, applied = corpus.utterances[index], {**enrollment, **applied, "gain": gain}
+        return SpeechItem.of(
+            utterance, wave * gain, source=source * gain, prompt_length=len(prompt), applied=applied, pieces=pieces
+        )

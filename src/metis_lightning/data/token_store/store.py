@@ -19,9 +19,9 @@ and in its header the kind and the tokenizer's fingerprint.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.media.storage import location_stamp
+from metis_lightning.data.recipes.recipe import Segment, SpeechItem
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, digest64
-from metis_lightning.types import Utterance
+from metis_lightning.types import HOP, Utterance
 
 SSL, ACOUSTIC, FEATURES = KINDS = ("ssl", "acoustic", "features")
 
 _FORMAT = "1"
 _SUFFIX = ".safetensors"
-# Shards that are open at a time in a process; each is mapped into memory, not read.
-_MOST_OPEN = 128
 # One array in memory: where it lies (shard, first frame, frames, row) and whose it is.
 _ROW = np.dtype(
     [(column, "i8") for column in ("name", "stamp", "samples", "start")]
@@ -118,14 +118,9 @@ class TokenStore:
         # Sorted and in one stretch of memory, for the binary search of every look-up.
         self._names = np.ascontiguousarray(self._rows["name"])
         self._rows_by_audio: dict[str, int] = {}
-        self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, which opens the shards itself."""
-        return {**self.__dict__, "_open": OrderedDict()}
 
     def holds(self, utterance: Utterance) -> bool:
         """Tell whether there is an array of an utterance's audio as its file is now, by its stamp alone."""
@@ -159,7 +154,7 @@ class TokenStore:
     def read(self, utterance: Utterance, audio: Callable[[], Tensor]) -> Tensor:
         """Return the array (T, …) of an utterance; a UserError if there is none of this audio."""
         row = self._rows[self._row(utterance, audio)]
-        start, shard = int(row["start"]), self._shard(int(row["shard"]))
+        start, shard = int(row["start"]), _open_shard(self.shards[row["shard"]])
         return shard.get_slice("values")[start : start + int(row["frames"])]
 
     def _row(self, utterance: Utterance, audio: Callable[[], Tensor]) -> int:
@@ -180,7 +175,7 @@ class TokenStore:
                 expected = audio_hash(audio())
                 for candidate in candidates:
                     number, shard = (int(self._rows[column][candidate]) for column in ("row", "shard"))
-                    hashes = self._shard(shard).get_slice("audio")[number : number + 1]
+                    hashes = _open_shard(self.shards[shard]).get_slice("audio")[number : number + 1]
                     if hashes.numpy().tobytes() == expected:
                         row = self._rows_by_audio[utterance.id] = candidate
                         break
@@ -194,13 +189,11 @@ class TokenStore:
         end = int(np.searchsorted(self._names, name, side="right"))
         return range(first, end)
 
-    def _shard(self, number: int) -> Any:  # noqa: ANN401  safetensors has no type for it
-        if number not in self._open:
-            self._open[number] = safe_open(self.shards[number], "pt")
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(number)
-        return self._open[number]
+
+# Each shard is mapped into memory, not read.
+@lru_cache(maxsize=128)
+def _open_shard(path: Path) -> Any:  # noqa: ANN401  safetensors has no type for it
+    return safe_open(path, "pt")
 
 
 def _read_rows(path: Path, number: int, expected: dict[str, str]) -> np.ndarray:
@@ -217,3 +210,47 @@ def _read_rows(path: Path, number: int, expected: dict[str, str]) -> np.ndarray:
     rows["start"], rows["frames"] = columns["offsets"][:-1], columns["offsets"].diff()
     rows["shard"], rows["row"] = number, np.arange(len(rows))
     return rows
+
+
+class LengthOnlyCorpus(SpeechCorpus):
+    """A corpus for recipes that need no sound beside the tokens: its waves have their length and are silent."""
+
+    def __init__(self, corpus: SpeechCorpus, store: TokenStore) -> None:
+        super().__init__(corpus.utterances, cache=False)
+        self._store = store
+
+    def wave(self, index: int) -> Tensor:
+        """Return silence (S,) of the utterance's length, which takes no memory; audio is not read."""
+        utterance = self.utterances[index]
+        samples = self._store.samples(utterance, partial(self.samples, index))
+        return torch.zeros(1).expand(samples)
+
+
+def attach_tokens(item: SpeechItem, corpus: SpeechCorpus, stores: Mapping[str, TokenStore]) -> SpeechItem:
+    """Return an item with the tokens of its wave; a UserError if its `pieces` or a store, by kind, lack them.
+
+    Tokens are those of whole recordings as they are: a crop takes the frames of its place, and what a recipe does to
+    the level of a wave is not done to its tokens. In both, training on audio differs a little at the edges.
+    """
+    if not item.pieces:
+        raise UserError(
+            f"utterance {item.id!r}: the recipe does not say of which `pieces` its wave is made, so that no stored "
+            "tokens fit it; leave data.tokens out to train on audio"
+        )
+    tokens = {}
+    for kind, store in stores.items():
+        recorded = [store.read(corpus.utterances[p.index], partial(corpus.samples, p.index)) for p in item.pieces]
+        parts = [_cut(values, piece) for values, piece in zip(recorded, item.pieces, strict=True)]
+        # Stored in fewer bits than an embedding takes.
+        tokens[kind] = torch.cat(parts).long()
+    return replace(item, ssl_tokens=tokens.get(SSL), acoustic_tokens=tokens.get(ACOUSTIC))
+
+
+def _cut(values: Tensor, piece: Segment) -> Tensor:
+    """Return the frames of a piece (T, …) of a recording's, one for each of its hops."""
+    start, count = round(piece.start / HOP), piece.samples // HOP
+    frames = values[start : start + count]
+    # The last hops have no SSL frame, as the window would reach past the end: they repeat the frame before.
+    if not len(frames):
+        frames = values[-1:] if len(values) else values.new_zeros((1, *values.shape[1:]))
+    return torch.cat([frames, frames[-1:].expand(max(0, count - len(frames)), *frames.shape[1:])])[:count]
