@@ -23,7 +23,7 @@ from metis_lightning.data.recipes.recipe import (
 )
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.data.recipes.tse import TseRecipe
-from metis_lightning.data.recipes.vc import VcRecipe
+from metis_lightning.data.recipes.vc import VcRecipe, WorldConverter
 from metis_lightning.types import WAVE_RATE
 
 QUIET = Corruptions(room_chance=0, noise_chance=0, band_chance=0)
@@ -96,7 +96,7 @@ def test_equal_lengths_have_no_padding_and_never_a_negative_one(count: int, seco
     ],
 )
 def test_an_item_lasts_what_was_planned(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VcRecipe, "_convert", lambda self, corpus, index, wave, generator: (wave, {}))
+    monkeypatch.setattr(WorldConverter, "convert", lambda self, wave, reference, generator: (wave, {}))
     corpus = module(PlainRecipe()).corpora()["train"]
     for epoch in (0, 3):
         planned = planned_lengths(recipe, corpus, seed=5)
