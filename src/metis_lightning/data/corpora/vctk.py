@@ -75,12 +75,12 @@ class VctkTests(TestSets):
         """Read the source as `mixture` and the wanted voice's prompt as `enrollment`."""
         signals = read_signals(mixture=self._files[trial.target], enrollment=self._files[trial.enrollment])
         text, prompt = self._texts[trial.target], self._texts[trial.enrollment]
-        wanted = _speaker(trial.enrollment)
+        wanted = trial.enrollment.split("_")[0]
         return TestItem(trial.id, trial.test_set, wanted, text, "en", prompt_text=prompt, **signals)
 
     def _trial(self, source: str, seed: int, same_speaker: bool) -> Trial:
-        others = [name for name in self._files if name != source]
-        voices = [name for name in others if (_speaker(name) == _speaker(source)) == same_speaker]
+        others, speaker = [name for name in self._files if name != source], source.split("_")[0]
+        voices = [name for name in others if (name.split("_")[0] == speaker) == same_speaker]
         # Sentences 1 to 24 are read by everyone: a prompt that says the source's words would give them away.
         ordered = sorted(voices, key=lambda name: hash_order(seed, source, name))
         prompt = next((name for name in ordered if not same_words(self._texts[name], self._texts[source])), None)
@@ -98,12 +98,8 @@ def _recordings(root: Path, speaker: str = "*") -> list[Path]:
 
 
 def _read_text(root: Path, name: str) -> str | None:
-    path = root / "txt" / _speaker(name) / f"{name}.txt"
+    path = root / "txt" / name.split("_")[0] / f"{name}.txt"
     if not path.is_file():
         return None
     # Some texts of 0.80 hold bytes that are no UTF-8.
     return clean_text(path.read_bytes().decode("utf-8", errors="replace"))
-
-
-def _speaker(name: str) -> str:
-    return name.split("_")[0]
