@@ -98,9 +98,12 @@ def build_manifest(scan: CorpusScan, options: BuildOptions) -> ManifestSummary |
         identities = [repr((SCHEMA, scan, shard.name, shard.stamp)) for shard in shards]
         parts = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.jsonl" for text in identities]
         if jobs == 1:
-            # Pieces of files that have changed or gone, and what a killed run has half written.
-            for path in set(folder.glob("*.jsonl")).difference(parts):
-                path.unlink()
+            # Pieces of files that have changed or gone, and what a killed run has half written of ours.
+            own = {part.stem for part in parts}
+            for path in folder.glob("*.jsonl"):
+                is_temporary = path.name.startswith(".")
+                if path.name.split(".")[1] in own if is_temporary else path.stem not in own:
+                    path.unlink()
         todo = [pair for pair in list(zip(shards, parts, strict=True))[number::jobs] if not pair[1].is_file()]
         faults, hours = 0, 0.0
         with Progress("prepare", "pieces", len(todo)) as progress:
