@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
-from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity
+from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity, spread_codes
 from metis_lightning.tasks.codec_losses import AdversarialConfig
 from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
-from metis_lightning.tokens.codec_layers import Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, trainer
 from tiny import ACOUSTIC, SEMANTIC
 
@@ -153,3 +154,23 @@ def test_codes_move_beside_discriminators_too_and_not_where_the_codebooks_rest(t
         before = module.codec.decoder.quantizer.stages[0].codebook.weight.clone()
         trainer(tmp_path, 1, limit_val_batches=0).fit(module, datamodule=OneBatch())
         assert torch.equal(module.codec.decoder.quantizer.stages[0].codebook.weight, before) == (not moves)
+
+
+def test_embeddings_spread_from_codes_keep_their_neighbours() -> None:
+    torch.manual_seed(0)
+    quantizer = FactorizedVectorQuantizer(16, 200, 8)
+    embedding = nn.Embedding(200, 96)
+    nn.init.normal_(embedding.weight, std=0.02)
+    directions = nn.functional.normalize(quantizer.codebook.weight.detach())
+    nearest = (directions @ directions.T).fill_diagonal_(-1).argmax(dim=1)
+
+    def found() -> float:
+        weights = embedding.weight.detach()
+        distances = torch.cdist(weights, weights).fill_diagonal_(torch.inf)
+        among = distances.argsort(dim=1)[:, :10]
+        return float((among == nearest[:, None]).any(dim=1).float().mean())
+
+    assert found() < 0.15
+    spread_codes(embedding, quantizer)
+    assert found() > 0.8
+    assert 0.08 < float(embedding.weight.detach().std()) < 0.13

@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from metis_lightning.tasks.base import TrainableModule
-from metis_lightning.tokens.codec_layers import Quantized, ResidualVectorQuantizer
+from metis_lightning.tokens.codec_layers import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
+
+CODE_SCALE = 0.1
+"""Deviation of the projections of code vectors; an embedding's own start is 0.02."""
 
 
 def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
@@ -22,6 +26,19 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
     counts = torch.bincount(codes.flatten(), minlength=codebook_size).float()
     shares = counts / counts.sum()
     return torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum())
+
+
+@torch.no_grad()
+def spread_codes(embedding: nn.Embedding, quantizer: FactorizedVectorQuantizer) -> None:
+    """Add to each row of an embedding a random projection of the code vector of that number.
+
+    So codes of like sound start out alike: a short run need not find out which ones they are.
+    """
+    # Codes are looked up by their direction.
+    vectors = F.normalize(quantizer.codebook.weight)
+    vectors = (vectors - vectors.mean(dim=0)) / vectors.std(dim=0)
+    projection = torch.randn(vectors.shape[1], embedding.embedding_dim, device=vectors.device)
+    embedding.weight += CODE_SCALE * vectors @ projection / vectors.shape[1] ** 0.5
 
 
 class CodebookRestarts:

@@ -6,16 +6,17 @@ Shape letters: B batch, T frames, Q quantizers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, ssl_targets
+from metis_lightning.tasks.codebooks import spread_codes
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -32,6 +33,7 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: sizes, and the first layer that the model predicts.
         tokenizer: bundle whose codecs make the tokens.
         prompt_rule: prompts and masks.
+        init_from_codes: begin with embeddings that lie as the codecs' code vectors do.
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
             keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
     """
@@ -44,12 +46,18 @@ class SemanticToAcousticModule(TrainableModule):
         stage2: SemanticToAcousticConfig = SemanticToAcousticConfig(),  # noqa: B008  frozen
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
+        init_from_codes: bool = False,
         cache_tokens: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.part, self.model = part, SemanticToAcoustic(stage2)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
+        if init_from_codes:
+            spread_codes(self.model.cond_emb, self.tokenizer.semantic_codec.quantizer.stages[0])
+            stages = self.tokenizer.acoustic_codec.decoder.quantizer.stages[: stage2.num_quantizers]
+            for embedding, stage in zip(self.model.token_emb, stages, strict=True):
+                spread_codes(cast(nn.Embedding, embedding), stage)
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
         # Of the layers' output maps, a step trains one.
