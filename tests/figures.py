@@ -20,8 +20,8 @@ SOURCE = ROOT / "src" / "metis_lightning"
 # Of the command line, and of the commands that Lightning parses.
 COMMANDS = {SOURCE / "cli", SOURCE / "trainer"}
 SHORT = 3
-# Files are where they should be; the other two only ever go down, to 26,500 lines and 25%.
-MOST_LINES, MOST_FILES, MOST_SHORT = 28_900, 215, 0.31
+# Limits of the house: what goes beyond is taken out elsewhere.
+MOST_LINES, MOST_FILES, MOST_SHORT = 26_500, 215, 0.25
 
 
 @dataclass

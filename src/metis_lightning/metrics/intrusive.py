@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 from unittest.mock import patch
@@ -16,8 +17,8 @@ from metis_lightning.metrics.signal import METRIC_RATE, ScoringItem, Wave, sound
 
 Band = Literal["wb", "nb"]
 
-# Of the noise of 2e-16 with which pystoi keeps ESTOI defined in silent bands.
 SEED = 0
+"""Of the noise of 2e-16 with which pystoi keeps ESTOI defined in silent bands."""
 
 
 def pesq(prediction: Wave, reference: Wave, band: Band = "wb") -> float:
@@ -85,37 +86,61 @@ def si_sdr(prediction: Wave, reference: Wave) -> float:
     return float(10.0 * np.log10(signal / distortion))
 
 
-# The measure of each column, of a prediction and its reference, (S,) each at 16 kHz.
-MEASURES: Mapping[Column, Callable[[np.ndarray, np.ndarray], float]] = {
-    Column("PESQ", "PESQ"): pesq,
-    # Narrow band may find speech where wide band finds none, and the other way round.
-    Column("PESQ_NB", "PESQ_NB"): partial(pesq, band="nb"),
-    Column("STOI", "STOI"): stoi,
-    Column("ESTOI", "ESTOI"): partial(stoi, extended=True),
-    Column("SI_SDR", "SI_SDR", "dB"): si_sdr,
-}
-
-
 class IntrusiveMetric(UtteranceMetric):
-    """All measures of a signal beside its reference, for tasks whose results keep the reference's timing."""
+    """A metric of a signal beside its reference, for tasks whose results keep the reference's timing."""
 
-    order = 30
-    packages = ("pesq", "pystoi")
     keeps_timing = True
-    columns = tuple(MEASURES)
-    definition = {
-        "pesq": "P.862.2 wide band; P.862.1 narrow band",
-        "stoi": f"not extended, and extended with noise of seed {SEED}",
-        "si_sdr": "without the mean",
-    }
+
+    @property
+    @abstractmethod
+    def compare(self) -> Callable[[np.ndarray, np.ndarray], float]:
+        """The measure of a prediction and its reference, (S,) each at 16 kHz."""
 
     def score(self, item: ScoringItem) -> dict[str, MetricValue]:
-        """Return the measures beside the reference."""
+        """Return the measure beside the reference."""
+        return measure(self.columns, lambda: self.compare(*item.pair()))
 
-        def compare(measured: Callable[[np.ndarray, np.ndarray], float]) -> float:
-            return measured(*item.pair())
 
-        values: dict[str, MetricValue] = {}
-        for column, each in MEASURES.items():
-            values |= measure((column,), compare, each)
-        return values
+class PesqMetric(IntrusiveMetric):
+    """PESQ in wide band."""
+
+    order = 30
+    packages = ("pesq",)
+    columns = (Column("PESQ", "PESQ"),)
+    definition = {"pesq": "P.862.2 wide band; P.862.1 narrow band"}
+    compare = staticmethod(pesq)
+
+
+class NarrowBandPesqMetric(PesqMetric):
+    """PESQ in narrow band, which may find speech where wide band finds none, and the other way round."""
+
+    order = 31
+    columns = (Column("PESQ_NB", "PESQ_NB"),)
+    compare = staticmethod(partial(pesq, band="nb"))
+
+
+class StoiMetric(IntrusiveMetric):
+    """STOI."""
+
+    order = 40
+    packages = ("pystoi",)
+    columns = (Column("STOI", "STOI"),)
+    definition = {"stoi": f"not extended, and extended with noise of seed {SEED}"}
+    compare = staticmethod(stoi)
+
+
+class EstoiMetric(StoiMetric):
+    """ESTOI."""
+
+    order = 41
+    columns = (Column("ESTOI", "ESTOI"),)
+    compare = staticmethod(partial(stoi, extended=True))
+
+
+class SiSdrMetric(IntrusiveMetric):
+    """SI-SDR."""
+
+    order = 50
+    columns = (Column("SI_SDR", "SI_SDR", "dB"),)
+    definition = {"si_sdr": "without the mean"}
+    compare = staticmethod(si_sdr)

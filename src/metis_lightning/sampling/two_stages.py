@@ -16,7 +16,6 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from metis_lightning.errors import UserError
-from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.runner import Graphs, Runner, runner_for
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
@@ -47,25 +46,20 @@ class Stage2:
     full: SemanticToAcoustic  # that of the others
     compile: bool = False  # whether the backbones are compiled, once for each shape; see `runner_for`
     graphs: Graphs | None = None  # replays passes on a GPU; None computes each anew
-    _runners: tuple[Runner, Runner] = field(init=False)
+    runners: tuple[Runner, Runner] = field(init=False)  # of both
 
     def __post_init__(self) -> None:
         # Kept from batch to batch: on a GPU they hold where sequences stand when they are padded.
-        self._runners = self.runner(self.first.diff_estimator), self.runner(self.full.diff_estimator)
+        first, full = (
+            runner_for(model.diff_estimator, self.device, self.compile, self.graphs)
+            for model in (self.first, self.full)
+        )
+        self.runners = first, full
 
     @property
     def device(self) -> torch.device:
         """Where the models run."""
         return self.first.mask_emb.weight.device
-
-    @property
-    def forwards(self) -> int:
-        """Passes through both models so far."""
-        return sum(runner.forwards for runner in self._runners)
-
-    def runner(self, backbone: Backbone) -> Runner:
-        """Return what runs a backbone as these models are run."""
-        return runner_for(backbone, self.device, self.compile, self.graphs)
 
     @torch.no_grad()
     def respoken(
@@ -117,7 +111,7 @@ class Stage2:
         joined = [torch.cat([row.stage1.prompt, new]) for row, new in zip(rows, tokens, strict=True)]
         layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
         first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
-        of_both = (self.first, first_settings, self._runners[0]), (self.full, settings.stage2, self._runners[1])
+        of_both = (self.first, first_settings, self.runners[0]), (self.full, settings.stage2, self.runners[1])
         for model, sampling, runner in of_both:
             requests = [
                 Stage2Request(ssl, row.acoustic_prompt[:, : model.config.num_quantizers], lower)
@@ -136,13 +130,15 @@ class TwoStages:
     _runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
-        self._runner = self.stage2.runner(self.stage1.diff_estimator)
+        shared = self.stage2
+        self._runner = runner_for(self.stage1.diff_estimator, shared.device, shared.compile, shared.graphs)
 
     @torch.no_grad()
     def speech(self, requests: Sequence[Request], settings: Settings, noises: Sequence[Noise]) -> list[Speech]:
         """Return the speech of checked requests, each by its own noise. A `UserError` if stage 1 does not take one."""
         clock = StageClock(self.stage2.device)
-        before = self._runner.forwards, self.stage2.forwards
+        runners = self._runner, *self.stage2.runners
+        before = [runner.forwards for runner in runners]
         with clock.stage("front_end"):
             conditionings = self.conditionings(requests)
         with clock.stage("stage1"):
@@ -153,8 +149,8 @@ class TwoStages:
         with clock.stage("vocoder"):
             generated = zip(conditionings, tokens, acoustic, strict=True)
             decoded = [decoded_speech(self.stage2.tokenizer, *row) for row in generated]
-        forwards = {"stage1": self._runner.forwards - before[0], "stage2": self.stage2.forwards - before[1]}
-        timing = Timing(clock.seconds, forwards, len(requests))
+        stage1, *stage2 = (runner.forwards - done for runner, done in zip(runners, before, strict=True))
+        timing = Timing(clock.seconds, {"stage1": stage1, "stage2": sum(stage2)}, len(requests))
         return [replace(speech, timing=timing) for speech in decoded]
 
     def conditionings(self, requests: Sequence[Request]) -> list[Conditioning]:
