@@ -14,6 +14,7 @@ from metis_lightning.options import CommandOptions, option
 
 if TYPE_CHECKING:
     from metis_lightning.data.manifest.scan import CorpusScan
+    from metis_lightning.tokens.visual.encoder import VisualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,11 @@ class LipOptions(PrepareOptions):
     mouths: str | None = option(
         "crop the mouth of each face into DIR/ID.mp4 (needs the extra `lips`); what is there stays", None, metavar="DIR"
     )
-    features: Path | None = option("then write each mouth's features (T, 768) into DIR/ID.npy", None, metavar="DIR")
-    encoder: Path | None = option(
-        "with --features: Auto-AVSR's weights of visual speech recognition", None, metavar="FILE"
+    features: Path | None = option("then write each mouth's features (T, C) into DIR/ID.npy", None, metavar="DIR")
+    encoder: str | None = option(
+        "with --features: Auto-AVSR's weights of visual speech recognition, or a bundle with a visual encoder",
+        None,
+        metavar="X",
     )
     device: str = option("with --features: cpu, cuda, cuda:1, …", "cpu", metavar="D")
 
@@ -171,21 +174,38 @@ class LipOptions(PrepareOptions):
             raise UserError(
                 "give --features and --encoder together: the folder, and the weights that make what is in it"
             )
-        if self.encoder is not None and not self.encoder.is_file():
-            raise UserError(f"--encoder {self.encoder}: no such weights; download Auto-AVSR's model")
+        if self.encoder is not None:
+            _visual_encoder(self.encoder)
         return super().scan()
 
     def finish(self) -> None:
         """Write the features of the mouths."""
         if self.features is None or self.encoder is None:
             return
-        from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
         from metis_lightning.tokens.visual.lip_features import LipFeatureOptions, write_lip_features
 
         mouths = None if self.mouths is None else Path(self.mouths)
         wanted = LipFeatureOptions(self.out, self.root, self.features, mouths, self.device, self.job)
-        count = write_lip_features(AutoAvsrFeatures(self.encoder), wanted)
+        count = write_lip_features(_visual_encoder(self.encoder).to(self.device), wanted)
         print(f"lip features: {count:,} written to {self.features}")
+
+
+def _visual_encoder(name: str) -> VisualEncoder:
+    """Return the encoder of a file of Auto-AVSR's weights, or of a bundle. A `UserError` if neither has one."""
+    from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+    from metis_lightning.weights.build import load_visual_encoder
+    from metis_lightning.weights.bundle import bundle_folder
+
+    path = Path(name)
+    if path.is_file():
+        return AutoAvsrFeatures(path)
+    # A mistyped file is not asked for at the model hub.
+    if path.suffix in (".pth", ".ckpt", ".safetensors"):
+        raise UserError(f"--encoder {name}: no such weights; download Auto-AVSR's model, or name a bundle")
+    encoder = load_visual_encoder(bundle_folder(name))
+    if encoder is None:
+        raise UserError(f"--encoder {name}: the bundle has no visual encoder; give Auto-AVSR's weights")
+    return encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,15 +43,20 @@ class Studio:
         if not self.models.keys() & TABS.keys():
             raise UserError(f"--model {' '.join(options.model)}: no weights for any of the tasks {', '.join(TABS)}")
         self._loaded: dict[str, Metis] = {}
-        self._lips = LipReader(options.visual_encoder, chosen_device(options))
+        bundle = options.bundle_of(self.models.get("l2s", options.model[0]))
+        self._lips = LipReader(options.visual_encoder, chosen_device(options), bundle)
 
     def speak(self, task: str, inputs: Mapping[str, str], seed: int, options: Options) -> tuple[int, np.ndarray]:
         """Return the sample rate and 16-bit samples (S,) of a result. A `UserError` if an input is not usable."""
         labels = TABS[task].labels
         if missing := [names for names in TABS[task].needs if not inputs.keys() & set(names)]:
             raise UserError(f"{' or '.join(f'“{labels[name]}”' for name in missing[0])} is missing")
-        if "video" in inputs and self.options.visual_encoder is None:
-            raise UserError(f"{labels['video']}: videos cannot be read here; give their lip features")
+        if "video" in inputs:
+            try:
+                _ = self._lips.encoder
+            except UserError as error:
+                message = f"{labels['video']}: videos cannot be read here; give their lip features"
+                raise UserError(message) from error
         with tempfile.TemporaryDirectory() as folder:
             job = Job(task, "result", Path(folder) / "result.wav", inputs, seed, labels=labels)
             try:

@@ -22,8 +22,11 @@ from metis_lightning.options import flag
 from metis_lightning.pipeline import SHORTEST, Metis, Request
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
+from metis_lightning.tokens.visual.encoder import VisualEncoder
 from metis_lightning.tokens.visual.lip_features import lip_features
 from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
+from metis_lightning.weights.build import load_visual_encoder
+from metis_lightning.weights.bundle import bundle_folder
 
 # Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all.
 LONGEST = 30.0
@@ -43,18 +46,22 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LipReader:
-    """Makes lip features of videos on a device, by a file of Auto-AVSR's weights, None if none were given."""
+    """Makes lip features of videos by Auto-AVSR's weights, or without them by the visual encoder of a bundle."""
 
     weights: Path | None
     device: str
+    bundle: str = "nano"
 
     @cached_property
-    def encoder(self) -> AutoAvsrFeatures:
-        """The encoder, whose weights are read when it first sees a video. A `UserError` if no weights were given."""
-        if self.weights is None:
+    def encoder(self) -> VisualEncoder:
+        """The encoder; Auto-AVSR's weights are read when it first sees a video. A `UserError` if there is none."""
+        if self.weights is not None:
+            return AutoAvsrFeatures(self.weights)
+        encoder = load_visual_encoder(bundle_folder(self.bundle))
+        if encoder is None:
             cure = "give Auto-AVSR's weights as --visual-encoder, or its lip features as --features"
             raise UserError(f"a video needs the visual encoder: {cure}")
-        return AutoAvsrFeatures(self.weights)
+        return encoder.to(self.device)
 
 
 def read_request(metis: Metis, job: Job, lips: LipReader) -> Request:

@@ -34,8 +34,8 @@ def run_generate(options: GenerateOptions) -> None:
     if options.play_list is not None:
         check_output(options.play_list, "--play-list")
     if any("video" in job.inputs for job in jobs):
-        # Missing weights of it are told at once.
-        _ = LipReader(options.visual_encoder, chosen_device(options)).encoder
+        # That there is none is told at once.
+        _ = LipReader(options.visual_encoder, chosen_device(options), options.bundle_of(options.model)).encoder
     if options.list is None and folder_input(options) is None:
         # Before the weights, which may be gigabytes, are read.
         read_prompt(jobs[0])
@@ -70,7 +70,7 @@ def _write_missing(jobs: Sequence[Job], options: GenerateOptions) -> list[UserEr
 def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex | None) -> list[UserError]:
     """Write results, note them in the index of a folder, and return the mistakes that kept some from being made."""
     metis = load_metis(options.model, options.task, options)
-    lips = LipReader(options.visual_encoder, chosen_device(options))
+    lips = LipReader(options.visual_encoder, chosen_device(options), options.bundle_of(options.model))
     limits = options.batch_seconds, options.chunk_seconds
     writer = SpeechWriter(metis, sampler_options(options), *limits, lips)
     mistakes, usable, remarks, total = list[UserError](), list[Job](), set[str](), 0.0

@@ -19,9 +19,15 @@ class WeightsOptions(CommandOptions):
     phone_vocabulary: Path | None = option(
         "vocab.json of MaskGCT's G2P, for the released weights", None, metavar="JSON"
     )
-    visual_encoder: Path | None = option("Auto-AVSR's weights, for --video", None, metavar="FILE")
+    visual_encoder: Path | None = option(
+        "Auto-AVSR's weights, for --video (default: the visual encoder of the bundle)", None, metavar="FILE"
+    )
     device: Device | None = option("where to run (default: cuda where there is one)", None)
     precision: Precision | None = option("of both stages (default: bfloat16 on a GPU, float32 elsewhere)", None)
+
+    def bundle_of(self, model: str) -> str:
+        """Return the bundle that weights belong to, by its name: their own, or a checkpoint's base."""
+        return self.base if model.endswith(".ckpt") else model
 
 
 @dataclass(frozen=True, kw_only=True)

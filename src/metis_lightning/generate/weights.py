@@ -47,7 +47,7 @@ def set_vocabulary(metis: Metis, path: Path) -> None:
 
 def identity(name: str, options: WeightsOptions) -> dict[str, Any]:
     """Return hashes that change with the weights: a bundle's index holds those of its files."""
-    bundle = bundle_folder(options.base if name.endswith(".ckpt") else name) / BUNDLE_INDEX
+    bundle = bundle_folder(options.bundle_of(name)) / BUNDLE_INDEX
     files = [Path(name), bundle] if name.endswith(".ckpt") else [bundle]
     files += [path for path in (options.phone_vocabulary, options.visual_encoder) if path is not None]
     return {"weights": [sha256_of(path) for path in files]}

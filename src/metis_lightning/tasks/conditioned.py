@@ -18,6 +18,8 @@ from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tokens.tokenizer import frozen_arithmetic
 from metis_lightning.tokens.visual.encoder import LIP_DIM, VisualEncoder, double_rate, fit_frames
 from metis_lightning.types import HOP, SpeechBatch
+from metis_lightning.weights.build import load_visual_encoder
+from metis_lightning.weights.bundle import bundle_folder
 
 
 class SourceConditionedModule(FinetuneModule):
@@ -61,18 +63,22 @@ class L2sModule(FinetuneModule):
     Args:
         lip_dim: width of the features.
         lora_rank: see `FinetuneModule`; the paper trains all of stage 1.
-        encoder: makes the features of mouth pictures, frozen, in every step; None if the data hold features already,
-            which is much faster.
+        encoder: makes the features of mouth pictures, frozen, in every step, or the name of a bundle that has one; None
+            if the data hold features already, which is much faster.
     """
 
     task = "l2s"
     recipe = "metis_lightning.data.recipes.l2s.LipRecipe"
 
     def __init__(
-        self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | None = None, **kwargs: Any
+        self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | str | None = None, **kwargs: Any
     ) -> None:
         self.condition_dim = lip_dim
         super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
+        if isinstance(encoder, str):
+            name, encoder = encoder, load_visual_encoder(bundle_folder(encoder))
+            if encoder is None:
+                raise UserError(f"bundle {name!r}: it has no visual encoder; name one that has, or leave encoder out")
         # In a list, so that it becomes no part of the weights.
         self._encoder = [] if encoder is None else [encoder.eval().requires_grad_(False)]
 

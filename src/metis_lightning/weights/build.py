@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecCo
 from metis_lightning.tokens.semantic_codec import SemanticCodec, SemanticCodecConfig
 from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.visual.eigenmouths import EigenMouths
+from metis_lightning.tokens.visual.encoder import VisualEncoder
 from metis_lightning.tokens.w2v_bert import W2vBertFeatures, build_encoder
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import Part, bundle_folder, read_index, read_part
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
     from transformers import Wav2Vec2BertModel
 
 Config = TypeVar("Config", bound="DataclassInstance")
+Model = TypeVar("Model", bound=nn.Module)
 # By these names a part says what it is; a class path would let a bundle choose what is imported.
 FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures] | type[WhisperFeatures]] = {
     "filterbank": FilterbankFeatures,
     "w2v_bert": W2vBertFeatures,
     "whisper": WhisperFeatures,
 }
+VISUAL_ENCODERS: Mapping[str, Callable[..., VisualEncoder]] = {"eigenmouths": EigenMouths}
 MODELS: Mapping[str, tuple[type[nn.Module], type[DataclassInstance]]] = {
     "semantic_codec": (SemanticCodec, SemanticCodecConfig),
     "acoustic_codec": (AcousticCodec, AcousticCodecConfig),
@@ -111,19 +115,32 @@ def load_shared(folder: Path, name: str) -> tuple[nn.Module, str]:
 
 def load_features(folder: Path) -> SSLFeatures:
     """Return the SSL front end of a bundle."""
-    part = read_part(folder, "ssl_features")
-    kind = str(part.config.get("kind"))
-    if kind not in FEATURES:
-        raise UserError(f"bundle {folder}: ssl_features of kind {kind!r}; known kinds: {', '.join(FEATURES)}")
-    try:
-        features = FEATURES[kind](**{key: value for key, value in part.config.items() if key != "kind"})
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"bundle {folder}: ssl_features: {error}; this bundle needs another version") from error
-    load_weights(features, part.tensors, "ssl_features")
+    features = _load_kind(folder, "ssl_features", FEATURES)
     if isinstance(features, W2vBertFeatures) and "w2v_bert" in read_index(folder)["parts"]:
         # Read at its first use only: whoever trains on stored tokens has none.
         features.load = partial(_load_w2v_bert, folder)
-    return features.eval()
+    return features
+
+
+def load_visual_encoder(folder: Path) -> VisualEncoder | None:
+    """Return the frozen visual encoder of a bundle, None if it has none."""
+    if "visual_encoder" not in read_index(folder)["parts"]:
+        return None
+    return _load_kind(folder, "visual_encoder", VISUAL_ENCODERS).requires_grad_(False)
+
+
+def _load_kind(folder: Path, name: str, kinds: Mapping[str, Callable[..., Model]]) -> Model:
+    """Return the model of a part that says its kind. A `UserError` if that is unknown, or the rest does not fit."""
+    part = read_part(folder, name)
+    kind = str(part.config.get("kind"))
+    if kind not in kinds:
+        raise UserError(f"bundle {folder}: {name} of kind {kind!r}; known kinds: {', '.join(kinds)}")
+    try:
+        model = kinds[kind](**{key: value for key, value in part.config.items() if key != "kind"})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"bundle {folder}: {name}: {error}; this bundle needs another version") from error
+    load_weights(model, part.tensors, name)
+    return model.eval()
 
 
 def _load_w2v_bert(folder: Path) -> Wav2Vec2BertModel:

@@ -7,6 +7,7 @@ The later one has `frontend.…` and `proj_encoder.weight` outside. A Lightning 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metis_lightning.errors import UserError
+from metis_lightning.files import sha256_of
 from metis_lightning.state_dicts import check_finite, difference
 from metis_lightning.tokens.tokenizer import frozen_arithmetic
 from metis_lightning.tokens.visual.encoder import AutoAvsrEncoder, VisualEncoder, VisualSizes
@@ -49,6 +51,12 @@ class AutoAvsrFeatures(VisualEncoder):
         if not self._encoder:
             self._encoder.append(load_auto_avsr(self.weights, self.sizes))
         return self._encoder[0]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the sizes and the SHA-256 of the file, once it is seen to fit. A `UserError` if it does not."""
+        self.load()
+        digest = sha256_of(self.weights)
+        return {"weights_sha256": digest, "sizes": {**asdict(self.sizes), "channels": list(self.sizes.channels)}}
 
 
 def load_auto_avsr(path: Path, sizes: VisualSizes = VisualSizes()) -> AutoAvsrEncoder:  # noqa: B008  frozen

@@ -7,11 +7,13 @@ Shape letters: B batch, F frames at 25 Hz, N pictures, A heads, D width of a hea
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +46,14 @@ class VisualEncoder(nn.Module, ABC):
         # The encoder is on the device, or goes there by itself.
         pictures = encoder_input(mouths)[None].to(device)
         return self(pictures, torch.tensor([len(mouths)], device=device))[0].float().cpu()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this encoder from others, as JSON has it: class, width, SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"|{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+            digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return {"class": type(self).__name__, "dim": self.dim, "weights_sha256": digest.hexdigest()}
 
 
 class BasicBlock(nn.Module):

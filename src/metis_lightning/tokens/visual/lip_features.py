@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ from metis_lightning.data.media.mouths import MOUTH_SIZE, crop_mouths
 from metis_lightning.data.media.video import iterate_frames
 from metis_lightning.data.recipes.l2s import mouth_video, read_mouths
 from metis_lightning.errors import UserError
-from metis_lightning.files import atomic_path, sha256_of
+from metis_lightning.files import atomic_path
 from metis_lightning.progress import Progress
 from metis_lightning.safe_parsing import load_json
-from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.encoder import VisualEncoder
 
 
@@ -49,7 +48,7 @@ class LipFeatureOptions:
     shard: tuple[int, int] = (0, 1)  # this job, from 0, and the number of jobs that share the work
 
 
-def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) -> int:
+def write_lip_features(encoder: VisualEncoder, options: LipFeatureOptions) -> int:
     """Write the lip features of a manifest's utterances that are not there yet; return how many this call wrote.
 
     A `UserError` if the folder is another encoder's, by its `features.json`, or a video cannot be read.
@@ -68,21 +67,17 @@ def write_lip_features(encoder: AutoAvsrFeatures, options: LipFeatureOptions) ->
     return len(missing)
 
 
-def _claim(folder: Path, encoder: AutoAvsrFeatures) -> None:
+def _claim(folder: Path, encoder: VisualEncoder) -> None:
     """Note in a folder whose features it holds, or check that they are this encoder's."""
-    # Wrong weights must not claim a folder.
-    encoder.load()
-    note = folder / "features.json"
-    identity = {"weights_sha256": sha256_of(encoder.weights), "sizes": asdict(encoder.sizes)}
-    text = json.dumps(identity, indent=2) + "\n"
+    # Before the note: wrong weights must not claim a folder.
+    identity, note = encoder.identity(), folder / "features.json"
     if not note.is_file():
         with atomic_path(note) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return
     try:
         noted = load_json(note.read_bytes())
     except ValueError as error:
         raise UserError(f"{note}: not a note of `prepare` ({error}); remove the folder") from error
-    # Through JSON, which knows lists and no tuples.
-    if noted != json.loads(text):
+    if noted != identity:
         raise UserError(f"{folder}: holds features of another encoder (see {note.name}); give another folder")
