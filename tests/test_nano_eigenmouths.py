@@ -163,6 +163,11 @@ def test_mouth_pictures_train_through_the_bundles_encoder(
     model = (f"--model.base={bundle}", f"--model.encoder={bundle}", f"--model.lip_dim={DIM}")
     configs = ("-c", ROOT / "configs/l2s.yaml", "-c", tmp_path / "overlay.yaml")
     assert run("fit", *configs, *model, "--data.batch_seconds=3") == 0, capsys.readouterr().err
+    # A checkpoint's videos are read by the encoder of its base.
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    given = ("--task", "l2s", "--prompt", corpus / "c0.wav", "--video", corpus / "video/c2.mp4", "--num-steps", 2)
+    assert run("generate", *given, "--model", checkpoint, "--base", bundle, "--out", tmp_path / "made.wav") == 0
+    assert len(soundfile.read(tmp_path / "made.wav")[0]) == 24_000
 
 
 def test_a_bundle_without_or_of_an_unknown_kind(tiny_bundle: Path, tmp_path: Path) -> None:
