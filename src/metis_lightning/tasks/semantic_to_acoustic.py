@@ -17,6 +17,7 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, ssl_targets
 from metis_lightning.tasks.codebooks import spread_codes
+from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -55,7 +56,8 @@ class SemanticToAcousticModule(TrainableModule):
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
         if init_from_codes:
             spread_codes(self.model.cond_emb, self.tokenizer.semantic_codec.quantizer.stages[0])
-            stages = self.tokenizer.acoustic_codec.decoder.quantizer.stages[: stage2.num_quantizers]
+            codec = cast(AcousticCodec, self.tokenizer.acoustic_codec)
+            stages = codec.decoder.quantizer.stages[: stage2.num_quantizers]
             for embedding, stage in zip(self.model.token_emb, stages, strict=True):
                 spread_codes(cast(nn.Embedding, embedding), stage)
         self.cache = TokenCache(self.tokenizer, cache_tokens)
