@@ -1,13 +1,15 @@
 """The mouths that `experiments/nano/mouths.py` draws: shapes follow phones, and files are read as any video is."""
 
 import importlib.util
-import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from metis_lightning.data.manifest.corpus import SpeechCorpus
+from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.media.video import read_video
 
 ROOT = Path(__file__).parents[1]
@@ -51,10 +53,11 @@ def test_the_script_writes_videos_and_goes_on(
     arguments = ["mouths.py", "--corpus", str(corpus), "--out", str(tmp_path), "--limit", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     mouths.main()
-    row = json.loads((tmp_path / "manifest.jsonl").read_text())
-    video = tmp_path / row["video"]
-    assert read_video(video).shape == (round(row["seconds"] * 25), 96, 96, 3)
-    assert (tmp_path / row["path"]).resolve().is_file()
+    root = os.path.commonpath([corpus, tmp_path])
+    (utterance,) = open_manifest(tmp_path / "manifest.jsonl", root)
+    video = utterance.video
+    assert read_video(video).shape == (round(utterance.seconds * 25), 96, 96, 3)
+    assert len(SpeechCorpus([utterance]).wave(0)) == pytest.approx(utterance.seconds * 24_000, abs=24)
     written = video.stat().st_mtime_ns
     mouths.main()
     assert video.stat().st_mtime_ns == written

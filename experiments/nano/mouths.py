@@ -10,8 +10,8 @@ What the pictures show is what such a drawing can: lips that close for p, b and 
 and wide vowels, opening and loudness. They show no person, no cheek, jaw or throat, nothing that was filmed. A model
 trained on them shows that the way from video to speech works, not how well lips can be read.
 
-Writes `video/ID.mp4` and, when all are there, `manifest.jsonl` with the `video` of each utterance; the same command
-goes on where it was stopped.
+Writes `video/ID.mp4` and, when all are there, `manifest.jsonl` with the `video` of each utterance, whose paths are
+below the folder that corpus and mouths have in common; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -201,16 +201,20 @@ def main() -> None:
     options = parser.parse_args()
     rows = [json.loads(line) for line in (options.corpus / "starter.jsonl").open(encoding="utf-8")]
     rows = [row for row in rows if row["language"] == "en"][: options.limit]
+    # A manifest's paths lead nowhere but down.
+    corpus, out = options.corpus.absolute(), options.out.absolute()
+    root = os.path.commonpath([corpus, out])
     aligner, drawn = Aligner(), []
     for row in tracked(rows, "draw mouths", "utterances"):
-        video = options.out / "video" / f"{row['id']}.mp4"
-        if video.exists() or write_mouth(row, options.corpus, video, aligner):
-            audio = os.path.relpath(options.corpus / row["path"], options.out)
-            drawn.append({**row, "path": audio, "video": str(video.relative_to(options.out))})
-    partial = options.out / ".manifest.jsonl"
+        video = out / "video" / f"{row['id']}.mp4"
+        if video.exists() or write_mouth(row, corpus, video, aligner):
+            audio = (corpus / row["path"]).relative_to(root)
+            drawn.append({**row, "path": str(audio), "video": str(video.relative_to(root))})
+    partial = out / ".manifest.jsonl"
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in drawn), encoding="utf-8")
-    os.replace(partial, options.out / "manifest.jsonl")
+    os.replace(partial, out / "manifest.jsonl")
     print(f"{len(drawn)} of {len(rows)} utterances: the words of the others are in no dictionary, or do not fit")
+    print(f"the paths of {options.out / 'manifest.jsonl'} are below {root}: give that as root")
 
 
 if __name__ == "__main__":
