@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
@@ -14,7 +15,11 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.systems import System
+from metis_lightning.pipeline import Metis, Speech
 from metis_lightning.task_table import TASKS
+from metis_lightning.types import TestItem, Trial
+from metis_lightning.weights.bundle import read_index, write_index
 from quick_pool import QuickPool
 
 MakeOptions = Callable[..., EvaluateOptions]
@@ -109,3 +114,46 @@ def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(
         run_evaluate(make_options("--task", "hum", "--data", "odd_corpus.NeedsRoot"), QuickPool)
     with pytest.raises(UserError, match="--task sing: choose one of unhum"):
         run_evaluate(make_options("--task", "sing", "--data", "odd_corpus.OddTests"), QuickPool)
+
+
+def test_the_oracle_needs_stage_2_and_is_told_so_before_anything_runs(
+    make_options: MakeOptions, every_task: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from metis_lightning.evaluate.run.plan import make_plan
+
+    bundle = shutil.copytree(every_task, tmp_path / "codecs")
+    index = read_index(bundle)
+    del index["parts"]["s2a_full"]
+    write_index(bundle, index)
+    plan = make_plan(make_options("--task", "tse", "--base", str(bundle), "--system", str(every_task)), "cpu")
+    assert [system.name for system in plan.systems] == ["input", "target", "resynthesis", "every"]
+    with pytest.raises(UserError, match="--system oracle: .*lacks s2a_full"):
+        make_plan(make_options("--task", "tse", "--base", str(bundle), "--system", "oracle"), "cpu")
+
+
+def test_the_oracle_is_of_stage_2_alone_and_given_a_prompt_where_models_are(
+    make_options: MakeOptions, every_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metis_lightning.evaluate.run.plan import make_plan
+
+    def oracle(task: str, *options: str) -> System:
+        chosen = make_options("--task", task, "--base", str(every_task), "--system", "oracle", *options)
+        return make_plan(chosen, "cpu").systems[0]
+
+    assert oracle("tse").identity == oracle("tse", "--num-steps", "3", "--guidance-scale", "1").identity
+    assert "stage1" not in oracle("tse").identity["settings"]
+    assert list(oracle("omni").identity["settings"]) == ["tts", "vc", "tse", "se"]
+    prompts, respeak = [], Metis.respeak
+
+    def noting(metis: Metis, wave: torch.Tensor, prompt: torch.Tensor | None, *rest: object) -> Speech:
+        prompts.append(prompt)
+        return respeak(metis, wave, prompt, *rest)
+
+    monkeypatch.setattr(Metis, "respeak", noting)
+    wave, voice = torch.randn(9_600) / 10, torch.randn(9_600) / 10
+    for task in ("tse", "se"):
+        item = TestItem("a", "set", "speaker", None, "en", target=wave, enrollment=voice)
+        assert len(oracle(task).load()(Trial("a", "set"), item, 0).wave) == len(wave)
+    assert prompts[0] is voice and prompts[1] is None

@@ -29,8 +29,8 @@ from metis_lightning.tokens.semantic_codec import SemanticCodec
 from metis_lightning.tokens.ssl_features import SSLFeatures
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
-from metis_lightning.weights.build import load_stage2
-from metis_lightning.weights.bundle import bundle_folder, read_index
+from metis_lightning.weights.build import load_stage2, missing_stage2
+from metis_lightning.weights.bundle import bundle_folder
 
 Module = TypeVar("Module")
 Values = Mapping[str, Tensor]
@@ -88,6 +88,7 @@ class SpeechSamples(ValidationSamples):
 
     Args:
         bundle: where stage 2 comes from; its acoustic tokens must be those of the module's codec.
+        count, every_n_validations: see `ValidationSamples`.
         settings: how both stages decode; None takes the released ones of the task.
     """
 
@@ -103,8 +104,7 @@ class SpeechSamples(ValidationSamples):
         if not callable(getattr(pl_module, "request", None)):
             raise UserError(f"SpeechSamples: {type(pl_module).__name__} answers no requests; take the callback out")
         folder, tokenizer = bundle_folder(self.bundle), part_of(pl_module, "tokenizer", SpeechTokenizer)
-        missing = [name for name in ("s2a_1layer", "s2a_full") if name not in read_index(folder)["parts"]]
-        missing += ["acoustic_codec"] if tokenizer.acoustic_codec is None else []
+        missing = [*missing_stage2(folder), *(["acoustic_codec"] if tokenizer.acoustic_codec is None else [])]
         if missing:
             rank_zero_warn(f"SpeechSamples: no samples, for lack of {', '.join(missing)} in bundle {self.bundle!r}")
             self.count = 0

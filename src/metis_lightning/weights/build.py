@@ -41,6 +41,8 @@ FEATURES: Mapping[str, type[FilterbankFeatures] | type[W2vBertFeatures] | type[W
     "whisper": WhisperFeatures,
 }
 VISUAL_ENCODERS: Mapping[str, Callable[..., VisualEncoder]] = {"eigenmouths": EigenMouths}
+# Its parts: the model of the first acoustic layer, and that of the others.
+STAGE2 = ("s2a_1layer", "s2a_full")
 MODELS: Mapping[str, tuple[type[nn.Module], type[DataclassInstance]]] = {
     "semantic_codec": (SemanticCodec, SemanticCodecConfig),
     "acoustic_codec": (AcousticCodec, AcousticCodecConfig),
@@ -167,8 +169,13 @@ def load_base(folder: Path) -> tuple[Stage1, str]:
 
 def load_stage2(folder: Path) -> tuple[SemanticToAcoustic, SemanticToAcoustic]:
     """Return the two models of stage 2: of the first layer, and of the others."""
-    first, full = (cast(SemanticToAcoustic, load_shared(folder, name)[0]) for name in ("s2a_1layer", "s2a_full"))
+    first, full = (cast(SemanticToAcoustic, load_shared(folder, name)[0]) for name in STAGE2)
     return first, full
+
+
+def missing_stage2(folder: Path) -> list[str]:
+    """Return which models of stage 2 a bundle lacks: one that is being trained has its codecs first."""
+    return [name for name in STAGE2 if name not in read_index(folder)["parts"]]
 
 
 def load_task(folder: Path, task: str) -> Stage1:

@@ -17,7 +17,8 @@ from metis_lightning.evaluate.run.systems import System, make_systems, part_conf
 from metis_lightning.evaluate.run.test_sets import TestSet, chosen_test_sets, contents
 from metis_lightning.task_table import task_named
 from metis_lightning.types import Trial
-from metis_lightning.weights.bundle import bundle_folder, read_index
+from metis_lightning.weights.build import missing_stage2
+from metis_lightning.weights.bundle import bundle_folder
 
 _DEFAULT_SYSTEM = "nano"
 
@@ -87,9 +88,8 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     if not names and part_config(_DEFAULT_SYSTEM, options.task) is not None:
         names = [_DEFAULT_SYSTEM]
     if not options.no_controls and not any(name in CONTROLS for name in names):
-        # A bundle under way has its codecs first.
-        has_stage2 = read_index(bundle_folder(options.base))["parts"].keys() >= {"s2a_1layer", "s2a_full"}
-        names = [*(name for name in CONTROLS if has_stage2 or name != "oracle"), *names]
+        lacks_stage2 = missing_stage2(bundle_folder(options.base))
+        names = [*(name for name in CONTROLS if name != "oracle" or not lacks_stage2), *names]
     if not names:
         raise UserError(
             f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"

@@ -2,7 +2,8 @@
 
 The controls bound what a model can do: `input` plays what the model is given as its source, `target` is the reference,
 `resynthesis` that after a round trip through the acoustic codec, and `oracle` that spoken again by stage 2 from its own
-SSL tokens: what it lacks no stage 1 can mend. Without such a signal there is no such control.
+SSL tokens: what it lacks no stage 1 can mend. Both are by the bundle `--base`. Without such a signal, and `oracle`
+without a stage 2, there is no such control.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Request, Settings
 from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
-from metis_lightning.weights.build import part_for
+from metis_lightning.weights.build import missing_stage2, part_for
 from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]*")
@@ -87,26 +88,34 @@ def _control(name: str, options: EvaluateOptions, device: str) -> System:
 
         return run
 
-    identity = {"bundle": sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)} if is_coded else {}
+    identity = {"bundle": _bundle_hash(options.base)} if is_coded else {}
     return System(name, identity, load, control=name)
 
 
 def _oracle(options: EvaluateOptions, device: str) -> System:
-    """Return stage 2 and the codec after a stage 1 that guesses every token."""
+    """Return stage 2 and the codec after a stage 1 that guesses every token right. A `UserError` without stage 2."""
+    if missing := missing_stage2(bundle_folder(options.base)):
+        raise UserError(f"--system oracle: the bundle {options.base} lacks {' and '.join(missing)}; name one as --base")
     precision = options.precision or usual_precision(device)
 
     def load() -> Run:
         metis = Metis.without_stage1(options.base, device, precision)
 
         def run(trial: Trial, item: TestItem, seed: int) -> Output:
-            settings = _settings_for(trial_task(options.task, trial), options)
-            speech = metis.respeak(item.signal("target"), item.enrollment, seed, settings)
-            return Output(speech.wave, steps=sum(settings.layer_steps(speech.acoustic_tokens.shape[1])))
+            task = trial_task(options.task, trial)
+            # What no model of the task is given, it is not given either.
+            prompt = item.enrollment if "prompt" in task.inputs else None
+            speech = metis.respeak(item.signal("target"), prompt, seed, task.settings)
+            return Output(speech.wave, steps=sum(task.settings.layer_steps(speech.acoustic_tokens.shape[1])))
 
         return run
 
-    bundle = {"bundle": sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)}
-    return System("oracle", bundle | _sampling_identity(options, precision), load, is_seeded=True, control="oracle")
+    # Of stage 2 alone: the options are of stage 1.
+    by_task = {name: asdict(task_named(name).settings) for name in task_named(options.task).served}
+    for settings in by_task.values():
+        del settings["stage1"]
+    identity = {"bundle": _bundle_hash(options.base), **_sampling_identity(by_task, precision)}
+    return System("oracle", identity, load, is_seeded=True, control="oracle")
 
 
 def _wav_system(path: Path, items: Items) -> System:
@@ -145,32 +154,36 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
     return System(name, _model_identity(source, options, precision), load, is_seeded=True)
 
 
-def _sampling_identity(options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
-    """Return what decides a model's output beside its weights."""
-    by_task = {}
-    for task in map(task_named, task_named(options.task).served):
-        by_task[task.name] = json.loads(json.dumps(asdict(_settings_for(task, options))))
-        if "text" in task.optional:
-            by_task[task.name]["text_guided"] = options.text_guided
-        if task.speaks_text:
-            by_task[task.name]["tts_length"] = options.tts_length
-    identity: dict[str, Any] = {"settings": by_task if len(by_task) > 1 else by_task[options.task]}
+def _sampling_identity(by_task: Mapping[str, Mapping[str, Any]], precision: Precision) -> dict[str, Any]:
+    """Return what decides an output beside the weights, given the sampler's settings by task, as JSON has it."""
+    settings = next(iter(by_task.values())) if len(by_task) == 1 else by_task
+    identity = {"settings": json.loads(json.dumps(settings))}
     # What was made before there was a choice was made in float32, and stays what it is.
-    if precision != "float32":
-        identity["precision"] = precision
-    return identity
+    return identity if precision == "float32" else {**identity, "precision": precision}
+
+
+def _bundle_hash(name: str) -> str:
+    """Return the SHA-256 of a bundle's index, which has those of its files."""
+    return sha256_of(bundle_folder(name) / BUNDLE_INDEX)
 
 
 def _model_identity(source: str, options: EvaluateOptions, precision: Precision) -> dict[str, Any]:
     """Return what decides a model's output. A `UserError` if there is no such checkpoint or no weights for the task."""
-    identity = _sampling_identity(options, precision)
+    by_task: dict[str, dict[str, Any]] = {}
+    for task in map(task_named, task_named(options.task).served):
+        by_task[task.name] = asdict(_settings_for(task, options))
+        if "text" in task.optional:
+            by_task[task.name]["text_guided"] = options.text_guided
+        if task.speaks_text:
+            by_task[task.name]["tts_length"] = options.tts_length
+    identity = _sampling_identity(by_task, precision)
     path = Path(source)
     if path.suffix == ".ckpt":
         if not path.is_file():
             raise UserError(f"--system {source}: no such checkpoint")
-        base = sha256_of(bundle_folder(options.base) / BUNDLE_INDEX)
+        base = _bundle_hash(options.base)
         return {"checkpoint": sha256_of(path), "base": base, **identity}
-    bundle = sha256_of(bundle_folder(source) / BUNDLE_INDEX)
+    bundle = _bundle_hash(source)
     config = part_config(source, options.task)
     if config is None:
         raise UserError(
