@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from metis_lightning.tasks.acoustic_codec import RESIDUAL_DEVIATION, init_from_data
+from metis_lightning.tasks.acoustic_codec import RESIDUAL_DEVIATION, AcousticCodecModule, init_from_data
 from metis_lightning.tasks.codec_losses import FLOOR, LatentMel, SpectralDistances, loudness
 from metis_lightning.tokens.acoustic_codec import AcousticEncoder, ResidualUnit
 from metis_lightning.tokens.codec_layers import WeightNormConv1d
+from one_batch import speech_batch
 from tiny import ACOUSTIC
 
 
@@ -88,3 +89,16 @@ def test_gains_from_data_give_unit_deviation_and_leave_the_map_weight_normalised
     for conv, deviation in deviations.items():
         assert deviation == pytest.approx(RESIDUAL_DEVIATION if conv in branches else 1.0, rel=1e-3)
     assert len(deviations) > len(branches) > 0
+
+
+def test_the_linear_term_is_in_a_codecs_loss_by_its_weight_and_left_out_without_one() -> None:
+    batch = speech_batch()
+
+    def losses(weight: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return dict(AcousticCodecModule(ACOUSTIC, linear_weight=weight).eval().losses(batch))
+
+    plain, weighted = losses(0.0), losses(3.0)
+    assert "linear" not in plain and float(weighted["linear"].detach()) > 0.1
+    expected = plain["loss"] + 3.0 * weighted["linear"]
+    torch.testing.assert_close(weighted["loss"], expected)

@@ -11,14 +11,15 @@ from peft.tuners.lora import LoraLayer
 
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.pipeline import Metis
+from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.conditioned import OmniModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.build import load_task
-from metis_lightning.weights.bundle import Part, read_index, write_part
+from metis_lightning.weights.bundle import Part, read_index, read_part, write_part
 from metis_lightning.weights.export import export, main
 from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse
-from tiny import SEMANTIC
+from tiny import ACOUSTIC, SEMANTIC
 
 
 @pytest.mark.parametrize("rank", [0, 2], ids=["full", "lora"])
@@ -85,3 +86,22 @@ def test_resuming_wraps_once_and_keeps_every_weight(tiny_bundle: Path, tmp_path:
     wrapped = [m for m in resumed.modules() if isinstance(m, LoraLayer)]
     assert len(wrapped) == 7 * resumed.model.config.num_layers
     assert not any(isinstance(layer.base_layer, LoraLayer) for layer in wrapped)
+
+
+def test_a_strangers_origin_names_no_other_field_of_the_index(tmp_path: Path) -> None:
+    origin = {"licence": "MIT", "sha256": "0" * 64, "config": {"kind": "other"}, "parameters": -1}
+    write_part(tmp_path, "part", Part({"kind": "own"}, {"weight": torch.ones(2)}, origin=origin))
+    entry = read_index(tmp_path)["parts"]["part"]
+    assert (entry["licence"], entry["config"], entry["parameters"]) == ("MIT", {"kind": "own"}, 2)
+    assert read_part(tmp_path, "part").origin == {"licence": "MIT"}
+
+
+def test_a_codec_that_starts_from_anothers_weights_keeps_their_licence(tiny_bundle: Path, tmp_path: Path) -> None:
+    codec = read_part(tiny_bundle, "acoustic_codec")
+    write_part(tmp_path, "acoustic_codec", replace(codec, origin={"licence": "CC-BY-NC-4.0"}))
+    module = AcousticCodecModule(
+        ACOUSTIC, start_from=str(tmp_path), decoder_only=True, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE
+    )
+    fit(module, tmp_path, 1).save_checkpoint(tmp_path / "a.ckpt")
+    export(tmp_path / "a.ckpt", tmp_path / "new")
+    assert read_part(tmp_path / "new", "acoustic_codec").origin == {"licence": "CC-BY-NC-4.0"}

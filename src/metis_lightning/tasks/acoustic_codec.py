@@ -91,8 +91,11 @@ class AcousticCodecModule(QuantizerModule):
     ) -> None:
         super().__init__(**kwargs)
         self.codec, self.hop = AcousticCodec(codec), codec.hop_size
+        self._origin: Mapping[str, Any] = {}
         if start_from is not None:
-            load_weights(self.codec, bundle_or_checkpoint_part(start_from, "acoustic_codec").tensors, start_from)
+            start = bundle_or_checkpoint_part(start_from, "acoustic_codec")
+            load_weights(self.codec, start.tensors, start_from)
+            self._origin = start.origin
         self.decoder_only = decoder_only
         if decoder_only:
             self.codec.encoder.requires_grad_(False)
@@ -110,7 +113,7 @@ class AcousticCodecModule(QuantizerModule):
         if compile:
             self.codec.encoder.compile()
             self.codec.decoder.model.compile()
-        self.distances = SpectralDistances()
+        self.distances = SpectralDistances(linear=linear_weight > 0)
         self.weights = {"mel": mel_weight, "loudness": loudness_weight, "linear": linear_weight}
         self.weights |= {"latent_mel": latent_mel_weight, "codebook": codebook_weight, "commitment": commitment_weight}
         if self.adversary is not None:
@@ -169,7 +172,7 @@ class AcousticCodecModule(QuantizerModule):
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""
-        return {"acoustic_codec": PartOfBundle(plain_config(self.codec.config), "codec.")}
+        return {"acoustic_codec": PartOfBundle(plain_config(self.codec.config), "codec.", self._origin)}
 
     def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> Mapping[str, Tensor]:
         """Return the weighted sum and its terms, and the perplexity of the first codebook and of the last."""

@@ -41,22 +41,26 @@ class SpectralDistances(nn.Module):
     lies between harmonics, so only here does a decoder pay for humming at multiples of its frame rate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, linear: bool = True) -> None:
         super().__init__()
         self.mels = nn.ModuleList(mel_spectrogram(window, window // 4, bins) for window, bins in MEL_WINDOWS)
         longest, _ = MEL_WINDOWS[-1]
-        self.linear = torchaudio.transforms.Spectrogram(longest, hop_length=longest // 4, power=1.0)
+        spectrogram = torchaudio.transforms.Spectrogram(longest, hop_length=longest // 4, power=1.0)
+        self.linear = spectrogram if linear else None
 
     def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the scalars `mel`, `loudness` and `linear` of two waveforms (B, S)."""
+        """Return the scalars `mel`, `loudness` and, unless it is left out, `linear` of two waveforms (B, S)."""
         with full_precision(predicted):
             predicted, target = predicted.float(), target.float()
             pairs = [(mel(predicted).clamp(min=FLOOR), mel(target).clamp(min=FLOOR)) for mel in self.mels]
-            return {
+            distances = {
                 "mel": torch.stack([F.l1_loss(a.log(), b.log()) for a, b in pairs]).mean(),
                 "loudness": torch.stack([F.l1_loss(loudness(a), loudness(b)) for a, b in pairs]).mean(),
-                "linear": F.l1_loss(*(self.linear(wave).clamp(min=LINEAR_FLOOR).log() for wave in (predicted, target))),
             }
+            if self.linear is not None:
+                logs = [self.linear(wave).clamp(min=LINEAR_FLOOR).log() for wave in (predicted, target)]
+                distances["linear"] = F.l1_loss(*logs)
+            return distances
 
 
 class LatentMel(nn.Module):

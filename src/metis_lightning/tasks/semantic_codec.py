@@ -16,7 +16,7 @@ from metis_lightning.tokens.ssl_features import FilterbankFeatures, SSLFeatures
 from metis_lightning.tokens.tokenizer import frozen_arithmetic, resampled_length
 from metis_lightning.types import WAVE_RATE, SpeechBatch
 from metis_lightning.weights.build import FEATURES, load_features, plain_config
-from metis_lightning.weights.bundle import bundle_folder, read_part
+from metis_lightning.weights.bundle import bundle_folder, read_index
 
 STATISTICS_BATCHES = 50
 
@@ -42,7 +42,7 @@ class SemanticCodecModule(QuantizerModule):
         self._features_origin: Mapping[str, Any] = {}
         if isinstance(features, str):
             folder = bundle_folder(features)
-            self._features_origin = read_part(folder, "ssl_features").origin
+            self._features_origin = read_index(folder)["parts"].get("ssl_features", {})
             features = load_features(folder)
         self.features = (features or FilterbankFeatures()).requires_grad_(False)
         self.resample = torchaudio.transforms.Resample(WAVE_RATE, self.features.sample_rate)

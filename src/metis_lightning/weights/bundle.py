@@ -139,7 +139,7 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
         "sha256": sha256_of(path),
         "parameters": sum(value.numel() for value in stored.values()),
         "dtype": types,
-        **part.origin,
+        **{key: part.origin[key] for key in _ORIGIN if key in part.origin},
     }
     write_index(folder, index)
 

@@ -17,7 +17,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
 from metis_lightning.models.lora import merge_lora
 from metis_lightning.weights.build import apply_task, load_base, plain_config
-from metis_lightning.weights.bundle import Part, bundle_folder, write_part
+from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
 from metis_lightning.weights.checkpoint import checkpoint_parts
 
 
@@ -50,7 +50,8 @@ def export(
         config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
         tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
         # In bfloat16 most of a LoRA's change would be rounded away.
-        write_part(bundle, name, Part(config, tensors), torch.float32)
+        origin = read_part(merge_with, "stage1").origin
+        write_part(bundle, name, Part(config, tensors, origin=origin), torch.float32)
     return list(parts)
 
 
