@@ -48,7 +48,9 @@ class TrainableModule(lightning.LightningModule):
 
     Subclasses implement `losses`, named scalars (`loss` is minimised; where it is a mean over masked tokens,
     `masked_tokens` counts them), and `parts`, what of the module goes into a bundle and every checkpoint.
-    `optimizer` and `lr_scheduler` are built over the trainable parameters.
+
+    Args:
+        optimizer, lr_scheduler: built over the trainable parameters.
     """
 
     # Whether some weights have no part in some steps.

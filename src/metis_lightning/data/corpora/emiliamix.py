@@ -39,11 +39,20 @@ class EmiliaMixTests(TestSets):
         seed: int = 0,
         text: Literal["asr", "corpus"] = "asr",
     ) -> None:
-        """Read the list of trials, or make it; a UserError if a file is wrong, or the manifest has too few speakers.
+        """Read the list of trials, or make it.
 
-        The list, whose utterances training must leave out, is `trials`, by default `emiliamix-<count>-<seed>.jsonl`
-        beside the `manifest` of `prepare emilia`, by default `emilia.jsonl` in `root`. Word errors are counted against
-        what the recogniser hears in the target, as in the paper ("asr"), or Emilia's `text` ("corpus").
+        Args:
+            root: the root that the manifest was prepared with.
+            manifest: of `prepare emilia`; `emilia.jsonl` in `root` by default.
+            trials: the list. If there is none it is made and written; by default beside the manifest as
+                `emiliamix-<count>-<seed>.jsonl`. Training must leave its utterances out.
+            count: mixtures.
+            seed: of the choice.
+            text: what word errors are counted against: "asr", what the recogniser hears in the target, as in the paper;
+                or "corpus", Emilia's text.
+
+        Raises:
+            UserError: if a file is missing or wrong, or the manifest has too few speakers.
         """
         manifest = Path(str(root)) / "emilia.jsonl" if manifest is None else Path(manifest)
         self._is_transcribed = text == "asr"

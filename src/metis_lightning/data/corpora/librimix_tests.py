@@ -31,10 +31,19 @@ class LibriMixTests(TestSets):
     task = "tse"
 
     def __init__(self, root: Path, manifest: Path | None = None, enrollment: Path | None = None) -> None:
-        """Read the manifest and the enrollment list; a UserError if one is wrong, or they do not fit together.
+        """Read the manifest and the enrollment list.
 
-        The `manifest` of `prepare librimix` is `librimix.jsonl` in `root` by default. Without an `enrollment` list one
-        is drawn and written beside it, `librimix.map_mixture2enrollment`, which later calls read.
+        Where a source was cut to the length of the shorter one (mode "min"), or may have been, its item has no text:
+        the transcript is of all of it.
+
+        Args:
+            root: the root that the manifest was prepared with.
+            manifest: of `prepare librimix`; `librimix.jsonl` in `root` by default.
+            enrollment: a list `map_mixture2enrollment`. By default one is drawn and written beside the manifest as
+                `librimix.map_mixture2enrollment`, which later calls read.
+
+        Raises:
+            UserError: if a file is missing or wrong, or the list names what the manifest lacks.
         """
         manifest = Path(root) / "librimix.jsonl" if manifest is None else Path(manifest)
         self._root, utterances = Path(root), open_manifest(manifest, str(root))

@@ -16,9 +16,10 @@ from metis_lightning.types import AudioLocation, TestItem, Trial, Utterance
 class LipTests(TestSets):
     """Lip to speech: silent lips, and a prompt that says whose voice is wanted.
 
-    The paper's prompts are random utterances of Seed-TTS's test-en (2502.03128, appendix), here the smallest by the
-    SHA-256 of both ids and the seed; without Seed-TTS in the same way another clip of the speaker, of at least
-    `shortest_prompt` seconds. A clip without one is left out.
+    The paper's prompts are utterances drawn at random from Seed-TTS's test-en, since most clips are short (2502.03128,
+    appendix); which ones is not stated. Here each clip gets the one that is the smallest by the SHA-256 of both ids and
+    the seed. Without Seed-TTS the prompt is another clip of the speaker, the smallest in the same way of those of at
+    least `shortest_prompt` seconds; a clip without one is left out.
     """
 
     task = "l2s"
@@ -34,9 +35,14 @@ class LipTests(TestSets):
     ) -> None:
         """Read the manifest and choose the prompts; a UserError if a file is missing or wrong, or no clip has a prompt.
 
-        The split `test` is tested of a `manifest` of `prepare lrs3`, `lrs2` or `video`, by default `lrs3.jsonl` in
-        `root`. Lip features are those of the folder `features`, or those that it lists; `prompts` is Seed-TTS's folder
-        `en`, or any of wav and flac files of single speakers.
+        Args:
+            root: the root that the manifest was prepared with.
+            manifest: of `prepare lrs3`, `lrs2` or `video`, whose split `test` is tested; by default `lrs3.jsonl` in
+                `root`.
+            features: folder of lip features; None takes those that the manifest lists.
+            prompts: Seed-TTS's folder `en`, or any folder of wav and flac files of single speakers.
+            seed: of the choice of prompts.
+            shortest_prompt: in seconds, of prompts from the corpus.
         """
         manifest = Path(root) / "lrs3.jsonl" if manifest is None else Path(manifest)
         tested = open_manifest(manifest, str(root)).in_split("test")

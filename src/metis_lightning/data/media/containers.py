@@ -18,12 +18,13 @@ _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 _FLAC_HEAD = 42
 
 
-@dataclass(eq=False)
 class AudioFault(Exception):
     """Bytes that are no sound audio file; `kind` is worded alike for all files of the kind, `detail` is more of one."""
 
-    kind: str
-    detail: str = ""
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
 
 
 @dataclass(frozen=True)

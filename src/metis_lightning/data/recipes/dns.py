@@ -66,14 +66,18 @@ class DnsRecipe(Recipe):
         rir_chance: float = 0.5,
         dry_target: bool = True,
     ) -> None:
-        """Name the folders with wav or flac files of noise and, if any, of room responses, at any depth.
+        """Name the folders.
 
-        Of several microphones the first is taken. `rir_chance` is how often there is a room; the challenge leaves it to
-        the user's lists. With `dry_target` the target is the direct path alone, as Metis removes reverberation; the
-        challenge's keeps it.
+        Args:
+            noise_root: folder with wav or flac files of noise, at any depth.
+            rir_root: folder with room responses, or None for no rooms; of several microphones the first is taken.
+            rules: of the synthesis.
+            rir_chance: how often there is a room; the challenge leaves it to the user's lists.
+            dry_target: the target is the direct path alone, so that the model removes reverberation as Metis does. The
+                challenge's own target keeps it.
         """
-        self.noises, self.rules = RecordingFolder(noise_root), rules
-        self.rooms = None if rir_root is None else RecordingFolder(rir_root)
+        self.noises, self.rules = RecordingFolder(Path(noise_root)), rules
+        self.rooms = None if rir_root is None else RecordingFolder(Path(rir_root))
         self.rir_chance, self.dry_target = rir_chance, dry_target
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:

@@ -108,9 +108,11 @@ class EnvelopeRecipe(VisualRecipe):
 class MouthRecipe(VisualRecipe):
     """Mouth pictures for a module with a visual encoder: (F, 88 * 88), grey and normalised.
 
-    `folder` is where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
-    show mouths already. With `random_crop` 88 of 96 pixels are taken at a place drawn for each item, as Auto-AVSR does
-    in training; else the middle, which suits validation (`val_recipe`).
+    Args:
+        folder: where `prepare … --mouths` wrote `ID.mp4`; None takes the videos that the manifest lists, where these
+            show mouths already.
+        random_crop: take 88 of 96 pixels at a place drawn for each item, as Auto-AVSR does in training; else the
+            middle, which suits validation (`val_recipe`).
     """
 
     folder: Path | None = None

@@ -97,15 +97,20 @@ class Recipe(ABC):
 
 
 class PlainRecipe(Recipe):
-    """Clean speech: whole utterances, or random crops of one length, with the text of the whole utterance."""
+    """Clean speech: whole utterances, or random crops of one length.
+
+    The text stays that of the whole utterance, also beside a crop.
+    """
 
     needs_audio = False
 
     def __init__(self, max_seconds: float | None = None, crop_seconds: float | None = None) -> None:
         """Choose whole utterances or crops; a ValueError if both are given, or one is shorter than a token frame.
 
-        Longer utterances than `max_seconds` are cropped to it at random. With `crop_seconds`, for codecs, every item
-        lasts so long, rounded to token frames: a random crop, or a shorter utterance followed by silence.
+        Args:
+            max_seconds: a longer utterance is cropped to this at random; None keeps it whole.
+            crop_seconds: every item lasts this long, rounded to token frames: a random crop, or the utterance
+                followed by silence where it is shorter. For codecs.
         """
         if max_seconds is not None and crop_seconds is not None:
             raise ValueError("give max_seconds or crop_seconds, not both")

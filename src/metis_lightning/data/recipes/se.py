@@ -110,7 +110,10 @@ class Corruptions:
 
 
 class SeRecipe(PromptedRecipe):
-    """Clean speech as the target, and what is left of it as the source; without a prompt by default, as the paper."""
+    """Clean speech as the target, and what is left of it as the source.
+
+    SE has no prompt when it is used (released code and paper), so by default it has none here: `prompt_length` is 0.
+    """
 
     def __init__(
         self,
@@ -120,15 +123,22 @@ class SeRecipe(PromptedRecipe):
         prompt_fraction: tuple[float, float] | None = None,
         max_prompt_seconds: float = 4.0,
     ) -> None:
-        """Choose the corruptions; a ValueError if `prompt_fraction`, of a clean prefix as prompt, is not within [0, 1).
+        """Choose the corruptions; a ValueError if `prompt_fraction` is not a range within [0, 1).
 
-        `noise_root` is a folder with wav or flac files of noise, such as WHAM! or DEMAND (the paper's); None makes
-        coloured noise and babble. `rir_root` is one of room responses and nothing else, such as OpenSLR 26 and 28 (the
-        paper's; of the second `simulated_rirs`, its other folders hold noises too); None makes them.
+        Args:
+            corruptions: how often and how much.
+            noise_root: folder with wav or flac files of noise, such as WHAM! or DEMAND (the paper's); None makes
+                coloured noise and babble.
+            rir_root: folder with wav or flac files of room responses and nothing else, such as OpenSLR 26 and 28 (the
+                paper's; of the second `simulated_rirs`, its other folders hold noises too); of several microphones the
+                first is taken. None makes them.
+            prompt_fraction: None: no prompt. Else a prefix, whose share is uniform between these, stays clean and is
+                the prompt, as in the other tasks.
+            max_prompt_seconds: no prompt is longer.
         """
         self.corruptions = corruptions
-        self.noises = None if noise_root is None else RecordingFolder(noise_root)
-        self.rooms = None if rir_root is None else RecordingFolder(rir_root)
+        self.noises = None if noise_root is None else RecordingFolder(Path(noise_root))
+        self.rooms = None if rir_root is None else RecordingFolder(Path(rir_root))
         self.prompts = None if prompt_fraction is None else Prompts("prefix", prompt_fraction, max_prompt_seconds)
 
     def __call__(self, corpus: SpeechCorpus, index: int, generator: Generator) -> SpeechItem:

@@ -17,7 +17,7 @@ class TseRecipe(PromptedRecipe):
     """Mixtures for target speaker extraction (Metis, 2502.03128, section 4.2).
 
     The paper adds another sample to the rest of the target "by plain waveform addition", both as loud as they are: that
-    is `snr_range: null`. An SNR, and the length of the prefix, are ours.
+    is `snr_range: null`. An SNR is ours, as is the length of the prefix, which the paper does not state.
     """
 
     def __init__(
@@ -28,12 +28,19 @@ class TseRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         gain_db: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        """Choose the mixtures, and the prompts as `Prompts`; a ValueError as there, and if a range is reversed.
+        """Choose the mixtures.
 
-        The SNR in dB, over the target without its prompt, is uniform in `snr_range`: the interferer is turned and
-        repeated as a loop, and where either is silent the target stays alone. None adds the interferer as it is: a
-        longer one is cropped, a shorter one ends before the target. The level of the whole item changes by a uniform
-        draw from `gain_db`, in dB, short of 0.99.
+        Args:
+            snr_range: the SNR is uniform between these, in dB, taken over the target without its prompt; the interferer
+                is turned and repeated as a loop, and where either is silent the target stays alone. None adds the
+                interferer as it is: a longer one is cropped, a shorter one ends before the target.
+            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
+            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+            max_prompt_seconds: no prompt is longer.
+            gain_db: the level of the whole item changes by a uniform draw from these, in dB, short of 0.99.
+
+        Raises:
+            ValueError: if a range is reversed, a fraction is not between 0 and 1, or `enrollment` is unknown.
         """
         check_ranges(snr_range=snr_range, gain_db=gain_db)
         self.snr_range, self.gain_db = snr_range, gain_db

@@ -59,10 +59,10 @@ class VoiceChange:
 
 
 class WorldConverter(TimbreConverter):
-    """Signal processing instead of the paper's OpenVoice: formants, pitch and spectral slope, by the vocoder WORLD.
+    """Signal processing instead of a model: formants, pitch and spectral slope, by the vocoder WORLD.
 
-    It needs no weights, and a tenth of the speech's time on one core. Formants and pitch move the same way, as from a
-    larger speaker to a smaller one or back.
+    The paper converts to the timbre of a random prompt with OpenVoice. This needs no weights, and takes a tenth of the
+    speech's time on one core. Formants and pitch move the same way, as from a larger speaker to a smaller one or back.
     """
 
     needs_reference = False
@@ -74,7 +74,17 @@ class WorldConverter(TimbreConverter):
         pitch_range: tuple[float, float] = (0.8, 1.25),
         tilt_db: tuple[float, float] = (-2.0, 2.0),
     ) -> None:
-        """Choose ranges of uniform draws for a `VoiceChange` up, or as much down; a ValueError if one is reversed."""
+        """Choose how far the voice moves; each draw is uniform between its two values.
+
+        Args:
+            formant_ratio: of the formants upwards, or its inverse downwards.
+            pitch_semitones: of the median pitch upwards or downwards.
+            pitch_range: factor of the pitch's distance from its median, in semitones.
+            tilt_db: change of the spectral slope, in dB an octave.
+
+        Raises:
+            ValueError: if a range is reversed.
+        """
         self.formant_ratio, self.pitch_semitones = formant_ratio, pitch_semitones
         self.pitch_range, self.tilt_db = pitch_range, tilt_db
         check_ranges(
@@ -168,10 +178,18 @@ class VcRecipe(PromptedRecipe):
         max_prompt_seconds: float = 4.0,
         perturb_prompt: bool = False,
     ) -> None:
-        """Choose what makes the sources, by default `WorldConverter()`, and the prompts as `Prompts`, a ValueError too.
+        """Choose the sources.
 
-        With `perturb_prompt` the prompt, too, is in the other timbre, as the paper's text, read literally, converts the
-        whole utterance; without it is what the released code is given at inference.
+        Args:
+            converter: makes the other timbre; None takes `WorldConverter()`.
+            enrollment: "prefix" (the paper's) or "utterance" (as at inference), see `Prompts`.
+            prompt_fraction: for "prefix", the prompt's share of the utterance is uniform between these.
+            max_prompt_seconds: no prompt is longer.
+            perturb_prompt: whether the prompt, too, is in the other timbre. False is what the released code is
+                given at inference; the paper's text, read literally, converts the whole utterance.
+
+        Raises:
+            ValueError: if `prompt_fraction` is not a range within [0, 1), or `enrollment` is unknown.
         """
         self.converter = WorldConverter() if converter is None else converter
         self.prompts: Prompts = Prompts(enrollment, prompt_fraction, max_prompt_seconds)

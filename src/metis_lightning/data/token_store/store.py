@@ -191,7 +191,7 @@ class TokenStore:
 
 
 # Each shard is mapped into memory, not read.
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _open_shard(path: Path) -> Any:  # noqa: ANN401  safetensors has no type for it
     return safe_open(path, "pt")
 
