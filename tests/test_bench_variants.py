@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from metis_lightning.models.backbone import Backbone
 from metis_lightning.models.inference import PRECISIONS
 
 spec = importlib.util.spec_from_file_location("bench_variants", Path(__file__).parents[1] / "bench/variants.py")
@@ -13,8 +14,16 @@ variants = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(variants)
 
 
-def test_every_variant_has_a_gain() -> None:
+def test_every_variant_has_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert, prepared = variants.prepare_for_inference, []
+
+    def prepare(model: Backbone, precision: str) -> None:
+        convert(model, precision)
+        prepared.append(precision)
+
+    monkeypatch.setattr(variants, "prepare_for_inference", prepare)
     gains = variants.backbone_gains(width=64, frames=8, layers=1)
+    assert prepared == list(PRECISIONS)
     assert set(gains) == set(PRECISIONS)
     assert min(gains.values()) > 0
     assert variants.dnsmos_gains((3,), threads=1)[3] > 0

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -112,10 +112,13 @@ def locked(folder: Path, name: str = LOCK, shared: bool = False, what: Path | No
     try:
         yield
     finally:
-        with suppress(OSError):
+        try:
             if shared:
                 # The last of several removes it.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
             (folder / name).unlink(missing_ok=True)
         file.close()
         for path in made:

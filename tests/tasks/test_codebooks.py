@@ -10,15 +10,17 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from metis_lightning.errors import UserError
 from metis_lightning.models.discriminators import DiscriminatorConfig
 from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.codebooks import CodebookRestarts, perplexity, spread_codes
 from metis_lightning.tasks.codec_losses import AdversarialConfig
 from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
+from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.tokens.codec_layers import FactorizedVectorQuantizer, Quantized, ResidualVectorQuantizer
 from one_batch import OPTIMIZER, SCHEDULE, OneBatch, trainer
-from tiny import ACOUSTIC, SEMANTIC
+from tiny import ACOUSTIC, SEMANTIC, stage2_config
 
 
 def sgd(rvq: ResidualVectorQuantizer, lr: float = 0.0) -> torch.optim.Optimizer:
@@ -174,3 +176,18 @@ def test_embeddings_spread_from_codes_keep_their_neighbours() -> None:
     spread_codes(embedding, quantizer)
     assert found() > 0.8
     assert 0.08 < float(embedding.weight.detach().std()) < 0.13
+
+
+def test_stage_2_begins_from_the_codes_of_both_codecs_where_it_is_asked(tiny_bundle: Path) -> None:
+    def embeddings(is_asked: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        module = SemanticToAcousticModule("s2a_full", stage2_config(3, 1), str(tiny_bundle), init_from_codes=is_asked)
+        return [embedding.weight.detach() for embedding in (module.model.cond_emb, *module.model.token_emb)]
+
+    plain, from_codes = embeddings(False), embeddings(True)
+    assert len(plain) == 4
+    for before, after in zip(plain, from_codes, strict=True):
+        # Added to what they were, along as many directions as a code vector has.
+        assert torch.linalg.matrix_rank(after - before, tol=1e-4) == 4
+    with pytest.raises(UserError, match="init_from_codes: the codebooks"):
+        SemanticToAcousticModule("s2a_full", stage2_config(4, 1), str(tiny_bundle), init_from_codes=True)

@@ -67,3 +67,8 @@ def test_features_instead_of_pictures_are_the_users_mistake(tiny_bundle: Path, e
         module.condition(replace(batch(), features=torch.zeros(2, 7, 768)))
     with pytest.raises(UserError, match="6 wide, lip_dim is 768"):
         L2sModule(base=str(tiny_bundle), encoder=encoder).condition(batch())
+
+
+def test_an_encoder_of_another_width_is_told_before_anything_is_loaded(encoder: AutoAvsrEncoder) -> None:
+    with pytest.raises(UserError, match="6 wide, lip_dim is 8: set it"):
+        L2sModule(base="no such bundle", lip_dim=8, encoder=encoder)

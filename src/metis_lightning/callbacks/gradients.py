@@ -87,8 +87,12 @@ class FiniteGuard(Callback):
         if not hasattr(self, "_ids"):
             return
         own_loss, own_gradient = torch.stack([self._first_loss, self._first_gradient]).tolist()
-        smallest = torch.tensor(min(own_loss, own_gradient), device=trainer.strategy.root_device)
-        first = int(trainer.strategy.reduce(smallest, reduce_op="min"))
+        first = min(own_loss, own_gradient)
+        if trainer.world_size > 1:
+            # Not the strategy's reduction, which waits for all processes at a barrier first.
+            smallest = torch.tensor(first, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
+            first = int(smallest)
         if first == _NEVER:
             # Items of updates that were fine need not be remembered.
             self._ids = {self._update: self._ids.get(self._update, [])}

@@ -200,7 +200,7 @@ def _visual_encoder(name: str) -> VisualEncoder:
     if path.is_file():
         return AutoAvsrFeatures(path)
     # A mistyped file is not asked for at the model hub.
-    if path.suffix in (".pth", ".ckpt", ".safetensors"):
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".safetensors"):
         raise UserError(f"--encoder {name}: no such weights; download Auto-AVSR's model, or name a bundle")
     encoder = load_visual_encoder(bundle_folder(name))
     if encoder is None:

@@ -74,11 +74,15 @@ class L2sModule(FinetuneModule):
         self, lip_dim: int = LIP_DIM, lora_rank: int = 0, encoder: VisualEncoder | str | None = None, **kwargs: Any
     ) -> None:
         self.condition_dim = lip_dim
-        super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
         if isinstance(encoder, str):
             name, encoder = encoder, load_visual_encoder(bundle_folder(encoder))
             if encoder is None:
                 raise UserError(f"bundle {name!r}: it has no visual encoder; name one that has, or leave encoder out")
+        if encoder is not None and encoder.dim != lip_dim:
+            raise UserError(
+                f"the visual encoder's features are {encoder.dim} wide, lip_dim is {lip_dim}: set it to that"
+            )
+        super().__init__(lora_rank=lora_rank, adapter="plain", gate_init=0.0, **kwargs)
         # In a list, so that it becomes no part of the weights.
         self._encoder = [] if encoder is None else [encoder.eval().requires_grad_(False)]
 

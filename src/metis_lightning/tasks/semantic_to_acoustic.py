@@ -5,7 +5,7 @@ Shape letters: B batch, T frames, Q quantizers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,6 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, ssl_targets
 from metis_lightning.tasks.codebooks import spread_codes
-from metis_lightning.tokens.acoustic_codec import AcousticCodec
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_tokenizer, plain_config
@@ -55,11 +54,16 @@ class SemanticToAcousticModule(TrainableModule):
         self.part, self.model = part, SemanticToAcoustic(stage2)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))
         if init_from_codes:
-            spread_codes(self.model.cond_emb, self.tokenizer.semantic_codec.quantizer.stages[0])
-            codec = cast(AcousticCodec, self.tokenizer.acoustic_codec)
-            stages = codec.decoder.quantizer.stages[: stage2.num_quantizers]
-            for embedding, stage in zip(self.model.token_emb, stages, strict=True):
-                spread_codes(cast(nn.Embedding, embedding), stage)
+            acoustic = self.tokenizer.acoustic_codec
+            stages = [] if acoustic is None else acoustic.decoder.quantizer.stages
+            embeddings = cast(Iterable[nn.Embedding], (self.model.cond_emb, *self.model.token_emb))
+            pairs = list(zip(embeddings, (*self.tokenizer.semantic_codec.quantizer.stages, *stages), strict=False))
+            if len(pairs) <= stage2.num_quantizers or any(
+                a.num_embeddings != b.codebook.num_embeddings for a, b in pairs
+            ):
+                raise UserError(f"init_from_codes: the codebooks of {tokenizer!r} are not those of model.stage2")
+            for embedding, stage in pairs:
+                spread_codes(embedding, stage)
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
         # Of the layers' output maps, a step trains one.
@@ -112,9 +116,10 @@ class TokenCache:
         device = batch.wave.device
         if not (device.type == "cpu" if self.keep is None else self.keep):
             return self._encode(batch.wave, batch.lengths)
-        inside = torch.arange(batch.wave.shape[1], device=device) < batch.lengths[:, None]
-        # Of the bits: unlike a sum of floats it is the same in whatever order a device adds up.
-        checksums = batch.wave.float().contiguous().view(torch.int32).masked_fill(~inside, 0).sum(dim=1)
+        inside = frame_mask(batch.lengths, batch.wave.shape[1])
+        # Of the bits, each times its place: unlike a sum of floats it is the same in whatever order a device adds up.
+        places = torch.arange(1, batch.wave.shape[1] + 1, device=device)
+        checksums = (batch.wave.float().contiguous().view(torch.int32) * places).masked_fill(~inside, 0).sum(dim=1)
         rows = []
         # A GPU is waited for once, for all rows.
         for row, audio in enumerate(torch.stack([batch.lengths, checksums], dim=1).tolist()):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metis_lightning.data.recipes.l2s import CROP
+from metis_lightning.tokens.tokenizer import frozen_arithmetic
 from metis_lightning.tokens.visual.encoder import VisualEncoder
 
 _POOL = 4
@@ -36,7 +37,8 @@ class EigenMouths(VisualEncoder):
     def forward(self, pictures: Tensor, lengths: Tensor) -> Tensor:
         """Return features (B, F, K) of pictures (B, F, 88, 88) with `lengths` (B,) frames; zeros for padding."""
         inside = torch.arange(pictures.shape[1], device=pictures.device) < lengths.to(pictures.device)[:, None]
-        return moving_parts(pictures, inside) @ self.components
+        with frozen_arithmetic(pictures):
+            return moving_parts(pictures.float(), inside) @ self.components
 
     @torch.no_grad()
     def fit(self, videos: Iterable[Tensor]) -> float:
