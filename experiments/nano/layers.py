@@ -26,7 +26,7 @@ from front_end import fetch
 from torch import Tensor
 
 from metis_lightning.tokens.whisper import WhisperFeatures
-from metis_lightning.weights.tensor_file import from_rows, in_rows
+from metis_lightning.weights.tensor_file import from_rows, in_groups, in_rows
 
 STARTER = Path(__file__).resolve().parents[2] / "src/metis_lightning/assets/starter"
 LAYERS = range(2, 7)
@@ -129,6 +129,7 @@ def changed_by_storage(model: Path, num_codes: int, layer: int) -> None:
 
     whole, original = encode.features.state_dict(), tokens()
     for name, stored in {
+        "4 bits": from_rows(in_groups(whole)),
         "int8 rows": from_rows(in_rows(whole)),
         "bfloat16": {key: value.bfloat16().float() for key, value in whole.items()},
     }.items():

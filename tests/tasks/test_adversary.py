@@ -172,7 +172,7 @@ def test_gradients_are_clipped_by_hand_and_the_decoder_alone_moves() -> None:
 
 def test_resuming_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     def module() -> AcousticCodecModule:
-        made = make(replace(GAN, from_step=1), init_from_data=True)
+        made = make(replace(GAN, from_step=1))
         made.restarts.every = 3  # unused codes are moved at steps 0 and 3
         return made
 

@@ -12,12 +12,12 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, PromptRule
-from metis_lightning.tasks.conditioned import L2sModule, OmniModule, TtsModule
+from metis_lightning.tasks.conditioned import L2sModule, OmniModule, TseModule, TtsModule
 from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import SpeechBatch
-from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise
+from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise, speech_batch
 from pretended_gpu import GPU, PretendedGPU, is_there, send
 
 Make = Callable[..., FinetuneModule]
@@ -160,7 +160,7 @@ def masking(prompt_frames: list[int], length: int) -> Masking:
 def test_lips_are_doubled_and_zero_over_the_prompt(tiny_bundle: Path) -> None:
     module, data = make("l2s", tiny_bundle), batch()
     lips = double_rate(data.features, data.feature_lengths)
-    condition, phones = module._conditions(data, masking([0, 4, 9], 14))
+    condition, phones, _ = module._conditions(data, masking([0, 4, 9], 14))
     assert phones is None
     assert condition.shape == (3, 14, 6)
     assert torch.equal(condition[0], lips[0])
@@ -170,7 +170,7 @@ def test_lips_are_doubled_and_zero_over_the_prompt(tiny_bundle: Path) -> None:
 
 def test_a_row_that_loses_its_prompt_loses_its_phones(tiny_bundle: Path) -> None:
     module = make("omni", tiny_bundle)
-    _, phones = module._conditions(batch(), masking([0, 4, 4], 14))
+    _, phones, _ = module._conditions(batch(), masking([0, 4, 4], 14))
     assert phones[0].tolist() == [-1] * 6
     assert phones[2].tolist() == module.text(("maybe", "en"))
     keeping = make("omni", tiny_bundle, prompt_rule=PromptRule(drop_phones=False))
@@ -241,3 +241,23 @@ def test_a_batch_of_another_recipe_is_the_users_mistake(tiny_bundle: Path) -> No
         make("l2s", tiny_bundle).condition(replace(batch(), features=None))
     with pytest.raises(UserError, match="6 wide, lip_dim is 5"):
         make("l2s", tiny_bundle, lip_dim=5).condition(batch())
+
+
+def test_rows_with_several_masks_share_one_pass_of_the_front_end(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = TseModule(str(tiny_bundle), masks_per_row=3, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE).train()
+    rows, seen = [], []
+    encode, embed = module.tokenizer.ssl_features, module.model.embed
+    monkeypatch.setattr(module.tokenizer, "ssl_features", lambda *given: rows.append(len(given[0])) or encode(*given))
+    monkeypatch.setattr(module.model, "embed", lambda *given: seen.append(given) or embed(*given))
+    given = speech_batch()
+    module.losses(given)
+    tokens, mask, condition, _ = seen[-1]
+    # The source, beside the target's tokens, in two rows; all else in six.
+    assert set(rows) == {2} and len(tokens) == len(mask) == len(condition) == 6
+    assert torch.equal(condition[0], condition[2]) and not torch.equal(condition[2], condition[3])
+    assert torch.equal(tokens[0], tokens[2]) and not torch.equal(mask[0], mask[2])
+    seen.clear()
+    module.eval().losses(given, torch.Generator().manual_seed(0))
+    assert {len(given[0]) for given in seen} == {2}

@@ -32,7 +32,7 @@ MODULES: dict[str, Callable[[str], TrainableModule]] = {
     "tse_full": lambda bundle: TseModule(base=bundle, lora_rank=0, gate_init=0.5, **RATES),
     "s2a": lambda bundle: SemanticToAcousticModule("s2a_full", stage2_config(3, 1), bundle, **RATES),
     "semantic_codec": lambda bundle: SemanticCodecModule(SEMANTIC, **RATES),
-    "acoustic_codec": lambda bundle: AcousticCodecModule(ACOUSTIC, init_from_data=True, continuous_steps=1, **RATES),
+    "acoustic_codec": lambda bundle: AcousticCodecModule(ACOUSTIC, continuous_steps=1, **RATES),
 }
 
 

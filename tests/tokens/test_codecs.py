@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, InverseSTFT
 from metis_lightning.tokens.codec_layers import ResidualVectorQuantizer, WeightNormConv1d
 from metis_lightning.tokens.semantic_codec import SemanticCodec
+from metis_lightning.types import WAVE_RATE
 from tiny import ACOUSTIC, SEMANTIC
 
 
@@ -79,3 +82,17 @@ def test_inverse_stft_inverts_torchs() -> None:
 def test_ratios_must_give_the_hop() -> None:
     with pytest.raises(ValueError, match="hop_size"):
         AcousticCodecConfig(up_ratios=(2, 4))
+
+
+def test_a_mel_encoder_hears_the_bands_and_hardly_the_phase() -> None:
+    encoder = AcousticCodec(replace(ACOUSTIC, d_model=32, mel_encoder_layers=2)).eval().encoder
+    times = torch.arange(4_800) / WAVE_RATE
+
+    def latents(hertz: float, phase: float) -> torch.Tensor:
+        with torch.no_grad():
+            # Without the ends, where a tone begins and breaks off.
+            return encoder(0.3 * torch.sin(2 * torch.pi * hertz * times + phase)[None, None])[0, :, 4:-4]
+
+    one = latents(440.0, 0.0)
+    assert one.shape == (ACOUSTIC.latent_dim, 2)
+    assert 20 * (latents(440.0, 1.5) - one).abs().max() < (latents(660.0, 0.0) - one).abs().max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,10 @@ def test_acoustic_tokens(tokenizer: SpeechTokenizer, speech: tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def test_latents_do_not_depend_on_what_follows() -> None:
+@pytest.mark.parametrize("mel_layers", [0, 2])
+def test_latents_do_not_depend_on_what_follows(mel_layers: int) -> None:
     torch.manual_seed(0)
-    encoder = AcousticCodec(ACOUSTIC).eval().encoder
+    encoder = AcousticCodec(replace(ACOUSTIC, mel_encoder_layers=mel_layers)).eval().encoder
     for parameter in encoder.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
     wave, lengths = torch.randn(2, 1, 4_800), torch.tensor([4_800, 1_920])

@@ -13,6 +13,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.tokens.whisper import WhisperFeatures, sinusoids
 from metis_lightning.weights.build import load_features
 from metis_lightning.weights.bundle import Part, write_part
+from metis_lightning.weights.tensor_file import INT4
 
 SCRIPT = REPOSITORY / "experiments/nano/ctranslate2_weights.py"
 spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
@@ -101,18 +102,25 @@ def test_level_does_not_matter(features: WhisperFeatures) -> None:
     assert (log_mel - quiet).std() < 1e-3
 
 
-def test_a_bundle_keeps_the_encoder_in_int8(features: WhisperFeatures, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "steps", "cosine"), [(torch.int8, 127, 0.999), (INT4, 7, 0.97)])
+def test_a_bundle_keeps_the_encoder_in_few_bits(
+    features: WhisperFeatures, tmp_path: Path, dtype: torch.dtype, steps: int, cosine: float
+) -> None:
     config = {"kind": "whisper", **features.config()}
-    write_part(tmp_path, "ssl_features", Part(config, features.state_dict()), torch.int8)
+    write_part(tmp_path, "ssl_features", Part(config, features.state_dict()), dtype)
     loaded = load_features(tmp_path)
     assert isinstance(loaded, WhisperFeatures)
     for name, value in loaded.state_dict().items():
         original = features.state_dict()[name]
-        bound = original.abs().amax() / 127 if original.dim() > 1 else original.abs().amax() / 256
+        bound = original.abs().amax() / steps if original.dim() > 1 else original.abs().amax() / 256
         assert (value - original).abs().max() <= bound, name
     wave = voice(1.0)
     values, expected = loaded(wave, torch.tensor([16_000]))[0], features(wave, torch.tensor([16_000]))[0]
-    assert torch.nn.functional.cosine_similarity(values, expected, dim=-1).min() > 0.999
+    assert torch.nn.functional.cosine_similarity(values, expected, dim=-1).min() > cosine
+    # Storing once more what was read changes nothing.
+    write_part(tmp_path / "again", "ssl_features", Part(config, loaded.state_dict()), dtype)
+    again = load_features(tmp_path / "again").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in loaded.state_dict().items())
     small = (tmp_path / "ssl_features.safetensors").stat().st_size
     assert small < 1.6 * sum(value.numel() for value in features.state_dict().values()) + 5000
 

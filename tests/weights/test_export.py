@@ -51,7 +51,11 @@ def test_a_front_end_keeps_its_licence_its_origin_and_every_bit(tmp_path: Path) 
     sizes = replace(SEMANTIC, hidden_size=32)
     module = SemanticCodecModule(sizes, str(tmp_path / "old"), optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
     fit(module, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
-    assert main([str(tmp_path / "a.ckpt"), str(tmp_path / "new"), "--dtype", "int8"]) == 0
+    command = [str(tmp_path / "a.ckpt"), str(tmp_path / "new"), "--dtype", "int8"]
+    assert main([*command, "--parts", "stage1"]) == 2
+    assert main([*command, "--parts", "semantic_codec"]) == 0
+    assert set(read_index(tmp_path / "new")["parts"]) == {"semantic_codec"}
+    assert main(command) == 0
     old, new = (read_index(tmp_path / folder)["parts"]["ssl_features"] for folder in ("old", "new"))
     assert new == old and new["licence"] == "MIT"
     assert "int8" in read_index(tmp_path / "new")["parts"]["semantic_codec"]["dtype"]

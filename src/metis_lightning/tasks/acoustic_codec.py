@@ -14,41 +14,15 @@ from torch.optim import Optimizer
 from metis_lightning.errors import UserError
 from metis_lightning.tasks.base import PartOfBundle
 from metis_lightning.tasks.codebooks import CodebookRestarts, QuantizerModule, perplexity
-from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, LatentMel, SpectralDistances
+from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, SpectralDistances
 from metis_lightning.tasks.optimization import parameter_groups
-from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig, ResidualUnit
-from metis_lightning.tokens.codec_layers import WeightNormConv1d
+from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.build import load_weights, plain_config
 from metis_lightning.weights.checkpoint import bundle_or_checkpoint_part
 
-RESIDUAL_DEVIATION = 0.3
 # Prefix of the discriminators' weights in the module's state.
 ADVERSARY = "adversary."
-
-
-@torch.no_grad()
-def init_from_data(module: nn.Module, x: Tensor) -> None:
-    """Scale every weight-normalised convolution of `module` so that its output on x has unit deviation.
-
-    The data-dependent initialisation of Salimans & Kingma (1602.07868, section 3), for the gains alone; the last one of
-    a residual unit gets 0.3, so that depth does not add up. Otherwise a deep encoder begins nearly linear.
-    """
-    branches = {unit.block[-1] for unit in module.modules() if isinstance(unit, ResidualUnit)}
-
-    def rescale(conv: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        assert isinstance(conv, WeightNormConv1d)
-        gain = (RESIDUAL_DEVIATION if conv in branches else 1.0) / output.std().clamp(min=1e-5)
-        conv.weight_g.mul_(gain)
-        conv.bias.mul_(gain)
-        return output * gain
-
-    hooks = [m.register_forward_hook(rescale) for m in module.modules() if isinstance(m, WeightNormConv1d)]
-    try:
-        module(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class AcousticCodecModule(QuantizerModule):
@@ -65,9 +39,6 @@ class AcousticCodecModule(QuantizerModule):
         adversarial: the discriminators and their part in the loss; None trains without.
         mel_weight, loudness_weight, linear_weight: factors of the distances of spectrograms, see `SpectralDistances`.
         codebook_weight, commitment_weight: factors of the quantizer's terms.
-        latent_mel_weight: factor of the error of `LatentMel`, a help of our own that teaches the encoder sooner than
-            the decoder does, and no part of the codec; 0 leaves it out.
-        init_from_data: set the encoder's gains on the first training batch, which helps short runs.
         continuous_steps: steps at the start without quantization, so that short runs do not collapse the codebook.
         compile: compile the codec with torch.compile, for crops of one length.
     """
@@ -83,8 +54,6 @@ class AcousticCodecModule(QuantizerModule):
         linear_weight: float = 0.0,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
-        latent_mel_weight: float = 0.0,
-        init_from_data: bool = False,
         continuous_steps: int = 0,
         compile: bool = False,
         **kwargs: Any,
@@ -105,8 +74,7 @@ class AcousticCodecModule(QuantizerModule):
             self.adversary = Adversary(adversarial)
         self.automatic_optimization = self.adversary is None
         self.restarts = None if decoder_only else CodebookRestarts(self.codec.decoder.quantizer, since=continuous_steps)
-        self.latent_mel = LatentMel(codec.latent_dim, codec.hop_size) if latent_mel_weight else None
-        self.init_from_data, self.continuous_steps = init_from_data and start_from is None, continuous_steps
+        self.continuous_steps = continuous_steps
         # Neither the quantizer nor the discriminators need have a part in the first steps.
         adversary_waits = self.adversary is not None and self.adversary.config.from_step > 0
         self.has_unused_parameters = continuous_steps > 0 or adversary_waits
@@ -115,20 +83,14 @@ class AcousticCodecModule(QuantizerModule):
             self.codec.decoder.model.compile()
         self.distances = SpectralDistances(linear=linear_weight > 0)
         self.weights = {"mel": mel_weight, "loudness": loudness_weight, "linear": linear_weight}
-        self.weights |= {"latent_mel": latent_mel_weight, "codebook": codebook_weight, "commitment": commitment_weight}
+        self.weights |= {"codebook": codebook_weight, "commitment": commitment_weight}
         if self.adversary is not None:
             self.weights |= self.adversary.weights
 
     def on_fit_start(self) -> None:
-        """Set the encoder's gains, unless a checkpoint brought them."""
+        """Leave out a warning that is of no use here."""
         # Lightning asks for copies of the weights from before each step, which nothing here needs.
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if self.init_from_data and datamodule is not None:
-            # Every process has batches of its own: all take the first one's, or their weights would differ.
-            batch = next(iter(datamodule.train_dataloader()))
-            wave = self.trainer.strategy.broadcast(batch.wave[:, : batch.wave.shape[1] // self.hop * self.hop])
-            init_from_data(self.codec.encoder, wave[:, None].to(self.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another codec, or where only one of the two runs has discriminators."""
@@ -138,7 +100,6 @@ class AcousticCodecModule(QuantizerModule):
                 "alone from it, give its path as --model.start_from instead of --ckpt_path"
             )
         super().on_load_checkpoint(checkpoint)
-        self.init_from_data = False
 
     def trained(self) -> Sequence[Sequence[nn.Parameter]]:
         """Return the codec's parameters, and the discriminators' if there are any."""
@@ -190,8 +151,6 @@ class AcousticCodecModule(QuantizerModule):
             used = {f"perplexity_{name}": perplexity(quantized.codes[i], size) for name, i in ends}
         reconstructed = self.codec.decoder.model(latents)
         terms |= self.distances(reconstructed, wave)
-        if self.latent_mel is not None:
-            terms["latent_mel"] = self.latent_mel(latents, wave)
         if self.training and self.adversary is not None and self.global_step >= self.adversary.config.from_step:
             terms |= self.adversary(reconstructed, wave)
         loss = torch.stack([weight * terms[name] for name, weight in self.weights.items() if name in terms]).sum()

@@ -2,7 +2,7 @@
 
 The adversarial losses are least squares, as in HiFi-GAN (2010.05646, section 2.4) and the code of DAC and of Amphion.
 All terms are means over the discriminators, so that the weights do not depend on how many there are.
-Shape letters: B batch, S samples, D latent width, T latent frames.
+Shape letters: B batch, S samples.
 """
 
 from __future__ import annotations
@@ -61,22 +61,6 @@ class SpectralDistances(nn.Module):
                 logs = [self.linear(wave).clamp(min=LINEAR_FLOOR).log() for wave in (predicted, target)]
                 distances["linear"] = F.l1_loss(*logs)
             return distances
-
-
-class LatentMel(nn.Module):
-    """A linear map from latents of width `latent_dim` to two mel frames each, and its error on the loudness scale."""
-
-    def __init__(self, latent_dim: int, hop_size: int, num_mels: int = 100) -> None:
-        super().__init__()
-        self.mel = mel_spectrogram(2 * hop_size, hop_size // 2, num_mels)
-        self.read = nn.Conv1d(latent_dim, 2 * num_mels, 1)
-
-    def forward(self, latents: Tensor, wave: Tensor) -> Tensor:
-        """Return the scalar error of latents (B, D, T) against wave (B, S)."""
-        with full_precision(wave):
-            target = loudness(self.mel(wave.float())[..., : 2 * latents.shape[-1]].clamp(min=FLOOR))
-            read = self.read(latents.float())
-            return F.l1_loss(read, target.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2))
 
 
 def mel_spectrogram(window: int, hop: int, num_mels: int) -> torchaudio.transforms.MelSpectrogram:

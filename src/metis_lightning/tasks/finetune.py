@@ -39,6 +39,8 @@ class FinetuneModule(TrainableModule):
         text: front end of the scripts, `espeak` or `utf8`; None if the task takes no text. The phone embedding is new
             unless the base has one, and is trained with LoRA too.
         prompt_rule: prompts and masks.
+        masks_per_row: how often each row of a batch is trained on, each time with a mask of its own. The front end,
+            most of the cost of a small model's step, runs once for all (data echoing, 1907.05550).
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
     """
 
@@ -57,6 +59,7 @@ class FinetuneModule(TrainableModule):
         lora_dropout: float = 0.01,
         text: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
+        masks_per_row: int = 1,
         from_scratch: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -69,7 +72,7 @@ class FinetuneModule(TrainableModule):
             if lora_rank:
                 raise UserError(f"from_scratch trains all of stage 1: lora_rank must be 0, got {lora_rank}")
             self.model = Stage1(self.model.config)
-        self.prompt_rule = prompt_rule
+        self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
         self.condition_dim = self.condition_dim or self.tokenizer.features.dim
         self.extension = Extension(adapter, self.condition_dim if adapter else 0, lora_rank, phones=text is not None)
         self._own = extend(self.model, self.extension, lora_dropout)
@@ -130,12 +133,15 @@ class FinetuneModule(TrainableModule):
         """Return loss and accuracy on masked tokens, in validation also those of the base without any condition."""
         tokens, frames = ssl_targets(self.tokenizer, batch)
         prompts = None if batch.prompt_lengths is None else self.tokenizer.num_frames(batch.prompt_lengths)
+        times = self.masks_per_row if self.training else 1
+        tokens, frames = tokens.repeat_interleave(times, dim=0), frames.repeat_interleave(times)
+        prompts = None if prompts is None else prompts.repeat_interleave(times)
         masking = draw_masking(frames, tokens.shape[1], self.prompt_rule, generator, prompts)
         valid = frame_mask(frames, tokens.shape[1])
         # First, since a GPU is waited for: after the forward pass it would run dry.
         targets = masking.masked(tokens)
-        condition, phones = self._conditions(batch, masking)
-        x = self.model.embed(tokens, masking.mask, condition, self.has_source(batch))
+        condition, phones, has_source = self._conditions(batch, masking)
+        x = self.model.embed(tokens, masking.mask, condition, has_source)
         hidden = self.model.hidden(x, masking.t, valid, phones)
         # Only masked positions pass through the head.
         scores = self.score_masked(self.model.to_logit(masking.masked(hidden)), targets, masking)
@@ -146,9 +152,14 @@ class FinetuneModule(TrainableModule):
             base = masked_scores(self.model.to_logit(masking.masked(hidden)), targets)
         return {**scores, **{f"base_{name}": value for name, value in base.items()}}
 
-    def _conditions(self, batch: SpeechBatch, masking: Masking) -> tuple[Tensor | None, Tensor | None]:
-        """Return condition frames and phones of a batch, without what its prompts hide or take with them."""
-        condition, phones = self.condition(batch), self.phones(batch)
+    def _conditions(self, batch: SpeechBatch, masking: Masking) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return condition frames, phones, and which rows have a source, for every row of `masking`.
+
+        What its prompts hide or take with them is left out.
+        """
+        times = len(masking.t) // len(batch.ids)
+        values = (self.condition(batch), self.phones(batch), self.has_source(batch))
+        condition, phones, has_source = (v if v is None else v.repeat_interleave(times, dim=0) for v in values)
         if condition is not None:
             condition = condition[:, : masking.mask.shape[1]]
             # As in sampling: a prompt has sound, but no features beside it.
@@ -156,7 +167,7 @@ class FinetuneModule(TrainableModule):
                 condition = condition.masked_fill(masking.prompt[..., None], 0)
         if phones is not None and self.prompt_rule.drop_phones:
             phones = phones.masked_fill(~masking.prompt.any(dim=1, keepdim=True), PADDING)
-        return condition, phones
+        return condition, phones, has_source
 
     def checkpoint_keys(self) -> set[str]:
         """Return the names of the task's weights, which are what a checkpoint holds."""

@@ -22,13 +22,22 @@ from metis_lightning.tokens.codec_layers import (
     full_precision,
     zero_padding,
 )
+from metis_lightning.tokens.mel import slaney_filters
+from metis_lightning.types import WAVE_RATE
+
+# Of `MelEncoder`: samples of a window at 24 kHz, mel bands.
+MEL_WINDOW, MEL_BANDS = 1024, 80
 
 
 @dataclass(frozen=True)
 class AcousticCodecConfig:
-    """Sizes; the defaults are MaskGCT's. The hop is the product of `up_ratios` and must equal `hop_size`."""
+    """Sizes; the defaults are MaskGCT's. The hop is the product of `up_ratios` and must equal `hop_size`.
+
+    With `mel_encoder_layers` the encoder is a `MelEncoder` of that depth, `d_model` wide.
+    """
 
     d_model: int = 96
+    mel_encoder_layers: int = 0
     up_ratios: tuple[int, ...] = (3, 4, 5, 8)
     latent_dim: int = 256
     num_quantizers: int = 12
@@ -121,6 +130,40 @@ class AcousticEncoder(nn.Module):
             return last(activation(zero_padding(x, lengths)))
 
 
+class MelEncoder(nn.Module):
+    """Log-mel frames, two a latent, and ConvNeXt blocks over them: for codecs of short training, in the place of DAC's.
+
+    An encoder of the waveform has to learn its filter bank first; and its tokens hold where in its period a voice is,
+    which stage 2 can but guess.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, config: AcousticCodecConfig) -> None:
+        super().__init__()
+        self.hop_size = config.hop_size
+        # Rebuilt at construction, so not a part of the weights.
+        self.register_buffer("window", torch.hann_window(MEL_WINDOW), persistent=False)
+        self.register_buffer("filters", slaney_filters(WAVE_RATE, MEL_WINDOW, MEL_BANDS), persistent=False)
+        self.backbone = ConvNeXtBackbone(2 * MEL_BANDS, config.d_model, 2 * config.d_model, config.mel_encoder_layers)
+        self.project = nn.Linear(config.d_model, config.latent_dim)
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map wave (B, 1, S) to latents (B, D, T); S and `lengths` (B,), if any, are multiples of the hop."""
+        hop = self.hop_size // 2
+        # "Same" padding: S / hop frames.
+        padding = (MEL_WINDOW - hop) // 2
+        with full_precision(wave):
+            padded = F.pad(wave[:, 0], (padding, padding))
+            spectrum = torch.stft(padded, MEL_WINDOW, hop, window=self.window, center=False, return_complex=True)
+            # About -1 to 1 for speech.
+            mel = ((self.filters @ spectrum.abs()).clamp(min=1e-4).log() + 4.0) / 4.0
+            pairs = mel.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2)
+            frames = None if lengths is None else lengths // self.hop_size
+            return self.project(self.backbone(pairs, frames)).transpose(1, 2)
+
+
 class InverseSTFT(nn.Module):
     """Overlap-add of inverse FFT frames with "same" padding: T frames give T · hop samples."""
 
@@ -180,7 +223,7 @@ class AcousticCodec(nn.Module):
     def __init__(self, config: AcousticCodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = AcousticEncoder(config)
+        self.encoder = MelEncoder(config) if config.mel_encoder_layers else AcousticEncoder(config)
         self.decoder = AcousticDecoder(config)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Quantized]:

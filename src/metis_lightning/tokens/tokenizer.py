@@ -142,6 +142,8 @@ def _digest(tokenizer: SpeechTokenizer, kind: str) -> str:
         # The decoder's sizes begin with "vocos_"; dropout works in training alone.
         decoding = ("vocos_", "n_fft", "quantizer_drop")
         settings = {name: size for name, size in asdict(acoustic.config).items() if not name.startswith(decoding)}
+        # What stores of older versions did not know has no part where it is off.
+        settings = {name: size for name, size in settings.items() if name != "mel_encoder_layers" or size}
         weights, parts = acoustic.state_dict(), ("encoder.", "decoder.quantizer.")
     digest = hashlib.sha256(f"{kind}|{ALGORITHM}|{sorted(settings.items())!r}".encode())
     for name in sorted(name for name in weights if name.startswith(parts)):

@@ -23,7 +23,7 @@ from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
 from metis_lightning.weights.checks import check_index, check_sizes
-from metis_lightning.weights.tensor_file import TensorFile, from_rows, in_rows
+from metis_lightning.weights.tensor_file import INT4, TensorFile, from_rows, in_groups, in_rows
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLE_INDEX = "bundle.yaml"
@@ -123,12 +123,13 @@ def read_part(folder: Path, name: str) -> Part:
 def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = torch.bfloat16) -> None:
     """Add a part to a bundle, or replace it; weights are stored in `dtype`, None for their own.
 
-    Of int8 are the rows of matrices and convolutions, each with a scale of its own, and the rest is in bfloat16.
+    Of int8 are the rows of matrices and convolutions, each with a scale of its own, of int4 groups of a matrix's rows;
+    the rest is in bfloat16.
     """
     path = folder / part_file(name)
     tensors = {key: value.detach() for key, value in part.tensors.items()}
-    if dtype == torch.int8:
-        tensors, dtype = in_rows(tensors), torch.bfloat16
+    if dtype in (torch.int8, INT4):
+        tensors, dtype = (in_rows if dtype == torch.int8 else in_groups)(tensors), torch.bfloat16
     stored, types = retype(tensors, dtype)
     check_finite({**part.tensors, **stored}, f"{path} is not written")
     with atomic_path(path) as temporary:
@@ -137,7 +138,7 @@ def write_part(folder: Path, name: str, part: Part, dtype: torch.dtype | None = 
     index["parts"][name] = {
         "config": dict(part.config),
         "sha256": sha256_of(path),
-        "parameters": sum(value.numel() for value in stored.values()),
+        "parameters": sum(value.numel() for value in part.tensors.values()),
         "dtype": types,
         **{key: part.origin[key] for key in _ORIGIN if key in part.origin},
     }

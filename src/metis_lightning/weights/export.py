@@ -27,16 +27,20 @@ def export(
     weights: str | None = None,
     merge_with: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    names: Sequence[str] = (),
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle's folder, which is made if need be; return their names.
 
     `weights` are `raw`, `ema`, or None for those that the run was validated with; they are stored in `dtype`. The LoRA
-    is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. A `UserError` if there is no
-    LoRA to merge, or it does not fit.
+    is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. With `names` no other parts
+    are written. A `UserError` if there is no such part, or no LoRA to merge, or it does not fit.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
     parts = checkpoint_parts(checkpoint, weights)
+    if missing := sorted(set(names) - set(parts)):
+        raise UserError(f"checkpoint {checkpoint}: it holds {', '.join(parts)}, not {', '.join(missing)}")
+    parts = {name: part for name, part in parts.items() if name in (names or parts)}
     for name, part in parts.items():
         if merge_with is None:
             write_part(bundle, name, part, dtype)
@@ -65,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", choices=("raw", "ema"), help=which)
     add("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
     add("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
-    stored = "of the stored weights; int8 has a scale for each row (default: bfloat16; merged ones are in float32)"
-    add("--dtype", choices=("float32", "bfloat16", "int8"), default="bfloat16", help=stored)
+    stored = "of the stored weights; int8 has a scale for each row, int4 for each 32 values of a matrix's row"
+    kinds = ("float32", "bfloat16", "int8", "int4")
+    add("--dtype", choices=kinds, default="bfloat16", help=f"{stored} (default: bfloat16; merged ones are in float32)")
+    add("--parts", nargs="+", default=(), metavar="PART", help="write these alone (default: all of the checkpoint)")
     options = parser.parse_args(argv)
     try:
         merge_with = bundle_folder(options.base) if options.merge else None
         dtype = getattr(torch, options.dtype)
-        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype)
+        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts)
     except UserError as error:
         print(f"metis-lightning: error: {error}", file=sys.stderr)
         return 2

@@ -19,6 +19,10 @@ from metis_lightning.safe_parsing import load_json
 _SCALE = ".row_scale"
 # Shorter rows are not worth a scale.
 _MIN_ROW = 16
+# Which torch has, but tells no type checker of.
+INT4: torch.dtype = getattr(torch, "int4")  # noqa: B009
+# Values of a row that share a scale in 4 bits.
+_GROUP = 32
 
 
 class TensorFile:
@@ -79,6 +83,23 @@ class TensorFile:
         return content
 
 
+def in_groups(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with matrices in 4 bits, two values a byte, beside a scale for each group of a row's values.
+
+    What does not divide into groups is stored as `in_rows` does.
+    """
+    stored = in_rows(tensors)
+    for name, value in tensors.items():
+        if name in stored and stored[name].dtype == torch.int8 and value.dim() == 2 and value.shape[1] % _GROUP == 0:
+            groups = value.float().unflatten(1, (-1, _GROUP))
+            exact = (groups.abs().amax(dim=2) / 7).clamp(min=1e-30)
+            scale = exact.view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32)
+            whole = ((groups / scale[..., None]).round().clamp(-7, 7) + 8).flatten(1).to(torch.uint8)
+            stored[name] = whole[:, ::2] + 16 * whole[:, 1::2]
+            stored[name + _SCALE] = scale
+    return stored
+
+
 def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with matrices and convolutions in int8, beside a scale for each row; its largest value is 127."""
     stored = dict(tensors)
@@ -95,10 +116,14 @@ def in_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors in float32; the rows of int8 ones times their scales."""
+    """Return tensors in float32; the rows of int8 ones, or the groups of those in 4 bits, times their scales."""
     tensors = {name: value.float() for name, value in stored.items() if not name.endswith(_SCALE)}
     for name in tensors:
         if name + _SCALE in stored:
             scale = stored[name + _SCALE].float()
+            if scale.dim() == 2:
+                halves = torch.stack([stored[name] % 16, stored[name] // 16], dim=2).flatten(1).float() - 8
+                tensors[name] = (halves.unflatten(1, (-1, _GROUP)) * scale[..., None]).flatten(1)
+                continue
             tensors[name] *= scale.reshape(-1, *[1] * (tensors[name].dim() - 1))
     return tensors
