@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -137,15 +138,9 @@ class MelEncoder(nn.Module):
     which stage 2 can but guess.
     """
 
-    window: Tensor
-    filters: Tensor
-
     def __init__(self, config: AcousticCodecConfig) -> None:
         super().__init__()
         self.hop_size = config.hop_size
-        # Rebuilt at construction, so not a part of the weights.
-        self.register_buffer("window", torch.hann_window(MEL_WINDOW), persistent=False)
-        self.register_buffer("filters", slaney_filters(WAVE_RATE, MEL_WINDOW, MEL_BANDS), persistent=False)
         self.backbone = ConvNeXtBackbone(2 * MEL_BANDS, config.d_model, 2 * config.d_model, config.mel_encoder_layers)
         self.project = nn.Linear(config.d_model, config.latent_dim)
 
@@ -156,12 +151,20 @@ class MelEncoder(nn.Module):
         padding = (MEL_WINDOW - hop) // 2
         with full_precision(wave):
             padded = F.pad(wave[:, 0], (padding, padding))
-            spectrum = torch.stft(padded, MEL_WINDOW, hop, window=self.window, center=False, return_complex=True)
+            window, filters = _mel_bank(wave.device)
+            spectrum = torch.stft(padded, MEL_WINDOW, hop, window=window, center=False, return_complex=True)
             # About -1 to 1 for speech.
-            mel = ((self.filters @ spectrum.abs()).clamp(min=1e-4).log() + 4.0) / 4.0
+            mel = ((filters @ spectrum.abs()).clamp(min=1e-4).log() + 4.0) / 4.0
             pairs = mel.unflatten(-1, (-1, 2)).transpose(2, 3).flatten(1, 2)
             frames = None if lengths is None else lengths // self.hop_size
             return self.project(self.backbone(pairs, frames)).transpose(1, 2)
+
+
+@lru_cache
+def _mel_bank(device: torch.device) -> tuple[Tensor, Tensor]:
+    # No buffers, which a model that is built on the meta device would not get: they are in no file.
+    window = torch.hann_window(MEL_WINDOW, device=device)
+    return window, slaney_filters(WAVE_RATE, MEL_WINDOW, MEL_BANDS).to(device)
 
 
 class InverseSTFT(nn.Module):

@@ -14,7 +14,10 @@ from metis_lightning.tokens.codec_layers import ConvNeXtBackbone, Quantized, Res
 
 @dataclass(frozen=True)
 class SemanticCodecConfig:
-    """Sizes, named as in the published configuration; the defaults are MaskGCT's."""
+    """Sizes, named as in the published configuration; the defaults are MaskGCT's.
+
+    With no layers at all the features themselves are quantised: then the tokens are k-means units, as HuBERT's are.
+    """
 
     codebook_size: int = 8192
     hidden_size: int = 1024
@@ -32,7 +35,10 @@ class SemanticCodec(nn.Module):
         self.config = config
         sizes = (config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers)
         self.encoder, self.decoder = (
-            nn.Sequential(ConvNeXtBackbone(*sizes), nn.Linear(config.vocos_dim, config.hidden_size)) for _ in range(2)
+            nn.Sequential(ConvNeXtBackbone(*sizes), nn.Linear(config.vocos_dim, config.hidden_size))
+            if config.vocos_num_layers
+            else nn.Sequential()
+            for _ in range(2)
         )
         self.quantizer = ResidualVectorQuantizer(config.hidden_size, 1, config.codebook_size, config.codebook_dim)
 
@@ -40,7 +46,7 @@ class SemanticCodec(nn.Module):
         """Return the reconstruction (B, T, C) of features (B, T, C), and what the quantizer did."""
         quantized = self._quantized(features)
         # The decoder follows mixed precision; what makes the tokens does not.
-        return self.decoder(quantized.latents), quantized
+        return self.decoder(quantized.latents if len(self.decoder) else quantized.latents.transpose(1, 2)), quantized
 
     def quantize(self, features: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return tokens (B, T) and quantised latents (B, T, C) of features (B, T, C), of which `frames` (B,) count."""
@@ -48,6 +54,8 @@ class SemanticCodec(nn.Module):
         return quantized.codes[0], quantized.latents.transpose(1, 2)
 
     def _quantized(self, features: Tensor, frames: Tensor | None = None) -> Quantized:
-        backbone, projection = self.encoder
         with full_precision(features):
+            if not len(self.encoder):
+                return self.quantizer(features.transpose(1, 2))
+            backbone, projection = self.encoder
             return self.quantizer(projection(backbone(features.transpose(1, 2), frames)).transpose(1, 2))

@@ -34,7 +34,7 @@ _SETTINGS: Types = {
     "text": (str, NoneType),
 }
 # Fields that name how many tensors of a kind there are.
-_COUNTS = ("num_layers", "num_hidden_layers", "num_quantizers")
+_COUNTS = ("num_layers", "num_hidden_layers", "num_quantizers", "encoder_layers")
 _LONGEST_SHOWN = 30
 
 
@@ -76,7 +76,8 @@ def check_sizes(config: Mapping[str, Any], tensors: int | None, where: str) -> N
         numbers = value if isinstance(value, list) else [value]
         if len(numbers) > MOST_LAYERS:
             raise UserError(f"{where}: {name!r} has {len(numbers)} values; at most {MOST_LAYERS} make sense")
-        least = 1 if "num_" in str(name) else 0
+        # Without layers of its own a semantic codec quantises the features themselves.
+        least = 1 if "num_" in str(name) and name != "vocos_num_layers" else 0
         # Each layer has a tensor at least, so there are no more layers than tensors.
         is_count = str(name).endswith(_COUNTS) and tensors != 0
         most = (tensors or MOST_LAYERS) if is_count else LARGEST
