@@ -1,4 +1,4 @@
-"""Makes nano's training corpus: synthetic speech of many voices and wide text, in the layout of the starter corpus.
+"""Makes nano's training corpus: the starter corpus, and synthetic speech of many voices and wide text in its layout.
 
     python experiments/nano/corpus.py --out runs/nano/corpus --utterances 6000
 
@@ -225,6 +225,18 @@ def work(out: Path, cache: Path, utterances: int, share: int, shares: int) -> It
         }
 
 
+def write_manifest(out: Path) -> None:
+    """List what is there after the starter corpus, whose audio is reached through a link."""
+    if not (out / "starter").is_symlink():
+        (out / "starter").symlink_to(STARTER.parent, target_is_directory=True)
+    rows = [json.loads(line) for line in STARTER.read_text(encoding="utf-8").splitlines()]
+    made = {json.loads(line)["id"]: line for part in sorted(out.glob("records.*.jsonl")) for line in part.open()}
+    rows = [{**row, "path": f"starter/{row['path']}"} for row in rows] + [json.loads(made[key]) for key in sorted(made)]
+    partial = out / ".starter.jsonl"
+    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(partial, out / "starter.jsonl")
+
+
 def main() -> None:
     """Make the corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -242,12 +254,7 @@ def main() -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             print(record["id"], record["seconds"], record["text"], flush=True)
-    lines = {
-        json.loads(line)["id"]: line for part in sorted(options.out.glob("records.*.jsonl")) for line in part.open()
-    }
-    partial = options.out / ".starter.jsonl"
-    partial.write_text("".join(lines[key] for key in sorted(lines)), encoding="utf-8")
-    os.replace(partial, options.out / "starter.jsonl")
+    write_manifest(options.out)
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ ABSURD: list[tuple[str, dict[str, Any], str]] = [
     ("acoustic_codec", {"num_quantizers": 10**7}, "'num_quantizers' of 10000000 "),
     ("acoustic_codec", {"n_fft": 10**12}, "'n_fft' of 1000000000000 "),
     ("ssl_features", {"mels": 7}, "unexpected keyword|unknown"),
-    ("tse", {"lora_rank": -3}, "'lora_rank' of -3"),
-    ("tse", {"lora_rank": "big"}, "'lora_rank' must be of the type int"),
-    ("tse", {"stage1": "all"}, "'stage1' must be of the type dict"),
-    ("tse", {"answers": {"a": 1}}, "'answers' must be of the type list"),
-    ("tse", {"answers": [1]}, "'answers' must list names"),
+    ("omni", {"lora_rank": -3}, "'lora_rank' of -3"),
+    ("omni", {"lora_rank": "big"}, "'lora_rank' must be of the type int"),
+    ("omni", {"stage1": "all"}, "'stage1' must be of the type dict"),
+    ("omni", {"answers": {"a": 1}}, "'answers' must be of the type list"),
+    ("omni", {"answers": [1]}, "'answers' must list names"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_an_index_that_is_a_bomb_or_a_pipe_takes_no_time(bundle: Path) -> None:
 
 def test_settings_that_a_task_needs_are_named_if_they_lack(bundle: Path) -> None:
     index = read_index(bundle)
-    del index["parts"]["tse"]["config"]["lora_rank"]
+    del index["parts"]["omni"]["config"]["lora_rank"]
     write_index(bundle, index)
     with pytest.raises(UserError, match="its configuration lacks lora_rank"):
-        load_task(bundle, "tse")
+        load_task(bundle, "omni")
