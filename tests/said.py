@@ -80,6 +80,9 @@ def expected(files: Sequence[str]) -> dict[Key, Any]:
             elif key[-1].endswith("+"):
                 values[*key[:-1], key[-1][:-1]] = [*values[*key[:-1], key[-1][:-1]], *value]
             elif value != MISSING or values.get(key) is None:
+                # A mapping takes the place of a single value.
+                for end in range(1, len(key)):
+                    values.pop(key[:end], None)
                 values[key] = value
     return {key: value for key, value in values.items() if all(taken(values, key))}
 
