@@ -42,7 +42,7 @@ def raw_features(features: SSLFeatures, codec: SemanticCodec, count: int) -> Ten
 
 
 def spherical_k_means(directions: Tensor, num_codes: int) -> Tensor:
-    """Return codes (V, K) of unit length fitted to directions (N, K); an empty one starts anew at a random direction."""
+    """Return codes (V, K) of unit length fitted to directions (N, K); an empty one starts anew at one drawn."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn() -> Tensor:
