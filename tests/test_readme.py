@@ -61,7 +61,7 @@ def test_the_commands_run_as_written_but_shorter(workspace: Path, tmp_path: Path
         status = run_command([*words, *extra], workspace, tmp_path / "said.txt")
         assert status == 0, f"{command}\n{(tmp_path / 'said.txt').read_text()[-3000:]}"
 
-    assert (workspace / "runs/tse_lora/checkpoints/last.ckpt").stat().st_size < 15e6
+    assert (workspace / "runs/tse_lora/checkpoints/last.ckpt").stat().st_size < 20e6
     events = EventAccumulator(str(workspace / "runs" / "tse_lora"))
     events.Reload()
     tags = events.Tags()
