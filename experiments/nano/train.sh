@@ -17,8 +17,7 @@ train() {
     shift
     set -- "$@" --trainer.logger.init_args.save_dir "$runs" --trainer.logger.init_args.name "$name"
     if [[ -n ${LIMIT:-} ]]; then
-        set -- "$@" --trainer.max_steps "$LIMIT" --trainer.val_check_interval "$LIMIT" \
-            --trainer.callbacks.0.init_args.every_n_train_steps "$LIMIT"
+        set -- "$@" --trainer.max_steps "$LIMIT" --trainer.val_check_interval "$LIMIT"
     fi
     if [[ -f $last ]]; then
         set -- "$@" --ckpt_path "$last"
