@@ -247,7 +247,7 @@ def test_sizes_without_weights_are_refused_where_weights_are_needed() -> None:
 
 def test_the_paper_bundle_names_what_nano_has() -> None:
     paper, nano = (read_index(bundle_folder(name))["parts"] for name in ("paper", "nano"))
-    assert set(paper) == set(nano) - {"tse"}
+    assert set(paper) == set(nano) - {"omni"}
     with init_empty_weights(include_buffers=False):
         model, digest = load_base(bundle_folder("paper"))
     assert (model.config, digest) == (Stage1Config(), "")

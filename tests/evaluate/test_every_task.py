@@ -87,8 +87,11 @@ def _task_of(test_set: str) -> str:
 def test_the_embedded_bundle_runs_by_default_where_it_does_the_task(make_options: MakeOptions) -> None:
     from metis_lightning.evaluate.run.plan import make_plan
 
-    names = {task: [s.name for s in make_plan(make_options("--task", task), "cpu").systems] for task in ("tse", "vc")}
-    assert names == {"tse": ["input", "target", "resynthesis", "oracle", "nano"], "vc": ["input"]}
+    names = {task: [s.name for s in make_plan(make_options("--task", task), "cpu").systems] for task in ("tse", "l2s")}
+    assert names == {
+        "tse": ["input", "target", "resynthesis", "oracle", "nano"],
+        "l2s": ["target", "resynthesis", "oracle"],
+    }
 
 
 def test_a_task_and_a_corpus_of_ones_own_need_one_file_each(

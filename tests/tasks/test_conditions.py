@@ -17,7 +17,7 @@ from metis_lightning.tasks.finetune import FinetuneModule
 from metis_lightning.tasks.optimization import WarmupCosine
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import SpeechBatch
-from one_batch import OPTIMIZER, SCHEDULE, mean_accuracy, normalise, speech_batch
+from one_batch import OPTIMIZER, SCHEDULE, changing_batch, mean_accuracy, normalise
 from pretended_gpu import GPU, PretendedGPU, is_there, send
 
 Make = Callable[..., FinetuneModule]
@@ -251,7 +251,7 @@ def test_rows_with_several_masks_share_one_pass_of_the_front_end(
     encode, embed = module.tokenizer.ssl_features, module.model.embed
     monkeypatch.setattr(module.tokenizer, "ssl_features", lambda *given: rows.append(len(given[0])) or encode(*given))
     monkeypatch.setattr(module.model, "embed", lambda *given: seen.append(given) or embed(*given))
-    given = speech_batch()
+    given = changing_batch()
     module.losses(given)
     tokens, mask, condition, _ = seen[-1]
     # The source, beside the target's tokens, in two rows; all else in six.
