@@ -114,18 +114,23 @@ class Aligner:
             return None
         samples = (np.clip(wave, -1, 1) * 32767).astype("<i2").tobytes()
         self._decoder.set_align_text(" ".join(words))
-        self._decode(samples)
-        if self._decoder.hyp() is None:
+        if not self._decode(samples) or self._decoder.hyp() is None:
             return None
         # The first pass found the words, the second finds their phones.
         self._decoder.set_alignment()
-        self._decode(samples)
+        if not self._decode(samples):
+            return None
         return [(phone.name, phone.start, phone.duration) for word in self._decoder.get_alignment() for phone in word]
 
-    def _decode(self, samples: bytes) -> None:
+    def _decode(self, samples: bytes) -> bool:
         self._decoder.start_utt()
         self._decoder.process_raw(samples, full_utt=True)
-        self._decoder.end_utt()
+        try:
+            self._decoder.end_utt()
+        except RuntimeError:
+            # The words do not fit into the sound.
+            return False
+        return True
 
 
 def lip_track(phones: list[tuple[str, int, int]], wave: np.ndarray) -> np.ndarray:
