@@ -1,10 +1,11 @@
 """Evaluates nano on every task that it has weights for, and stores what the tables and the page are made of.
 
-    python evaluation/nano_results.py [--out evaluation/nano] [--bundle nano] [OPTIONS OF EVALUATE]
+    python evaluation/nano_results.py [--out evaluation/nano] [--bundle nano] [--unseen] [OPTIONS OF EVALUATE]
 
 Test sets of the starter corpus, controls, the offline protocol. Every run works in `build/nano`, where one that was cut
 off goes on; when it is finished, its rows, summary and protocol, and the clips that the page plays, are stored in
-`--out`. What is stored there of other weights is removed first. `nano_page.py` does the rest. `--limit 4` is a trial.
+`--out`. What is stored there of other weights is removed first. `nano_page.py` does the rest. `--limit 4` is a trial,
+`--unseen` halves time and size.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,23 +56,28 @@ class NanoRun:
     options: tuple[str, ...] = ()
 
 
-def planned_runs(bundle: str) -> list[NanoRun]:
-    """Return the runs that a bundle's weights allow.
+def planned_runs(bundle: str, is_unseen: bool = False) -> list[NanoRun]:
+    """Return the runs that a bundle's weights allow; `is_unseen` leaves out voices that were trained on.
 
     Omni's weights answer, beside TSE, as in the paper's table 6, what another part of the bundle answers too, with
     the controls that cost nothing: the others are those of the single tasks.
     """
     parts = {task: part_config(bundle, task) for task in TASKS}
     omni = parts.pop("omni")
-    runs = [NanoRun(task, task) for task, part in parts.items() if part is not None]
+    served = [task for task, part in parts.items() if part is not None]
+    runs = [NanoRun(task, task, (), _unseen([task]) if is_unseen else ()) for task in served]
     if omni is not None:
         tasks = [task for task in TASKS["omni"].covers if task == "tse" or parts[task] != omni]
-        names = [each.name for task in tasks for each in find_test_sets(CORPUS, None, task)]
-        unseen = [name for name in names if name.startswith(UNSEEN)]
-        runs.append(NanoRun("omni", "omni", ("input", "target"), ("--test-sets", *unseen)))
+        runs.append(NanoRun("omni", "omni", ("input", "target"), _unseen(tasks)))
         if omni.get("text"):
             runs.append(NanoRun("omni_text", "omni", ("input", "target"), ("--text-guided", "--test-sets", UNSEEN)))
     return runs
+
+
+def _unseen(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the option that names the test sets of tasks whose voices were never trained on."""
+    names = [each.name for task in tasks for each in find_test_sets(CORPUS, None, task)]
+    return ("--test-sets", *(name for name in names if name.startswith(UNSEEN)))
 
 
 def evaluate(run: NanoRun, bundle: str, folder: Path, options: list[str]) -> None:
@@ -132,13 +138,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="where results are stored")
     parser.add_argument("--bundle", default="nano", help="weights, of which all is called nano")
     parser.add_argument("--limit", type=int, help="only the first items of each test set")
+    parser.add_argument("--unseen", action="store_true", help="leave out the test sets of voices that were trained on")
     arguments, options = parser.parse_known_args()
     limit = [] if arguments.limit is None else ["--limit", str(arguments.limit)]
     try:
         bundle_hash = sha256_of(bundle_folder(arguments.bundle) / BUNDLE_INDEX)
         remove_other_weights(arguments.out, bundle_hash)
-        for run in planned_runs(arguments.bundle):
-            start, folder = time.monotonic(), WORK / "_".join([bundle_hash[:8], *limit[1:]]) / run.name
+        kind = "_".join([bundle_hash[:8], *limit[1:], *["unseen"] * arguments.unseen])
+        for run in planned_runs(arguments.bundle, arguments.unseen):
+            start, folder = time.monotonic(), WORK / kind / run.name
             evaluate(run, arguments.bundle, folder, [*limit, *options])
             store(run, folder, arguments.out)
             print(f"{run.name}: {time.monotonic() - start:.0f} s, stored in {arguments.out / run.name}", flush=True)

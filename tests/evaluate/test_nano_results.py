@@ -178,6 +178,8 @@ def test_omni_answers_the_paper_s_tse_alone_where_it_is_the_only_part(
     monkeypatch.setattr(results, "part_config", lambda bundle, task: None if task == "l2s" else omni)
     assert [run.name for run in results.planned_runs("any")] == ["tts", "vc", "tse", "se", "omni"]
     assert results.planned_runs("any")[-1].options == ("--test-sets", "test-unseen")
+    options = [run.options for run in results.planned_runs("any", is_unseen=True)]
+    assert options[:2] == [("--test-sets", "test-unseen-tts"), ("--test-sets", "test-unseen-vc")]
 
 
 @pytest.mark.skipif(not COMMITTED.is_dir(), reason="no results of nano are committed")
