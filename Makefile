@@ -2,12 +2,13 @@
 # Paths are relative: make splits names at spaces, and the folder of the clone may have one.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+NANO_ARGS ?=
 
 VENV_PYTHON := .venv/bin/python
 METIS := $(VENV_PYTHON) -m metis_lightning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo numbers test lint types
+.PHONY: help demo numbers nano test lint types
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3.11]'
@@ -30,6 +31,10 @@ demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, 
 numbers: demo ## take the numbers of README and of nano's card anew, an hour on 2 cores
 	$(METIS) evaluate --task tse --system nano --test-sets test-unseen --out evaluation/results/nano --max-failed-share 1
 	$(VENV_PYTHON) evaluation/readme_numbers.py
+
+nano: .venv/.installed ## evaluate nano on all of its tasks, write evaluation/nano; NANO_ARGS='--limit 4' is a trial
+	$(VENV_PYTHON) evaluation/nano_results.py $(NANO_ARGS)
+	$(VENV_PYTHON) evaluation/nano_page.py
 
 test: .venv/.developed ## run the tests
 	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
