@@ -178,7 +178,7 @@ def _clip(comparison: Comparison, utterance: ComparedUtterance, name: str, folde
         **media,
         "scores": _scores(comparison, row) if row else [],
         "heard": _heard(row) if row else [],
-        "fault": next((row.error[metric] for metric in row.failed), None) if row else None,
+        "remarks": _remarks(row) if row else [],
     }
 
 
@@ -199,6 +199,14 @@ def _heard(row: ResultRow) -> list[tuple[str, bool]]:
     blocks = SequenceMatcher(None, text, heard, autojunk=False).get_matching_blocks()
     right = {index for block in blocks for index in range(block.b, block.b + block.size)}
     return [(word, index in right) for index, word in enumerate(heard)]
+
+
+def _remarks(row: ResultRow) -> list[str]:
+    """Return why scores are missing by the system's fault, or are not what they seem, as of a transcript that loops."""
+    reasons = [why for name, why in row.error.items() if name in row.failed or row.value(name) is not None]
+    if row.wer is not None and not row.hypothesis:
+        reasons.append("no words were heard")
+    return list(dict.fromkeys(reasons))
 
 
 def write(results: Path) -> Mapping[Path, int]:

@@ -170,6 +170,26 @@ def test_examples_are_at_the_quartiles_of_the_word_errors(
     assert {utterance.test_set for utterance, _ in chosen} == {"test-unseen"}
 
 
+def test_wrong_words_are_marked_and_reasons_told(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    _, page = scripts
+    first, second, third, *rest = rows_of("nano", test_set="test-unseen", metrics=OFFLINE)
+    second |= {
+        "wer": {"edits": 1, "words": 3, "text": "put a lid", "hypothesis": "but a lid"},
+        "hypothesis": "But a lid",
+    }
+    third |= {"hypothesis": "", "failed": ["SIM_ge2e"], "error": {"SIM_ge2e": "too short"}}
+    third["metrics"]["SIM_ge2e"] = None
+    comparison = read_comparison(write_run(tmp_path, "tse", [first, second, third, *rest]), "tse", None)
+    rows = {utterance.id: utterance.entries["nano"].row for utterance in comparison.utterances}
+    assert page._heard(rows["utt-01"]) == [("but", False), ("a", True), ("lid", True)]
+    assert page._remarks(rows["utt-01"]) == []
+    assert page._remarks(rows["utt-02"]) == ["too short", "no words were heard"]
+    # What the test set lacks is no remark on the system.
+    assert page._remarks(rows["utt-00"]) == []
+    assert page._scores(comparison, rows["utt-01"]) == ["WER 10%", "SIM 0.64"]
+    assert page._scores(comparison, rows["utt-02"]) == ["WER 20%"]
+
+
 def test_omni_answers_the_paper_s_tse_alone_where_it_is_the_only_part(
     scripts: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
