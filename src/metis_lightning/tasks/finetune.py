@@ -72,6 +72,8 @@ class FinetuneModule(TrainableModule):
             if lora_rank:
                 raise UserError(f"from_scratch trains all of stage 1: lora_rank must be 0, got {lora_rank}")
             self.model = Stage1(self.model.config)
+        if masks_per_row < 1:
+            raise UserError(f"masks_per_row must be at least 1, got {masks_per_row}")
         self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
         self.condition_dim = self.condition_dim or self.tokenizer.features.dim
         self.extension = Extension(adapter, self.condition_dim if adapter else 0, lora_rank, phones=text is not None)
