@@ -15,7 +15,7 @@ from metis_lightning.tasks.acoustic_codec import AcousticCodecModule
 from metis_lightning.tasks.conditioned import OmniModule
 from metis_lightning.tasks.semantic_codec import SemanticCodecModule
 from metis_lightning.tokens.whisper import WhisperFeatures
-from metis_lightning.weights.build import load_task
+from metis_lightning.weights.build import load_base, load_task
 from metis_lightning.weights.bundle import Part, read_index, read_part, write_part
 from metis_lightning.weights.export import export, main
 from one_batch import OPTIMIZER, SCHEDULE, fit, make_tse
@@ -59,6 +59,22 @@ def test_a_front_end_keeps_its_licence_its_origin_and_every_bit(tmp_path: Path) 
     old, new = (read_index(tmp_path / folder)["parts"]["ssl_features"] for folder in ("old", "new"))
     assert new == old and new["licence"] == "MIT"
     assert "int8" in read_index(tmp_path / "new")["parts"]["semantic_codec"]["dtype"]
+
+
+def test_a_stage_1_of_its_own_becomes_the_base_of_its_task(tiny_bundle: Path, tmp_path: Path) -> None:
+    settings = {"text": "utf8", "gate_init": 0.5, "optimizer": OPTIMIZER, "lr_scheduler": SCHEDULE}
+    module = OmniModule(base=str(tiny_bundle), **settings)
+    fit(module, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
+    command = [str(tmp_path / "a.ckpt"), str(tmp_path / "bundle"), "--dtype", "float32", "--as-base"]
+    assert main(command) == 0
+    loaded, own = load_task(tmp_path / "bundle", "omni").state_dict(), module.model.state_dict()
+    assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], value) for name, value in own.items())
+    added = ("model.cond_adapter.", "model.phone_emb.", "model.diff_estimator.cond_mlp.")
+    assert all(name.startswith(added) for name in read_part(tmp_path / "bundle", "omni").tensors)
+    assert load_base(tmp_path / "bundle")[0].config == replace(module.model.config, use_phone_cond=False)
+    # With LoRA nothing but the base's own stage 1 is there to be written.
+    fit(make_tse(tiny_bundle, 2), tmp_path, 1).save_checkpoint(tmp_path / "a.ckpt")
+    assert main(command) == 2
 
 
 @torch.no_grad()

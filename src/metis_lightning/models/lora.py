@@ -27,14 +27,15 @@ class Extension:
 
     adapter: str | None = "gated"  # a kind of `ADAPTERS`, for frame-level conditions; None if the task takes none
     cond_dim: int = 0  # width of those conditions
-    lora_rank: int = 0  # rank r, with alpha 2r; 0 if all of stage 1 is trained
+    lora_rank: int = 0  # rank r, with alpha 2r; 0 without LoRA
     phones: bool = False  # whether phones stand before the tokens
+    full: bool = False  # whether all of stage 1 is the task's own
 
 
 def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> frozenset[str]:
     """Put a task's new layers on a base model in place, and return the names of the weights that are the task's.
 
-    With LoRA those are the new layers alone: LoRA weights, adapter, phone embedding and its MLP. Else all are (but see
+    Those are the new layers: LoRA weights, adapter, phone embedding and its MLP; or with `full` all (but see
     `without_gradient`). A `UserError` if there is no such kind of adapter.
     """
     new: list[str] = []
@@ -46,9 +47,10 @@ def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> fr
     if extension.phones:
         model.add_phones()
         new += PHONE_LAYERS
-    if not extension.lora_rank:
+    if extension.full:
         return frozenset(name for name, _ in model.named_parameters())
-    add_lora(model, extension.lora_rank, dropout=lora_dropout)
+    if extension.lora_rank:
+        add_lora(model, extension.lora_rank, dropout=lora_dropout)
     return frozenset(name for name, _ in model.named_parameters() if "lora_" in name or name.startswith(tuple(new)))
 
 

@@ -18,8 +18,7 @@ from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, Spe
 from metis_lightning.tasks.optimization import parameter_groups
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_weights, plain_config
-from metis_lightning.weights.checkpoint import bundle_or_checkpoint_part
+from metis_lightning.weights.build import load_start, plain_config
 
 # Prefix of the discriminators' weights in the module's state.
 ADVERSARY = "adversary."
@@ -62,9 +61,7 @@ class AcousticCodecModule(QuantizerModule):
         self.codec, self.hop = AcousticCodec(codec), codec.hop_size
         self._origin: Mapping[str, Any] = {}
         if start_from is not None:
-            start = bundle_or_checkpoint_part(start_from, "acoustic_codec")
-            load_weights(self.codec, start.tensors, start_from)
-            self._origin = start.origin
+            self._origin = load_start(self.codec, start_from, "acoustic_codec").origin
         self.decoder_only = decoder_only
         if decoder_only:
             self.codec.encoder.requires_grad_(False)

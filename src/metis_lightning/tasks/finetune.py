@@ -20,7 +20,7 @@ from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
-from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
+from metis_lightning.weights.build import load_base, load_tokenizer, plain_config, start_task
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -31,7 +31,7 @@ class FinetuneModule(TrainableModule):
 
     Args:
         base: bundle with the pre-trained stage 1, the front end and the semantic codec.
-        lora_rank: rank r, with alpha 2r; 0 trains all of stage 1.
+        lora_rank: rank r, with alpha 2r; 0 trains all of stage 1, or with `freeze_base` the adapter and phones alone.
         adapter: `gated` (VC, TSE, SE, Omni) or `plain` (L2S); None if there is no frame-level condition (TTS).
         gate_init: where the gate of a gated adapter starts: at the released 0 its gradients change sign at first, and a
             short run learns sooner from a small positive value.
@@ -41,6 +41,8 @@ class FinetuneModule(TrainableModule):
         prompt_rule: prompts and masks.
         masks_per_row: how often each row of a batch is trained on, each time with a mask of its own. The front end,
             most of the cost of a small model's step, runs once for all (data echoing, 1907.05550).
+        start_from: a bundle, or a checkpoint, where training starts: at its weights of the task, or else of a model that
+            answers it (Omni's). What they lack, as LoRA of another rank, starts as without.
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
     """
 
@@ -60,6 +62,8 @@ class FinetuneModule(TrainableModule):
         text: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         masks_per_row: int = 1,
+        freeze_base: bool = False,
+        start_from: str | None = None,
         from_scratch: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -76,13 +80,16 @@ class FinetuneModule(TrainableModule):
             raise UserError(f"masks_per_row must be at least 1, got {masks_per_row}")
         self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
         self.condition_dim = self.condition_dim or self.tokenizer.features.dim
-        self.extension = Extension(adapter, self.condition_dim if adapter else 0, lora_rank, phones=text is not None)
+        width, full = self.condition_dim if adapter else 0, not (lora_rank or freeze_base)
+        self.extension = Extension(adapter, width, lora_rank, phones=text is not None, full=full)
         self._own = extend(self.model, self.extension, lora_dropout)
         trained = self._own - without_gradient(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         if isinstance(self.model.cond_adapter, GatedAdapter):
             torch.nn.init.constant_(self.model.cond_adapter.gate_scale, gate_init)
+        if start_from is not None:
+            start_task(self.model, start_from, self.task, self._own)
 
     def condition(self, batch: SpeechBatch) -> Tensor | None:
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
@@ -123,7 +130,7 @@ class FinetuneModule(TrainableModule):
         """Return the task's weights; their names in the state are the published ones."""
         config = {name: getattr(self.extension, name) for name in ("adapter", "cond_dim", "lora_rank")}
         config |= {"base": self.base, "base_sha256": self.base_sha256}
-        if not self.extension.lora_rank:
+        if self.extension.full:
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:
             config["text"] = self.text.name
@@ -147,7 +154,7 @@ class FinetuneModule(TrainableModule):
         hidden = self.model.hidden(x, masking.t, valid, phones)
         # Only masked positions pass through the head.
         scores = self.score_masked(self.model.to_logit(masking.masked(hidden)), targets, masking)
-        if self.training or not self.extension.lora_rank:
+        if self.training or self.extension.full:
             return scores
         with lora_disabled(self.model):
             hidden = self.model.hidden(self.model.embed(tokens, masking.mask), masking.t, valid)

@@ -16,7 +16,7 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_tokenizer, plain_config
+from metis_lightning.weights.build import load_start, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 
@@ -28,6 +28,7 @@ class PretrainModule(TrainableModule):
     Args:
         stage1: sizes; `codebook_size` is the semantic codec's.
         tokenizer: bundle whose front end and semantic codec make the tokens.
+        start_from: a bundle, or a checkpoint, whose stage 1 training starts at.
         prompt_rule: prompts and masks.
     """
 
@@ -37,11 +38,14 @@ class PretrainModule(TrainableModule):
         self,
         stage1: Stage1Config = Stage1Config(),  # noqa: B008  frozen
         tokenizer: str = "nano",
+        start_from: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.model = Stage1(stage1)
+        if start_from is not None:
+            load_start(self.model, start_from, "stage1")
         for name in without_gradient((name for name, _ in self.model.named_parameters()), phones=False):
             self.model.get_parameter(name).requires_grad_(False)
         self.tokenizer = load_tokenizer(bundle_folder(tokenizer))

@@ -19,7 +19,7 @@ from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask
 from metis_lightning.tasks.codebooks import spread_codes
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_tokenizer, plain_config
+from metis_lightning.weights.build import load_start, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 STAGE2_PROMPTS = PromptRule(longest=0.5)
@@ -34,6 +34,7 @@ class SemanticToAcousticModule(TrainableModule):
         tokenizer: bundle whose codecs make the tokens.
         prompt_rule: prompts and masks.
         init_from_codes: begin with embeddings that lie as the codecs' code vectors do.
+        start_from: a bundle, or a checkpoint, whose part of this name training starts at.
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
             keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
     """
@@ -47,6 +48,7 @@ class SemanticToAcousticModule(TrainableModule):
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
         init_from_codes: bool = False,
+        start_from: str | None = None,
         cache_tokens: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -64,6 +66,8 @@ class SemanticToAcousticModule(TrainableModule):
                 raise UserError(f"init_from_codes: the codebooks of {tokenizer!r} are not those of model.stage2")
             for embedding, stage in pairs:
                 spread_codes(embedding, stage)
+        if start_from is not None:
+            load_start(self.model, start_from, part)
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
         # Of the layers' output maps, a step trains one.

@@ -100,6 +100,22 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
     model.load_state_dict(dict(tensors), strict=names is None, assign=takes_tensors)
 
 
+def load_start(model: nn.Module, source: str, name: str) -> Part:
+    """Load the weights that training starts at, a part of a bundle or of a checkpoint file (`.ckpt`); return the part.
+
+    A `UserError` if there is none, or it is of another size.
+    """
+    if not source.endswith(".ckpt"):
+        part = read_part(bundle_folder(source), name)
+    else:
+        parts = checkpoint_parts(source)
+        if name not in parts:
+            raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
+        part = parts[name]
+    load_weights(model, part.tensors, source)
+    return part
+
+
 def build_shared(name: str, config: Mapping[str, Any]) -> nn.Module:
     """Return the model of a part of `MODELS` on the meta device. A `UserError` if the configuration does not fit."""
     model, sizes = MODELS[name]
@@ -203,10 +219,31 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
     load_weights(model, tensors, what, names)
 
 
+def start_task(model: Stage1, source: str, task: str, names: Set[str]) -> None:
+    """Load where fine-tuning starts, of the weights `names`: what a bundle or checkpoint has that serves the task.
+
+    LoRA that it lacks, or has of another rank, stays as it is. A `UserError` if it lacks, or has otherwise, the rest.
+    """
+    parts = _fine_tuned_parts(source)
+    part = part_for({key: value.config for key, value in parts.items()}, task)
+    if part is None:
+        raise UserError(f"start_from {source!r}: it has no weights that serve the task {task!r}")
+    stored = parts[part].tensors or read_part(bundle_folder(source), part).tensors
+    tensors = {name.removeprefix(PUBLISHED_PREFIX): value for name, value in stored.items()}
+    own = {name: value for name, value in model.state_dict().items() if name in names}
+    has = {name for name, value in own.items() if name in tensors and tensors[name].shape == value.shape}
+    load_weights(
+        model,
+        {name: value for name, value in tensors.items() if name in own and ("lora_" not in name or name in has)},
+        f"start_from {source!r}, part {part!r}",
+        {name for name in names if "lora_" not in name or name in has},
+    )
+
+
 def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what a task puts on stage 1, by the configuration of its part."""
-    phones = config.get("text") is not None
-    return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones)
+    phones, full = config.get("text") is not None, "stage1" in config
+    return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones, full)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path
 from metis_lightning.state_dicts import check_finite
-from metis_lightning.weights.bundle import Part, bundle_folder, read_part
+from metis_lightning.weights.bundle import Part
 from metis_lightning.weights.checks import check_fields, check_sizes
 
 _MARK = b"sha256:"
@@ -134,16 +134,6 @@ def checkpoint_parts(path: Path | str, weights: str | None = None) -> Mapping[st
         check_sizes(part["config"], len(tensors), f"checkpoint {path}: part {name!r}")
         parts[name] = Part(config=part["config"], tensors=tensors, origin=part.get("origin", {}))
     return parts
-
-
-def bundle_or_checkpoint_part(source: str, name: str) -> Part:
-    """Return a part of a bundle, or of a checkpoint file (`.ckpt`). A `UserError` if there is none."""
-    if not source.endswith(".ckpt"):
-        return read_part(bundle_folder(source), name)
-    parts = checkpoint_parts(Path(source))
-    if name not in parts:
-        raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
-    return parts[name]
 
 
 class _DamagedFileError(UserError):

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output
-from metis_lightning.models.lora import merge_lora
+from metis_lightning.models.lora import PUBLISHED_PREFIX, merge_lora
+from metis_lightning.models.stage1 import PHONE_LAYERS
 from metis_lightning.weights.build import apply_task, load_base, plain_config
-from metis_lightning.weights.bundle import Part, bundle_folder, read_part, write_part
+from metis_lightning.weights.bundle import Part, bundle_folder, read_index, read_part, write_part
 from metis_lightning.weights.checkpoint import checkpoint_parts
 
 
@@ -28,12 +30,14 @@ def export(
     merge_with: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
     names: Sequence[str] = (),
+    as_base: bool = False,
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle's folder, which is made if need be; return their names.
 
     `weights` are `raw`, `ema`, or None for those that the run was validated with; they are stored in `dtype`. The LoRA
     is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. With `names` no other parts
-    are written. A `UserError` if there is no such part, or no LoRA to merge, or it does not fit.
+    are written. `as_base` writes a stage 1 that was trained in full as the bundle's base, and what its task adds to it as
+    the task's part. A `UserError` if there is no such part, no LoRA to merge, no stage 1 of its own, or it does not fit.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
@@ -42,6 +46,15 @@ def export(
         raise UserError(f"checkpoint {checkpoint}: it holds {', '.join(parts)}, not {', '.join(missing)}")
     parts = {name: part for name, part in parts.items() if name in (names or parts)}
     for name, part in parts.items():
+        if as_base:
+            if "stage1" not in part.config:
+                raise UserError(f"checkpoint {checkpoint}: the stage 1 of {name!r} is not its own, but its base's")
+            base, added = _split(part)
+            write_part(bundle, "stage1", base, dtype)
+            digest = read_index(bundle)["parts"]["stage1"]["sha256"]
+            own = {"base": bundle.resolve().name, "base_sha256": digest}
+            write_part(bundle, name, replace(added, config={**added.config, **own}), dtype)
+            continue
         if merge_with is None:
             write_part(bundle, name, part, dtype)
             continue
@@ -59,6 +72,16 @@ def export(
     return list(parts)
 
 
+def _split(part: Part) -> tuple[Part, Part]:
+    """Return the stage 1 of a part without what its task put on it, and that."""
+    new = tuple(PUBLISHED_PREFIX + name for name in ("cond_adapter.", *PHONE_LAYERS))
+    base = {name: value for name, value in part.tensors.items() if not name.startswith(new)}
+    sizes = {**part.config["stage1"], "use_phone_cond": False}
+    config = {name: value for name, value in part.config.items() if name != "stage1"}
+    added = {name: value for name, value in part.tensors.items() if name not in base}
+    return Part(sizes, {name.removeprefix(PUBLISHED_PREFIX): value for name, value in base.items()}), Part(config, added)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `export` on the arguments of the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Write the parts of a checkpoint into a bundle.")
@@ -67,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("bundle", type=Path)
     which = "as the optimizer left them, or averaged (default: those that the run was validated with)"
     add("--weights", choices=("raw", "ema"), help=which)
-    add("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
+    either("--as-base", action="store_true", help="write a stage 1 that was trained in full as the base of the bundle")
     add("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
     stored = "of the stored weights; int8 has a scale for each row, int4 for each 32 values of a matrix's row"
     kinds = ("float32", "bfloat16", "int8", "int4")
@@ -77,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         merge_with = bundle_folder(options.base) if options.merge else None
         dtype = getattr(torch, options.dtype)
-        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts)
+        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts, options.as_base)
     except UserError as error:
         print(f"metis-lightning: error: {error}", file=sys.stderr)
         return 2
