@@ -34,3 +34,51 @@ def test_cosine_rises_and_ends_at_its_final_share() -> None:
     assert found[10] == max(found) == 1.0
     assert found[60] == pytest.approx((1 + 0.01) / 2)
     assert found[110] == pytest.approx(0.01)
+
+
+def test_muon_moves_matrices_and_adamw_all_else() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 16), nn.LayerNorm(16), nn.Conv1d(16, 3, 2))
+    apart = copy.deepcopy(model)
+    both = MuonAdamW(parameter_groups(model, model.parameters()), lr=0.01, weight_decay=0.1)
+    schedule = WarmupCosine(both, total_steps=8, warmup_steps=2)
+    muon = Muon([apart[1].weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    still = [apart[0].weight, apart[1].bias, *apart[2].parameters(), apart[3].bias]
+    groups = [{"params": [apart[3].weight], "weight_decay": 0.1}, {"params": still, "weight_decay": 0.0}]
+    adam = AdamW(groups, lr=0.01, betas=(0.9, 0.98))
+    for step in range(6):
+        rate = 0.01 * (0.5, 1.0, 1.0)[min(step, 2)] if step < 3 else both.param_groups[0]["lr"]
+        for each in (model, apart):
+            out = each[2](each[1](each[0](torch.tensor([[1, 2, 3]]))))
+            (each[3](out.transpose(1, 2)) - step).square().mean().backward()
+        for optimizer in (muon, adam):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        both.step()
+        schedule.step()
+        for ours, theirs in zip(model.parameters(), apart.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+            ours.grad = theirs.grad = None
+        if step == 3:
+            # What a checkpoint holds is enough to go on as before.
+            state = copy.deepcopy(both.state_dict())
+            both = MuonAdamW(parameter_groups(model, model.parameters()), lr=0.01, weight_decay=0.1)
+            schedule, place = WarmupCosine(both, total_steps=8, warmup_steps=2), schedule.state_dict()
+            both.load_state_dict(state)
+            schedule.load_state_dict(place)
+
+
+def test_muon_returns_what_the_closure_does_and_takes_any_groups() -> None:
+    vector, matrix = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, 3))
+    for parameters in ([vector], [matrix], [vector, matrix]):
+        before = [p.detach().clone() for p in parameters]
+        optimizer = MuonAdamW([{"params": parameters}])
+
+        def closure(parameters: list[nn.Parameter] = parameters) -> torch.Tensor:
+            loss = sum(p.square().sum() for p in parameters)
+            loss.backward()
+            return loss
+
+        assert optimizer.step(closure) == sum(p.numel() for p in parameters)
+        assert not any(torch.equal(p, then) for p, then in zip(parameters, before, strict=True))

@@ -1,13 +1,14 @@
-"""Learning-rate schedules, as factors of the optimizer's rate, and the groups of weights that decay."""
+"""Learning-rate schedules, as factors of the optimizer's rate, Muon, and the groups of weights that decay."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from metis_lightning.errors import UserError
@@ -34,6 +35,68 @@ class WarmupCosine(LambdaLR):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+class MuonAdamW(Optimizer):
+    """Muon for matrices, AdamW for all else: embeddings, vectors, convolutions (2502.16982, whose rates are AdamW's).
+
+    One optimizer to Lightning and to a checkpoint. What `parameter_groups` leaves without weight decay is not a matrix.
+
+    Args:
+        params: groups of parameters, of which those with `weight_decay` 0 are AdamW's.
+        lr, weight_decay: of both; Muon's updates are scaled to the size that AdamW's have.
+        betas: AdamW's.
+        momentum: Muon's.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+    ) -> None:
+        matrices, others = [], []
+        for group in params:
+            decays = group.get("weight_decay", weight_decay) != 0
+            both: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+            for parameter in group["params"]:
+                both[decays and parameter.dim() == 2].append(parameter)
+            others += [{**group, "params": both[0]}] if both[0] else []
+            matrices += [{**group, "params": both[1]}] if both[1] else []
+        rates: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+        parts: list[Optimizer] = []
+        if matrices:
+            parts.append(Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw", **rates))
+        if others:
+            parts.append(AdamW(others, betas=betas, **rates))
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._parts = parts
+        self._share()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a checkpoint holds, for both parts."""
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take a step of both; return what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def _share(self) -> None:
+        """Have both parts work on this optimizer's groups and state, which schedules and checkpoints know."""
+        start = 0
+        for part in self._parts:
+            end = start + len(part.param_groups)
+            part.param_groups, part.state, start = self.param_groups[start:end], self.state, end
 
 
 def parameter_groups(module: nn.Module, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
