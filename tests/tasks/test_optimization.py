@@ -1,12 +1,16 @@
-"""Learning rates by step: warm-up, and either decay."""
+"""Learning rates by step: warm-up, and either decay; Muon beside AdamW."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
+from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
-from metis_lightning.tasks.optimization import WarmupCosine, WarmupInverseSqrt
+from metis_lightning.tasks.optimization import MuonAdamW, WarmupCosine, WarmupInverseSqrt, parameter_groups
 
 
 def rates(schedule: type[LambdaLR], steps: int, **options: int) -> list[float]:
@@ -47,7 +51,8 @@ def test_muon_moves_matrices_and_adamw_all_else() -> None:
     groups = [{"params": [apart[3].weight], "weight_decay": 0.1}, {"params": still, "weight_decay": 0.0}]
     adam = AdamW(groups, lr=0.01, betas=(0.9, 0.98))
     for step in range(6):
-        rate = 0.01 * (0.5, 1.0, 1.0)[min(step, 2)] if step < 3 else both.param_groups[0]["lr"]
+        rate = both.param_groups[0]["lr"]
+        assert {group["lr"] for group in both.param_groups} == {rate} and rate <= 0.01
         for each in (model, apart):
             out = each[2](each[1](each[0](torch.tensor([[1, 2, 3]]))))
             (each[3](out.transpose(1, 2)) - step).square().mean().backward()
@@ -80,5 +85,5 @@ def test_muon_returns_what_the_closure_does_and_takes_any_groups() -> None:
             loss.backward()
             return loss
 
-        assert optimizer.step(closure) == sum(p.numel() for p in parameters)
+        assert optimizer.step(closure) == sum(p.square().sum() for p in before)
         assert not any(torch.equal(p, then) for p, then in zip(parameters, before, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ def test_starts_at_a_bundles_weights_and_at_a_checkpoints(part: str, tiny_bundle
     fit(TseModule(base=str(tiny_bundle), **SETTINGS), tmp_path, 1).save_checkpoint(tmp_path / "tse.ckpt")
     with pytest.raises(UserError, match=f"holds no '{part}', only tse"):
         make(start_from=str(tmp_path / "tse.ckpt"))
+
+
+def test_a_model_of_stage_2_starts_at_the_other(tiny_bundle: Path, tmp_path: Path) -> None:
+    sizes = config_from(SemanticToAcousticConfig, read_part(tiny_bundle, "s2a_1layer").config)
+    first = SemanticToAcousticModule("s2a_1layer", sizes, str(tiny_bundle), **SETTINGS)
+    fit(first, tmp_path, 2).save_checkpoint(tmp_path / "a.ckpt")
+    sizes = replace(sizes, num_quantizers=3, first_layer=1)
+    full = SemanticToAcousticModule(
+        "s2a_full", sizes, str(tiny_bundle), start_from=str(tmp_path / "a.ckpt"), **SETTINGS
+    )
+    theirs = weights(first)
+    shared = {name for name, value in weights(full).items() if name in theirs and value.shape == theirs[name].shape}
+    assert set(theirs) - shared == {"layer_emb.weight"}
+    assert all(torch.equal(weights(full)[name], theirs[name]) for name in shared)
 
 
 def test_a_task_starts_at_the_model_of_all_tasks(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ class FinetuneModule(TrainableModule):
         prompt_rule: prompts and masks.
         masks_per_row: how often each row of a batch is trained on, each time with a mask of its own. The front end,
             most of the cost of a small model's step, runs once for all (data echoing, 1907.05550).
-        start_from: a bundle, or a checkpoint, where training starts: at its weights of the task, or else of a model that
-            answers it (Omni's). What they lack, as LoRA of another rank, starts as without.
+        start_from: a bundle, or a checkpoint, where training starts: at its weights of the task, or of a model that
+            answers it (Omni's). LoRA that they lack, or have of another rank, starts as without.
         from_scratch: take the base's sizes only and train stage 1 from random weights (the paper's "w.o. pre-train").
     """
 

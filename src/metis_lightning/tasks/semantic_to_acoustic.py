@@ -19,7 +19,7 @@ from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask
 from metis_lightning.tasks.codebooks import spread_codes
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_start, load_tokenizer, plain_config
+from metis_lightning.weights.build import STAGE2, load_start, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
 
 STAGE2_PROMPTS = PromptRule(longest=0.5)
@@ -34,7 +34,8 @@ class SemanticToAcousticModule(TrainableModule):
         tokenizer: bundle whose codecs make the tokens.
         prompt_rule: prompts and masks.
         init_from_codes: begin with embeddings that lie as the codecs' code vectors do.
-        start_from: a bundle, or a checkpoint, whose part of this name training starts at.
+        start_from: a bundle, or a checkpoint, where training starts: at its part of this name, or else at the other
+            model of stage 2, with all that both have.
         cache_tokens: keep every utterance's tokens in memory. For small corpora, and recipes that do not crop. None
             keeps them where training is on the CPU; a GPU encodes a batch as one, sooner than it would ask for rows.
     """
@@ -67,7 +68,7 @@ class SemanticToAcousticModule(TrainableModule):
             for embedding, stage in pairs:
                 spread_codes(embedding, stage)
         if start_from is not None:
-            load_start(self.model, start_from, part)
+            load_start(self.model, start_from, part, next(name for name in STAGE2 if name != part))
         self.cache = TokenCache(self.tokenizer, cache_tokens)
         self.prompt_rule = prompt_rule
         # Of the layers' output maps, a step trains one.

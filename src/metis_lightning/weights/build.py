@@ -100,19 +100,24 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
     model.load_state_dict(dict(tensors), strict=names is None, assign=takes_tensors)
 
 
-def load_start(model: nn.Module, source: str, name: str) -> Part:
+def load_start(model: nn.Module, source: str, name: str, relative: str | None = None) -> Part:
     """Load the weights that training starts at, a part of a bundle or of a checkpoint file (`.ckpt`); return the part.
 
-    A `UserError` if there is none, or it is of another size.
+    Where there is none of the name, its `relative` gives what it has of the same names and shapes. A `UserError` if
+    there is neither, or it is of another size.
     """
-    if not source.endswith(".ckpt"):
-        part = read_part(bundle_folder(source), name)
-    else:
-        parts = checkpoint_parts(source)
-        if name not in parts:
-            raise UserError(f"checkpoint {source}: it holds no {name!r}, only {', '.join(parts)}")
-        part = parts[name]
-    load_weights(model, part.tensors, source)
+    is_checkpoint = source.endswith(".ckpt")
+    parts = checkpoint_parts(source) if is_checkpoint else read_index(bundle_folder(source))["parts"]
+    found = next((each for each in (name, relative) if each in parts), None)
+    if found is None:
+        raise UserError(f"start_from {source!r}: it holds no {name!r}, only {', '.join(parts) or 'nothing'}")
+    part = parts[found] if is_checkpoint else read_part(bundle_folder(source), found)
+    tensors, names = part.tensors, None
+    if found != name:
+        shapes = {key: value.shape for key, value in model.state_dict().items()}
+        tensors = {key: value for key, value in tensors.items() if shapes.get(key) == value.shape}
+        names = set(tensors)
+    load_weights(model, tensors, f"start_from {source!r}, part {found!r}", names)
     return part
 
 

@@ -36,8 +36,8 @@ def export(
 
     `weights` are `raw`, `ema`, or None for those that the run was validated with; they are stored in `dtype`. The LoRA
     is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. With `names` no other parts
-    are written. `as_base` writes a stage 1 that was trained in full as the bundle's base, and what its task adds to it as
-    the task's part. A `UserError` if there is no such part, no LoRA to merge, no stage 1 of its own, or it does not fit.
+    are written. `as_base` makes a stage 1 that was trained in full the bundle's base, and the task's part what the task
+    put on it. A `UserError` if there is no such part, no LoRA to merge, no stage 1 of its own, or it does not fit.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
@@ -75,11 +75,14 @@ def export(
 def _split(part: Part) -> tuple[Part, Part]:
     """Return the stage 1 of a part without what its task put on it, and that."""
     new = tuple(PUBLISHED_PREFIX + name for name in ("cond_adapter.", *PHONE_LAYERS))
-    base = {name: value for name, value in part.tensors.items() if not name.startswith(new)}
-    sizes = {**part.config["stage1"], "use_phone_cond": False}
+    base, added = {}, {}
+    for name, value in part.tensors.items():
+        if name.startswith(new):
+            added[name] = value
+        else:
+            base[name.removeprefix(PUBLISHED_PREFIX)] = value
     config = {name: value for name, value in part.config.items() if name != "stage1"}
-    added = {name: value for name, value in part.tensors.items() if name not in base}
-    return Part(sizes, {name.removeprefix(PUBLISHED_PREFIX): value for name, value in base.items()}), Part(config, added)
+    return Part({**part.config["stage1"], "use_phone_cond": False}, base), Part(config, added)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", choices=("raw", "ema"), help=which)
     either = parser.add_mutually_exclusive_group().add_argument
     either("--merge", action="store_true", help="add the LoRA to the base: a whole stage 1, in float32")
-    either("--as-base", action="store_true", help="write a stage 1 that was trained in full as the base of the bundle")
+    either("--as-base", action="store_true", help="make a stage 1 that was trained in full the bundle's base")
     add("--base", default="nano", metavar="BUNDLE", help="base to merge with (default: nano)")
     stored = "of the stored weights; int8 has a scale for each row, int4 for each 32 values of a matrix's row"
     kinds = ("float32", "bfloat16", "int8", "int4")
@@ -102,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         merge_with = bundle_folder(options.base) if options.merge else None
         dtype = getattr(torch, options.dtype)
-        names = export(options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts, options.as_base)
+        names = export(
+            options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts, options.as_base
+        )
     except UserError as error:
         print(f"metis-lightning: error: {error}", file=sys.stderr)
         return 2
