@@ -69,7 +69,7 @@ def _released_speech(stages: TwoStages, request: Request, settings: Settings, no
         acoustic = row.acoustic_prompt.new_zeros(row.stage1.length, 0)
         for model, scale in second_stage:
             second = Stage2Request(joined, row.acoustic_prompt[:, : model.config.num_quantizers], acoustic)
-            sampling = replace(settings.stage2, guidance_scale=scale)
+            sampling = replace(settings.stage2, guidance_scale=scale, temperature=model.config.temperature)
             acoustic = two_pass_acoustic_tokens(model, second, sampling, steps, noise)
     with clock.stage("vocoder"):
         speech = decoded_speech(stage2.tokenizer, row, ssl_tokens, acoustic)

@@ -6,6 +6,7 @@ Shape letters: B batch, T frames, Q quantizers, H hidden width, V codebook size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,10 @@ from metis_lightning.models.backbone import Backbone, initialise
 
 @dataclass(frozen=True)
 class SemanticToAcousticConfig:
-    """Sizes; the defaults are MaskGCT's. `first_layer` is the first layer that the model is trained to predict."""
+    """Sizes; the defaults are MaskGCT's. `first_layer` is the first layer that the model is trained to predict.
+
+    `temperature` is that of its tokens' noise in sampling (`Sampling`): of a small model the unlikely are mostly wrong.
+    """
 
     num_quantizers: int = 12
     hidden_size: int = 1024
@@ -25,6 +29,11 @@ class SemanticToAcousticConfig:
     codebook_size: int = 1024
     semantic_codebook_size: int = 8192
     first_layer: int = 0
+    temperature: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be a number from 0 on, got {self.temperature}")
 
     def layer_weights(self) -> Tensor:
         """Return the chance of each layer (Q,) to be the one that is trained in a step."""

@@ -46,13 +46,14 @@ class Options(TypedDict, total=False):
 class Settings:
     """How both stages decode; the defaults are those of the released Metis scripts.
 
-    stage1, stage2: sampling of SSL tokens and of acoustic tokens; the latter's `num_steps` is not used.
+    stage1, stage2: sampling of SSL tokens and of acoustic tokens; the latter's `num_steps` is not used, and its
+        temperature is each model's own (`SemanticToAcousticConfig`).
     stage2_steps: steps of the first quantizer layer, of the second, and of each other one.
     first_layer_guidance: guidance scale of the first quantizer layer's own model (MaskGCT's scripts: 2.5).
     """
 
     stage1: Sampling = field(default_factory=Sampling)
-    stage2: Sampling = field(default_factory=lambda: Sampling(temperature=1.5, guidance_scale=2.5))
+    stage2: Sampling = field(default_factory=lambda: Sampling(guidance_scale=2.5))
     stage2_steps: tuple[int, int, int] = (40, 16, 1)
     first_layer_guidance: float = 0.0
 

@@ -112,7 +112,8 @@ class Stage2:
         layers = [row.acoustic_prompt.new_zeros(row.stage1.length, 0) for row in rows]
         first_settings = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
         of_both = (self.first, first_settings, self.runners[0]), (self.full, settings.stage2, self.runners[1])
-        for model, sampling, runner in of_both:
+        for model, chosen, runner in of_both:
+            sampling = replace(chosen, temperature=model.config.temperature)
             requests = [
                 Stage2Request(ssl, row.acoustic_prompt[:, : model.config.num_quantizers], lower)
                 for ssl, row, lower in zip(joined, rows, layers, strict=True)

@@ -18,7 +18,8 @@ from metis_lightning.tasks.codec_losses import AdversarialConfig, Adversary, Spe
 from metis_lightning.tasks.optimization import parameter_groups
 from metis_lightning.tokens.acoustic_codec import AcousticCodec, AcousticCodecConfig
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_start, plain_config
+from metis_lightning.weights.build import plain_config
+from metis_lightning.weights.start import load_start
 
 # Prefix of the discriminators' weights in the module's state.
 ADVERSARY = "adversary."

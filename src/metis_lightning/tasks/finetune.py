@@ -20,8 +20,9 @@ from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
-from metis_lightning.weights.build import load_base, load_tokenizer, plain_config, start_task
+from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.start import start_task
 
 
 class FinetuneModule(TrainableModule):

@@ -16,8 +16,9 @@ from metis_lightning.models.masking import PromptRule, draw_masking
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import load_start, load_tokenizer, plain_config
+from metis_lightning.weights.build import load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.start import load_start
 
 
 class PretrainModule(TrainableModule):

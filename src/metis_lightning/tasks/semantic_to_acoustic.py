@@ -19,8 +19,9 @@ from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask
 from metis_lightning.tasks.codebooks import spread_codes
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import SpeechBatch
-from metis_lightning.weights.build import STAGE2, load_start, load_tokenizer, plain_config
+from metis_lightning.weights.build import STAGE2, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
+from metis_lightning.weights.start import load_start
 
 STAGE2_PROMPTS = PromptRule(longest=0.5)
 

@@ -100,27 +100,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
     model.load_state_dict(dict(tensors), strict=names is None, assign=takes_tensors)
 
 
-def load_start(model: nn.Module, source: str, name: str, relative: str | None = None) -> Part:
-    """Load the weights that training starts at, a part of a bundle or of a checkpoint file (`.ckpt`); return the part.
-
-    Where there is none of the name, its `relative` gives what it has of the same names and shapes. A `UserError` if
-    there is neither, or it is of another size.
-    """
-    is_checkpoint = source.endswith(".ckpt")
-    parts = checkpoint_parts(source) if is_checkpoint else read_index(bundle_folder(source))["parts"]
-    found = next((each for each in (name, relative) if each in parts), None)
-    if found is None:
-        raise UserError(f"start_from {source!r}: it holds no {name!r}, only {', '.join(parts) or 'nothing'}")
-    part = parts[found] if is_checkpoint else read_part(bundle_folder(source), found)
-    tensors, names = part.tensors, None
-    if found != name:
-        shapes = {key: value.shape for key, value in model.state_dict().items()}
-        tensors = {key: value for key, value in tensors.items() if shapes.get(key) == value.shape}
-        names = set(tensors)
-    load_weights(model, tensors, f"start_from {source!r}, part {found!r}", names)
-    return part
-
-
 def build_shared(name: str, config: Mapping[str, Any]) -> nn.Module:
     """Return the model of a part of `MODELS` on the meta device. A `UserError` if the configuration does not fit."""
     model, sizes = MODELS[name]
@@ -224,27 +203,6 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
     load_weights(model, tensors, what, names)
 
 
-def start_task(model: Stage1, source: str, task: str, names: Set[str]) -> None:
-    """Load where fine-tuning starts, of the weights `names`: what a bundle or checkpoint has that serves the task.
-
-    LoRA that it lacks, or has of another rank, stays as it is. A `UserError` if it lacks, or has otherwise, the rest.
-    """
-    parts = _fine_tuned_parts(source)
-    part = part_for({key: value.config for key, value in parts.items()}, task)
-    if part is None:
-        raise UserError(f"start_from {source!r}: it has no weights that serve the task {task!r}")
-    stored = parts[part].tensors or read_part(bundle_folder(source), part).tensors
-    tensors = {name.removeprefix(PUBLISHED_PREFIX): value for name, value in stored.items()}
-    own = {name: value for name, value in model.state_dict().items() if name in names}
-    has = {name for name, value in own.items() if name in tensors and tensors[name].shape == value.shape}
-    load_weights(
-        model,
-        {name: value for name, value in tensors.items() if name in own and ("lora_" not in name or name in has)},
-        f"start_from {source!r}, part {part!r}",
-        {name for name in names if "lora_" not in name or name in has},
-    )
-
-
 def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what a task puts on stage 1, by the configuration of its part."""
     phones, full = config.get("text") is not None, "stage1" in config
@@ -269,7 +227,7 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
     is_checkpoint = name.endswith(".ckpt")
     folder = bundle_folder(base if is_checkpoint else name)
     source, what = (name, f"checkpoint {name}") if is_checkpoint else (str(folder), f"bundle {name!r}")
-    parts = _fine_tuned_parts(source)
+    parts = fine_tuned_parts(source)
     part = part_for({key: value.config for key, value in parts.items()}, task)
     if part is None:
         raise UserError(
@@ -287,7 +245,7 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
 
 def served_tasks(name: str) -> tuple[str, ...]:
     """Return the tasks that a bundle or a checkpoint serves, without loading a model."""
-    parts = _fine_tuned_parts(name).items()
+    parts = fine_tuned_parts(name).items()
     return tuple(task for key, part in parts for task in (key, *part.config.get("answers", ())))
 
 
@@ -297,7 +255,7 @@ def part_for(configs: Mapping[str, Mapping[str, Any]], task: str) -> str | None:
     return task if "base_sha256" in configs.get(task, {}) else next(others, None)
 
 
-def _fine_tuned_parts(name: str) -> dict[str, Part]:
+def fine_tuned_parts(name: str) -> dict[str, Part]:
     """Return the parts that belong to a base, those of a bundle without their weights."""
     if name.endswith(".ckpt"):
         parts = checkpoint_parts(name)
