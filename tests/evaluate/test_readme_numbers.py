@@ -45,6 +45,25 @@ def test_a_block_is_written_anew_and_the_rest_stays(
         script.rewritten(page.replace("run", "nowhere"))
 
 
+def test_a_test_set_without_a_column_has_a_dash_there(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    english = rows_of("input", test_set="a-en", metrics=("WER_tiny.en", "DNSMOS_OVRL", "STOI"))
+    mixed = rows_of("input", test_set="b-mixed", metrics=("WER_tiny.en", "DNSMOS_OVRL"))
+    # Every second text is in another language.
+    for row in mixed[1::2]:
+        row["metrics"]["WER_base"] = row["metrics"].pop("WER_tiny.en")
+    write_run(tmp_path, "run", [*english, *mixed])
+    monkeypatch.chdir(tmp_path)
+    table = re.findall(r"^\|.*\|$", script.numbers_of(Path("run")), re.MULTILINE)
+    header, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
+    assert header == ["test set", "system", "n", "DNSMOS OVRL ↑", "STOI ↑", "WER % (tiny.en) ↓", "WER % (base) ↓"]
+    assert (first[0], first[-1], second[0], second[4]) == ("a-en", "–", "b-mixed", "–")
+    # 19 edits in 130 words; 6 in 60 of the even numbers, of which the first has no text; 13 in 70 of the odd ones.
+    assert first[5].startswith("14.6")
+    assert second[5].startswith("10.0") and second[6].startswith("18.6")
+
+
 def test_the_pages_name_the_runs_that_make_numbers_makes(script: ModuleType) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for path in script.PAGES:

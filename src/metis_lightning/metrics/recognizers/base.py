@@ -14,9 +14,12 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import model_name, require, versions, weight_hashes
-from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, FasterWhisperTiny
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, FasterWhisperBase, FasterWhisperTiny
 from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
+
+# Of more languages than these a message gives the number.
+_MAX_NAMED = 8
 
 
 class Recognizer(Protocol):
@@ -100,6 +103,7 @@ def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> 
 KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
     "embedded": offline_asr,
     "tiny.en": FasterWhisperTiny,
+    "base": FasterWhisperBase,
     "pocketsphinx": PocketSphinx,
     "whisper": Whisper,
     "faster-whisper": FasterWhisper,
@@ -138,5 +142,7 @@ class Recognizers:
         if recognizer is None:
             languages = sorted({code for _, each in self._all for code in each.languages or ()})
             what = "English" if languages == ["en"] else ", ".join(languages)
-            raise MetricError(f"{' and '.join(self.names)} recognises {what} only; the language is '{language}'")
+            what = what if len(languages) <= _MAX_NAMED else f"{len(languages)} languages"
+            verb = "recognise" if len(self.names) > 1 else "recognises"
+            raise MetricError(f"{' and '.join(self.names)} {verb} {what} only; the language is '{language}'")
         return recognizer
