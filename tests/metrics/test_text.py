@@ -45,7 +45,7 @@ def test_rules_differ_where_they_should() -> None:
 @pytest.mark.parametrize(
     ("language", "text", "normal"),
     [
-        ("en", "Press one, isn't it?", "press 1 is not it"),
+        ("en", "Press twenty-one, isn't it?", "press 21 is not it"),
         ("fr", "L’œuvre… [rire] déjà VUE, à 2 !", "l œuvre déjà vue à 2"),
         ("it", "Perche\u0301 no? (ride) È «così».", "perché no è così"),
         ("ru", "Ещё раз: нажмите «2» — или № 3.", "ещё раз нажмите 2 или no 3"),
