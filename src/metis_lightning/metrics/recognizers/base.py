@@ -143,6 +143,6 @@ class Recognizers:
             languages = sorted({code for _, each in self._all for code in each.languages or ()})
             what = "English" if languages == ["en"] else ", ".join(languages)
             what = what if len(languages) <= _MAX_NAMED else f"{len(languages)} languages"
-            verb = "recognise" if len(self.names) > 1 else "recognises"
-            raise MetricError(f"{' and '.join(self.names)} {verb} {what} only; the language is '{language}'")
+            ending = "" if len(self.names) > 1 else "s"
+            raise MetricError(f"{' and '.join(self.names)} recognise{ending} {what} only; the language is '{language}'")
         return recognizer
