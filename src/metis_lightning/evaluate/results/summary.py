@@ -166,7 +166,8 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
         by_seed[row.seed].append(value)
     has_seeds = len(by_seed) > 1
     # With several seeds an utterance has several rows, and counts once, as it does for each reason.
-    reasons, unsaid = [], OTHER_RECOGNIZER if column.quantity in ERROR_RATES else NOT_MEASURED
+    reasons = []
+    unsaid = OTHER_RECOGNIZER if column.quantity in ERROR_RATES else NOT_MEASURED
     for part in (failed, absent):
         pairs = {(row.item, row.error.get(name, unsaid)) for row in part}
         reasons.append(dict(sorted(Counter(reason for _, reason in pairs).items())))
