@@ -18,9 +18,6 @@ from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, Fa
 from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
-# Of more languages than these a message gives the number.
-_MAX_NAMED = 8
-
 
 class Recognizer(Protocol):
     """A speech recogniser; its `name` is as in column names.
@@ -140,9 +137,5 @@ class Recognizers:
         """Return the one that a language goes to. A `MetricError` if none knows it."""
         recognizer = self.of(language)
         if recognizer is None:
-            languages = sorted({code for _, each in self._all for code in each.languages or ()})
-            what = "English" if languages == ["en"] else ", ".join(languages)
-            what = what if len(languages) <= _MAX_NAMED else f"{len(languages)} languages"
-            ending = "" if len(self.names) > 1 else "s"
-            raise MetricError(f"{' and '.join(self.names)} recognise{ending} {what} only; the language is '{language}'")
+            raise MetricError(f"no recogniser of the language '{language}' among {', '.join(self.names)}")
         return recognizer

@@ -84,7 +84,6 @@ class PackagedWhisper(FasterWhisper):
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 2) -> None:
         """Load the known model, on the CPU; there is no other source. A `UserError` if it is missing or another."""
-        require("faster_whisper", "offline")
         paths = packaged_files(self.requirements, (*self.parts, *self.others))
         files = {name: paths[name].read_bytes() for name in self.others}
         files["model.bin"] = b"".join(paths[part].read_bytes() for part in self.parts)
