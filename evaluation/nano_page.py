@@ -137,11 +137,12 @@ def _run(results: Path, name: str) -> dict[str, Any]:
 
 
 def _numbers(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the numbers of a run on the test sets of voices never trained on: some columns of its table."""
-    results = [result for result in read_results(folder) if result.test_set.startswith(UNSEEN)]
+    """Yield the numbers of a run on each test set: some columns of its table, voices never trained on first."""
+    results = read_results(folder)
     ours = ResultsSpec(results[0].task, first=CONTROLS)
     baseline = "input" if any(result.system == "input" for result in results) else "resynthesis"
     groups = group_results(results, ours, baseline)
+    groups.sort(key=lambda group: not group.results[0].test_set.startswith(UNSEEN))
     for group, section in zip(groups, result_sections(groups, NoteKeys()), strict=True):
         first = group.results[0]
         header = section.header[len(section.lines[0].labels) :]

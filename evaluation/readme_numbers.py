@@ -14,7 +14,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS, margin_column, margin_gain
 from metis_lightning.evaluate.results.runs import Result, read_results
 from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
-from metis_lightning.evaluate.tables.layout import Cell, NoteKeys, grid, markdown_cell
+from metis_lightning.evaluate.tables.layout import EMPTY, Cell, NoteKeys, Section, grid, markdown_cell
 from metis_lightning.evaluate.tables.our_results import group_results, result_sections
 
 PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
@@ -48,17 +48,26 @@ def numbers_of(run: Path) -> str:
     results = read_results(run)
     ours = ResultsSpec(results[0].task, first=CONTROLS, baseline="input")
     sections = result_sections(group_results(results, ours, "input"), NoteKeys())
-    labels = sections[0].lines[0].labels
-    names = [markdown_cell(cell) for cell in sections[0].header[len(labels) :]]
-    chosen = [index for wanted in COLUMNS for index, name in enumerate(names) if name.startswith(wanted)]
+    # A test set may have a column that another lacks: languages have recognisers of their own.
+    found = dict.fromkeys(name for section in sections for name, _ in _headings(section))
+    chosen = [name for wanted in COLUMNS for name in found if name.startswith(wanted)]
     test_sets = sorted({result.test_set for result in results})
-    rows = [
-        [test_set, line.labels[0].text, line.labels[2].text, *(_cell(line.cells[index]) for index in chosen)]
-        for test_set, section in zip(test_sets, sections, strict=True)
-        for line in section.lines
-    ]
-    table = grid(["test set", "system", "n", *(names[index] for index in chosen)], rows, 2)
+    rows = []
+    for test_set, section in zip(test_sets, sections, strict=True):
+        headings = _headings(section)
+        for line in section.lines:
+            cells = {name: _cell(cell) + count for (name, count), cell in zip(headings, line.cells, strict=True)}
+            labels = [line.labels[0].text, line.labels[2].text]
+            rows.append([test_set, *labels, *(cells.get(name, EMPTY) for name in chosen)])
+    table = grid(["test set", "system", "n", *chosen], rows, 2)
     return "\n\n".join([table, _LEGEND, "\n".join(f"- {line}" for line in _gains(results))])
+
+
+def _headings(section: Section) -> list[tuple[str, str]]:
+    """Return the headings of a section's numbers; of how many utterances they are, " (7 of 8)", stands apart."""
+    cells = section.header[len(section.lines[0].labels) :]
+    parts = [re.fullmatch(r"(.*?)( \(\d+ of \d+\))?", markdown_cell(cell)) for cell in cells]
+    return [(part[1], part[2] or "") for part in parts if part]
 
 
 def _cell(cell: Cell) -> str:

@@ -45,6 +45,14 @@ def rows_of(
     return rows
 
 
+def in_two_languages(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Let every second row, the first too, have its word errors by another recogniser, `base`."""
+    for row in rows[::2]:
+        for values in (row["metrics"], row["error"]):
+            values |= {"WER_base": values.pop("WER_tiny.en")} if "WER_tiny.en" in values else {}
+    return rows
+
+
 def write_run(results: Path, name: str, rows: list[dict[str, Any]], **protocol: Any) -> Path:
     """Write a run's rows, an empty summary, and a protocol with these fields."""
     folder = results / name

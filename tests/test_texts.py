@@ -42,7 +42,7 @@ def test_texts_that_read_the_same_are_the_same(text: str) -> None:
 
 
 @pytest.mark.parametrize("sign", "’ʼ＇‛´`′'")
-@pytest.mark.parametrize("rules", ["whisper-english", "seed-tts"])
+@pytest.mark.parametrize("rules", ["whisper", "whisper-english", "seed-tts"])
 def test_apostrophes_count_alike(rules: str, sign: str) -> None:
     said = "It's the driver's train, isn't it? We won't go."
     errors = word_errors(said.replace("'", sign), said, normalizer(rules, "en"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from documented import REPOSITORY
 from metis_lightning.data.manifest.test_sets import TestSets
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.intervals import compare_rows
-from metis_lightning.evaluate.results.rows import ErrorCounts, read_rows
+from metis_lightning.evaluate.results.rows import ErrorCounts, ResultRow, read_rows
 from metis_lightning.evaluate.results.runs import read_results
-from metis_lightning.evaluate.results.summary import column_by_name
+from metis_lightning.evaluate.results.summary import OTHER_RECOGNIZER, column_by_name, summary_of
 from metis_lightning.evaluate.run import test_sets
 from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.evaluate.run.shard import PendingRow
 from metis_lightning.evaluate.tables.main import write_tables
 from metis_lightning.metrics.intrusive import si_sdr
 from metis_lightning.metrics.metric import Column, MetricError, MetricValue, measure
+from metis_lightning.metrics.protocols import SuiteOptions, resolve
 from metis_lightning.metrics.signal import ScoringItem, as_array
-from metis_lightning.metrics.wer import WordScores
+from metis_lightning.metrics.wer import WerMetric, WordScores
 from metis_lightning.types import TestItem, Trial
 from quick_pool import QuickPool
 
@@ -218,3 +221,22 @@ def test_a_loop_counts_in_full_in_the_papers_protocol(
     }
     assert words["B"]["corpus"] == pytest.approx((54 + 6 * 79) / 600)
     assert words["B"]["measured_n"] == words["B"]["n"] == 60
+
+
+def test_who_fails_in_another_language_fails_in_the_columns_of_its_recogniser() -> None:
+    options, task = resolve(SuiteOptions())
+    text = "Désolé, je n'ai pas bien compris votre réponse."
+    values: Future[dict[str, MetricValue]] = Future()
+    item = ScoringItem("a", torch.zeros(0), 24_000, text=text, language="fr")
+    values.set_result(WerMetric(options, task).score(item))
+    row = ResultRow("a", "vc", "test-human", "nano", text=text)
+    scored = PendingRow(row, "missing", False, values).scored()
+    assert scored.metrics == {"WER_base": 1.0, "CER_base": 1.0}
+    assert scored.error == {"WER_base": "missing", "CER_base": "missing"}
+    assert list(scored.failed) == ["WER_base", "CER_base"]
+    assert scored.wer is not None and (scored.wer.deletions, scored.wer.length) == (9, 9)
+    english = replace(scored, id="b", metrics={"WER_tiny.en": 0.5}, error={}, failed=(), wer=ErrorCounts(1, 2))
+    wer = {name: summary_of([scored, english], column_by_name(name)) for name in ("WER_base", "WER_tiny.en")}
+    for summary, failed in zip(wer.values(), (1, 0), strict=True):
+        assert (summary.n, summary.n_failed, summary.n_not_applicable) == (1, failed, 1)
+        assert summary.not_applicable == {OTHER_RECOGNIZER: 1}

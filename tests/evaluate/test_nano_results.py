@@ -31,7 +31,7 @@ from metis_lightning.evaluate.results.runs import Protocol
 from metis_lightning.evaluate.run.main import run_evaluate
 from metis_lightning.types import WAVE_RATE
 from quick_pool import QuickPool
-from small_results import OFFLINE, rows_of, write_run
+from small_results import OFFLINE, in_two_languages, rows_of, write_run
 
 COMMITTED = REPOSITORY / "evaluation/nano"
 SINGLE = ["tts", "vc", "tse", "se", "l2s"]
@@ -160,7 +160,8 @@ def test_examples_are_at_the_quartiles_of_the_word_errors(
     _, page = scripts
     rows = rows_of("nano", test_set="test-unseen", metrics=OFFLINE)
     other = [{**row, "id": f"human-{row['id']}"} for row in rows_of("nano", test_set="test-human", metrics=OFFLINE)]
-    comparison = read_comparison(write_run(tmp_path, "tse", [*other, *rows]), "tse", None)
+    # Another recogniser is met first, but most utterances go to that of English.
+    comparison = read_comparison(write_run(tmp_path, "tse", [*in_two_languages(other), *rows]), "tse", None)
     chosen = page.examples(comparison)
     # Of 14, by word errors of 0 to 30% with one that has none and is the worst: the places 3, 6 and 10.
     errors = sorted((row["metrics"]["WER_tiny.en"] is None, row["metrics"]["WER_tiny.en"] or 0) for row in rows)
@@ -168,6 +169,31 @@ def test_examples_are_at_the_quartiles_of_the_word_errors(
     assert wers == [errors[place][1] for place in (3, 6, 10)]
     assert [place for _, place in chosen] == ["the lower quartile", "the median", "the upper quartile"]
     assert {utterance.test_set for utterance, _ in chosen} == {"test-unseen"}
+
+
+def test_tables_and_page_have_both_recognisers_of_a_test_set_in_two_languages(
+    scripts: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    _, page = scripts
+    rows = [
+        row
+        for system in ("input", "nano")
+        for row in (
+            *in_two_languages(rows_of(system, test_set="test-human", metrics=OFFLINE)),
+            *rows_of(system, test_set="test-unseen", metrics=OFFLINE),
+        )
+    ]
+    unseen, human = page._numbers(write_run(tmp_path, "tse", rows))
+    assert [table["test_set"] for table in (unseen, human)] == ["test-unseen", "test-human"]
+    assert [cell.text for cell in unseen["header"]] == ["WER % (tiny.en) ↓", "SIM (ge2e) ↑"]
+    assert [cell.text for cell in human["header"]] == ["WER % (base) ↓", "WER % (tiny.en) ↓", "SIM (ge2e) ↑"]
+    for system, _, cells in human["lines"]:
+        assert system.text in ("input", "nano")
+        # 6 edits in 60 words, and 13 in 70.
+        assert [cell.text for cell in cells[:2]] == ["10.0", "18.6"]
+    assert "n/a: nano, in a language of another recogniser: 7 × WER (base), WER (tiny.en)" in human["remarks"]
+    ours = page.tables(tmp_path)["table_03.md"]
+    assert "WER % (base) ↓" in ours and "7 × WER (base), WER (tiny.en)" in ours
 
 
 def test_wrong_words_are_marked_and_reasons_told(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from metis_lightning.evaluate.results.runs import find_results
 from metis_lightning.evaluate.tables.benchmarks import read_benchmarks
 from metis_lightning.evaluate.tables.main import write_tables
 from metis_lightning.evaluate.tables.paper_rows import paper_cells, results_for
-from small_results import rows_of, write_run
+from small_results import OFFLINE, in_two_languages, rows_of, write_run
 
 BENCHMARKS = REPOSITORY / "evaluation/benchmarks"
 VC = ("WER_whisper-large-v3", "SIM_wavlm-large", "DNSMOS_OVRL", "NISQA")
@@ -104,3 +104,15 @@ def test_emiliamix_is_held_against_the_transcript_of_the_target(tmp_path: Path) 
     wer = next(cell for cell in paper_cells(table, row, result) if cell.metric == "WER")
     assert (wer.ours.summary.column.name, wer.caveats) == ("WER_asr_whisper-large-v3", ())
     assert wer.ours.mean == 100 * result.metrics[metrics[0]].corpus.rate
+
+
+def test_of_two_recognisers_that_stands_beside_the_papers_which_most_went_to(tmp_path: Path) -> None:
+    write_run(tmp_path, "run", in_two_languages(rows_of("target", metrics=OFFLINE)))
+    (table,) = (benchmark for benchmark in read_benchmarks(BENCHMARKS) if benchmark.table == 3)
+    (row,) = (row for row in table.rows if (row.test_set, row.system) == ("LibriMix test", "Ground Truth"))
+    (result,) = results_for(table, row, find_results(tmp_path))
+    wer = next(cell for cell in paper_cells(table, row, result) if cell.metric == "WER")
+    # Seven utterances, and six of the other seven, of which one has no text.
+    assert [result.metrics[name].n for name in ("WER_tiny.en", "WER_base")] == [7, 6]
+    assert wer.ours.summary.column.name == "WER_tiny.en"
+    assert "WER: n/a for 7 × in a language of another recogniser." in wer.gaps

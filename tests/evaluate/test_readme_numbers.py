@@ -11,7 +11,7 @@ import pytest
 
 from documented import REPOSITORY
 from metis_lightning.errors import UserError
-from small_results import rows_of, write_run
+from small_results import in_two_languages, rows_of, write_run
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,22 @@ def test_a_block_is_written_anew_and_the_rest_stays(
     assert script.rewritten(text) == text
     with pytest.raises(UserError, match="nowhere: no finished run; `make numbers` makes it"):
         script.rewritten(page.replace("run", "nowhere"))
+
+
+def test_a_test_set_without_a_column_has_a_dash_there(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    english = rows_of("input", test_set="a-en", metrics=("WER_tiny.en", "DNSMOS_OVRL", "STOI"))
+    mixed = rows_of("input", test_set="b-mixed", metrics=("WER_tiny.en", "DNSMOS_OVRL"))
+    write_run(tmp_path, "run", [*english, *in_two_languages(mixed)])
+    monkeypatch.chdir(tmp_path)
+    table = re.findall(r"^\|.*\|$", script.numbers_of(Path("run")), re.MULTILINE)
+    header, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
+    assert header == ["test set", "system", "n", "DNSMOS OVRL ↑", "STOI ↑", "WER % (tiny.en) ↓", "WER % (base) ↓"]
+    assert (first[0], first[-1], second[0], second[4]) == ("a-en", "–", "b-mixed", "–")
+    # 19 edits in 130 words; 13 in 70 of the odd numbers; 6 in 60 of the even ones, of which the first has no text.
+    assert first[5].startswith("14.6")
+    assert second[5].startswith("18.6") and second[6].startswith("10.0")
 
 
 def test_the_pages_name_the_runs_that_make_numbers_makes(script: ModuleType) -> None:

@@ -79,14 +79,33 @@ def test_all_columns_have_values(
 
 
 def test_what_cannot_be_measured_is_null_with_a_reason(suite: Suite, signals: dict[str, Tensor]) -> None:
-    scores = suite.score(ScoringItem("item", signals["generated"], 16_000, text="Bonjour.", language="fr"))
+    scores = suite.score(ScoringItem("item", signals["generated"], 16_000, text="Saluton.", language="eo"))
     assert list(scores) == COLUMNS
     assert {name: score.error for name, score in scores.items() if score.value is None} == {
         **dict.fromkeys(["PESQ", "PESQ_NB", "STOI", "ESTOI", "SI_SDR"], "no reference"),
         **dict.fromkeys(["SIM_target_ge2e", "SIM_margin_ge2e"], "no reference"),
         "SIM_ge2e": "no prompt",
-        **dict.fromkeys(["WER_tiny.en", "CER_tiny.en"], "tiny.en recognises English only; the language is 'fr'"),
+        **dict.fromkeys(["WER_tiny.en", "CER_tiny.en"], "no recogniser of the language 'eo' among tiny.en, base"),
     }
+
+
+def test_other_languages_than_english_have_the_columns_of_base(
+    suite: Suite, speech: Callable[[str], np.ndarray]
+) -> None:
+    text, wave = "Désolé, je n'ai pas bien compris votre réponse.", torch.from_numpy(speech("june_vm-sorry"))
+    scores = suite.score(ScoringItem("a", wave, 16_000, text=text, language="fr"))
+    assert list(scores)[-2:] == ["WER_base", "CER_base"]
+    assert not {"WER_tiny.en", "CER_tiny.en"} & scores.keys()
+    heard = scores["WER_base"]
+    assert isinstance(heard, WerValue)
+    assert (heard.value, heard.length) == (0.0, 9)
+    assert heard.compared == ("désolé je n ai pas bien compris votre réponse",) * 2
+    assert suite.columns["WER_base"].title == "WER % (base) ↓"
+    silent = suite.score(ScoringItem("a", torch.zeros(32_000), 16_000, text=text, language="fr"))
+    deleted = silent["WER_base"]
+    assert isinstance(deleted, WerValue)
+    assert (deleted.value, deleted.error, deleted.deletions) == (1.0, "the signal is silent", 9)
+    assert [each["name"] for each in suite.fingerprint()["models"]["asr"]] == ["tiny.en", "base"]
 
 
 def test_broken_audio_is_null_everywhere(suite: Suite, signals: dict[str, Tensor]) -> None:
@@ -238,7 +257,9 @@ def test_a_metric_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_columns_are_declared_with_model_unit_and_direction(suite: Suite, signals: dict[str, Tensor]) -> None:
     item = ScoringItem("a", **signals, sample_rate=16_000, text="A word.", seconds=1.0, num_steps=3)
     declared = suite.columns
-    assert list(suite.score(item)) == [name for name in declared if "_asr_" not in name]
+    english = {name for name, column in declared.items() if column.model != "base"}
+    assert list(suite.score(item)) == [name for name in declared if "_asr_" not in name and name in english]
+    assert declared.keys() - english == {"WER_base", "CER_base", "WER_asr_base", "CER_asr_base"}
     wer = declared["WER_tiny.en"]
     assert (wer.quantity, wer.model, wer.unit, wer.higher_is_better) == ("WER", "tiny.en", "%", False)
     assert declared["WER_asr_tiny.en"].is_word_errors

@@ -3,6 +3,7 @@ import zlib
 
 import jiwer
 import pytest
+from whisper_normalizer import basic
 
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.metric import MetricError
@@ -14,6 +15,7 @@ from metis_lightning.metrics.wer import (
     loop_in,
     word_errors,
 )
+from metis_lightning.texts import clean_text
 
 
 @pytest.mark.parametrize(
@@ -40,13 +42,33 @@ def test_rules_differ_where_they_should() -> None:
     assert word_errors(said, heard, normalizer("none", "en")).edits == 5
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "normal"),
+    [
+        ("en", "Press twenty-one, isn't it?", "press 21 is not it"),
+        ("fr", "L’œuvre… [rire] déjà VUE, à 2 !", "l œuvre déjà vue à 2"),
+        ("it", "Perche\u0301 no? (ride) È «così».", "perché no è così"),
+        ("ru", "Ещё раз: нажмите «2» — или № 3.", "ещё раз нажмите 2 или no 3"),
+        # Without blanks between words errors are counted in letters.
+        ("zh", "你好，世界！", "你 好 世 界"),
+        ("ja", "これは、テスト。", "こ れ は テ ス ト"),
+    ],
+)
+def test_whispers_rules_by_language(language: str, text: str, normal: str) -> None:
+    assert normalizer("whisper", language)(text) == normal
+    if language != "en":
+        letters = language in ("zh", "ja")
+        theirs = basic.BasicTextNormalizer(split_letters=letters)(clean_text(text).replace("’", "'"))
+        assert normal == " ".join(theirs.split())
+
+
 def test_rules_are_refused_for_what_they_are_not_for() -> None:
     with pytest.raises(MetricError, match="no rules for the language 'zh'"):
         normalizer("whisper-english", "zh")
     with pytest.raises(MetricError, match="for en and zh; the language is 'de'"):
         normalizer("seed-tts", "de")
-    with pytest.raises(UserError, match="unknown normaliser 'whisper': choose from whisper-english, seed-tts, none"):
-        normalizer("whisper", "en")
+    with pytest.raises(UserError, match="unknown normaliser 'wisper': choose from whisper, whisper-english, seed"):
+        normalizer("wisper", "en")
 
 
 @pytest.mark.parametrize(

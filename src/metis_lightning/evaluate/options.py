@@ -37,7 +37,7 @@ class EvaluateOptions(CommandOptions):
     speakers: Names | None = option("speaker encoders, KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     nisqa: str | None = option("NISQA's published nisqa.tar (default: no NISQA)", None, metavar="FILE")
     normalizer: str | None = option(
-        "of texts: whisper-english, seed-tts or none (default: the protocol's)", None, metavar="RULES"
+        "of texts: whisper, whisper-english, seed-tts or none (default: the protocol's)", None, metavar="RULES"
     )
 
     limit: int | None = option("only the first N items of each test set", None, metavar="N", least=1)

@@ -29,7 +29,7 @@ class SuiteOptions:
     asr: recognisers as `[LANGUAGE=]KIND[:SOURCE]`; the first that knows the language is taken, () leaves WER out.
     speakers: speaker encoders as `KIND[:SOURCE]`; () leaves similarities out.
     nisqa: path of the published `nisqa.tar`; None leaves NISQA out of the protocol "offline".
-    normalizer: "whisper-english", "seed-tts" or "none".
+    normalizer: "whisper", "whisper-english", "seed-tts" or "none".
     device: of the recognisers and speaker encoders, "cpu" or "cuda"; everything else is on the CPU.
     num_threads: CPU threads of each model.
     """
@@ -56,7 +56,7 @@ def resolve(options: SuiteOptions) -> tuple[SuiteOptions, Task]:
         asr: tuple[str, ...] = ("zh=paraformer:paraformer-zh", "whisper:openai/whisper-large-v3")
         speakers, normalizer = task.paper_speakers, "seed-tts"
     else:
-        asr, speakers, normalizer = ("embedded",), ("ge2e",), "whisper-english"
+        asr, speakers, normalizer = ("embedded", "base"), ("ge2e",), "whisper"
     asr = asr if options.asr is None else options.asr
     speakers = speakers if options.speakers is None else options.speakers
     # No hub has these models of the paper; all that lack a path are named at once.

@@ -13,7 +13,15 @@ from metis_lightning.texts import clean_text, unify_apostrophes
 
 Normalizer = Callable[[str], str]
 
+# Languages without blanks between words, which Whisper's evaluation splits into letters (Radford et al., Robust Speech
+# Recognition via Large-Scale Weak Supervision, 2022, appendix C).
+_UNSPACED = ("zh", "ja", "th", "lo", "my")
+
 NORMALIZERS = {
+    "whisper": (
+        "whisper_normalizer.english.EnglishTextNormalizer for en, else whisper_normalizer.basic.BasicTextNormalizer, "
+        f"letters split for {', '.join(_UNSPACED)}; tokens without a letter or digit dropped"
+    ),
     "whisper-english": "whisper_normalizer.english.EnglishTextNormalizer; tokens without a letter or digit dropped",
     "seed-tts": "as seed-tts-eval 752f429: punctuation but the apostrophe removed; en in lower case, zh by characters",
     "none": "none: words are what white space separates",
@@ -29,18 +37,24 @@ def normalizer(name: str, language: str) -> Normalizer:
     """Return a normaliser by its name in `NORMALIZERS`. A `MetricError` if it has no rules for the language."""
     if name == "none":
         return clean_text
-    if name == "whisper-english":
-        if language != "en":
-            raise MetricError(f"the normaliser whisper-english has no rules for the language '{language}'")
-        return english_normalizer()
+    if name == "whisper-english" and language != "en":
+        raise MetricError(f"the normaliser whisper-english has no rules for the language '{language}'")
+    if name in ("whisper", "whisper-english"):
+        return whisper_normalizer(language)
     if name == "seed-tts":
         return seed_tts_normalizer(language)
     raise UserError(f"unknown normaliser '{name}': choose from {', '.join(NORMALIZERS)}")
 
 
-def english_normalizer() -> Normalizer:
-    """Return Whisper's English normaliser: case, punctuation, contractions, numerals, British spellings, fillers."""
-    whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+def whisper_normalizer(language: str) -> Normalizer:
+    """Return Whisper's rules: of English case, punctuation, contractions, numerals, British spellings and fillers.
+
+    Of other languages case, punctuation and what stands in brackets; "2" and a word for it are two words there.
+    """
+    if language == "en":
+        whisper = require("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+    else:
+        whisper = require("whisper_normalizer.basic", "eval").BasicTextNormalizer(split_letters=language in _UNSPACED)
 
     def normalize(text: str) -> str:
         tokens = whisper(unify_apostrophes(clean_text(text))).split()

@@ -205,7 +205,7 @@ class WerMetric(UtteranceMetric):
         recognizers = Recognizers(options.asr or (), options.device, options.num_threads)
         # The paper has no rule for loops.
         caps_loops = options.protocol != "paper"
-        rules = options.normalizer or "whisper-english"
+        rules = options.normalizer or "whisper"
         self._words = WordScores(recognizers, rules, caps_loops)
         self.models = {"asr": recognizers.identities}
         self.definition = {

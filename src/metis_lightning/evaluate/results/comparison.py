@@ -7,7 +7,7 @@ side by side, each mean is of the same utterances. A system with no value at all
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,13 +120,18 @@ class Comparison:
         }
 
     def sort_order(self, metric: str | None) -> tuple[str, str]:
-        """Return a metric, else word errors, and the first system but controls to sort by. A `UserError` if unknown."""
+        """Return a metric and the first system but controls to sort by. A `UserError` if unknown.
+
+        The default are word errors, of several recognisers by the one that most of the utterances went to.
+        """
         metrics = self.metrics
         if metric is not None and metric not in metrics:
             raise UserError(f"--sort {metric}: the results have {', '.join(metrics)}")
-        word_errors = (name for name, summary in metrics.items() if summary.column.is_word_errors)
+        counts: Counter[str] = Counter()
+        for result in (result for part in self.results.values() for result in part):
+            counts.update({name: each.n for name, each in result.metrics.items() if each.column.is_word_errors})
         system = next((name for name in self.results if name not in CONTROLS), next(iter(self.results)))
-        return metric or next(word_errors, next(iter(metrics))), system
+        return metric or max(counts, key=counts.__getitem__, default=next(iter(metrics))), system
 
     def worst_first(self, metric: str, system: str) -> list[ComparedUtterance]:
         """Return the utterances from a system's worst value to its best; those without a value come first of all."""

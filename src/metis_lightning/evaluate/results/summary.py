@@ -24,6 +24,8 @@ from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow
 from metis_lightning.metrics.metric import INFINITE, Column
 
 NOT_MEASURED = "not measured"
+# Of an error rate by a recogniser that the language of the utterance does not go to.
+OTHER_RECOGNIZER = "in a language of another recogniser"
 # Units and directions of results that do not describe their columns.
 _UNITS = {"WER": "%", "CER": "%", "SI_SDR": "dB", "SDR": "dB", "LSD": "dB", "MCD": "dB", "F0_RMSE": "Hz"}
 _LOWER_IS_BETTER = {"WER", "CER", "RTF", "LSD", "MCD", "F0_RMSE", "STEPS"}
@@ -165,8 +167,9 @@ def summary_of(rows: Sequence[ResultRow], column: Column) -> Summary:
     has_seeds = len(by_seed) > 1
     # With several seeds an utterance has several rows, and counts once, as it does for each reason.
     reasons = []
+    unsaid = OTHER_RECOGNIZER if column.quantity in ERROR_RATES else NOT_MEASURED
     for part in (failed, absent):
-        pairs = {(row.item, row.error.get(name, NOT_MEASURED)) for row in part}
+        pairs = {(row.item, row.error.get(name, unsaid)) for row in part}
         reasons.append(dict(sorted(Counter(reason for _, reason in pairs).items())))
     counted = {"n": measured, "n_failed": failed, "n_infinite": infinite, "n_not_applicable": absent}
     return Summary(

@@ -91,9 +91,10 @@ def paper_cells(benchmark: Benchmark, row: PaperRow, result: Result | None) -> l
 def _with_ours(cell: PaperCell, spec: ColumnSpec, result: Result) -> PaperCell:
     """Return a cell with our number; without, if the result has no such column."""
     wanted = column_by_name(spec.column)
-    # Another model's column of the same quantity stands in, with a caveat.
+    # Another model's column of the same quantity stands in, with a caveat: of several that which has most values.
     others = [name for name, each in result.metrics.items() if wanted.model and each.column.quantity == wanted.quantity]
-    summary = result.metrics.get(spec.column) or (result.metrics[min(others)] if others else None)
+    most = max(others, key=lambda name: result.metrics[name].n, default="")
+    summary = result.metrics.get(spec.column) or result.metrics.get(most)
     if summary is None:
         return cell
     ours = TableValue.of(summary, word_error_rule(result.test_set), spec.scale)

