@@ -32,7 +32,7 @@ numbers: demo ## take the numbers of README and of nano's card anew, an hour on 
 	$(METIS) evaluate --task tse --system nano --test-sets test-unseen --out evaluation/results/nano --max-failed-share 1
 	$(VENV_PYTHON) evaluation/readme_numbers.py
 
-nano: .venv/.installed ## evaluate nano on all of its tasks, write evaluation/nano; NANO_ARGS='--limit 4' is a trial
+nano: .venv/.developed ## evaluate nano on all of its tasks, write evaluation/nano; NANO_ARGS='--limit 4' is a trial
 	$(VENV_PYTHON) evaluation/nano_results.py $(NANO_ARGS)
 	$(VENV_PYTHON) evaluation/nano_page.py
 

@@ -35,7 +35,8 @@ from metis_lightning.task_table import TASKS
 
 FOLDER = Path(__file__).resolve().parent
 OUT, CLIPS, TABLES, PAGE = Path("evaluation/nano"), "clips", "tables", "index.html"
-NANO, PROMPT = "nano", "prompt"
+# Systems and inputs: `blind` is lip to speech that sees nothing.
+NANO, BLIND, PROMPT, MOUTH = "nano", "blind", "prompt", "mouth"
 # Tables of the paper that nano may have rows for.
 NUMBERS = (1, 2, 3, 4, 5, 6, 8)
 # By folders of runs, in the order of the page.
@@ -46,14 +47,18 @@ TITLES = {name: task.title for name, task in TASKS.items()} | {
 # Columns on the page, by the beginnings of their titles; the tables have all.
 COLUMNS = ("WER % (", "DNSMOS OVRL", "STOI", "SIM")
 MAX_BYTES = 3_000_000
-UNSEEN = "test-unseen"
+# How the names of test sets begin whose voices were never trained on; of drawn mouths there are no others.
+DRAWN = "mouths-"
+UNSEEN = ("test-unseen", DRAWN)
 # Places among the utterances of a test set, from nano's least word errors to its most.
 QUARTILES = {"the median": 0.5, "the lower quartile": 0.25, "the upper quartile": 0.75}
 # Clips as they are shown, and what they are.
 LABELS = {
     "input": "Input",
+    MOUTH: "Input: the mouth, drawn",
     PROMPT: "Prompt: the wanted voice",
     NANO: "Nano",
+    BLIND: "Control: trained and tested without a mouth",
     "target": "Reference: the recording",
     "resynthesis": "Control: the reference through the codec",
     "oracle": "Control: stage 2 from the reference's own tokens",
@@ -133,7 +138,8 @@ def _run(results: Path, name: str) -> dict[str, Any]:
         folder = results / CLIPS / name / utterance.id
         clips = [_clip(comparison, utterance, label, folder) for label in LABELS if _is_shown(utterance, label, folder)]
         shown.append({"utterance": utterance, "place": place, "clips": clips})
-    return {"name": name, "task": task, "title": TITLES[name], "tables": _numbers(results / name), "examples": shown}
+    run = {"name": name, "task": task, "title": TITLES[name], "tables": _numbers(results / name), "examples": shown}
+    return run | {"is_drawn": all(utterance.test_set.startswith(DRAWN) for utterance in comparison.utterances)}
 
 
 def _numbers(folder: Path) -> Iterator[dict[str, Any]]:
@@ -158,8 +164,8 @@ def _numbers(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_shown(utterance: ComparedUtterance, name: str, folder: Path) -> bool:
-    # A control without a file failed, and says so; a prompt has no row.
-    return name in utterance.entries or (name == PROMPT and (folder / f"{PROMPT}.opus").is_file())
+    # A control without a file failed, and says so; prompts and mouths have no row.
+    return name in utterance.entries or (name in (PROMPT, MOUTH) and (folder / f"{name}.webp").is_file())
 
 
 def _clip(comparison: Comparison, utterance: ComparedUtterance, name: str, folder: Path) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def _clip(comparison: Comparison, utterance: ComparedUtterance, name: str, folde
         data = base64.b64encode(file.read_bytes()).decode() if file.is_file() else ""
         media[suffix] = Markup(f"data:{kind};base64,{data}") if data else None
     entry = utterance.entries.get(name)
-    if not all(media.values()) and (entry is None or entry.row.n_samples):
+    # A mouth is silent.
+    if not all(media.values()) and name != MOUTH and (entry is None or entry.row.n_samples):
         raise UserError(f"{folder / name}: the clip is not there; run evaluation/nano_results.py")
     row = entry and entry.row
     return {

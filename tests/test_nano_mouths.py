@@ -1,15 +1,14 @@
 """The mouths that `experiments/nano/mouths.py` draws: shapes follow phones, and files are read as any video is."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from metis_lightning.data.manifest.corpus import SpeechCorpus
-from metis_lightning.data.manifest.table import open_manifest
+from metis_lightning.data.manifest.records import read_rows
+from metis_lightning.data.media.audio import read_audio
 from metis_lightning.data.media.video import read_video
 
 ROOT = Path(__file__).parents[1]
@@ -46,19 +45,21 @@ def test_an_open_mouth_is_darker_inside_and_a_face_stays_the_same() -> None:
     assert np.array_equal(mouths.Face.drawn("speaker_0001").skin, face.skin)
 
 
-def test_the_script_writes_videos_and_goes_on(
+def test_the_script_writes_a_corpus_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    corpus = ROOT / "src/metis_lightning/assets/starter"
-    arguments = ["mouths.py", "--corpus", str(corpus), "--out", str(tmp_path), "--limit", "1"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", ["mouths.py", "--out", str(tmp_path), "--limit", "1"])
     mouths.main()
-    root = os.path.commonpath([corpus, tmp_path])
-    (utterance,) = open_manifest(tmp_path / "manifest.jsonl", root)
-    video = utterance.video
-    assert read_video(video).shape == (round(utterance.seconds * 25), 96, 96, 3)
-    assert len(SpeechCorpus([utterance]).wave(0)) == pytest.approx(utterance.seconds * 24_000, abs=24)
-    written = video.stat().st_mtime_ns
+    clips = [row for row, _, _ in read_rows(tmp_path / "clips.jsonl")]
+    assert [clip["split"] for clip in clips] == ["train", "dev", "test"]
+    for clip in clips:
+        seconds = len(read_audio(tmp_path / clip["audio"], 24_000)) / 24_000
+        assert read_video(tmp_path / clip["video"]).shape == (round(seconds * 25), 96, 96, 3)
+    # Nobody who is tested is trained on, and what is tested is said in the other tasks' tests too.
+    train, test = ({row["speaker"] for row in mouths.chosen_rows([name], None)} for name in ("train", "test-unseen"))
+    assert len(train) == 38 and len(test) == 6 and not train & test
+    assert len(mouths.chosen_rows(["test-unseen"], None)) == 60
+    written = (tmp_path / clips[0]["video"]).stat().st_mtime_ns
     mouths.main()
-    assert video.stat().st_mtime_ns == written
-    assert "1 of 1 utterances" in capsys.readouterr().out
+    assert (tmp_path / clips[0]["video"]).stat().st_mtime_ns == written
+    assert "3 of 3 utterances" in capsys.readouterr().out

@@ -1,9 +1,9 @@
 """Fits the visual encoder of nano, principal components of mouth pictures, and puts it into a bundle.
 
-    python experiments/nano/eigenmouths.py --manifest runs/nano/mouths/manifest.jsonl --root runs/nano --bundle BUNDLE
+    python experiments/nano/eigenmouths.py --manifest runs/nano/mouths/clips.jsonl --bundle BUNDLE
 
-It needs `pip install '.[video]'` and the mouths that `mouths.py` draws, or a manifest of `prepare video` whose videos
-show mouths alone. Of the training split's videos it reads so many, evenly spread over the list.
+It needs `pip install '.[video]'` and the list of the mouths that `mouths.py` draws, or a manifest of `prepare video`
+whose videos show mouths alone. Of the training split's videos it reads so many, evenly spread over the list.
 """
 
 from __future__ import annotations

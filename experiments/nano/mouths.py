@@ -1,25 +1,27 @@
 """Draws the mouths of a training corpus: 96 x 96 pixels, 25 pictures a second, for lip to speech without a face.
 
-    python experiments/nano/mouths.py --corpus runs/nano/corpus --out runs/nano/mouths
+    python experiments/nano/mouths.py --out runs/nano/mouths
 
-It needs `pip install '.[offline,video]'`. The phones of each English utterance are found in time by PocketSphinx's
-forced alignment with the text; each phone has the shape of its viseme, shapes pass into one another as muscles let
-them, and loudness opens the mouth further. Faces, light, place, blur and noise are drawn once an utterance.
+It needs `pip install '.[offline,video]'`. The phones of each English utterance of the starter corpus, of its splits
+`train`, `dev` and `test-unseen`, are found in time by PocketSphinx's forced alignment with the text; each phone has the
+shape of its viseme, shapes pass into one another as muscles let them, and loudness opens the mouth further. Faces,
+light, place, blur and noise are drawn once an utterance. Of `test-unseen`, voices that are not trained on, there are
+the targets of the other tasks' trials.
 
 What the pictures show is what such a drawing can: lips that close for p, b and m, teeth on the lip for f and v, round
 and wide vowels, opening and loudness. They show no person, no cheek, jaw or throat, nothing that was filmed. A model
 trained on them shows that the way from video to speech works, not how well lips can be read.
 
-Writes `video/ID.mp4` and, when all are there, `manifest.jsonl` with the `video` of each utterance, whose paths are
-below the folder that corpus and mouths have in common; the same command goes on where it was stopped.
+Writes a corpus: `video/ID.mp4`, silent, `audio/ID.opus`, and, when all are there, `clips.jsonl`, a list for `prepare
+video`. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
+import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,14 +30,19 @@ import numpy as np
 from pocketsphinx import Decoder
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.manifest.records import read_rows, read_trials
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.data.media.video import write_video
+from metis_lightning.files import atomic_path
 from metis_lightning.progress import tracked
 
 SIZE, PICTURES_PER_SECOND = 96, 25
 FRAMES_PER_SECOND = 100
 """Of the alignment."""
 SAMPLE_RATE = 16_000
+# Splits of the starter corpus, and what they are called here.
+SPLITS = {"train": "train", "dev": "dev", "test-unseen": "test"}
 
 # How far the jaw is open, how wide the lips are, how far they are rounded forward, how much of the teeth and of the
 # tongue is seen, and whether the lower lip lies under the upper teeth; each from 0 to 1.
@@ -185,9 +192,9 @@ def draw(shape: np.ndarray, face: Face, generator: np.random.Generator) -> np.nd
     return (255 * np.clip(picture, 0, 1)).astype(np.uint8)
 
 
-def write_mouth(row: dict, corpus: Path, path: Path, aligner: Aligner) -> bool:
+def write_mouth(row: dict, path: Path, aligner: Aligner) -> bool:
     """Draw and write the mouth of one utterance; return whether its phones were found."""
-    wave = read_audio(corpus / row["path"], SAMPLE_RATE).numpy()
+    wave = read_audio(STARTER_ROOT / row["path"], SAMPLE_RATE).numpy()
     phones = aligner(wave, row["text"])
     if phones is None:
         return False
@@ -197,29 +204,35 @@ def write_mouth(row: dict, corpus: Path, path: Path, aligner: Aligner) -> bool:
     return True
 
 
+def chosen_rows(splits: list[str], limit: int | None) -> list[dict]:
+    """Return the starter corpus's lines of the utterances that are drawn, the first `limit` of each split."""
+    rows = [row for row, _, _ in read_rows(STARTER_ROOT / "starter.jsonl")]
+    targets = {trial.target for trial in read_trials(STARTER_ROOT / "tse_trials.jsonl")}
+    english = [row for row in rows if row["language"].startswith("en")]
+    wanted = [row for row in english if row["split"] in ("train", "dev") or row["id"] in targets]
+    return [row for split in splits for row in [row for row in wanted if row["split"] == split][:limit]]
+
+
 def main() -> None:
-    """Draw the mouths of all English utterances."""
+    """Draw the mouths of the splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with starter.jsonl")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, help="draw the first so many utterances alone")
+    parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
+    parser.add_argument("--limit", type=int, help="draw the first so many utterances of each split alone")
     options = parser.parse_args()
-    rows = [json.loads(line) for line in (options.corpus / "starter.jsonl").open(encoding="utf-8")]
-    rows = [row for row in rows if row["language"] == "en"][: options.limit]
-    # A manifest's paths lead nowhere but down.
-    corpus, out = options.corpus.absolute(), options.out.absolute()
-    root = os.path.commonpath([corpus, out])
-    aligner, drawn = Aligner(), []
+    rows, aligner, clips = chosen_rows(options.splits, options.limit), Aligner(), []
     for row in tracked(rows, "draw mouths", "utterances"):
-        video = out / "video" / f"{row['id']}.mp4"
-        if video.exists() or write_mouth(row, corpus, video, aligner):
-            audio = (corpus / row["path"]).relative_to(root)
-            drawn.append({**row, "path": str(audio), "video": str(video.relative_to(root))})
-    partial = out / ".manifest.jsonl"
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in drawn), encoding="utf-8")
-    os.replace(partial, out / "manifest.jsonl")
-    print(f"{len(drawn)} of {len(rows)} utterances: the words of the others are in no dictionary, or do not fit")
-    print(f"the paths of {options.out / 'manifest.jsonl'} are below {root}: give that as root")
+        clip = {key: row[key] for key in ("id", "speaker", "text", "language")} | {"split": SPLITS[row["split"]]}
+        clip |= {"video": f"video/{row['id']}.mp4", "audio": f"audio/{row['id']}{Path(row['path']).suffix}"}
+        video, audio = options.out / clip["video"], options.out / clip["audio"]
+        if video.exists() or write_mouth(row, video, aligner):
+            audio.parent.mkdir(parents=True, exist_ok=True)
+            # With its time, by which stored tokens know it.
+            shutil.copy2(STARTER_ROOT / row["path"], audio)
+            clips.append(clip)
+    with atomic_path(options.out / "clips.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(clip, ensure_ascii=False) + "\n" for clip in clips), encoding="utf-8")
+    print(f"{len(clips)} of {len(rows)} utterances: the words of the others are in no dictionary, or do not fit")
 
 
 if __name__ == "__main__":

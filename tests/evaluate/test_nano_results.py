@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from documented import REPOSITORY
 from metis_lightning.cli.command import CommandParser
 from metis_lightning.cli.main import COMMANDS
+from metis_lightning.cli.main import main as cli
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.html.document import log_mel
@@ -29,7 +32,9 @@ from metis_lightning.evaluate.results.comparison import read_comparison
 from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.results.runs import Protocol
 from metis_lightning.evaluate.run.main import run_evaluate
+from metis_lightning.tokens.visual.eigenmouths import PIXELS
 from metis_lightning.types import WAVE_RATE
+from metis_lightning.weights.bundle import Part, write_part
 from quick_pool import QuickPool
 from small_results import OFFLINE, in_two_languages, rows_of, write_run
 
@@ -126,6 +131,49 @@ def test_two_commands_make_rows_tables_and_a_page_for_every_task(
     assert files_of(elsewhere) == before
     page.write(elsewhere)
     assert files_of(elsewhere) == files_of(small)
+
+
+def test_lip_to_speech_is_of_drawn_mouths_beside_a_model_that_sees_none(
+    scripts: tuple[ModuleType, ModuleType], every_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="the mouths are videos")
+    pytest.importorskip("pocketsphinx", reason="finds the phones whose mouths are drawn")
+    results, page = scripts
+    bundle = shutil.copytree(every_task, tmp_path / "bundle")
+    dim = results.part_config(str(bundle), "l2s")["cond_dim"]
+    # A component of each pixel in turn: any picture gives features.
+    components = {"components": torch.eye(PIXELS).repeat(1, 2)[:, :dim]}
+    write_part(bundle, "visual_encoder", Part({"kind": "eigenmouths", "dim": dim}, components), torch.float32)
+
+    def run(command: Sequence[str], check: bool) -> None:
+        if command[1] == str(results.DRAW):
+            monkeypatch.setattr(sys, "argv", [*command[1:], "--limit", "4"])
+            runpy.run_path(command[1], run_name="__main__")
+        elif command[3] == "evaluate":
+            run_evaluate(CommandParser("evaluate", COMMANDS["evaluate"]).options(command[4:]), QuickPool)
+        else:
+            assert cli(command[3:]) == 0
+
+    planned = results.planned_runs
+    monkeypatch.setattr(results, "planned_runs", lambda *given: [r for r in planned(*given) if r.task == "l2s"])
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
+    words = ["--bundle", str(bundle), "--blind", str(every_task), "--out", "made", "--num-steps", "1", "--limit", "1"]
+    monkeypatch.setattr(sys, "argv", ["nano_results.py", *words])
+    assert results.main() == 0
+    rows = read_rows(tmp_path / "made/l2s")
+    assert [(row.system, row.test_set) for row in rows] == [
+        (system, "mouths-test") for system in ("target", "resynthesis", "oracle", "nano", "blind")
+    ]
+    page.write(tmp_path / "made")
+    media = Media()
+    media.feed((tmp_path / "made/index.html").read_text())
+    # The mouth moves and is silent; all others are heard.
+    assert (media.kinds.count("data:image/webp"), media.kinds.count("data:audio/ogg")) == (7, 6)
+    mouth = Image.open(next((tmp_path / "made/clips/l2s").rglob("mouth.webp")))
+    assert mouth.size == (96, 96) and mouth.n_frames == pytest.approx(rows[0].n_samples / WAVE_RATE * 25, abs=1)
+    table = (tmp_path / "made/tables/table_05.md").read_text()
+    assert re.search(r"^\| nano +\| l2s", table, re.MULTILINE) and re.search(r"^\| blind +\| l2s", table, re.MULTILINE)
 
 
 def test_what_is_not_whole_is_refused(
