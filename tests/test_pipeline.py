@@ -11,6 +11,7 @@ import torch
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.runner import Runner
+from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import PlainAdapter, Stage1
 from metis_lightning.pipeline import Metis, Request, Sampling, Settings
 from metis_lightning.sampling import two_stages
@@ -20,7 +21,7 @@ from metis_lightning.tokens.phonemes import Utf8Bytes
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import HOP
 from pretended_gpu import PretendedGPU, is_there, send
-from tiny import STAGE1, WIDTH
+from tiny import STAGE1, WIDTH, stage2_config
 
 FAST = TASKS["tse"].settings.chosen({"num_steps": 2, "stage2_steps": (2, 1, 1)})
 GUIDED = replace(FAST, stage1=replace(FAST.stage1, guidance_scale=2.5), first_layer_guidance=1.0)
@@ -238,6 +239,26 @@ def test_respoken_is_what_a_stage_1_gives_that_guesses_every_token(
     assert len(alone.wave) == len(wave) and alone.acoustic_tokens.shape[1] == metis.stage2[1].config.num_quantizers
     for name in ("wave", "ssl_tokens", "acoustic_tokens"):
         assert torch.equal(getattr(alone, name), getattr(guessed, name)), name
+
+
+def test_stage_2_may_leave_out_the_codecs_finest_layers_and_has_temperatures_of_its_own(
+    metis: Metis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, temperatures = two_stages.sample_acoustic_tokens, []
+
+    def noted(model, requests, sampling, *rest):
+        temperatures.append(sampling.temperature)
+        return sample(model, requests, sampling, *rest)
+
+    monkeypatch.setattr(two_stages, "sample_acoustic_tokens", noted)
+    first, full = (SemanticToAcoustic(stage2_config(count, count - 1)).eval() for count in (1, 2))
+    full.config = replace(full.config, temperature=0.7)
+    mixture = noise(14_400)
+    speech = Metis(metis.tokenizer, metis.stage1, (first, full)).extract(mixture, noise(9_600, 1), settings=FAST)
+    assert speech.acoustic_tokens.shape[1] == 2 < metis.tokenizer.acoustic_codec.config.num_quantizers
+    assert len(speech.wave) == len(mixture) and temperatures == [1.5, 0.7]
+    with pytest.raises(ValueError, match="temperature"):
+        replace(full.config, temperature=-1.0)
 
 
 def test_nothing_stays_behind_when_the_models_are_on_a_gpu(tiny_bundle: Path) -> None:

@@ -88,7 +88,8 @@ class Stage2:
         spoken = {row: voice for row, voice in enumerate(voices) if len(voice)}
         for rows, wave, lengths, frames in self.batches(spoken):
             ssl_tokens, _ = self.tokenizer.ssl_tokens(wave, lengths)
-            acoustic = self.tokenizer.acoustic_tokens(wave, lengths)
+            # Stage 2 may leave the codec's finest layers out.
+            acoustic = self.tokenizer.acoustic_tokens(wave, lengths)[..., : self.full.config.num_quantizers]
             for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
                 tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
         return tokens
