@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -225,13 +226,20 @@ def work(out: Path, cache: Path, utterances: int, share: int, shares: int) -> It
         }
 
 
-def write_manifest(out: Path) -> None:
-    """List what is there after the starter corpus, whose audio is reached through a link."""
+def write_manifest(out: Path, limit: int | None = None) -> None:
+    """List what is there after the starter corpus, whose audio is reached through a link.
+
+    Of the starter corpus there are the first `limit` utterances of each speaker and split.
+    """
     if not (out / "starter").is_symlink():
         (out / "starter").symlink_to(STARTER.parent, target_is_directory=True)
-    rows = [json.loads(line) for line in STARTER.read_text(encoding="utf-8").splitlines()]
+    rows, listed = [], Counter()
+    for row in map(json.loads, STARTER.read_text(encoding="utf-8").splitlines()):
+        listed[row["speaker"], row["split"]] += 1
+        if limit is None or listed[row["speaker"], row["split"]] <= limit:
+            rows.append({**row, "path": f"starter/{row['path']}"})
     made = {json.loads(line)["id"]: line for part in sorted(out.glob("records.*.jsonl")) for line in part.open()}
-    rows = [{**row, "path": f"starter/{row['path']}"} for row in rows] + [json.loads(made[key]) for key in sorted(made)]
+    rows += [json.loads(made[key]) for key in sorted(made)]
     partial = out / ".starter.jsonl"
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     os.replace(partial, out / "starter.jsonl")
@@ -242,19 +250,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path("runs/nano/packages"), help="where the packages are kept")
-    parser.add_argument("--utterances", type=int, default=6000, help="about 5 s each")
+    parser.add_argument("--utterances", type=int, default=6000, help="about 5 s each; 0 needs nothing of the above")
+    parser.add_argument(
+        "--limit", type=int, help="of the starter corpus, so many of each speaker and split, for a trial"
+    )
     parser.add_argument("--share", type=int, default=0, help="which share of the work this process does")
     parser.add_argument("--shares", type=int, default=1)
     options = parser.parse_args()
-    fetch(options.cache)
     options.out.mkdir(parents=True, exist_ok=True)
-    listed = options.out / f"records.{options.share}-{options.shares}.jsonl"
-    with listed.open("a", encoding="utf-8") as file:
-        for record in work(options.out, options.cache, options.utterances, options.share, options.shares):
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            file.flush()
-            print(record["id"], record["seconds"], record["text"], flush=True)
-    write_manifest(options.out)
+    if options.utterances:
+        fetch(options.cache)
+        with (options.out / f"records.{options.share}-{options.shares}.jsonl").open("a", encoding="utf-8") as file:
+            for record in work(options.out, options.cache, options.utterances, options.share, options.shares):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.flush()
+                print(record["id"], record["seconds"], record["text"], flush=True)
+    write_manifest(options.out, options.limit)
 
 
 if __name__ == "__main__":

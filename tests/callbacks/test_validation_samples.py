@@ -205,6 +205,13 @@ def test_a_bundle_without_stage_2_gives_a_warning_and_no_samples(tiny_bundle: Pa
     assert events.Tags()["audio"] == []
 
 
+def test_stored_tokens_leave_nothing_to_be_heard(tiny_bundle: Path, tmp_path: Path) -> None:
+    module, samples = make("l2s", tiny_bundle), SpeechSamples(str(tiny_bundle), settings=FAST)
+    samples.on_validation_batch_end(None, module, None, replace(batch_for("l2s"), wave=torch.zeros(2, 0)))
+    with pytest.warns(UserWarning, match="no samples, since stored tokens took the place of the audio"):
+        samples.on_validation_epoch_end(trainer(tmp_path, 1), module)
+
+
 def test_a_callback_for_another_module_is_refused(tmp_path: Path) -> None:
     codec = AcousticCodecModule(ACOUSTIC, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
     with pytest.raises(UserError, match="AcousticCodecModule answers no requests"):

@@ -63,8 +63,8 @@ class ValidationSamples(Callback, ABC):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: SpeechBatch, *_: object
     ) -> None:
-        """Keep the first items of the first validation."""
-        if not self._validations:
+        """Keep the first items of the first validation; none where tokens are stored and no audio is read."""
+        if not self._validations and batch.wave.numel():
             rows = range(min(self.count - len(self._items), len(batch.ids)))
             self._items += [one_row(batch, row).to("cpu") for row in rows]
 
@@ -74,6 +74,8 @@ class ValidationSamples(Callback, ABC):
             self._items = []
             return
         self._validations += 1
+        if self._validations == 1 and self.count and not self._items:
+            rank_zero_warn(f"{type(self).__name__}: no samples, since stored tokens took the place of the audio")
         logger = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
         if logger is None or not trainer.is_global_zero or (self._validations - 1) % self.every:
             return
