@@ -56,7 +56,7 @@ def data_report(datamodule: SpeechDataModule, seconds: float) -> list[str]:
     assert isinstance(sampler, SecondsBatchSampler)
     setup_seconds, setup_megabytes = perf_counter() - start, peak_megabytes() - memory
     # As a run that was killed there and goes on.
-    sampler.resume(epoch=1, batches=len(sampler) // 2)
+    sampler.resume(1, ((1, len(sampler) // 2),))
     start = perf_counter()
     batches = iter(loader)
     next(batches)
