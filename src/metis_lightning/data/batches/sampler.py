@@ -262,6 +262,7 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
         feature_lengths=torch.tensor(feature_lengths) if feature_lengths else None,
         ssl_tokens=_pad([item.ssl_tokens for item in items], "tokens"),
         acoustic_tokens=_pad([item.acoustic_tokens for item in items], "tokens"),
+        samples=tuple(item.wave.numel() for item in items),
     )
 
 
