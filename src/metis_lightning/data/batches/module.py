@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,13 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         """Return the corpora of training and of validation, by split."""
         self.setup()
         return self._corpora
+
+    def fingerprint(self) -> str:
+        """Return a hash of the utterances of training and validation: their ids, and how long they are."""
+        digest = hashlib.sha256()
+        for split, corpus in self.corpora().items():
+            digest.update(split.encode() + corpus.utterances.names().tobytes() + corpus.utterances.seconds.tobytes())
+        return digest.hexdigest()
 
     def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
         """Read these kinds of tokens from the folder `tokens`; a UserError if some are damaged or missing."""
