@@ -9,12 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from documented import REPOSITORY
-from metis_lightning.models.stage1 import Stage1, Stage1Config
 
 BENCH = REPOSITORY / "bench"
 
@@ -109,19 +105,3 @@ def test_a_section_stops_itself_alone(
 def test_sections_for_which_no_time_is_left_say_so(gpu: ModuleType, tmp_path: Path) -> None:
     assert gpu.main(["--device", "cpu", "--seconds", "1", "--out", str(tmp_path)]) == 1
     assert {tuple(row[1:]) for row in cells(tmp_path / "gpu.md")} == {("all of it", "no time left of 1 s", "", "SKIP")}
-
-
-def test_operations_of_a_step_are_those_that_torch_counts(gpu: ModuleType) -> None:
-    from sections.training import step_flops
-
-    config, rows, frames = Stage1Config(32, 2, 2, 64), 3, 20
-    model = Stage1(config)
-    masked = torch.arange(0, rows * frames, 2)
-    tokens = torch.zeros(rows, frames, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        hidden = model(tokens, tokens == 0, torch.rand(rows))
-        model.to_logit(hidden.flatten(0, 1)[masked]).sum().backward()
-    # Of the step's embedding, whose input takes no gradient, and of the norms: by rows, not by tokens.
-    width = config.hidden_size
-    of_rows = 2 * rows * width**2 * (2 * 4 + 3 * 4 + 3 * (2 * config.num_layers + 1))
-    assert step_flops(config, rows, frames, len(masked)) == counter.get_total_flops() - of_rows

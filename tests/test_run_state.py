@@ -31,7 +31,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> 
 
 
 def written(step: int) -> list[str]:
-    return [f"checkpoints/epoch=0-step={step}.ckpt", "checkpoints/last.ckpt", "config.yaml", "events", "hparams.yaml"]
+    checkpoints = [f"checkpoints/epoch=0-step={step}.ckpt", "checkpoints/last.ckpt"]
+    return [*checkpoints, "config.yaml", "events", "hparams.yaml", "provenance.jsonl"]
 
 
 def test_the_last_steps_are_saved_whatever_the_interval(run: Run, undisturbed: Run) -> None:
@@ -127,6 +128,38 @@ def test_a_cut_newest_one_is_named_with_the_one_before(run: Run, checkpoint: str
     assert run.last_line.endswith("epoch=0-step=6.ckpt, of step 6")
 
 
+def test_resume_auto_starts_goes_on_and_passes_over_what_is_broken(run: Run, undisturbed: Run) -> None:
+    assert run("--resume=auto") == 0
+    assert "--resume auto: starts: there is no checkpoint in runs/tiny/checkpoints" in run.said
+    last = run.checkpoints / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert run("--resume=auto", "--trainer.max_steps=16") == 0
+    reason = "passed over runs/tiny/checkpoints/last.ckpt: damaged or not a checkpoint"
+    assert reason in run.said
+    assert "goes on from runs/tiny/checkpoints/epoch=0-step=6.ckpt, of step 6" in run.said
+    assert same_state(run.content(), undisturbed.content())
+    assert "version_" not in "".join(run.files())
+    assert run("--resume=auto", "--ckpt_path=last") == 2
+    assert "--resume auto finds the checkpoint itself" in run.last_line
+
+
+def test_the_config_of_a_run_repeats_it_and_says_what_it_was_made_of(run: Run, undisturbed: Run) -> None:
+    assert run() == 0
+    assert run("--resume=auto", "--trainer.max_steps=16") == 0
+    lines = (run.folder / "runs/tiny/provenance.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert (first["resumed_from"], second["resumed_from"]) == (None, "runs/tiny/checkpoints/last.ckpt")
+    assert first["command"].startswith("python -m metis_lightning fit -c tiny.yaml --model.tokenizer=")
+    assert first["versions"]["torch"] == torch.__version__
+    assert first["data"] == second["data"] and len(first["data"]) == 64
+    assert first["commit"] is None or len(first["commit"].removesuffix("-dirty")) == 40
+    run.options = ["-c", "runs/tiny/config.yaml"]
+    assert run() == 0
+    assert same_state(run.content(), undisturbed.content())
+    assert run.content()["global_step"] == 16
+    assert (run.folder / "runs/tiny/version_0/provenance.jsonl").exists()
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
@@ -150,22 +183,27 @@ def test_a_run_that_diverges_stops_and_keeps_what_is_finite(run: Run, processes:
     strategy = "ddp_fork" if processes > 1 else "auto"
     options = ["-c", "often.yaml", *DIVERGE, f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"]
     assert run(*options) == 2
-    found = json.loads((run.folder / "runs/tiny/non_finite.json").read_text())
-    ids = [name for batch in found["batches"] for name in batch["ids"]]
-    assert f" of step {found['step']} is not finite, so the run stopped; its batch: {ids[0]}" in run.last_line
-    assert {batch["process"] for batch in found["batches"]} <= set(range(processes))
-    assert run.content()["global_step"] == found["step"] - 1
+    found = [json.loads(line) for line in (run.folder / "runs/tiny/non_finite.jsonl").read_text().splitlines()]
+    ids = [name for batch in found[0]["batches"] for name in batch["ids"]]
+    assert len(found) == 10
+    assert [line["step"] for line in found] == list(range(found[0]["step"], found[0]["step"] + 10))
+    assert "the run stopped after 10 updates in a row that were skipped: the " in run.last_line
+    assert ids[0] in run.said
+    assert {batch["process"] for line in found for batch in line["batches"]} <= set(range(processes))
+    # The weights stay as they were before.
+    assert run.content()["global_step"] >= found[0]["step"]
     assert all(value.isfinite().all() for value in tensors(run.content()).values())
-    assert "last.ckpt is from before" in run.last_line
+    assert "go on from runs/tiny/checkpoints/last.ckpt" in run.last_line
 
 
+PARALLEL = "lightning.pytorch.strategies.ModelParallelStrategy"
 BAD = [
     ("--trainer.accelerator=gpu", "No supported gpu backend found"),
     ("--trainer.devices=0", "not a valid input"),
     ("--trainer.strategy=fsdp", "requires a GPU accelerator"),
     ("--trainer.strategy=deepspeed", "you must have DeepSpeed installed"),
     ("--trainer.strategy=nope", "invalid strategy name"),
-    ('--trainer.strategy={"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}', "DDP only"),
+    (f'--trainer.strategy={{"class_path": "{PARALLEL}"}}', "(DDP or FSDP2), not ModelParallel"),
 ]
 
 

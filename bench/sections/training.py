@@ -1,7 +1,4 @@
-"""A training step at the published size, eager and compiled, and what the frozen front end takes beside it.
-
-Shape letters: B rows, T frames, H hidden width, L layers, V codebook size.
-"""
+"""A training step at the published size, eager and compiled, and what the frozen front end takes beside it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metis_lightning.models.flops import training_flops
 from metis_lightning.models.stage1 import Stage1Config
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tokens.tokenizer import frozen_arithmetic
@@ -22,20 +20,6 @@ from sections.timing import seconds, waits
 
 HOP = 480
 STEP = "seconds of an eager step"
-
-
-def step_flops(config: Stage1Config, rows: int, frames: int, masked: int) -> float:
-    """Return the floating-point operations of a training step of stage 1: three times those of its forward pass.
-
-    A product of (n, k) by (k, m) counts 2 n k m; a backward pass has two for each of the forward's. With N = B · T
-    positions the forward pass has, in each of L layers, four maps H² of attention and three of 4H² of the feed-forward
-    network, 2 · N · (4 + 12) H²; attention's two products, 4 · B · T² H; and the head on the masked positions alone,
-    2 · M · H V. Norms, rotations, embeddings and the optimizer are left out, as is usual for a model's utilisation
-    (MFU; PaLM, 2204.02311, appendix B).
-    """
-    width, positions = config.hidden_size, rows * frames
-    layer = 2 * positions * 16 * width**2 + 4 * rows * frames**2 * width
-    return 3.0 * (config.num_layers * layer + 2 * masked * width * config.codebook_size)
 
 
 class Step:
@@ -84,7 +68,8 @@ class Step:
             f"{name} step of {positions:,} tokens", f"{1e3 * taken:.0f} ms, {positions / taken:,.0f} tokens/s"
         )
         if (peak := report.known("peak")) is not None:
-            used = step_flops(self.config, self.rows, self.frames, masked) / taken / 1e12
+            backbone = self.module.model.diff_estimator
+            used = training_flops(backbone, [self.frames] * self.rows, self.config.codebook_size, masked) / taken / 1e12
             report.figure(f"{name} step, model FLOP/s", f"{used:.0f} TFLOP/s, MFU {used / peak:.1%}")
         return taken
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,25 +17,8 @@ from metis_lightning.models.masking import Masking, PromptRule
 from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
-from metis_lightning.types import SpeechBatch
-from one_batch import OPTIMIZER, SCHEDULE, OneBatch, speech_batch, trainer
+from one_batch import OPTIMIZER, SCHEDULE, OneBatch, four_rows, rows, trainer
 from tiny import STAGE1, stage2_config
-
-
-def rows(batch: SpeechBatch, chosen: slice) -> SpeechBatch:
-    """Some rows of a batch, padded as they were."""
-    tensors = {name: value[chosen] for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    texts = {name: getattr(batch, name)[chosen] for name in ("ids", "speakers", "texts")}
-    return replace(batch, **tensors, **texts)
-
-
-def four_rows() -> SpeechBatch:
-    """Rows whose prompts and lengths leave different numbers of tokens to be masked."""
-    two = speech_batch()
-    parts = {name: torch.cat([value, value]) for name, value in vars(two).items() if isinstance(value, Tensor)}
-    parts |= {"lengths": torch.tensor([24_000, 19_200, 12_000, 24_000])}
-    parts |= {"prompt_lengths": torch.tensor([4_800, 9_600, 1_920, 19_200])}
-    return replace(two, ids=tuple("abcd"), speakers=tuple("xyxy"), texts=("",) * 4, **parts)
 
 
 class Rows(lightning.LightningDataModule):

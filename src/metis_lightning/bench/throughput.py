@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,8 +13,10 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
+import torch
 
 from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions
+from metis_lightning.callbacks.throughput import peak_memory
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
 from metis_lightning.data.corpora.starter import STARTER_ROOT
@@ -50,13 +50,13 @@ def run_bench_data(options: BenchDataOptions, config: Sequence[str]) -> None:
 def data_report(datamodule: SpeechDataModule, seconds: float) -> list[str]:
     """Start a data module, take up an epoch in its middle, read batches for about `seconds`, and report the speeds."""
     # What is measured is a process that has just begun: the planning of a large corpus is part of a start.
-    start, memory = perf_counter(), peak_megabytes()
+    start, memory = perf_counter(), peak_memory(torch.device("cpu"))
     loader = datamodule.train_dataloader()
     sampler = loader.batch_sampler
     assert isinstance(sampler, SecondsBatchSampler)
-    setup_seconds, setup_megabytes = perf_counter() - start, peak_megabytes() - memory
+    setup_seconds, setup_megabytes = perf_counter() - start, (peak_memory(torch.device("cpu")) - memory) / 1e6
     # As a run that was killed there and goes on.
-    sampler.resume(epoch=1, batches=len(sampler) // 2)
+    sampler.resume(1, ((1, len(sampler) // 2),))
     start = perf_counter()
     batches = iter(loader)
     next(batches)
@@ -87,13 +87,6 @@ def data_report(datamodule: SpeechDataModule, seconds: float) -> list[str]:
         # What a machine with other work on it still measures.
         lines.append(f"per core     {hours / computed:.3f} hours of audio a processor second")
     return lines
-
-
-def peak_megabytes() -> float:
-    """Return the most memory that this process has had at a time, in MB."""
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def run_bench_evaluate(options: BenchEvaluateOptions) -> None:

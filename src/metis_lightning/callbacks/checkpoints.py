@@ -146,7 +146,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _write(self, trainer: Trainer, filepath: str) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
-        on_all_processes(trainer, lambda: trainer.strategy.save_checkpoint(content, filepath))
+        on_all_processes(trainer, lambda: trainer.strategy.checkpoint_io.save_checkpoint(content, filepath))
 
     def _time_is_up(self, trainer: Trainer) -> bool:
         if self._train_time_interval is None or self._should_skip_saving_checkpoint(trainer):

@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from metis_lightning.errors import UserError
 from metis_lightning.state_dicts import difference
@@ -38,7 +39,7 @@ class EMA(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average at the weights, unless a checkpoint brought one."""
         average = self._average
-        self._average = {k: average.get(k, v).to(v.device).clone() for k, v in _trained(pl_module).items()}
+        self._average = {k: _shared_like(average.get(k, v), v).clone() for k, v in _trained(pl_module).items()}
         self._step = trainer.global_step
 
     @torch.no_grad()
@@ -80,7 +81,10 @@ class EMA(Callback):
         """Add the average, and which weights validation uses."""
         # A copy: on the device the average moves on while a file is written.
         if self._average:
-            average = {name: value.clone() for name, value in self._average.items()}
+            average = {
+                name: value.full_tensor() if isinstance(value, DTensor) else value.clone()
+                for name, value in self._average.items()
+            }
             checkpoint["ema"] = {"weights": average, "updates": self._updates, "validate_with": self.validate_with}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -89,6 +93,14 @@ class EMA(Callback):
             if text := difference(_trained(pl_module), ema["weights"]):
                 raise UserError(f"the checkpoint's EMA weights do not fit: {text}")
             self._average, self._updates = dict(ema["weights"]), ema["updates"]
+
+
+def _shared_like(value: Tensor, weight: Tensor) -> Tensor:
+    """Return a value where a weight is, and shared by processes as it is."""
+    if not isinstance(weight, DTensor) or isinstance(value, DTensor):
+        return value.to(weight.device)
+    # Each process has the whole of a checkpoint's values.
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
 
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:

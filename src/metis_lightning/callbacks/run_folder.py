@@ -5,8 +5,15 @@ What an earlier run left there is moved into `version_0`, `version_1`, … in it
 
 from __future__ import annotations
 
+import json
+import platform
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +27,17 @@ from torch.utils.tensorboard.summary import hparams
 
 from metis_lightning.callbacks.checkpoints import run_checkpoints, shown
 from metis_lightning.callbacks.gradients import REPORT
-from metis_lightning.files import check_output
+from metis_lightning.data.batches.module import SpeechDataModule
+from metis_lightning.files import atomic_path, check_output, printable
+from metis_lightning.metrics.model_files import versions
+from metis_lightning.options import PROGRAM
 
 # What of the Trainer's settings decides a result.
 _TRAINER = ("max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "devices", "num_nodes")
-_LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT)
+# One line for each start of a run: its command, versions, commit and data.
+PROVENANCE = "provenance.jsonl"
+_PACKAGES = ("metis-lightning", "torch", "lightning", "torchaudio", "transformers", "peft", "numpy")
+_LOGGED = ("events.out.tfevents*", "hparams.yaml", "config.yaml", "metrics.csv", REPORT, PROVENANCE)
 
 
 def resumes_in(trainer: Trainer, checkpoint: str | None) -> bool:
@@ -57,13 +70,15 @@ def set_aside(trainer: Trainer) -> None:
         return
     homes = set(moves.values())
     # One number for logs and checkpoints, though they may lie in different folders.
-    version = next(f"version_{n}" for n in count() if not any((home / f"version_{n}").exists() for home in homes))
+    aside = next(f"version_{n}" for n in count() if not any((home / f"version_{n}").exists() for home in homes))
     for path, home in moves.items():
-        target = home / version / path.relative_to(home)
+        target = home / aside / path.relative_to(home)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
     for home in sorted(homes):
-        rank_zero_info(f"{shown(home)}: an earlier run's files are in {shown(home / version)} now")
+        rank_zero_info(
+            f"{shown(home)}: an earlier run's files are in {shown(home / aside)} now; --resume auto goes on with a run"
+        )
 
 
 @rank_zero_only
@@ -75,7 +90,24 @@ def check_folders(trainer: Trainer) -> None:
 
 
 class LoggedConfig(SaveConfigCallback):
-    """Saves the config of a run and shows it in its loggers: single settings as hyper-parameters, and all as text."""
+    """Saves the config of a run and shows it in its loggers: single settings as hyper-parameters, and all as text.
+
+    The file repeats the run, `fit -c RUN/config.yaml`; what it was made by and of is in `provenance.jsonl` beside it.
+    """
+
+    # From which the run starts, once that is known.
+    checkpoint: str | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config, without the checkpoint from which this very run goes on."""
+        self.config.resume = None
+        if resumes_in(trainer, self.checkpoint):
+            self.config.ckpt_path = None
+        super().setup(trainer, pl_module, stage)
+        # All processes ask for the folder, which the first one tells the others.
+        folder = trainer.log_dir
+        if stage == "fit" and trainer.is_global_zero and folder is not None and "://" not in folder:
+            _write_provenance(trainer, self.checkpoint, Path(folder) / PROVENANCE)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the config of `fit`, on the first process."""
@@ -95,6 +127,29 @@ class LoggedConfig(SaveConfigCallback):
                 logger.experiment._get_file_writer().add_summary(summary)
             text = self.parser.dump(self.config, skip_none=False)
             logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+
+
+def _write_provenance(trainer: Trainer, checkpoint: str | None, path: Path) -> None:
+    """Add a line that says how and of what a run was started."""
+    # No commit outside of a clone, or without git.
+    commit = ""
+    with suppress(OSError):
+        git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    datamodule = getattr(trainer, "datamodule", None)
+    record = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": f"{PROGRAM} {printable(shlex.join(sys.argv[1:]))}",
+        "resumed_from": checkpoint and shown(Path(checkpoint)),
+        "processes": trainer.world_size,
+        "device": str(trainer.strategy.root_device),
+        "commit": commit or None,
+        "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
+        "data": datamodule.fingerprint() if isinstance(datamodule, SpeechDataModule) else None,
+    }
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{before}{json.dumps(record)}\n", encoding="utf-8")
 
 
 def _flat(name: str, value: object) -> Iterator[tuple[str, bool | int | float | str]]:

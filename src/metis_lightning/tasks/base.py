@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
@@ -22,6 +23,7 @@ from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, mask_ratio
+from metis_lightning.models.sharding import shard
 from metis_lightning.state_dicts import difference
 from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
@@ -91,6 +93,16 @@ class TrainableModule(lightning.LightningModule):
                 strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         # The module is moved to its device later.
         self.read_stored_tokens(getattr(self.trainer, "datamodule", None), self.trainer.strategy.root_device)
+
+    def configure_model(self) -> None:
+        """Share out the weights of `model`, where the strategy is Lightning's `ModelParallelStrategy`."""
+        model = getattr(self, "model", None)
+        if self.device_mesh is None or any(isinstance(p, DTensor) for p in self.parameters()):
+            return
+        if self.has_unused_parameters or not isinstance(model, nn.Module) or not self.automatic_optimization:
+            # Processes that train other weights in a step would wait for each other's gradients.
+            raise UserError(f"{type(self).__name__} trains under DDP only; give --trainer.strategy ddp")
+        shard(model, self.device_mesh["data_parallel"])
 
     def read_stored_tokens(self, datamodule: object, device: torch.device) -> None:
         """Have a data module read from its token store, if it has one, what this tokenizer makes on a device."""

@@ -104,7 +104,7 @@ def parameter_groups(module: nn.Module, parameters: Iterable[nn.Parameter]) -> l
     chosen, embeddings = list(parameters), {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     # Matrices do; biases, scales of norms, gains, gates and embeddings do not, as usual: the paper says AdamW, no more.
     # The gains of weight-normalised convolutions are (C, 1, 1): vectors for all that matters.
-    decays = [id(p) not in embeddings and p.squeeze().dim() > 1 for p in chosen]
+    decays = [id(p) not in embeddings and sum(size > 1 for size in p.shape) > 1 for p in chosen]
     return [
         {"params": [p for p, decay in zip(chosen, decays, strict=True) if decay]},
         {"params": [p for p, decay in zip(chosen, decays, strict=True) if not decay], "weight_decay": 0.0},

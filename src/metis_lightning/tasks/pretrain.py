@@ -64,7 +64,7 @@ class PretrainModule(TrainableModule):
         valid = frame_mask(frames, tokens.shape[1])
         # First, since a GPU is waited for: after the forward pass it would run dry.
         targets = masking.masked(tokens)
-        hidden = self.model(tokens, masking.mask, masking.t, valid)
+        hidden = self.model.hidden(self.model.embed(tokens, masking.mask), masking.t, valid)
         # Only masked positions pass through the head: it is the widest map of a small model.
         logits = self.model.to_logit(masking.masked(hidden))
         scores = self.score_masked(logits, targets, masking)

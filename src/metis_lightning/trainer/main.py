@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
@@ -18,11 +19,11 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint, run_checkpoints
+from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint, run_checkpoints, shown
 from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.callbacks.run_folder import LoggedConfig, check_folders, resumes_in, set_aside
 from metis_lightning.callbacks.stop_signals import StopSignals
@@ -31,7 +32,8 @@ from metis_lightning.files import locked
 from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.explain import explain_parse_error, one_line_mistakes
 from metis_lightning.trainer.overlays import merge_configs
-from metis_lightning.weights.checkpoint import open_checkpoint
+from metis_lightning.trainer.sharded import ShardedStrategy
+from metis_lightning.weights.checkpoint import newest_whole, open_checkpoint
 from metis_lightning.weights.checks import check_fields, check_run, check_version
 
 # Values of --ckpt_path that name no file: the newest of the run's folder, and those that Lightning finds itself.
@@ -112,6 +114,12 @@ class MetisCLI(LightningCLI):
             help="high: a GPU computes what is float32, the frozen front end too, in TF32; stored tokens know the "
             "difference",
         )
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="auto: go on from the newest sound checkpoint of the run's folder, or start if there is none",
+        )
 
     def instantiate_classes(self) -> None:
         """Build what the config says, and what every run has beyond (`prepare_settings`)."""
@@ -136,13 +144,14 @@ class MetisCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         # That settings do not go together, or not with this machine, is said in many ways.
         try:
-            trainer: Trainer = super()._instantiate_trainer(config, [FiniteGuard(), *callbacks])
+            guards = [] if any(isinstance(each, FiniteGuard) for each in config["callbacks"] or ()) else [FiniteGuard()]
+            trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, *guards])
         except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
             options = "--trainer.accelerator, --trainer.devices, --trainer.strategy"
             raise UserError(f"trainer: {error} (check {options})") from error
-        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            name = type(trainer.strategy).__name__
-            raise UserError(f"trainer: DDP only, not the strategy {name}; give --trainer.strategy auto or ddp")
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy | ShardedStrategy):
+            name, own = type(trainer.strategy).__name__, f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"
+            raise UserError(f"trainer: the strategies are auto, ddp and {own} (DDP or FSDP2), not {name}")
         # A user's own plugin stays.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFiles()
@@ -158,8 +167,11 @@ class MetisCLI(LightningCLI):
             savers = run_checkpoints(self.trainer) if getattr(rank_zero_only, "rank", 0) == 0 else []
             for folder in {callback.home(self.trainer) for callback in savers}:
                 held.enter_context(locked(folder))
-            if not resumes_in(self.trainer, self._resolved_checkpoint()):
+            if not resumes_in(self.trainer, self._resolved_checkpoint):
                 set_aside(self.trainer)
+            for callback in vars(self.trainer)["callbacks"]:
+                if isinstance(callback, LoggedConfig):
+                    callback.checkpoint = self._resolved_checkpoint
             self.trainer.fit(**arguments)
 
     def _parse_ckpt_path(self) -> None:
@@ -170,18 +182,35 @@ class MetisCLI(LightningCLI):
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         return None if path is None else str(path)
 
+    @cached_property
     def _resolved_checkpoint(self) -> str | None:
-        if (path := self._checkpoint()) != _LAST:
-            return path
+        path, is_auto = self._checkpoint(), self._get(self.config, "resume") == "auto"
+        if is_auto and path is not None:
+            raise UserError("--resume auto finds the checkpoint itself; leave out --ckpt_path")
         folders = [callback.folder(self.trainer) for callback in run_checkpoints(self.trainer)]
+        if is_auto:
+            return self._newest_sound(folders)
+        if path != _LAST:
+            return path
         files = [file for folder in folders for file in folder.glob("last*.ckpt")]
         return str(max(files, key=lambda file: file.stat().st_mtime, default=path))
+
+    def _newest_sound(self, folders: Sequence[Path]) -> str | None:
+        passed_over = dict[Path, str]()
+        found = [sound for folder in folders if (sound := newest_whole(folder, passed_over)) is not None]
+        path, step = max(found, key=lambda sound: sound[1], default=(None, 0))
+        for bad, reason in passed_over.items():
+            rank_zero_info(f"--resume auto: passed over {shown(bad)}: {reason}")
+        place = ", ".join(map(shown, folders)) or "this run, which saves none"
+        what = f"goes on from {shown(path)}, of step {step}" if path else f"starts: there is no checkpoint in {place}"
+        rank_zero_info(f"--resume auto: {what}")
+        return None if path is None else str(path)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         check_folders(self.trainer)
         # Whatever else a checkpoint holds, it is read as weights only.
         arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
-        path = self._resolved_checkpoint()
+        path = self._resolved_checkpoint
         if (content := check_checkpoint(path)) is not None:
             check_version(content, f"checkpoint {path}")
             if subcommand == "fit":
@@ -214,7 +243,8 @@ def run_trainer_command(args: list[str], examples: dict[str, str]) -> None:
     """Run a command of Lightning's; `examples` are for its help. A `UserError` if config or checkpoint do not fit."""
     # What it says at the end is how to go on, for which the old checkpoint is not wanted.
     words = zip(["", *args], args, strict=False)
-    kept = [word for option, word in words if not word.startswith("--ckpt_path") and option != "--ckpt_path"]
+    where = ("--ckpt_path", "--resume")
+    kept = [word for option, word in words if not word.startswith(where) and option not in where]
     stop = StopSignals([*PROGRAM.split(), *kept])
     with stop.installed(), one_line_mistakes():
         MetisCLI(args, examples, stop=stop)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -94,20 +94,29 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def newest_whole(folder: Path) -> tuple[Path, int] | None:
-    """Return the sound checkpoint of most steps in a folder, and its steps, if there is one."""
+def newest_whole(folder: Path, passed_over: dict[Path, str] | None = None) -> tuple[Path, int] | None:
+    """Return the sound checkpoint of most steps in a folder, and its steps, if there is one.
+
+    Files that are not sound are added to `passed_over`, each with the reason.
+    """
+    reasons = {} if passed_over is None else passed_over
     candidates = []
-    for path in folder.glob("[!.]*.ckpt"):
-        with suppress(UserError):
+    for path in sorted(folder.glob("[!.]*.ckpt")):
+        try:
             content = _open(path, mmap=True)
             check_fields(content, str(path))
-            # Another tool's weights are no state of a run.
-            if "global_step" in content:
-                candidates.append((int(content["global_step"]), path.stat().st_mtime, path))
+        except UserError as error:
+            reasons[path] = str(error) or "damaged or not a checkpoint"
+            continue
+        # Another tool's weights are no state of a run.
+        if "global_step" in content:
+            candidates.append((int(content["global_step"]), path.stat().st_mtime, path))
     for step, _, path in sorted(candidates, reverse=True):
-        with suppress(UserError):
+        try:
             _read(path)
             return path, step
+        except UserError as error:
+            reasons[path] = str(error) or "damaged"
     return None
 
 

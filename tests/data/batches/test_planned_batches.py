@@ -138,7 +138,7 @@ def test_every_epoch_has_as_many_batches_each_item_once_and_within_the_seconds(
         lengths = drawn(epoch)
         longest = max(len(batch) * lengths[batch].max() for share in shares for batch in share)
         assert longest <= 60 if epoch != 9 else longest < 60 * 1.6
-    sampler.resume(7, 5)
+    sampler.resume(7, ((world_size, 5),))
     resumed = list(sampler)
     whole = SecondsBatchSampler(drawn, 60.0, shuffle=True, seed=1)
     whole.set_epoch(7)

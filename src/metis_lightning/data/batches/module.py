@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,13 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.setup()
         return self._corpora
 
+    def fingerprint(self) -> str:
+        """Return a hash of the utterances of training and validation: their ids, and how long they are."""
+        digest = hashlib.sha256()
+        for split, corpus in self.corpora().items():
+            digest.update(split.encode() + corpus.utterances.names().tobytes() + corpus.utterances.seconds.tobytes())
+        return digest.hexdigest()
+
     def use_tokens(self, fingerprints: Mapping[str, str]) -> None:
         """Read these kinds of tokens from the folder `tokens`; a UserError if some are damaged or missing."""
         if self.tokens is None:
@@ -144,9 +151,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of the run in its training data, for the checkpoint."""
-        if self.trainer is None:
-            return asdict(self._position)
-        return asdict(self._position.reached(self.trainer))
+        return (self._position if self.trainer is None else self._position.reached(self.trainer)).state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, within its epoch; a UserError if the state is no such place."""
@@ -155,7 +160,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[SpeechItem]:
         """Return the loader of shuffled training batches."""
         sampler = self._sampler(self.train_split, self.recipe, shuffle=True)
-        self._position = self._position.restore(sampler)
+        self._position = self._position.restore(sampler, self.trainer)
         unbucketed = padding_without_buckets(sampler.lengths, sampler.batch_seconds)
         rank_zero_info(
             f"training batches: {len(sampler):,} of {sampler.batch_seconds:g} s a process and epoch, "

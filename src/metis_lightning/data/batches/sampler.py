@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.distributed
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
@@ -21,6 +22,8 @@ from metis_lightning.types import SpeechBatch
 
 ItemKey = tuple[int, int]
 """(epoch, index). The epoch travels with the index because workers hold a copy of the dataset from before it."""
+Shares = tuple[tuple[int, int], ...]
+"""How an epoch was heard so far: a number of processes and of batches that each of them took, then perhaps another."""
 
 # Lengths within 8% share a bucket, so that padding costs 4% or so; where that makes less than two batches, as in small
 # corpora, lengths within a factor of 1.2 do, so that the neighbours of an item still vary.
@@ -84,7 +87,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         if not len(self.lengths):
             raise UserError("no utterances to make batches from; check the data root, the split and max_seconds")
         self.batch_seconds, self.shuffle, self.seed = batch_seconds, shuffle, seed
-        self.epoch, self._first_epoch, self._done = 0, 0, 0
+        self.epoch, self._first_epoch, self._heard = 0, 0, Shares()
         self._planned = (0, Buckets(self.lengths, batch_seconds))
         counts = [self._planned[1].count]
         if self._draw_lengths is not None and shuffle:
@@ -103,36 +106,40 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         """Choose the epoch that the next iteration draws; not one before `resume`'s, and only with `shuffle`."""
         self.epoch = max(epoch, self._first_epoch) if self.shuffle else 0
 
-    def resume(self, epoch: int, batches: int) -> None:
-        """Go on in `epoch` after its first `batches` batches on this process; `len` stays that of a whole epoch."""
-        self._first_epoch, self._done = epoch, batches
+    def resume(self, epoch: int, heard: Shares) -> None:
+        """Go on in `epoch` after what was heard of it; `len` stays that of a whole epoch."""
+        self._first_epoch, self._heard = epoch, heard
         self.set_epoch(epoch)
 
+    def place(self) -> int:
+        """Return at which of an epoch's `len` batches each process goes on."""
+        return len(self) - len(self._left()) // process_rank_and_count()[1]
+
     def __len__(self) -> int:
-        return self._count() // process_rank_and_count()[1]
+        processes = process_rank_and_count()[1]
+        return self._count(processes) // processes
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
         epoch = self.epoch
-        done = self._done if self.shuffle and epoch == self._first_epoch else 0
         rank, processes = process_rank_and_count()
-        for batch in self._epoch_batches()[rank::processes][done:]:
+        for batch in self._left()[rank::processes]:
             yield [(epoch, index) for index in batch.tolist()]
 
     def padding(self) -> float:
         """Return the share of this epoch's batches that is padding, over all processes, by the lengths given."""
         lengths = self._buckets().lengths
-        padded = sum(len(batch) * lengths[batch].max() for batch in self._epoch_batches())
+        batches = self._epoch_batches(process_rank_and_count()[1])
+        padded = sum(len(batch) * lengths[batch].max() for batch in batches)
         # Two sums in another order may differ in the last bit: there is no negative padding.
         return max(0.0, float(1 - lengths.sum() / padded))
 
     def mean_seconds(self) -> float:
         """Return how much a batch holds without its padding, on average over the first epoch."""
-        return float(self.lengths.sum()) / self._count()
+        return float(self.lengths.sum()) / self._count(process_rank_and_count()[1])
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that the batches follow from, the number of processes included."""
-        processes = process_rank_and_count()[1]
-        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{processes}|{_TIGHT}|{_LOOSE}"
+        """Return a hash of everything that the batches follow from but the number of processes."""
+        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{_TIGHT}|{_LOOSE}"
         return hashlib.sha256(self.lengths.tobytes() + settings.encode()).hexdigest()[:16]
 
     def _buckets(self) -> Buckets:
@@ -140,30 +147,58 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
             self._planned = (self.epoch, Buckets(self._draw_lengths(self.epoch), self.batch_seconds))
         return self._planned[1]
 
-    def _count(self) -> int:
-        items, processes = len(self.lengths), process_rank_and_count()[1]
-        if items < processes:
-            raise UserError(f"{items} utterances cannot be shared by {processes} processes; use fewer devices")
-        rounded_up = -(-self._most // processes) * processes
-        return rounded_up if rounded_up <= items else min(self._most, items) // processes * processes
+    def _count(self, processes: int) -> int:
+        if not (count := _divisible(self._most, len(self.lengths), processes)):
+            raise UserError(
+                f"{len(self.lengths)} utterances cannot be shared by {processes} processes; use fewer devices"
+            )
+        return count
 
-    def _epoch_batches(self) -> list[np.ndarray]:
+    def _epoch_batches(self, processes: int) -> list[np.ndarray]:
+        """Return all batches of the epoch as so many processes take them, in turns."""
         generator = derived_generator("batches", self.seed, self.epoch)
-        buckets, count = self._buckets(), self._count()
+        buckets, count = self._buckets(), self._count(processes)
         while self._draw_lengths is not None and buckets.count > count < len(self.lengths):
             # An epoch that drew more than was to be expected has batches that are longer by as much, all of them.
             buckets = Buckets(buckets.lengths, 1.01 * buckets.batch_seconds)
-        batches = buckets.batches(generator if self.shuffle else None)
-        while len(batches) < count:
-            largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-            half = len(batches[largest]) // 2
-            batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
-        while len(batches) > count:
-            batches.sort(key=lambda batch: len(batch) * float(buckets.lengths[batch].max()))
-            batches[:2] = [np.concatenate(batches[:2])]
+        batches = _cut_and_joined(buckets.batches(generator if self.shuffle else None), count, buckets.lengths)
         if not self.shuffle:
             return batches
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _left(self) -> list[np.ndarray]:
+        """Return the batches of the epoch that were not heard yet, which the processes take in turns."""
+        own = process_rank_and_count()[1]
+        heard = self._heard if self.shuffle and self.epoch == self._first_epoch else ()
+        batches = self._epoch_batches(heard[0][0] if heard else own)
+        for index, (processes, done) in enumerate(heard):
+            batches = batches[processes * done :]
+            # Whoever went on from there shared the rest equally.
+            following = heard[index + 1][0] if index + 1 < len(heard) else own
+            items = sum(map(len, batches))
+            count = _divisible(len(batches), items, following)
+            if items and not count:
+                rank_zero_warn(f"{items} utterances left of an epoch are too few for {following} processes: left out")
+            batches = _cut_and_joined(batches, count, self._buckets().lengths) if count else []
+        return batches
+
+
+def _divisible(batches: int, items: int, processes: int) -> int:
+    """Return a number of batches near `batches` that processes share equally: a larger one if there are the items."""
+    rounded_up = -(-batches // processes) * processes
+    return rounded_up if rounded_up <= items else min(batches, items) // processes * processes
+
+
+def _cut_and_joined(batches: list[np.ndarray], count: int, lengths: np.ndarray) -> list[np.ndarray]:
+    """Halve the largest of some batches, or join the shortest, until there are `count`."""
+    while len(batches) < count:
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        half = len(batches[largest]) // 2
+        batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
+    while len(batches) > count:
+        batches.sort(key=lambda batch: len(batch) * float(lengths[batch].max()))
+        batches[:2] = [np.concatenate(batches[:2])]
+    return batches
 
 
 def fill_batches(lengths: Iterable[float], batch_seconds: float) -> Iterator[list[int]]:
@@ -227,6 +262,7 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
         feature_lengths=torch.tensor(feature_lengths) if feature_lengths else None,
         ssl_tokens=_pad([item.ssl_tokens for item in items], "tokens"),
         acoustic_tokens=_pad([item.acoustic_tokens for item in items], "tokens"),
+        samples=tuple(item.wave.numel() for item in items),
     )
 
 
