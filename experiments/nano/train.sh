@@ -26,10 +26,17 @@ fit() {
     "$python" -m metis_lightning fit "$@"
 }
 
+# put NAME EXPORT-OPTIONS…: put a run's result into the bundle.
+put() {
+    local last=$runs/$1/checkpoints/last.ckpt
+    shift
+    "$python" -m metis_lightning.weights.export "$last" "$bundle" --dtype int8 "$@"
+}
+
 # train NAME CONFIG-OPTIONS…: fit, then put the result into the bundle.
 train() {
     fit "$@"
-    "$python" -m metis_lightning.weights.export "$runs/$1/checkpoints/last.ckpt" "$bundle" --dtype int8
+    put "$1"
 }
 
 "$python" experiments/nano/corpus.py --out "$runs/corpus" --cache "$runs/packages" --utterances "${UTTERANCES:-6000}" \
@@ -42,8 +49,14 @@ train acoustic_codec -c configs/acoustic_codec.yaml "${data[@]}"
 "$python" -m metis_lightning prepare tokens -c configs/semantic_to_acoustic.yaml "${data[@]}" "${part[@]}" --out "$runs/tokens"
 train pretrain -c configs/pretrain.yaml "${data[@]}" "${tokens[@]}" "${part[@]}"
 train s2a_1layer -c configs/semantic_to_acoustic_1layer.yaml "${data[@]}" "${tokens[@]}" "${part[@]}"
-train s2a_full -c configs/semantic_to_acoustic.yaml "${data[@]}" "${tokens[@]}" "${part[@]}"
-train omni -c configs/omni.yaml -c experiments/nano/omni.yaml "${data[@]}" "${tokens[@]}" --model.base "$bundle"
+train s2a_full -c configs/semantic_to_acoustic.yaml "${data[@]}" "${tokens[@]}" "${part[@]}" \
+    --model.start_from "$runs/s2a_1layer/checkpoints/last.ckpt"
+# What claims.sh starts from: the stage 1 that was pre-trained and nothing else.
+rm -rf "$runs/pretrained"
+cp -r "$bundle" "$runs/pretrained"
+fit omni -c configs/omni.yaml -c experiments/nano/omni.yaml "${data[@]}" "${tokens[@]}" --model.base "$runs/pretrained"
+# Its stage 1 is then the bundle's, for LoRA of single tasks to start at.
+put omni --as-base
 
 # Lip to speech, of drawn mouths, and its control, which is no part of the bundle; it needs the extras offline and video.
 if ! "$python" -c 'import av, pocketsphinx' 2>/dev/null; then
