@@ -40,9 +40,9 @@ def multilingual() -> FasterWhisperBase:
 
 @pytest.fixture(scope="module")
 def items() -> list[TestItem]:
-    """The first items of `test-human`: in English, but for French (1), Italian (3) and Russian (5)."""
+    """The first items of `test-human`: in English, but for French (1) and Italian (3)."""
     starter = StarterTests()
-    return [starter.load_item(trial) for trial in starter.load_trials("test-human")[:10]]
+    return [starter.load_item(trial) for trial in starter.load_trials("test-human")[:7]]
 
 
 def test_tiny_hears_speech_and_no_more(tiny: FasterWhisperTiny, speech: Callable[[str], np.ndarray]) -> None:
@@ -77,12 +77,13 @@ print(json.dumps([recognizer.transcribe(waves[name], name.split()[0]) for name i
         ),
         (
             FasterWhisperBase,
-            [(1, "target"), (3, "mixture"), (5, "mixture")],
+            [(1, "target"), (3, "mixture")],
             "Pour transférer ce message à un autre utilisateur, appuyez sur 8.",
         ),
     ],
     ids=["tiny.en", "base"],
 )
+@pytest.mark.timeout(1200)
 def test_the_same_words_with_other_threads_and_on_other_machines(
     kind: type[PackagedWhisper], signals: list[tuple[int, str]], first: str, items: list[TestItem], tmp_path: Path
 ) -> None:
