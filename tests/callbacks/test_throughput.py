@@ -91,7 +91,7 @@ def test_what_is_logged_is_what_happened(tmp_path: Path, monkeypatch: pytest.Mon
 def test_counting_does_not_wait_for_the_device() -> None:
     monitor, trainer = TrainingThroughput(), Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     model = Model()
-    trainer.strategy._lightning_module, trainer.log_every_n_steps = model, 1000
+    trainer.strategy._lightning_module, trainer.log_every_n_steps = model, 0
     monitor.setup(trainer, model, "fit")
     monitor.on_train_start(trainer, model)
     with HostWaits() as waits:

@@ -1,4 +1,4 @@
-"""How fast a training is and what it waits for, in every logger and the progress bar."""
+"""Speed of a training, and its waits for data, in every logger and the progress bar."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class TrainingThroughput(Callback):
         is_due = trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate()
         if not is_due or not any(map(sum, self._frames)):
             return
-        elapsed, heard = perf_counter() - self._start, sum(map(sum, self._frames))
+        elapsed, frames = perf_counter() - self._start, sum(map(sum, self._frames))
         self._measured.reset()
         self._measured.update(time=0.0, batches=0, samples=0, lengths=0, flops=0)
-        counts = {"batches": len(self._frames), "samples": sum(map(len, self._frames)), "lengths": heard}
+        counts = {"batches": len(self._frames), "samples": sum(map(len, self._frames)), "lengths": frames}
         self._measured.update(time=elapsed, flops=_flops(pl_module, self._frames), **counts)
         found = self._measured.compute()
         shown = {"tokens_per_second": found["device/items_per_sec"] * trainer.world_size}
         # Of this process: the others are alike.
         shown |= {"mfu": found["device/mfu"]} if found.get("device/mfu") else {}
-        rest = {"padding": 1 - heard / sum(len(rows) * max(rows) for rows in self._frames)}
+        rest = {"padding": 1 - frames / sum(len(rows) * max(rows) for rows in self._frames)}
         rest["memory_gb"] = peak_memory(pl_module.device) / 1e9
         if vars(trainer)["profiler"] is self._waits:
             rest["data_wait"] = self._waits.seconds / elapsed

@@ -91,7 +91,14 @@ def test_too_few_for_all_are_left_out_with_a_word(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "state",
-    [None, {}, {"epoch": 1}, {"epoch": -1, "heard": []}, {"epoch": 0, "heard": [[0, 3]]}, {"epoch": 0, "heard": [3]}],
+    [
+        None,
+        {},
+        {"epoch": 1},
+        {"epoch": -1, "shares": []},
+        {"epoch": 0, "shares": [[0, 3]]},
+        {"epoch": 0, "shares": [3]},
+    ],
 )
 def test_a_state_that_is_no_place_is_refused(state: object) -> None:
     with pytest.raises(UserError, match="is not the place in training"):
@@ -101,5 +108,5 @@ def test_a_state_that_is_no_place_is_refused(state: object) -> None:
 def test_a_state_is_read_as_it_was_written() -> None:
     position = DataPosition(3, ((2, 5), (3, 1)), "plan")
     assert DataPosition.from_state(position.state(), "Corpus") == position
-    assert DataPosition.from_state({"epoch": 3, "batches": 5, "plan": "plan"}, "Corpus").heard == ((1, 5),)
-    assert DataPosition.from_state({"epoch": 3, "batches": 0}, "Corpus").heard == ()
+    assert DataPosition.from_state({"epoch": 3, "batches": 5, "plan": "plan"}, "Corpus").shares == ((1, 5),)
+    assert DataPosition.from_state({"epoch": 3, "batches": 0}, "Corpus").shares == ()

@@ -24,7 +24,7 @@ class DataPosition:
     """
 
     epoch: int = 0
-    heard: Shares = ()
+    shares: Shares = ()
     plan: str = ""
     start: int = 0
 
@@ -34,7 +34,7 @@ class DataPosition:
         fields: Mapping[str, Any] = state if isinstance(state, Mapping) else {}
         # Checkpoints of before have the number of batches alone, of as many processes as there are.
         before = [[process_rank_and_count()[1], fields["batches"]]] if fields.get("batches") else []
-        shares = fields.get("heard", before if "batches" in fields else None)
+        shares = fields.get("shares", before if "batches" in fields else None)
         is_paired = isinstance(shares, list) and all(isinstance(share, list) and len(share) == 2 for share in shares)
         numbers = [number for share in shares for number in share] if is_paired else []
         epoch = fields.get("epoch")
@@ -46,16 +46,16 @@ class DataPosition:
 
     def state(self) -> dict[str, Any]:
         """Return what `from_state` reads."""
-        return {"epoch": self.epoch, "heard": [list(share) for share in self.heard], "plan": self.plan}
+        return {"epoch": self.epoch, "shares": [list(share) for share in self.shares], "plan": self.plan}
 
     def reached(self, trainer: Trainer) -> DataPosition:
         """Return how far a run has come, in the same plan; an epoch's end is the start of the next."""
         done, epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.current_epoch
         if done >= trainer.num_training_batches:
             return DataPosition(epoch + 1, plan=self.plan)
-        heard, start = (self.heard, self.start) if epoch == self.epoch else ((), 0)
+        shares, start = (self.shares, self.start) if epoch == self.epoch else ((), 0)
         own = ((trainer.world_size, done - start),) if done > start else ()
-        return DataPosition(epoch, heard + own, self.plan)
+        return DataPosition(epoch, shares + own, self.plan)
 
     def restore(self, sampler: SecondsBatchSampler, trainer: Trainer | None) -> DataPosition:
         """Let a sampler, and the count of a trainer's batches, go on here; return the place in the sampler's plan.
@@ -63,22 +63,22 @@ class DataPosition:
         A warning if that is another within an epoch.
         """
         plan = sampler.fingerprint()
-        if self.heard and self.plan not in ("", plan):
+        if self.shares and self.plan not in ("", plan):
             rank_zero_warn(
                 "the checkpoint was made within an epoch of other batches (another corpus, batch_seconds, seed or "
                 "release): utterances of this epoch may be heard twice or not at all"
             )
         reached = self
-        sampler.resume(self.epoch, self.heard)
-        if self.heard and sampler.place() == len(sampler):
-            reached = replace(self, epoch=self.epoch + 1, heard=())
-        sampler.resume(reached.epoch, reached.heard)
-        place = sampler.place() if reached.heard else 0
+        sampler.resume(self.epoch, self.shares)
+        if self.shares and sampler.place() == len(sampler):
+            reached = replace(self, epoch=self.epoch + 1, shares=())
+        sampler.resume(reached.epoch, reached.shares)
+        place = sampler.place() if reached.shares else 0
         progress = None if trainer is None else trainer.fit_loop.epoch_loop.batch_progress
         if progress is not None and progress.current.ready:
             # The checkpoint counts the batches of other processes. An epoch that they ended is ended in our count, too.
-            shift = (place if reached.heard else max(len(sampler), progress.current.ready)) - progress.current.ready
+            shift = (place if reached.shares else max(len(sampler), progress.current.ready)) - progress.current.ready
             for name in ("ready", "started", "processed", "completed"):
                 setattr(progress.current, name, getattr(progress.current, name) + shift)
-            progress.is_last_batch = not reached.heard
+            progress.is_last_batch = not reached.shares
         return replace(reached, plan=plan, start=place)

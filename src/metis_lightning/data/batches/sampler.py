@@ -87,7 +87,7 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         if not len(self.lengths):
             raise UserError("no utterances to make batches from; check the data root, the split and max_seconds")
         self.batch_seconds, self.shuffle, self.seed = batch_seconds, shuffle, seed
-        self.epoch, self._first_epoch, self._heard = 0, 0, Shares()
+        self.epoch, self._first_epoch, self._shares = 0, 0, Shares()
         self._planned = (0, Buckets(self.lengths, batch_seconds))
         counts = [self._planned[1].count]
         if self._draw_lengths is not None and shuffle:
@@ -106,9 +106,9 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
         """Choose the epoch that the next iteration draws; not one before `resume`'s, and only with `shuffle`."""
         self.epoch = max(epoch, self._first_epoch) if self.shuffle else 0
 
-    def resume(self, epoch: int, heard: Shares) -> None:
-        """Go on in `epoch` after what was heard of it; `len` stays that of a whole epoch."""
-        self._first_epoch, self._heard = epoch, heard
+    def resume(self, epoch: int, shares: Shares) -> None:
+        """Go on in `epoch` after the shares of it that were heard; `len` stays that of a whole epoch."""
+        self._first_epoch, self._shares = epoch, shares
         self.set_epoch(epoch)
 
     def place(self) -> int:
@@ -169,12 +169,12 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
     def _left(self) -> list[np.ndarray]:
         """Return the batches of the epoch that were not heard yet, which the processes take in turns."""
         own = process_rank_and_count()[1]
-        heard = self._heard if self.shuffle and self.epoch == self._first_epoch else ()
-        batches = self._epoch_batches(heard[0][0] if heard else own)
-        for index, (processes, done) in enumerate(heard):
+        shares = self._shares if self.shuffle and self.epoch == self._first_epoch else ()
+        batches = self._epoch_batches(shares[0][0] if shares else own)
+        for index, (processes, done) in enumerate(shares):
             batches = batches[processes * done :]
             # Whoever went on from there shared the rest equally.
-            following = heard[index + 1][0] if index + 1 < len(heard) else own
+            following = shares[index + 1][0] if index + 1 < len(shares) else own
             items = sum(map(len, batches))
             count = _divisible(len(batches), items, following)
             if items and not count:
