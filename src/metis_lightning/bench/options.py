@@ -1,4 +1,4 @@
-"""Options of `bench data`, `bench evaluate` and `bench generate`."""
+"""Options of the `bench` commands."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ class BenchEvaluateOptions(CommandOptions):
     seconds: int = option("length of a clip", 5, metavar="S", least=1)
     processes: int = option("that score", os.cpu_count() or 1, metavar="N", least=1)
     memory_clips: int = option("further clips for the memory's slope, 0 for none", 2000, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchTrainOptions(CommandOptions):
+    """Options of `bench train`."""
+
+    scale: Literal["nano", "paper"] = option("paper: memory at the published sizes, by arithmetic", "nano")
+    batch_seconds: int = option("audio in a batch at scale nano, padding included", 200, metavar="S", least=30)
+    steps: int = option("of each variant at scale nano", 8, metavar="N", least=1)
+    compile: bool = option("measure a compiled transformer, too", False)
+    device: Device | None = option("where to run (default: cuda where there is one)", None)
+    out: Path | None = option("write the table to a Markdown file, too", None, metavar="FILE")
 
 
 @dataclass(frozen=True, kw_only=True)

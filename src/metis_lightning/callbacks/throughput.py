@@ -98,9 +98,7 @@ def _flops(module: LightningModule, frames: Sequence[Sequence[int]]) -> int:
 class DataWaits(Profiler):
     """Adds up the `seconds` in which the training loop waited for its next batch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds, self._since = 0.0, 0.0
+    seconds = _since = 0.0
 
     def start(self, action_name: str) -> None:
         """Note when a wait begins."""

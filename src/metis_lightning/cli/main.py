@@ -9,7 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions, BenchGenerateOptions
+from metis_lightning.bench.options import (
+    BenchDataOptions,
+    BenchEvaluateOptions,
+    BenchGenerateOptions,
+    BenchTrainOptions,
+)
 from metis_lightning.child_processes import end_with_launcher
 from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
@@ -106,6 +111,12 @@ COMMANDS = {
         "how fast a config's batches come",
         ("-c configs/pretrain.yaml",),
         takes_config=True,
+    ),
+    "bench train": Command(
+        BenchTrainOptions,
+        "metis_lightning.bench.train:run_bench_train",
+        "how fast a training step is and what it holds, by how batches are made",
+        ("--steps 8", "--scale paper"),
     ),
     "bench evaluate": Command(
         BenchEvaluateOptions,

@@ -25,13 +25,11 @@ class ShardedStrategy(ModelParallelStrategy):
     the host memory for all of it, 12 bytes a trained weight.
     """
 
+    # Lightning hands the optimizers' states over, as it does under DDP.
+    lightning_restore_optimizer = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(save_distributed_checkpoint=False, **kwargs)
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Let Lightning hand the optimizers' states over, as it does under DDP."""
-        return True
 
     def setup_environment(self) -> None:
         """Make all processes one data-parallel group."""
