@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from command import run_command
+from metis_lightning.data.batches.resume import DataPosition
 from metis_lightning.pipeline import Metis
 from metis_lightning.renamed_classes import RENAMED, current_class_path, with_current_class_paths
 from metis_lightning.sampling.request import Request
@@ -52,7 +53,7 @@ def test_a_run_goes_on_from_a_checkpoint_as_it_did(tmp_path: Path) -> None:
     assert run_command(line, tmp_path, said) == 0, said.read_text()
     content = torch.load(tmp_path / "runs/tse/checkpoints/step=4.ckpt", weights_only=True)
     # Of the same batches: the plan is a hash of what was drawn.
-    assert content["StarterDataModule"] == EXPECTED["place"]
+    assert content["StarterDataModule"] == DataPosition.from_state(EXPECTED["place"], "of before").state()
     assert content["state_dict"].keys() == EXPECTED["resumed"].keys()
     for name, value in content["state_dict"].items():
         assert [float(value.sum()), float(value.norm())] == pytest.approx(EXPECTED["resumed"][name], rel=1e-3, abs=1e-4)

@@ -29,8 +29,8 @@ class PretrainModule(TrainableModule):
     Args:
         stage1: sizes; `codebook_size` is the semantic codec's.
         tokenizer: bundle whose front end and semantic codec make the tokens.
-        start_from: a bundle, or a checkpoint, whose stage 1 training starts at.
         prompt_rule: prompts and masks.
+        start_from: a bundle, or a checkpoint, whose stage 1 training starts at.
     """
 
     token_kinds = ("ssl",)
@@ -39,8 +39,8 @@ class PretrainModule(TrainableModule):
         self,
         stage1: Stage1Config = Stage1Config(),  # noqa: B008  frozen
         tokenizer: str = "nano",
-        start_from: str | None = None,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
+        start_from: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

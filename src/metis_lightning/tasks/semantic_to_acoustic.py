@@ -50,8 +50,8 @@ class SemanticToAcousticModule(TrainableModule):
         tokenizer: str = "nano",
         prompt_rule: PromptRule = STAGE2_PROMPTS,
         init_from_codes: bool = False,
-        start_from: str | None = None,
         cache_tokens: bool | None = None,
+        start_from: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -139,7 +139,8 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the batches follow from but the number of processes."""
-        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|{_TIGHT}|{_LOOSE}"
+        # The 1 was once the number of processes: runs of one go on.
+        settings = f"{self.batch_seconds}|{self.shuffle}|{self.seed}|1|{_TIGHT}|{_LOOSE}"
         return hashlib.sha256(self.lengths.tobytes() + settings.encode()).hexdigest()[:16]
 
     def _buckets(self) -> Buckets:
