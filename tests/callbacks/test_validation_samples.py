@@ -210,6 +210,10 @@ def test_stored_tokens_leave_nothing_to_be_heard(tiny_bundle: Path, tmp_path: Pa
     samples.on_validation_batch_end(None, module, None, replace(batch_for("l2s"), wave=torch.zeros(2, 0)))
     with pytest.warns(UserWarning, match="no samples, since stored tokens took the place of the audio"):
         samples.on_validation_epoch_end(trainer(tmp_path, 1), module)
+    # With audio there is one a row to be heard.
+    heard = SpeechSamples(str(tiny_bundle), settings=FAST)
+    heard.on_validation_batch_end(None, module, None, batch_for("l2s"))
+    assert (len(samples._items), len(heard._items)) == (0, 2)
 
 
 def test_a_callback_for_another_module_is_refused(tmp_path: Path) -> None:
