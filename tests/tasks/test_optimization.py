@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ from torch import nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
+from metis_lightning.errors import UserError
+from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tasks.optimization import MuonAdamW, WarmupCosine, WarmupInverseSqrt, parameter_groups
+from one_batch import SCHEDULE, fit
 
 
 def rates(schedule: type[LambdaLR], steps: int, **options: int) -> list[float]:
@@ -87,3 +92,17 @@ def test_muon_returns_what_the_closure_does_and_takes_any_groups() -> None:
 
         assert optimizer.step(closure) == sum(p.square().sum() for p in before)
         assert not any(torch.equal(p, then) for p, then in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("before", [AdamW, MuonAdamW])
+def test_states_of_another_optimizer_are_refused(
+    before: type[torch.optim.Optimizer], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    def module(kind: type[torch.optim.Optimizer]) -> TseModule:
+        return TseModule(str(tiny_bundle), lora_rank=0, optimizer=partial(kind, lr=1e-3), lr_scheduler=SCHEDULE)
+
+    fit(module(before), tmp_path, 1).save_checkpoint(tmp_path / "a.ckpt")
+    fit(module(before), tmp_path, 2, tmp_path / "a.ckpt")
+    other = AdamW if before is MuonAdamW else MuonAdamW
+    with pytest.raises(UserError, match=f"another optimizer than {other.__name__}.*start_from"):
+        fit(module(other), tmp_path, 2, tmp_path / "a.ckpt")

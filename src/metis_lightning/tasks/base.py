@@ -25,7 +25,7 @@ from metis_lightning.errors import UserError
 from metis_lightning.models.masking import Masking, mask_ratio
 from metis_lightning.models.sharding import shard
 from metis_lightning.state_dicts import difference
-from metis_lightning.tasks.optimization import WarmupInverseSqrt, parameter_groups, regroup
+from metis_lightning.tasks.optimization import WarmupInverseSqrt, check_same_kind, parameter_groups, regroup
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.types import SpeechBatch
 
@@ -132,6 +132,8 @@ class TrainableModule(lightning.LightningModule):
             raise UserError(f"the checkpoint's weights do not fit: {text}; compare with the config of its run")
         checkpoint["state_dict"] = loaded
         regroup(checkpoint, [(self, parameters) for parameters in self.trained()])
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_same_kind(checkpoint, self._optimizer(parameter_groups(self, self.trained()[0])))
         self._seed = checkpoint.get("seed", self._seed)
 
     def on_train_batch_start(self, batch: SpeechBatch, batch_idx: int) -> None:

@@ -133,3 +133,15 @@ def regroup(checkpoint: Mapping[str, Any], optimizers: Sequence[tuple[nn.Module,
             state["param_groups"].append({**settings, **group, "params": numbers})
         for name in ("base_lrs", "_last_lr"):
             schedule[name] = schedule[name] * len(groups)
+
+
+def check_same_kind(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Refuse to give an optimizer the states of another kind, as Muon's to AdamW; a `UserError` says what to do."""
+    kinds = []
+    for groups in (checkpoint.get("optimizer_states") or [{}])[0].get("param_groups", ()), optimizer.param_groups:
+        kinds.append([{"betas", "momentum"} & group.keys() for group in groups])
+    if kinds[0] and kinds[0] != kinds[1]:
+        raise UserError(
+            f"the checkpoint was made with another optimizer than {type(optimizer).__name__}: name that of its run, or "
+            "give the checkpoint as --model.start_from in place of --ckpt_path, which takes its weights alone"
+        )
