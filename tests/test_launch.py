@@ -29,7 +29,9 @@ def test_a_job_of_slurms_runs_fit_on_every_node_and_goes_on(tmp_path: Path) -> N
     srun.chmod(0o755)
     place = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "8"}
     line = ["bash", str(LAUNCH / "slurm.sbatch"), "-c", "a config.yaml"]
-    said = subprocess.run(line, env=os.environ | place, capture_output=True, text=True, check=True).stdout.splitlines()
+    # `make` hands its own PYTHON down.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    said = subprocess.run(line, env=inherited | place, capture_output=True, text=True, check=True).stdout.splitlines()
     assert said[:6] == ["--kill-on-bad-exit=1", "python", "-m", "metis_lightning", "fit", "-c"]
     assert said[6:] == ["a config.yaml", "--trainer.num_nodes", "4", "--trainer.devices", "8", "--resume", "auto"]
     settings = [line.split()[1] for line in (LAUNCH / "slurm.sbatch").read_text().splitlines() if line[:7] == "#SBATCH"]
