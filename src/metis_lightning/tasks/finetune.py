@@ -6,11 +6,13 @@ Shape letters: B batch, T frames, C condition width, P phones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import Extension, extend, lora_disabled, without_gradient
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
@@ -18,7 +20,7 @@ from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
-from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
+from metis_lightning.tokens.phonemes import PADDING, script_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -92,6 +94,12 @@ class FinetuneModule(TrainableModule):
         if start_from is not None:
             start_task(self.model, start_from, self.task, self._own)
 
+    def setup(self, stage: str) -> None:
+        """Have a data module make the phones with its batches, in its workers, where no step waits for them."""
+        super().setup(stage)
+        if self.text is not None and isinstance(data := getattr(self.trainer, "datamodule", None), SpeechDataModule):
+            data.use_phones(partial(script_phones, self.text))
+
     def condition(self, batch: SpeechBatch) -> Tensor | None:
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
         return None
@@ -104,8 +112,9 @@ class FinetuneModule(TrainableModule):
         """Return the phones (B, P) of a batch's scripts, padding at the start; None if the task takes no text."""
         if self.text is None:
             return None
-        pairs = zip(batch.scripts, batch.languages, strict=True)
-        phones = stack_phones([self.text(pair) if pair[0] else [] for pair in pairs], batch.wave.device)
+        phones = batch.phones
+        if phones is None and (phones := script_phones(self.text, batch.scripts, batch.languages)) is not None:
+            phones = phones.to(batch.wave.device)
         # Padding alone keeps the phone embedding in the graph: DDP expects every trained weight in every step.
         return torch.full_like(batch.lengths, PADDING)[:, None] if phones is None else phones
 
