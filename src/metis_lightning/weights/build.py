@@ -205,8 +205,14 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
 
 def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what a task puts on stage 1, by the configuration of its part."""
-    phones, full = config.get("text") is not None, "stage1" in config
-    return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones, full)
+    return Extension(
+        config["adapter"],
+        config["cond_dim"],
+        config["lora_rank"],
+        phones=config.get("text") is not None,
+        spread_phones=config.get("spread_phones", False),
+        full="stage1" in config,
+    )
 
 
 @dataclass(frozen=True)
