@@ -13,6 +13,7 @@ from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
     BenchGenerateOptions,
+    BenchStartOptions,
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
@@ -112,6 +113,12 @@ COMMANDS = {
         ("-c configs/pretrain.yaml",),
         takes_config=True,
     ),
+    "bench start": Command(
+        BenchStartOptions,
+        "metis_lightning.bench.start:run_bench_start",
+        "how long commands take to start",
+        ("--runs 3",),
+    ),
     "bench train": Command(
         BenchTrainOptions,
         "metis_lightning.bench.train:run_bench_train",
@@ -183,7 +190,10 @@ def _dispatch(args: list[str]) -> None:
     if first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
-        # Imports torch and Lightning.
+        from metis_lightning.trainer.config_files import read_configs
+
+        # What is wrong with a file is told before torch and Lightning are imported, which takes seconds.
+        read_configs(args[1:])
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})
