@@ -25,6 +25,7 @@ SHORTER = {
     # What so few steps give may well be of no use.
     "evaluate": "--limit=1 --num-steps=2 --max-failed-share=1",
     "tables": "",
+    "doctor": "--no-steps",
     "compare": "",
     "prepare": "--trainer.enable_progress_bar=false",
     "bench": "--seconds=1",
