@@ -1,4 +1,4 @@
-"""What a run needs of the machine: versions, sound files, a GPU, eSpeak, processors and memory."""
+"""Looks at what a run needs of the machine: versions, sound files, a GPU, eSpeak, processors and memory."""
 
 from __future__ import annotations
 

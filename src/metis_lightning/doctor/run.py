@@ -1,4 +1,4 @@
-"""What a config's run needs: its settings, weights and licences, data, memory, hours and disk."""
+"""Looks at what the run of a config needs: settings, weights and licences, data, memory, hours and disk."""
 
 from __future__ import annotations
 
