@@ -19,6 +19,7 @@ from metis_lightning.bench.options import (
 from metis_lightning.child_processes import end_with_launcher
 from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
+from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.generate.options import AppOptions, GenerateOptions
@@ -105,6 +106,13 @@ COMMANDS = {
         ),
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
+    ),
+    "doctor": Command(
+        DoctorOptions,
+        "metis_lightning.doctor.main:run_doctor",
+        "what would keep a run from working, and the cure",
+        ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
+        takes_config=True,
     ),
     "bench data": Command(
         BenchDataOptions,
