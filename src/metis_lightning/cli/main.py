@@ -14,11 +14,13 @@ from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
     BenchGenerateOptions,
+    BenchStartOptions,
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
 from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
+from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.files import NO_ROOM
@@ -107,12 +109,25 @@ COMMANDS = {
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
     ),
+    "doctor": Command(
+        DoctorOptions,
+        "metis_lightning.doctor.main:run_doctor",
+        "what would keep a run from working, and the cure",
+        ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
+        takes_config=True,
+    ),
     "bench data": Command(
         BenchDataOptions,
         "metis_lightning.bench.throughput:run_bench_data",
         "how fast a config's batches come",
         ("-c configs/pretrain.yaml",),
         takes_config=True,
+    ),
+    "bench start": Command(
+        BenchStartOptions,
+        "metis_lightning.bench.start:run_bench_start",
+        "how long commands take to start",
+        ("--runs 3",),
     ),
     "bench train": Command(
         BenchTrainOptions,
@@ -197,7 +212,10 @@ def _dispatch(args: list[str]) -> None:
     if first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
-        # Imports torch and Lightning.
+        from metis_lightning.trainer.config_files import read_configs
+
+        # What is wrong with a file is told before torch and Lightning are imported, which takes seconds.
+        read_configs(args[1:])
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})

@@ -41,6 +41,8 @@ class FinetuneModule(TrainableModule):
         lora_dropout: dropout before the LoRA maps.
         text: front end of the scripts, `espeak` or `utf8`; None if the task takes no text. The phone embedding is new
             unless the base has one, and is trained with LoRA too.
+        spread_phones: whether phones are spread over the frames, as a small model needs it, in place of standing
+            before them, as published.
         prompt_rule: prompts and masks.
         masks_per_row: how often each row of a batch is trained on, each time with a mask of its own. The front end,
             most of the cost of a small model's step, runs once for all (data echoing, 1907.05550).
@@ -63,6 +65,7 @@ class FinetuneModule(TrainableModule):
         gate_init: float = 0.0,
         lora_dropout: float = 0.01,
         text: str | None = None,
+        spread_phones: bool = False,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         masks_per_row: int = 1,
         freeze_base: bool = False,
@@ -84,7 +87,7 @@ class FinetuneModule(TrainableModule):
         self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
         self.condition_dim = self.condition_dim or self.tokenizer.features.dim
         width, full = self.condition_dim if adapter else 0, not (lora_rank or freeze_base)
-        self.extension = Extension(adapter, width, lora_rank, phones=text is not None, full=full)
+        self.extension = Extension(adapter, width, lora_rank, text is not None, spread_phones, full)
         self._own = extend(self.model, self.extension, lora_dropout)
         trained = self._own - without_gradient(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
@@ -144,6 +147,8 @@ class FinetuneModule(TrainableModule):
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:
             config["text"] = self.text.name
+        if self.extension.spread_phones:
+            config["spread_phones"] = True
         if covers := task_named(self.task).covers:
             config["answers"] = list(covers)
         return {self.task: PartOfBundle(config, "")}
@@ -202,7 +207,8 @@ class FinetuneModule(TrainableModule):
                 f"the checkpoint belongs to the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "
                 f"the base {self.base!r} has {self.base_sha256}; set model.base"
             )
-        own = None if self.text is None else self.text.name
-        if config.get("text") != own:
-            raise UserError(f"the checkpoint's text front end is {config.get('text')!r}, this module's is {own!r}")
+        own = self.parts()[self.task].config
+        for key in ("text", "spread_phones"):
+            if config.get(key) != own.get(key):
+                raise UserError(f"the checkpoint has {key} {config.get(key)!r}, this module {own.get(key)!r}")
         super().on_load_checkpoint(checkpoint)

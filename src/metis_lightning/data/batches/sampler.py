@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
@@ -181,6 +180,9 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
             items = sum(map(len, batches))
             count = _divisible(len(batches), items, following)
             if items and not count:
+                # `generate` fills batches, too, and can do without Lightning.
+                from lightning.pytorch.utilities import rank_zero_warn
+
                 rank_zero_warn(f"{items} utterances left of an epoch are too few for {following} processes: left out")
             batches = _cut_and_joined(batches, count, self._buckets().lengths) if count else []
         return batches
