@@ -45,31 +45,38 @@ def export(
     if missing := sorted(set(names) - set(parts)):
         raise UserError(f"checkpoint {checkpoint}: it holds {', '.join(parts)}, not {', '.join(missing)}")
     parts = {name: part for name, part in parts.items() if name in (names or parts)}
+    what = f"checkpoint {checkpoint}"
     for name, part in parts.items():
+        kind = dtype
         if as_base:
-            if "stage1" not in part.config:
-                raise UserError(f"checkpoint {checkpoint}: the stage 1 of {name!r} is not its own, but its base's")
-            base, added = _split(part)
-            write_part(bundle, "stage1", base, dtype)
-            digest = read_index(bundle)["parts"]["stage1"]["sha256"]
-            own = {"base": bundle.resolve().name, "base_sha256": digest}
-            write_part(bundle, name, replace(added, config={**added.config, **own}), dtype)
-            continue
-        if merge_with is None:
-            write_part(bundle, name, part, dtype)
-            continue
-        what = f"checkpoint {checkpoint}"
-        if not part.config.get("lora_rank"):
-            raise UserError(f"{what}: it has no LoRA to merge")
-        model, digest = load_base(merge_with)
-        apply_task(model, part, digest, what)
-        merge_lora(model)
-        config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
-        tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-        # In bfloat16 most of a LoRA's change would be rounded away.
-        origin = read_part(merge_with, "stage1").origin
-        write_part(bundle, name, Part(config, tensors, origin=origin), torch.float32)
+            part = _moved_base(part, name, bundle, dtype, what)
+        elif merge_with is not None:
+            # In bfloat16 most of a LoRA's change would be rounded away.
+            part, kind = _merged(part, merge_with, what), torch.float32
+        write_part(bundle, name, part, kind)
     return list(parts)
+
+
+def _merged(part: Part, folder: Path, what: str) -> Part:
+    """Return a whole stage 1: the base of a bundle with a part's LoRA added to it."""
+    if not part.config.get("lora_rank"):
+        raise UserError(f"{what}: it has no LoRA to merge")
+    model, digest = load_base(folder)
+    apply_task(model, part, digest, what)
+    merge_lora(model)
+    config = {**part.config, "lora_rank": 0, "stage1": plain_config(model.config)}
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    return Part(config, tensors, origin=read_part(folder, "stage1").origin)
+
+
+def _moved_base(part: Part, name: str, bundle: Path, dtype: torch.dtype, what: str) -> Part:
+    """Make a part's stage 1 the bundle's base; return what its task put on it."""
+    if "stage1" not in part.config:
+        raise UserError(f"{what}: the stage 1 of {name!r} is not its own, but its base's")
+    base, added = _split(part)
+    write_part(bundle, "stage1", base, dtype)
+    digest = read_index(bundle)["parts"]["stage1"]["sha256"]
+    return replace(added, config={**added.config, "base": bundle.resolve().name, "base_sha256": digest})
 
 
 def _split(part: Part) -> tuple[Part, Part]:
