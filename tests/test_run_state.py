@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from kill_runs import kill_and_resume
+from kill_runs import HEARS, kill_and_resume
 from tiny_run import DIVERGE, Run, same_state, tensors
 
 LONG = "--trainer.max_steps=2000"
@@ -168,7 +168,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_killed_runs_end_as_an_undisturbed_one(run: Run, undisturbed: Run) -> None:
-    kill_and_resume(run, "--trainer.max_steps=16", kills=3, seed=0)
+    kill_and_resume(run, "--trainer.max_steps=16", HEARS, kills=3, seed=0, most_steps=4)
     assert same_state(run.content(), undisturbed.content())
     # Attempts that were killed before their first checkpoint were moved aside.
     left = {name for name in run.files() if "version_" not in name}
