@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from metis_lightning.bench import train
-from metis_lightning.bench.train import batches_of, memory, shared_out
-from metis_lightning.bench.training_step import TokenRows, Variant, masked_loss
+from metis_lightning.bench.memory import memory, shared_out
+from metis_lightning.bench.train import TRAINED, batches_of
+from metis_lightning.bench.training_step import TokenRows, TrainingStep, Variant, masked_loss
 from metis_lightning.cli import main as cli
 from metis_lightning.models.stage1 import Stage1, Stage1Config
 
@@ -56,6 +59,39 @@ def test_memory_is_weights_states_and_what_a_backward_pass_needs() -> None:
     assert lora.get("Optstate", 0) < plain["Optstate"] / 10
     states = sum(plain.get(kind, 0) for kind in ("Parameter", "Gradient", "Optstate"))
     assert plain["Total"] - states < shared_out(CONFIG, plain, 8) < plain["Total"]
+
+
+def allocated_peak(variant: Variant, config: Stage1Config, lengths: list[int]) -> int:
+    """The most bytes that tensors and kernels hold of torch's allocator during two steps."""
+    rows = TokenRows.drawn(lengths, config.codebook_size, 0, CPU)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False) as seen:
+        step = TrainingStep(config, variant, CPU)
+        step(rows)
+        step(rows)
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns())))
+
+
+@pytest.mark.parametrize("variant", TRAINED, ids=lambda variant: variant.name)
+def test_memory_by_arithmetic_is_what_is_allocated(variant: Variant) -> None:
+    config, lengths = Stage1Config(96, 3, 4, 256), [200] * 2
+    predicted = memory(config, variant, lengths, is_mixed=False)["Total"]
+    assert allocated_peak(variant, config, lengths) == pytest.approx(predicted, rel=0.06)
+
+
+def test_the_command_compares_with_what_a_process_grows_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "MIDDLING", Stage1Config(256, 2, 4, 256))
+    assert cli.main(["bench", "train", "--scale", "middling"]) == 0
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert [row[0].strip() for row in rows] == [variant.name for variant in TRAINED]
+    for _, predicted, measured, more in rows:
+        assert float(predicted) > 0.04
+        assert float(measured) == pytest.approx(float(predicted), rel=0.25)
+        assert float(more.strip().removesuffix("%")) / 100 == pytest.approx(
+            float(measured) / float(predicted) - 1, abs=0.03
+        )
 
 
 def test_the_command_writes_a_table(

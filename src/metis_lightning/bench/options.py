@@ -38,7 +38,9 @@ class BenchEvaluateOptions(CommandOptions):
 class BenchTrainOptions(CommandOptions):
     """Options of `bench train`."""
 
-    scale: Literal["nano", "paper"] = option("paper: memory at the published sizes, by arithmetic", "nano")
+    scale: Literal["nano", "middling", "paper"] = option(
+        "paper: memory at the published sizes, by arithmetic; middling: that arithmetic beside what is measured", "nano"
+    )
     batch_seconds: int = option("audio in a batch at scale nano, padding included", 200, metavar="S", least=30)
     steps: int = option("of each variant at scale nano", 8, metavar="N", least=1)
     compile: bool = option("measure a compiled transformer, too", False)

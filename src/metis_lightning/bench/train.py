@@ -1,7 +1,6 @@
 """`bench train`: speed, memory and parts of a training step of stage 1, by how batches are made and what is trained.
 
-At the published sizes memory is counted on tensors without storage (`FakeTensorMode`, `MemTracker`), as no machine is
-needed for it.
+At the published sizes memory is counted without a machine that has it; at a middling size it is also measured here.
 """
 
 from __future__ import annotations
@@ -12,26 +11,29 @@ from dataclasses import replace
 import numpy as np
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 
+from metis_lightning.bench.memory import memory, resident_peak, shared_out
 from metis_lightning.bench.options import BenchTrainOptions
-from metis_lightning.bench.training_step import TokenRows, TrainingStep, Variant, masked_loss, stage1_of
+from metis_lightning.bench.training_step import TokenRows, TrainingStep, Variant, stage1_of
 from metis_lightning.data.batches.sampler import Buckets, fill_batches
 from metis_lightning.files import atomic_path, check_output
-from metis_lightning.models.backbone import AdaptiveRMSNorm
 from metis_lightning.models.flops import training_flops
-from metis_lightning.models.stage1 import Stage1, Stage1Config
+from metis_lightning.models.stage1 import Stage1Config
 from metis_lightning.types import TOKEN_RATE
 
-NANO = Stage1Config(192, 6, 4, 1024)
+NANO, MIDDLING = Stage1Config(192, 6, 4, 1024), Stage1Config(384, 8, 6, 1024)
 # Seconds of the utterances, equally many for each factor of length.
 SHORTEST, LONGEST = 3.0, 30.0
 LORA_RANK = 32
 PROCESSES = 8
 
 
+# What is trained, of which memory is counted.
+TRAINED = (
+    Variant("full"),
+    Variant("full, checkpointed", checkpointed=True),
+    Variant("LoRA", lora_rank=LORA_RANK),
+)
 VARIANTS = (
     Variant("padded, random batches", "padded"),
     Variant("buckets of length"),
@@ -89,78 +91,33 @@ def measure(
     return [*cells, f"{torch.cuda.max_memory_allocated() / 1e9:.2f}" if device.type == "cuda" else "—"]
 
 
-def memory(config: Stage1Config, variant: Variant, lengths: Sequence[int], is_mixed: bool = True) -> dict[str, float]:
-    """Return the bytes at the peak of a step, `Total` and by kind, counted on tensors that have no storage."""
-    cpu = torch.device("cpu")
-    model = stage1_of(config, variant, torch.device("meta"))
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for part in model.modules():
-            for name, weight in list(part.named_parameters(recurse=False)):
-                if weight.requires_grad:
-                    part.register_parameter(name, nn.Parameter(torch.empty(weight.shape)))
-                else:
-                    # The tracker knows no weights that take no gradient.
-                    delattr(part, name)
-                    part.register_buffer(name, torch.empty(weight.shape))
-        shape = (len(lengths), max(lengths))
-        numbers, masked = torch.zeros(shape, dtype=torch.long), round(sum(lengths) * 2 / np.pi)
-        places = torch.zeros(masked, dtype=torch.long)
-        rows = TokenRows(numbers, numbers.bool(), torch.rand(shape[0]), places, tuple(lengths))
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-        tracker = MemTracker()
-        tracker.track_external(model, optimizer)
-        with tracker:
-            # The states of the optimizer are made in the first.
-            for _ in range(2):
-                with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
-                    loss = masked_loss(model, rows)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                tracker.reset_mod_stats()
-        found = tracker.get_tracker_snapshot("peak")[cpu]
-    return {getattr(kind, "value", str(kind)): float(count) for kind, count in found.items()}
-
-
-def shared_out(config: Stage1Config, kinds: dict[str, float], processes: int) -> float:
-    """Return the peak bytes on each of `processes` that share the weights out, of a peak on one that has them all.
-
-    Weights, gradients and states are divided. Gathered, and so whole, are the norms' maps and what is in no block, and
-    of blocks the one that computes and the one that comes next (FSDP2's prefetch), with a gradient of the first.
-    """
-    states = sum(kinds.get(kind, 0.0) for kind in ("Parameter", "Buffer", "Gradient", "Optstate"))
-    with torch.device("meta"):
-        model = Stage1(config)
-    size = {name: sum(p.numel() for p in part.parameters()) for name, part in _units(model)}
-    block = size.pop("block")
-    return kinds["Total"] - states + states / processes + 4 * (sum(size.values()) + 3 * block)
-
-
-def _units(model: Stage1) -> Iterator[tuple[str, nn.Module]]:
-    backbone = model.diff_estimator
-    block = backbone.layers[0]
-    yield "block", nn.ModuleList([block.get_submodule("self_attn"), block.get_submodule("mlp")])
-    yield "norms", nn.ModuleList([part for part in backbone.modules() if isinstance(part, AdaptiveRMSNorm)])
-    yield "rest", nn.ModuleList([model.cond_emb, model.mask_emb, model.to_logit, backbone.diff_step_mlp])
-
-
 def paper_lines(config: Stage1Config, rows: int = 20, frames: int = 500) -> list[list[str]]:
     """Return the lines of the published sizes: memory of a GPU by what is trained, and how it is shared."""
     lines = []
-    for name, variant in (
-        ("full", Variant("full")),
-        ("full, checkpointed", Variant("full", checkpointed=True)),
-        ("LoRA", Variant("LoRA", lora_rank=LORA_RANK)),
-    ):
+    for variant in TRAINED:
         model = stage1_of(config, variant, torch.device("meta"))
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         flops = training_flops(model.diff_estimator, [frames] * rows, config.codebook_size)
         kinds = memory(config, variant, [frames] * rows)
         # DDP's buckets are another copy of the gradients.
         ddp = kinds["Total"] + 4 * count
-        cells = [name, f"{count / 1e6:,.0f} M", f"{flops / 1e12:.1f}", f"{kinds.get('Activation', 0) / 1e9:.1f}"]
+        cells = [
+            variant.name,
+            f"{count / 1e6:,.0f} M",
+            f"{flops / 1e12:.1f}",
+            f"{kinds.get('Activation', 0) / 1e9:.1f}",
+        ]
         lines.append([*cells, f"{ddp / 1e9:.1f}", f"{shared_out(config, kinds, PROCESSES) / 1e9:.1f}"])
     return lines
+
+
+def middling_lines(config: Stage1Config, rows: int = 2, frames: int = 500) -> Iterator[list[str]]:
+    """Yield the lines of a middling size: memory of a step in float32 by arithmetic, and as a process here takes it."""
+    for variant in TRAINED:
+        predicted = memory(config, variant, [frames] * rows, is_mixed=False)["Total"]
+        measured = resident_peak(config, variant, [frames] * rows)
+        cells = [variant.name, f"{predicted / 1e9:.3f}", f"{measured / 1e9:.3f}"]
+        yield [*cells, f"{measured / predicted - 1:+.1%}"]
 
 
 def run_bench_train(options: BenchTrainOptions) -> None:
@@ -172,6 +129,10 @@ def run_bench_train(options: BenchTrainOptions) -> None:
         print("stage 1 at the published sizes, 10K tokens in rows of 10 s, bf16-mixed, AdamW: by arithmetic\n")
         head = ["trained", "weights", "TFLOP a step", "activations, GB", "a GPU under DDP, GB"]
         head, cells = [*head, f"under FSDP2 on {PROCESSES}, GB"], paper_lines(Stage1Config())
+    elif options.scale == "middling":
+        print(f"stage 1 of width {MIDDLING.hidden_size}, 1000 tokens in rows of 10 s, float32, AdamW, on this CPU\n")
+        head = ["trained", "memory by arithmetic, GB", "growth of a process, GB", "more"]
+        cells = list(middling_lines(MIDDLING))
     else:
         head = ["batches", "tokens/s", "padding", "GFLOP/s", "front end", "forward", "backward", "optimizer"]
         head, cells = [*head, "memory by arithmetic, GB", "measured, GB"], []
