@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
+from metis_lightning.sampling.settings import Preset
 
 # Several values of one option.
 Names = tuple[str, ...]
@@ -42,6 +43,7 @@ class EvaluateOptions(CommandOptions):
 
     limit: int | None = option("only the first N items of each test set", None, metavar="N", least=1)
     seeds: tuple[int, ...] = option("seeds of the sampler", (0,), metavar="K", aliases=("--seed",))
+    preset: Preset | None = option("fewer steps of both stages (default: released)", None)
     num_steps: int | None = option("sampling steps (default: those released for the task)", None, metavar="N", least=1)
     guidance_scale: float | None = option(
         "guidance of stage 1 (default: that released for the task)", None, metavar="W"

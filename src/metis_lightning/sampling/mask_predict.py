@@ -58,6 +58,9 @@ def mask_predict(
     """
     num_steps, starts = settings.num_steps, [sum(lengths[:row]) for row in range(len(lengths))]
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
+    # Of what was drawn last at each frame.
+    likelihood = torch.zeros(sum(lengths), device=device)
+    priors: list[Tensor] = []
     place = torch.arange(sum(lengths), device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
@@ -65,20 +68,29 @@ def mask_predict(
     masks = [[num_masked(length, step + 1, num_steps) for length in lengths] for step in range(num_steps)]
     for step in range(num_steps):
         mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
-        draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
+        logits = denoise(State(tokens, mask, rows, masked), step).float()
+        draw = _Draw(logits, settings, step)
+        sizes = [len(frames) for frames in masked]
+        if settings.prior_weight and step == 0:
+            # How likely each token is anywhere in a row.
+            priors = [part.softmax(dim=-1).mean(dim=0).log() for part in logits.split(sizes)]
         noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
         tokens = tokens.index_copy(0, place, draw.tokens(noise))
-        counts = [masks[step][row] for row in rows]
+        counts = draw.counts(sizes, [masks[step][row] for row in rows])
         # Short rows end some steps before the others, and take no more of a pass.
         going = [index for index, count in enumerate(counts) if count]
         if not going:
             break
-        confidence = draw.confidence([noise[index] for index in going], [len(frames) for frames in masked], going)
-        masked = tuple(
-            least_confident(confidence[number], masked[index], counts[index], lengths[rows[index]])
-            for number, index in enumerate(going)
-        )
-        rows = tuple(rows[index] for index in going)
+        likelihood = likelihood.index_copy(0, place, draw.likelihood(sizes, [priors[row] for row in rows if priors]))
+        still: list[Tensor] = []
+        for index in going:
+            start, length = starts[rows[index]], lengths[rows[index]]
+            # Frames that stay take part only where they may be masked again.
+            frames = torch.arange(length, device=device) if settings.remasks else masked[index]
+            confidence = likelihood[start : start + length][frames]
+            confidence = confidence + draw.confidence_noise * noise[index][0]((length,), (frames,))
+            still.append(least_confident(confidence, frames, counts[index], length))
+        masked, rows = tuple(still), tuple(rows[index] for index in going)
         place = torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])
         tokens = tokens.index_fill(0, place, 0)
     return list(tokens.split(list(lengths)))
@@ -115,6 +127,7 @@ class _Draw:
         self.greedy = is_last and settings.num_steps > 1
         # The released code draws a single step at a low temperature of its own.
         self.temperature = 0.2 if is_last else settings.temperature * self.remaining
+        self.confidence_noise = settings.confidence_temperature * self.remaining
         self.logits, self.candidates = likeliest(logits, settings.filter_threshold)
         self.chosen = torch.zeros_like(self.candidates[:, :1])
 
@@ -131,11 +144,18 @@ class _Draw:
             self.chosen = noisy.argmax(dim=-1, keepdim=True)
         return self.candidates.gather(-1, self.chosen)[:, 0]
 
-    def confidence(self, rows: Sequence[_RowNoise], sizes: Sequence[int], going: Sequence[int]) -> list[Tensor]:
-        """Return noisy confidences (K,) in what was drawn, of those rows of `sizes` that go on."""
-        likelihood = self.logits.softmax(dim=-1).gather(-1, self.chosen)[:, 0].split(list(sizes))
-        scale = self.settings.confidence_temperature * self.remaining
-        return [
-            likelihood[index] + scale * noise((length,), (frames,))
-            for index, (noise, length, frames) in zip(going, rows, strict=True)
-        ]
+    def counts(self, sizes: Sequence[int], scheduled: Sequence[int]) -> list[int]:
+        """Return how many frames of each row stay masked: as scheduled, none of a row that is sure enough."""
+        if self.settings.stop_above >= 1:
+            return list(scheduled)
+        sure = [float(part[:, 0].mean()) for part in self.logits.softmax(dim=-1).split(list(sizes))]
+        return [0 if one > self.settings.stop_above else count for one, count in zip(sure, scheduled, strict=True)]
+
+    def likelihood(self, sizes: Sequence[int], priors: Sequence[Tensor]) -> Tensor:
+        """Return how likely what was drawn is (K,), without what the priors (V,) of rows of `sizes` give, if any."""
+        logits = self.logits
+        if priors:
+            of_frames = torch.cat([prior.expand(size, -1) for prior, size in zip(priors, sizes, strict=True)])
+            logits = logits - self.settings.prior_weight * of_frames.gather(-1, self.candidates)
+        likelihood = logits.softmax(dim=-1)
+        return likelihood.amax(dim=-1) if self.settings.chooses_first else likelihood.gather(-1, self.chosen)[:, 0]
