@@ -26,6 +26,7 @@ from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, Ta
 from metis_lightning.files import NO_ROOM
 from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
+from metis_lightning.trainer.config_keys import check_config
 from metis_lightning.trainer.options import PrepareTokensOptions
 from metis_lightning.weights.published.options import ImportOptions
 
@@ -33,6 +34,8 @@ _WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
 # The last line of a traceback, in which an exception has its module.
 _RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
 _KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+# Commands that make what is missing when they are run again.
+_RESUMED = ("evaluate", "generate", "prepare", "import")
 
 TRAINER_COMMANDS = {
     "fit": ("train a model as a config says", "-c configs/tse_lora.yaml"),
@@ -184,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stop.text, file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
-        print("metis-lightning: stopped", file=sys.stderr)
+        words = " ".join(sys.argv[1:] if argv is None else argv)
+        kept = "; what is finished is kept, and the same command goes on" if words.startswith(_RESUMED) else ""
+        print(f"metis-lightning: stopped{kept}", file=sys.stderr)
         return 130
     print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
@@ -212,10 +217,8 @@ def _dispatch(args: list[str]) -> None:
     if first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
-        from metis_lightning.trainer.config_files import read_configs
-
-        # What is wrong with a file is told before torch and Lightning are imported, which takes seconds.
-        read_configs(args[1:])
+        # Before torch and Lightning are imported, which takes a while.
+        check_config(args)
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})
