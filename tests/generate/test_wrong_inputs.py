@@ -44,7 +44,7 @@ def sounds(folder: Path) -> Path:
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "missing prompt": (("tse", *MIX), "the task tse needs a prompt (--prompt)"),
     "missing source": (("se",), "the task se needs a source (--source)"),
-    "a misspelt task": (("tsee",), "did you mean the task tse?"),
+    "a misspelt task": (("tsee",), "did you mean 'tse'?"),
     "missing text": (("tts", *ME, "--prompt-text", "I said."), "the task tts needs a text (--text)"),
     "missing prompt text": (("tts", *ME, "--text", "Hi"), "needs a prompt text (--prompt-text)"),
     "one text of two": (("tse", *MIX, *ME, "--text", "Hi"), "the prompt text (--prompt-text) is missing"),

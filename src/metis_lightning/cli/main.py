@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
@@ -19,10 +20,13 @@ from metis_lightning.bench.options import (
 from metis_lightning.child_processes import end_with_launcher
 from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
+from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
+from metis_lightning.files import NO_ROOM
 from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
+from metis_lightning.trainer.config_keys import check_config
 from metis_lightning.trainer.options import PrepareTokensOptions
 from metis_lightning.weights.published.options import ImportOptions
 
@@ -30,6 +34,8 @@ _WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
 # The last line of a traceback, in which an exception has its module.
 _RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
 _KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+# Commands that make what is missing when they are run again.
+_RESUMED = ("evaluate", "generate", "prepare", "import")
 
 TRAINER_COMMANDS = {
     "fit": ("train a model as a config says", "-c configs/tse_lora.yaml"),
@@ -106,6 +112,13 @@ COMMANDS = {
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
     ),
+    "doctor": Command(
+        DoctorOptions,
+        "metis_lightning.doctor.main:run_doctor",
+        "what would keep a run from working, and the cure",
+        ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
+        takes_config=True,
+    ),
     "bench data": Command(
         BenchDataOptions,
         "metis_lightning.bench.throughput:run_bench_data",
@@ -153,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Names of files may hold bytes that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     end_with_launcher(os.environ)
+    threading.excepthook = _say_unless_full
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
         return 0
@@ -163,15 +177,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A loader's worker that the system killed is no bug of ours.
         if not (reason := explain_killed_worker(str(error)) or ""):
             raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # Of a logger, say; our own files say which they are.
+        reason = f"{error.filename or 'a file of the run'} cannot be written: {error.strerror}; make room there"
     except Stopped as stop:
         if stop.text:
             print(stop.text, file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
-        print("metis-lightning: stopped", file=sys.stderr)
+        words = " ".join(sys.argv[1:] if argv is None else argv)
+        kept = "; what is finished is kept, and the same command goes on" if words.startswith(_RESUMED) else ""
+        print(f"metis-lightning: stopped{kept}", file=sys.stderr)
         return 130
     print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
+
+
+def _say_unless_full(ended: threading.ExceptHookArgs) -> None:
+    """Tell why a thread ended, but not a logger's that a full disk ends: the next use of the logger says it."""
+    if getattr(ended.exc_value, "errno", None) not in NO_ROOM:
+        threading.__excepthook__(ended)
 
 
 def explain_killed_worker(message: str) -> str | None:
@@ -190,10 +217,8 @@ def _dispatch(args: list[str]) -> None:
     if first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
-        from metis_lightning.trainer.config_files import read_configs
-
-        # What is wrong with a file is told before torch and Lightning are imported, which takes seconds.
-        read_configs(args[1:])
+        # Before torch and Lightning are imported, which takes a while.
+        check_config(args)
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})

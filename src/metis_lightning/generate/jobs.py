@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.data.manifest.records import check_id, parse_object
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.files import check_output, printable
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.options import flag
@@ -152,8 +151,7 @@ def check_job(job: Job) -> None:
     for alternatives in task.needs:
         if not any(name in job.inputs for name in alternatives):
             # A task of one's own may have any name, also one that is near to a task's.
-            guess = [] if task.name in TASKS else get_close_matches(task.name, TASKS, n=1)
-            hint = f"; did you mean the task {guess[0]}?" if guess else ""
+            hint = "" if task.name in TASKS else nearest(task.name, TASKS)
             needed = " or ".join(map(job.label, alternatives))
             raise UserError(f"{job.where}the task {task.name} needs a {needed}{hint}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
@@ -284,7 +282,8 @@ def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dic
     if None in row:
         raise UserError(f"{where}: more values than columns; quote what has a comma")
     if unknown := sorted(set(row) - set(columns)):
-        raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
+        hint = nearest(unknown[0], columns)
+        raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}{hint}")
     line = {}
     for name, value in row.items():
         if value in (None, ""):

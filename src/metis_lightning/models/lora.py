@@ -30,7 +30,8 @@ class Extension:
     adapter: str | None = "gated"  # a kind of `ADAPTERS`, for frame-level conditions; None if the task takes none
     cond_dim: int = 0  # width of those conditions
     lora_rank: int = 0  # rank r, with alpha 2r; 0 without LoRA
-    phones: bool = False  # whether phones stand before the tokens
+    phones: bool = False  # whether it reads phones
+    spread_phones: bool = False  # whether they are spread over the frames, see `Stage1Config`
     full: bool = False  # whether all of stage 1 is the task's own
 
 
@@ -47,7 +48,7 @@ def extend(model: Stage1, extension: Extension, lora_dropout: float = 0.0) -> fr
         model.cond_adapter = ADAPTERS[extension.adapter](extension.cond_dim, model.config.hidden_size)
         new += ["cond_adapter."]
     if extension.phones:
-        model.add_phones()
+        model.add_phones(extension.spread_phones)
         new += PHONE_LAYERS
     if extension.full:
         return frozenset(name for name, _ in model.named_parameters())

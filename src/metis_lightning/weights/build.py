@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.models.lora import PUBLISHED_PREFIX, Extension, extend
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
@@ -230,8 +230,14 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
 
 def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what a task puts on stage 1, by the configuration of its part."""
-    phones, full = config.get("text") is not None, "stage1" in config
-    return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones, full)
+    return Extension(
+        config["adapter"],
+        config["cond_dim"],
+        config["lora_rank"],
+        phones=config.get("text") is not None,
+        spread_phones=config.get("spread_phones", False),
+        full="stage1" in config,
+    )
 
 
 @dataclass(frozen=True)
@@ -257,7 +263,7 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
     if part is None:
         raise UserError(
             f"{what}: it has no weights for the task {task!r}, only for {', '.join(served_tasks(source)) or 'none'}; "
-            "name one of these, or fine-tune for it and give the checkpoint"
+            f"name one of these, or fine-tune for it and give the checkpoint{nearest(task, served_tasks(source))}"
         )
     if is_checkpoint:
         model, digest = load_base(folder)

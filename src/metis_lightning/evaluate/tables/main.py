@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.evaluate.html.document import plain, render
 from metis_lightning.evaluate.options import TablesOptions
 from metis_lightning.evaluate.results.runs import Result, find_results
@@ -64,7 +64,9 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     systems = sorted({result.system for result in results})
     if baseline is not None and baseline not in systems:
         advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
-        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
+        raise UserError(
+            f"--baseline {baseline}: no result is of a system with this name; {advice}{nearest(baseline, systems)}"
+        )
     files, tables, paths = {}, [], []
     for benchmark in read_benchmarks(benchmarks):
         groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
