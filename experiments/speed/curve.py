@@ -35,7 +35,6 @@ from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.protocols import SuiteOptions
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Settings
-from metis_lightning.sampling.settings import Sampling
 from metis_lightning.task_table import TASKS
 from metis_lightning.types import TestItem, Trial
 from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index
@@ -44,6 +43,8 @@ TEST_SETS = {"tse": "test-unseen", "se": "test-unseen-se", "vc": "test-unseen-vc
 RELEASED = "released"
 # Quantities of the table.
 QUANTITIES = ("WER", "SIM", "SIM_target", "SIM_prompt", "DNSMOS_OVRL")
+# Between these the page of the docs has the table.
+BEGIN, END = "<!-- curve -->", "<!-- end of the curve -->"
 # Of the released steps' arithmetic: 0.25 and 0.15 of the released way's time, of which the exact way takes 0.39.
 MOST = {"balanced": 0.64, "fast": 0.38}
 
@@ -81,12 +82,7 @@ VARIANTS = (
     Variant("layers 40 8 1", stage2=(40, 8, 1)),
     Variant("stage 1 half", 0.5),
     Variant("int8", precision="int8"),
-    Variant("few, chooses first", both={"chooses_first": True}, **FEW, beside=FEW_NAME),
     Variant("few, remasks", both={"remasks": True}, **FEW, beside=FEW_NAME),
-    Variant("few, priors", both={"prior_weight": 0.5}, **FEW, beside=FEW_NAME),
-    Variant("few, guidance late", both={"guidance_from": 0.5}, **FEW, beside=FEW_NAME),
-    Variant("few, guidance every 2nd", both={"guidance_every": 2}, **FEW, beside=FEW_NAME),
-    Variant("early stop", both={"prior_weight": 0.5, "stop_above": 0.5}),
 )
 
 
@@ -98,7 +94,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TEST_SETS, default=list(TEST_SETS))
     parser.add_argument("--variants", nargs="+", default=[variant.name for variant in VARIANTS], help="names of them")
     parser.add_argument("--out", type=Path, default=Path("build/speed"), help="folder of rows, audio, table and figure")
-    parser.add_argument("--docs", type=Path, help="folder that gets table and figure, too")
+    parser.add_argument("--docs", type=Path, help="folder whose speed.md gets the table, too, and the figure beside it")
     given = parser.parse_args()
     torch.set_num_threads(1)
     check_weights(given.out, given.bundle)
@@ -106,12 +102,20 @@ def main() -> None:
         make_rows(task, given.bundle, [v for v in VARIANTS if v.name in given.variants], given.limit, given.out / task)
     by_task = {task: read_rows(given.out / task) for task in given.tasks}
     text, figure = "\n".join([*table(by_task), *choices(by_task)]) + "\n", drawing(by_task)
-    for folder, name in ((given.out, "curve.svg"), *([(given.docs, "images/curve.svg")] if given.docs else [])):
-        for path, content in ((folder / "curve.md", text), (folder / name, figure)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+    write(given.out / "curve.md", text)
+    write(given.out / "curve.svg", figure)
+    if given.docs:
+        page = given.docs / "speed.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        write(page, f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        write(given.docs / "speed_curve.svg", figure)
     print(text)
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def check_weights(out: Path, bundle: str) -> None:
@@ -160,16 +164,15 @@ def arithmetic(settings: Settings, task: str) -> float:
     parts = {name: part["config"] for name, part in read_index(bundle_folder("paper"))["parts"].items()}
     prompt = 0 if task == "se" else 1
 
-    def of(part: str, sampling: Sampling, steps: int) -> float:
-        # Of the unguided branch there are no more than the result's frames; without a prompt both branches are one.
-        guided = sum(replace(sampling, num_steps=steps).is_guided(step) for step in range(steps)) if prompt else 0
+    def of(part: str, steps: int, scale: float) -> float:
+        # The unguided branch has the result's frames alone; without a prompt both branches are one.
         size = parts[part]["num_layers"] * parts[part]["hidden_size"] ** 2
-        return float(size * (steps * (1 + prompt) + guided))
+        return float(size * steps * (1 + prompt + (prompt if scale else 0)))
 
     first, *others = settings.layer_steps(parts["s2a_full"]["num_quantizers"])
-    unguided = replace(settings.stage2, guidance_scale=settings.first_layer_guidance)
-    total = of("stage1", settings.stage1, settings.stage1.num_steps) + of("s2a_1layer", unguided, first)
-    return total + sum(of("s2a_full", settings.stage2, steps) for steps in others)
+    total = of("stage1", settings.stage1.num_steps, settings.stage1.guidance_scale)
+    total += of("s2a_1layer", first, settings.first_layer_guidance)
+    return total + sum(of("s2a_full", steps, settings.stage2.guidance_scale) for steps in others)
 
 
 def cost(variant: Variant, task: str) -> float:

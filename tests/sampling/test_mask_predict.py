@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -127,22 +126,6 @@ def frames_left(settings: Sampling, scores: Tensor) -> list[list[int]]:
     return seen
 
 
-def test_guidance_is_given_to_the_steps_that_are_asked_for() -> None:
-    guided = Sampling(num_steps=8, guidance_scale=2.5)
-    assert [guided.is_guided(step) for step in range(8)] == [True] * 8
-    late = replace(guided, guidance_from=0.5)
-    assert [step for step in range(8) if late.is_guided(step)] == [4, 5, 6, 7]
-    assert [step for step in range(8) if replace(late, guidance_every=3).is_guided(step)] == [4, 7]
-    assert not any(replace(late, guidance_scale=0.0).is_guided(step) for step in range(8))
-
-
-def test_a_row_that_is_sure_stops() -> None:
-    sure = torch.nn.functional.one_hot(torch.arange(20) % VOCABULARY, VOCABULARY) * 20.0
-    assert len(frames_left(Sampling(num_steps=6), sure)) == 6
-    assert len(frames_left(Sampling(num_steps=6, stop_above=0.9), sure)) == 1
-    assert len(frames_left(Sampling(num_steps=6, stop_above=0.9), torch.zeros(20, VOCABULARY))) == 6
-
-
 def test_frames_that_stay_are_masked_again_only_where_that_is_asked_for() -> None:
     scores = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(0))
     kept = frames_left(Sampling(num_steps=8), scores)
@@ -150,22 +133,3 @@ def test_frames_that_stay_are_masked_again_only_where_that_is_asked_for() -> Non
     again = frames_left(Sampling(num_steps=8, remasks=True), scores)
     assert [len(frames) for frames in again] == [len(frames) for frames in kept]
     assert not all(set(after) <= set(before) for before, after in pairwise(again))
-
-
-def test_a_frequent_token_is_no_reason_to_stay() -> None:
-    # Frames 0 to 9 say what is likely everywhere, frame 10 something else, less surely.
-    scores = torch.zeros(11, VOCABULARY)
-    scores[:10, 0], scores[10, 1] = 5.0, 4.0
-    quiet = Sampling(num_steps=2, temperature=0.0, confidence_temperature=0.0, filter_threshold=0.0)
-    assert 10 in frames_left(quiet, scores)[1]
-    assert 10 not in frames_left(replace(quiet, prior_weight=1.0), scores)[1]
-
-
-def test_what_stays_can_be_chosen_before_what_is_drawn() -> None:
-    # The noise draws an unlikely token at most frames; which frame is the surest does not depend on it.
-    scores = torch.zeros(12, VOCABULARY)
-    scores[:, 3] = torch.linspace(0.1, 3.0, 12)
-    settings = Sampling(num_steps=2, temperature=50.0, confidence_temperature=0.0, filter_threshold=0.0)
-    first = frames_left(replace(settings, chooses_first=True), scores)[1]
-    assert first == list(range(len(first)))
-    assert frames_left(settings, scores)[1] != first

@@ -81,16 +81,14 @@ class BranchDenoiser:
     token_embedding: nn.Module  # tokens (N,) to embeddings (N, H)
     head: Callable[[Tensor], Tensor]  # hidden states (K, H) to logits (K, V)
     settings: Sampling
-    _packed: dict[tuple[tuple[int, ...], bool], _Packed] = field(default_factory=dict)
+    _packed: dict[tuple[int, ...], _Packed] = field(default_factory=dict)
 
     def __call__(self, state: State, step: int) -> Tensor:
         """Return logits (K, V) of the masked frames of the state's rows: only these pass through the head."""
         # Packed anew only when a row has ended, which a short one does some steps before the others.
-        key = state.rows, self.settings.is_guided(step)
-        if key not in self._packed:
-            kept = {other: packed for other, packed in self._packed.items() if other[0] == state.rows}
-            self._packed = {**kept, key: _Packed.of(self.batch, *key)}
-        packed = self._packed[key]
+        if state.rows not in self._packed:
+            self._packed = {state.rows: _Packed.of(self.batch, state.rows, self.settings.guidance_scale != 0)}
+        packed = self._packed[state.rows]
         frames = torch.where(state.mask[:, None], self.mask_embedding, self.token_embedding(state.tokens))
         # Position N of the frames is zeros: nothing is added to a prefix.
         frames = torch.cat([frames, frames.new_zeros(1, frames.shape[1])])
@@ -185,7 +183,7 @@ def sample_acoustic_tokens(
     lengths = [len(tokens) for tokens in layers]
     scales: dict[int, Tensor] = {}
     for layer in range(layers[0].shape[1], model.config.num_quantizers):
-        num_steps, of_layer = steps[layer], replace(settings, num_steps=steps[layer])
+        num_steps = steps[layer]
         if num_steps not in scales:
             scales[num_steps] = model.diff_estimator.norm_scales(schedule(num_steps).to(device), dtype)
         denoise = BranchDenoiser(
@@ -195,9 +193,9 @@ def sample_acoustic_tokens(
             model.mask_emb.weight,
             model.token_emb[layer],
             model.to_logits[layer],
-            of_layer,
+            settings,
         )
-        sampled = mask_predict(denoise, lengths, of_layer, noises, device)
+        sampled = mask_predict(denoise, lengths, replace(settings, num_steps=num_steps), noises, device)
         layers = [torch.cat([lower, new[:, None]], dim=1) for lower, new in zip(layers, sampled, strict=True)]
     return layers
 

@@ -60,7 +60,6 @@ def mask_predict(
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
     # Of what was drawn last at each frame.
     likelihood = torch.zeros(sum(lengths), device=device)
-    priors: list[Tensor] = []
     place = torch.arange(sum(lengths), device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
@@ -68,20 +67,15 @@ def mask_predict(
     masks = [[num_masked(length, step + 1, num_steps) for length in lengths] for step in range(num_steps)]
     for step in range(num_steps):
         mask = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, place, True)
-        logits = denoise(State(tokens, mask, rows, masked), step).float()
-        draw = _Draw(logits, settings, step)
-        sizes = [len(frames) for frames in masked]
-        if settings.prior_weight and step == 0:
-            # How likely each token is anywhere in a row.
-            priors = [part.softmax(dim=-1).mean(dim=0).log() for part in logits.split(sizes)]
+        draw = _Draw(denoise(State(tokens, mask, rows, masked), step).float(), settings, step)
         noise = [(noises[row], lengths[row], frames) for row, frames in zip(rows, masked, strict=True)]
         tokens = tokens.index_copy(0, place, draw.tokens(noise))
-        counts = draw.counts(sizes, [masks[step][row] for row in rows])
+        counts = [masks[step][row] for row in rows]
         # Short rows end some steps before the others, and take no more of a pass.
         going = [index for index, count in enumerate(counts) if count]
         if not going:
             break
-        likelihood = likelihood.index_copy(0, place, draw.likelihood(sizes, [priors[row] for row in rows if priors]))
+        likelihood = likelihood.index_copy(0, place, draw.likelihood)
         still: list[Tensor] = []
         for index in going:
             start, length = starts[rows[index]], lengths[rows[index]]
@@ -144,18 +138,7 @@ class _Draw:
             self.chosen = noisy.argmax(dim=-1, keepdim=True)
         return self.candidates.gather(-1, self.chosen)[:, 0]
 
-    def counts(self, sizes: Sequence[int], scheduled: Sequence[int]) -> list[int]:
-        """Return how many frames of each row stay masked: as scheduled, none of a row that is sure enough."""
-        if self.settings.stop_above >= 1:
-            return list(scheduled)
-        sure = [float(part[:, 0].mean()) for part in self.logits.softmax(dim=-1).split(list(sizes))]
-        return [0 if one > self.settings.stop_above else count for one, count in zip(sure, scheduled, strict=True)]
-
-    def likelihood(self, sizes: Sequence[int], priors: Sequence[Tensor]) -> Tensor:
-        """Return how likely what was drawn is (K,), without what the priors (V,) of rows of `sizes` give, if any."""
-        logits = self.logits
-        if priors:
-            of_frames = torch.cat([prior.expand(size, -1) for prior, size in zip(priors, sizes, strict=True)])
-            logits = logits - self.settings.prior_weight * of_frames.gather(-1, self.candidates)
-        likelihood = logits.softmax(dim=-1)
-        return likelihood.amax(dim=-1) if self.settings.chooses_first else likelihood.gather(-1, self.chosen)[:, 0]
+    @property
+    def likelihood(self) -> Tensor:
+        """How likely what was drawn is (K,)."""
+        return self.logits.softmax(dim=-1).gather(-1, self.chosen)[:, 0]

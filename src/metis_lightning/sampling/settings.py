@@ -20,8 +20,8 @@ Preset: TypeAlias = Literal["released", "balanced", "fast"]
 
 PRESETS: Mapping[Preset, tuple[float, tuple[int, ...]]] = {
     "released": (1.0, (40, 16, 1)),
-    "balanced": (1.0, (20, 8, 1)),
-    "fast": (0.5, (10, 4, 1)),
+    "balanced": (0.5, (10, 4, 1)),
+    "fast": (0.25, (5, 2, 1)),
 }
 """Share of the released steps of stage 1, and the steps of stage 2's layers; for their choice see docs/speed.md."""
 
@@ -34,14 +34,7 @@ class Sampling:
     confidence_temperature: of the noise on the confidences that choose what stays, falling likewise.
     filter_threshold: only the ceil((1 - threshold) · V) likeliest tokens may be drawn.
     guidance_scale, guidance_rescale: see `guidance.guide`.
-
-    Off by default, as released, are ways to take fewer or better steps with the same weights:
-
-    guidance_from, guidance_every: steps are guided from this share of them on, and of those every k-th.
-    prior_weight: the confidences leave out how frequent a token is anyway, its share of the first step's predictions.
-    stop_above: a row whose masked tokens are on average so likely is done, whatever steps are left.
-    remasks: tokens that stay are masked again where later ones are likelier.
-    chooses_first: what stays is chosen by the likeliest token of a frame, whatever token was drawn.
+    remasks: tokens that stayed are masked again where later ones are likelier; the released code leaves them.
     """
 
     num_steps: int = 10
@@ -50,27 +43,13 @@ class Sampling:
     filter_threshold: float = 0.98
     guidance_scale: float = 0.0
     guidance_rescale: float = 0.75
-    guidance_from: float = 0.0
-    guidance_every: int = 1
-    prior_weight: float = 0.0
-    stop_above: float = 1.0
     remasks: bool = False
-    chooses_first: bool = False
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if not 0 <= self.filter_threshold < 1:
             raise ValueError(f"filter_threshold must lie in [0, 1), got {self.filter_threshold}")
-
-    def is_guided(self, step: int) -> bool:
-        """Return whether a step, counted from 0, has guidance."""
-        first = math.ceil(self.guidance_from * self.num_steps)
-        return self.guidance_scale != 0 and step >= first and (step - first) % self.guidance_every == 0
-
-
-# What released code does not have, and protocols of earlier versions do not name.
-_LATER = ("guidance_from", "guidance_every", "prior_weight", "stop_above", "remasks", "chooses_first")
 
 
 class Options(TypedDict, total=False):
@@ -103,12 +82,11 @@ class Settings:
         return [*self.stage2_steps, *self.stage2_steps[-1:] * num_quantizers][:num_quantizers]
 
     def described(self) -> dict[str, Any]:
-        """Return all that decides as plain values, without ways of sampling that are off: as before there were any."""
-        content, off = asdict(self), asdict(Sampling())
-        for stage in ("stage1", "stage2"):
-            for name in _LATER:
-                if content[stage][name] == off[name]:
-                    del content[stage][name]
+        """Return all that decides as plain values; what does not mask again is as before there was a choice."""
+        content = asdict(self)
+        for stage in (content["stage1"], content["stage2"]):
+            if not stage["remasks"]:
+                del stage["remasks"]
         return content
 
     def chosen(self, options: Options) -> Settings:
