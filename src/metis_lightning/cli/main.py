@@ -19,13 +19,14 @@ from metis_lightning.child_processes import end_with_launcher
 from metis_lightning.cli.command import Command
 from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.doctor.main import DoctorOptions
+from metis_lightning.doctor.new import NewOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.config_keys import check_config
 from metis_lightning.trainer.options import PrepareTokensOptions
-from metis_lightning.weights.published.options import ImportOptions
+from metis_lightning.weights.published.options import ImportOptions, PushOptions
 
 _WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
 # The last line of a traceback, in which an exception has its module.
@@ -109,12 +110,25 @@ COMMANDS = {
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
     ),
+    "push": Command(
+        PushOptions,
+        "metis_lightning.weights.publish:run_push",
+        "put a bundle and its model card on the hub",
+        ("my_bundle me/my-metis --results evaluation/results/se", "my_bundle me/my-metis --private"),
+        note="The hub is asked only with HF_HUB_OFFLINE=0, and after `hf auth login`.",
+    ),
     "doctor": Command(
         DoctorOptions,
         "metis_lightning.doctor.main:run_doctor",
         "what would keep a run from working, and the cure",
         ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
         takes_config=True,
+    ),
+    "new": Command(
+        NewOptions,
+        "metis_lightning.doctor.new:run_new",
+        "manifest and config for your own recordings",
+        ("--task se --speech recordings", "--task tts --speech voice --speakers one --language de --out my_voice"),
     ),
     "bench data": Command(
         BenchDataOptions,
