@@ -16,7 +16,7 @@ import torch
 
 from metis_lightning.bench.options import BenchGenerateOptions
 from metis_lightning.bench.released_decoding import ReleasedMetis
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.files import atomic_path, check_output

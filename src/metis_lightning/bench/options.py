@@ -18,6 +18,13 @@ class BenchDataOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchStartOptions(CommandOptions):
+    """Options of `bench start`."""
+
+    runs: int = option("of each command, of which the fastest counts", 3, metavar="N", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchEvaluateOptions(CommandOptions):
     """Options of `bench evaluate`."""
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
@@ -13,6 +14,7 @@ from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
     BenchGenerateOptions,
+    BenchStartOptions,
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
@@ -22,6 +24,7 @@ from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.doctor.new import NewOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
+from metis_lightning.files import NO_ROOM
 from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.config_keys import check_config
@@ -137,6 +140,12 @@ COMMANDS = {
         ("-c configs/pretrain.yaml",),
         takes_config=True,
     ),
+    "bench start": Command(
+        BenchStartOptions,
+        "metis_lightning.bench.start:run_bench_start",
+        "how long commands take to start",
+        ("--runs 3",),
+    ),
     "bench train": Command(
         BenchTrainOptions,
         "metis_lightning.bench.train:run_bench_train",
@@ -171,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Names of files may hold bytes that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     end_with_launcher(os.environ)
+    threading.excepthook = _say_unless_full
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
         return 0
@@ -181,6 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A loader's worker that the system killed is no bug of ours.
         if not (reason := explain_killed_worker(str(error)) or ""):
             raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # Of a logger, say; our own files say which they are.
+        reason = f"{error.filename or 'a file of the run'} cannot be written: {error.strerror}; make room there"
     except Stopped as stop:
         if stop.text:
             print(stop.text, file=sys.stderr)
@@ -192,6 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
+
+
+def _say_unless_full(ended: threading.ExceptHookArgs) -> None:
+    """Tell why a thread ended, but not a logger's that a full disk ends: the next use of the logger says it."""
+    if getattr(ended.exc_value, "errno", None) not in NO_ROOM:
+        threading.__excepthook__(ended)
 
 
 def explain_killed_worker(message: str) -> str | None:

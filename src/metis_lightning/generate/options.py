@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
-
-SHORTEST_CHUNK = 8.0
-"""Seconds; the overlap of two chunks takes two of them."""
+from metis_lightning.sampling.settings import SHORTEST_CHUNK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +37,8 @@ class GenerateOptions(WeightsOptions):
         "what is heard: an audio file of any length, or a folder of them", None, metavar="FILE"
     )
     prompt: Path | None = option("a few seconds of the wanted voice", None, metavar="FILE")
+    voice: Path | None = option("the wanted voice as --save-voice wrote it, instead", None, metavar="FILE")
+    save_voice: Path | None = option("write the prompt, encoded, for --voice (.safetensors)", None, metavar="FILE")
     video: Path | None = option("a silent talking face: a video file, or a folder of them", None, metavar="FILE")
     features: Path | None = option(
         "its lip features (.npy or .safetensors, 25 a second), or a folder of them", None, metavar="FILE"
@@ -59,12 +59,12 @@ class GenerateOptions(WeightsOptions):
     )
     guidance_scale: float | None = option("guidance of stage 1 (default: as released)", None, metavar="W", least=0)
     temperature: float | None = option("temperature of stage 1 (default: as released)", None, metavar="X", least=0)
-    stage2_steps: tuple[int, int, int] | None = option(
-        "of layer 1, 2, each other (default: 40 16 1)", None, metavar="N", least=1
+    stage2_steps: tuple[int, ...] | None = option(
+        "of layer 1, 2, … and each other (default: 40 16 1)", None, metavar="N", least=1
     )
     batch_seconds: float = option("audio in a batch", 60.0, metavar="S", above=0)
     chunk_seconds: float | None = option(
-        "longest piece of a long source (default: 30 less the prompt)", None, metavar="S", least=SHORTEST_CHUNK
+        "longest piece of a long source or text (default: 30 less the prompt)", None, metavar="S", least=SHORTEST_CHUNK
     )
     play_list: Path | None = option("write one page with players and spectrograms of all results", None, metavar="HTML")
 

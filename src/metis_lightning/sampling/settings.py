@@ -8,6 +8,12 @@ from typing import Any, TypedDict
 
 from metis_lightning.errors import UserError
 
+LONGEST = 30.0
+"""Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all."""
+
+SHORTEST_CHUNK = 8.0
+"""Seconds of the shortest chunk of a source; the overlap of two chunks takes two of them."""
+
 
 @dataclass(frozen=True)
 class Sampling:

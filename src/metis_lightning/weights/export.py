@@ -111,7 +111,7 @@ def _split(part: Part) -> tuple[Part, Part]:
         else:
             base[name.removeprefix(PUBLISHED_PREFIX)] = value
     config = {name: value for name, value in part.config.items() if name != "stage1"}
-    return Part({**part.config["stage1"], "use_phone_cond": False}, base), Part(config, added)
+    return Part({**part.config["stage1"], "use_phone_cond": False, "spread_phones": False}, base), Part(config, added)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t
 
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.metrics.metric import Column
@@ -78,6 +77,8 @@ def mean_interval(
 
 def half_widths(numerators_BG: np.ndarray, denominators_BG: np.ndarray) -> np.ndarray:
     """Return half of the 95% interval of each row's ratio of sums: (B, G) clusters' sums to (B,)."""
+    from scipy.stats import t
+
     total = denominators_BG.sum(axis=1, keepdims=True)
     ratio = numerators_BG.sum(axis=1, keepdims=True) / total
     share = denominators_BG / total

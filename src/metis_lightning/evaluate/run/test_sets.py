@@ -77,7 +77,7 @@ def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]
 def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[str] = ()) -> list[TestSet]:
     """Return the test sets of a corpus that are for a task, in the order of their files.
 
-    `data` is the name of a file in `metis_lightning/data/corpora` (`starter` stands for `starter_tests` too), or of a
+    `data` is the name of a file in `metis_lightning/data/corpora`, `starter` of `starter_tests`, or of a
     module or class of one's own; `options` are arguments of its readers beside `root`, NAME=VALUE. A `UserError` if
     there is no such corpus, it needs a root or takes no such option, or has no test set for the task.
     """
@@ -112,8 +112,9 @@ def _is_for(task: str, listed: str) -> bool:
 
 def _classes(data: str) -> list[type[TestSets]]:
     """Return the concrete readers that a corpus's modules define, in their order; or the one that is named."""
-    ours = [f"{_CORPORA}.{data}", f"{_CORPORA}.{data}_tests"] if data.isidentifier() else []
-    names = list(filter(_exists, ours)) or list(filter(_exists, [data, data.rpartition(".")[0]]))
+    # A module of test sets alone can do without Lightning, which its corpus's DataModule needs.
+    ours = [f"{_CORPORA}.{data}_tests", f"{_CORPORA}.{data}"] if data.isidentifier() else []
+    names = list(filter(_exists, ours))[:1] or list(filter(_exists, [data, data.rpartition(".")[0]]))
     classes = []
     for module in map(import_module, names):
         readers = [kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, TestSets)]
