@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from metis_lightning import __version__
 from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
@@ -18,7 +19,7 @@ from metis_lightning.bench.options import (
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
-from metis_lightning.cli.command import Command
+from metis_lightning.cli.command import Command, completion_lines
 from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.doctor.new import NewOptions
@@ -228,7 +229,11 @@ def _dispatch(args: list[str]) -> None:
     # The bare program, and the bare first word of several commands, answer as with --help.
     first, second = [*args[:2], *["--help"] * 2][:2]
     family = {name: shown for name, shown in listed.items() if name.startswith(f"{first} ")}
-    if first in ("-h", "--help"):
+    if first == "--version":
+        print(f"metis-lightning {__version__}")
+    elif first == "completion":
+        print(*completion_lines(COMMANDS, list(TRAINER_COMMANDS), "metis-lightning"), sep="\n")
+    elif first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
         # Before torch and Lightning are imported, which takes a while.
@@ -250,7 +255,10 @@ def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
     lines = [f"usage: {PROGRAM} COMMAND [options]", "", "commands:"]
     for name, (about, example) in listed.items():
         lines += [f"  {name:<19} {about}", f"  {'':<19}   {PROGRAM} {name} {example}"]
-    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options."]
+    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options; --version says the version,"]
+    lines += [
+        '`eval "$(metis-lightning completion)"` completes commands and options in bash, and in zsh after bashcompinit.'
+    ]
     return "\n".join(lines)
 
 
