@@ -88,7 +88,7 @@ def test_a_command_that_needs_something_has_options_and_files_that_are_there(com
         parser.options(own)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_the_commands_run_as_written_but_shorter(workspace: Path, tmp_path: Path) -> None:
     """In the order of the pages: `tables` needs the results of `evaluate`."""
     said = ""

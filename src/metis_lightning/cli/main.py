@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from metis_lightning import __version__
 from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
@@ -18,9 +19,10 @@ from metis_lightning.bench.options import (
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
-from metis_lightning.cli.command import Command
+from metis_lightning.cli.command import Command, completion_lines
 from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.doctor.main import DoctorOptions
+from metis_lightning.doctor.new import NewOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.files import NO_ROOM
@@ -28,7 +30,7 @@ from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
 from metis_lightning.trainer.config_keys import check_config
 from metis_lightning.trainer.options import PrepareTokensOptions
-from metis_lightning.weights.published.options import ImportOptions
+from metis_lightning.weights.published.options import ImportOptions, PushOptions
 
 _WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
 # The last line of a traceback, in which an exception has its module.
@@ -112,12 +114,25 @@ COMMANDS = {
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
     ),
+    "push": Command(
+        PushOptions,
+        "metis_lightning.weights.publish:run_push",
+        "put a bundle and its model card on the hub",
+        ("my_bundle me/my-metis --results evaluation/results/se", "my_bundle me/my-metis --private"),
+        note="The hub is asked only with HF_HUB_OFFLINE=0, and after `hf auth login`.",
+    ),
     "doctor": Command(
         DoctorOptions,
         "metis_lightning.doctor.main:run_doctor",
         "what would keep a run from working, and the cure",
         ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
         takes_config=True,
+    ),
+    "new": Command(
+        NewOptions,
+        "metis_lightning.doctor.new:run_new",
+        "manifest and config for your own recordings",
+        ("--task se --speech recordings", "--task tts --speech voice --speakers one --language de --out my_voice"),
     ),
     "bench data": Command(
         BenchDataOptions,
@@ -214,7 +229,11 @@ def _dispatch(args: list[str]) -> None:
     # The bare program, and the bare first word of several commands, answer as with --help.
     first, second = [*args[:2], *["--help"] * 2][:2]
     family = {name: shown for name, shown in listed.items() if name.startswith(f"{first} ")}
-    if first in ("-h", "--help"):
+    if first == "--version":
+        print(f"metis-lightning {__version__}")
+    elif first == "completion":
+        print(*completion_lines(COMMANDS, list(TRAINER_COMMANDS), "metis-lightning"), sep="\n")
+    elif first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
         # Before torch and Lightning are imported, which takes a while.
@@ -236,7 +255,10 @@ def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
     lines = [f"usage: {PROGRAM} COMMAND [options]", "", "commands:"]
     for name, (about, example) in listed.items():
         lines += [f"  {name:<19} {about}", f"  {'':<19}   {PROGRAM} {name} {example}"]
-    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options."]
+    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options; --version says the version,"]
+    lines += [
+        '`eval "$(metis-lightning completion)"` completes commands and options in bash, and in zsh after bashcompinit.'
+    ]
     return "\n".join(lines)
 
 

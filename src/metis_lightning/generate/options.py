@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +78,7 @@ class AppOptions(WeightsOptions):
     model: tuple[str, ...] = option("bundles or checkpoints", ("nano",), metavar="M")
     host: str = option("address to listen at", "127.0.0.1", metavar="H")
     port: int = option("port to listen at", 7860, metavar="N", least=1)
+
+    def packages(self) -> Mapping[str, str]:
+        """Return what draws the page."""
+        return {"gradio": "demo"}

@@ -146,10 +146,10 @@ class MetisCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         # That settings do not go together, or not with this machine, is said in many ways.
         try:
-            own = tuple(type(each) for each in config["callbacks"] or ())
-            guards: list[Callback] = [] if any(issubclass(each, FiniteGuard) for each in own) else [FiniteGuard()]
+            kinds = tuple(type(each) for each in config["callbacks"] or ())
+            guards: list[Callback] = [] if any(issubclass(each, FiniteGuard) for each in kinds) else [FiniteGuard()]
             # Lightning's own choice counts to epoch -2 where a run ends by its steps.
-            if config["enable_progress_bar"] is not False and not any(issubclass(each, ProgressBar) for each in own):
+            if config["enable_progress_bar"] is not False and not any(issubclass(each, ProgressBar) for each in kinds):
                 guards.append(RunProgressBar())
             trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, *guards])
         except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:

@@ -31,7 +31,7 @@ _DIGEST = "sha256"
 _ORIGIN = ("licence", "source")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # Data alone: nothing that could be imported or unpickled is fetched with a bundle.
-_BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
+BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _hub_bundle(name: str) -> Path:
             "files, run: python -m metis_lightning import hub --out my_bundle"
         )
     # The commit is the folder's name: both downloads are of one.
-    return snapshot(repository, _BUNDLE_FILES, folder.name)
+    return snapshot(repository, BUNDLE_FILES, folder.name)
 
 
 def snapshot(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
