@@ -174,13 +174,13 @@ def matmul_gigaflops(device: torch.device, size: int = 1536) -> float:
 
 
 def words_changed(rows: Sequence[Measurement]) -> list[str]:
-    """Return the word errors of each row against what is heard in the first, by the embedded recogniser."""
+    """Return the word errors of each row against those in the first, by the embedded recogniser."""
     recognizer, normalize = offline_asr(), normalizer("whisper", "en")
     waves = [[resample(each.wave.numpy(), WAVE_RATE, METRIC_RATE) for each in row.speech] for row in rows]
-    heard = [list(map(recognizer.transcribe, of_row)) for of_row in waves]
+    transcripts = [list(map(recognizer.transcribe, of_row)) for of_row in waves]
     cells = [""]
-    for texts in heard[1:]:
-        pairs = [(text, other) for text, other in zip(heard[0], texts, strict=True) if normalize(text)]
+    for texts in transcripts[1:]:
+        pairs = [(text, other) for text, other in zip(transcripts[0], texts, strict=True) if normalize(text)]
         errors = [word_errors(*pair, normalize) for pair in pairs]
         words = sum(each.words for each in errors)
         cells.append(f"{sum(each.edits for each in errors) / words:.1%}" if words else "–")

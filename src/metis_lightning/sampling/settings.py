@@ -20,7 +20,7 @@ Preset: TypeAlias = Literal["released", "balanced", "fast"]
 
 PRESETS: Mapping[Preset, tuple[float, tuple[int, ...]]] = {
     "released": (1.0, (40, 16, 1)),
-    "balanced": (0.5, (10, 4, 1)),
+    "balanced": (0.5, (20, 8, 1)),
     "fast": (0.25, (5, 2, 1)),
 }
 """Share of the released steps of stage 1, and the steps of stage 2's layers; for their choice see docs/speed.md."""
