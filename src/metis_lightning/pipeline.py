@@ -102,7 +102,7 @@ class Metis(TaskMethods):
         for stage in (loaded.model, first, full):
             prepare_for_inference(stage.to(device), precision)
         tokenizer, models = load_tokenizer(loaded.folder).to(device), dict.fromkeys(loaded.tasks, loaded.model)
-        text = None if loaded.text is None else text_front_end(loaded.text)
+        text = None if loaded.text is None else text_front_end(loaded.text, is_needed=False)
         return cls(tokenizer, models, (first, full), text, compile=compile)
 
     @classmethod
