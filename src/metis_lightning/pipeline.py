@@ -75,6 +75,8 @@ class Metis(TaskMethods):
     ) -> None:
         self.tokenizer, self.stage1, self.stage2, self.text = tokenizer, stage1, stage2, text
         self.batch_size, self.compile = batch_size, compile
+        if self.device.type == "mps":
+            raise UserError("Metis runs on cpu and cuda; on mps no token was ever compared: load it with device='cpu'")
         # One for all models: they run one after another, so one pool of memory does.
         self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
         self._ready: dict[Stage1, TwoStages] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
+from metis_lightning.sampling.settings import Preset
 
 BENCHMARKS = Path("evaluation/benchmarks")
 # Several values of one option.
@@ -44,6 +45,7 @@ class EvaluateOptions(CommandOptions):
 
     limit: int | None = option("only the first N items of each test set", None, metavar="N", least=1)
     seeds: tuple[int, ...] = option("seeds of the sampler", (0,), metavar="K", aliases=("--seed",))
+    preset: Preset | None = option("fewer steps of both stages (default: released)", None)
     num_steps: int | None = option("sampling steps (default: those released for the task)", None, metavar="N", least=1)
     guidance_scale: float | None = option(
         "guidance of stage 1 (default: that released for the task)", None, metavar="W"

@@ -115,7 +115,7 @@ def _writer(jobs: Sequence[Job], options: GenerateOptions) -> SpeechWriter:
 
 def sampler_options(options: GenerateOptions) -> Options:
     """Return the settings that are given; the others stay as released."""
-    names = ("num_steps", "guidance_scale", "temperature", "stage2_steps")
+    names = ("preset", "num_steps", "guidance_scale", "temperature", "stage2_steps")
     return cast(Options, {name: value for name in names if (value := getattr(options, name)) is not None})
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
-from metis_lightning.sampling.settings import SHORTEST_CHUNK
+from metis_lightning.sampling.settings import SHORTEST_CHUNK, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class GenerateOptions(WeightsOptions):
     out: Path = option("a .wav or .flac; of a list or folder: a folder", metavar="PATH")
     model: str = option("a bundle or a checkpoint", "nano", metavar="M")
     seed: int = option("of the sampler", 0, metavar="K", least=0, most=2**63 - 1)
+    preset: Preset | None = option("fewer steps of both stages; what follows overrules it (default: released)", None)
     num_steps: int | None = option(
         "steps of stage 1 (default: those released for the task)", None, metavar="N", least=1
     )

@@ -156,8 +156,8 @@ class MetisCLI(LightningCLI):
             options = "--trainer.accelerator, --trainer.devices, --trainer.strategy"
             raise UserError(f"trainer: {error} (check {options})") from error
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy | ShardedStrategy):
-            name, own = type(trainer.strategy).__name__, f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"
-            raise UserError(f"trainer: the strategies are auto, ddp and {own} (DDP or FSDP2), not {name}")
+            name, ours = type(trainer.strategy).__name__, f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"
+            raise UserError(f"trainer: the strategies are auto, ddp and {ours} (DDP or FSDP2), not {name}")
         # A user's own plugin stays.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFiles()
