@@ -86,7 +86,8 @@ COMMANDS = {
         note="A list names its inputs as the options do: id, source, prompt, text, prompt_text, language,\n"
         "prompt_language, seconds, video, features, seed. Paths are relative to the list; what a line leaves empty\n"
         "is taken from the option. Results are called by id. What a run that was stopped has finished is not made\n"
-        "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.",
+        "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.\n"
+        "Imitate voices only of people who agreed, and say that speech is generated where it is heard.",
     ),
     "app": Command(
         AppOptions,

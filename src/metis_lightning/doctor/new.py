@@ -12,7 +12,7 @@ from metis_lightning.doctor.main import DoctorOptions
 from metis_lightning.errors import UserError
 from metis_lightning.options import PROGRAM, CommandOptions, flag, option
 
-TASKS = ("se", "tse", "vc", "tts")
+_TRAINED = ("se", "tse", "vc", "tts")
 CONSENT = (
     "voices: train on and imitate only voices whose owners agreed, and say that speech is generated where it is heard"
 )
@@ -81,14 +81,14 @@ def run_new(options: NewOptions) -> None:
 
 def _asked(options: NewOptions) -> NewOptions:
     """Return the options with what a terminal's user answered. A `UserError` if nobody can be asked, or answers."""
-    questions = {"task": f"task ({', '.join(TASKS)})", "speech": "folder of your recordings"}
+    questions = {"task": f"task ({', '.join(_TRAINED)})", "speech": "folder of your recordings"}
     for name, question in questions.items():
         if getattr(options, name) is not None:
             continue
         if not sys.stdin.isatty():
             raise UserError(f"required: {flag(name)}, the {question} (see: {PROGRAM} new --help)")
         answer = input(f"{question}: ").strip()
-        if not answer or (name == "task" and answer not in TASKS):
+        if not answer or (name == "task" and answer not in _TRAINED):
             raise UserError(f"{question}: {answer!r} is none; run `new` again")
         changes: dict[str, Any] = {name: answer if name == "task" else Path(answer)}
         options = replace(options, **changes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -163,7 +163,12 @@ def _class_hint(path: str) -> str | None:
     if file is None:
         return "; check its module"
     names = [node.name for node in _parsed(file).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    imported = {alias.asname or alias.name for node in _imports(_parsed(file)) for alias in node.names}
+    imported = {
+        alias.asname or alias.name
+        for node in _parsed(file).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     # A name that the module imports, or makes in another way, is the parser's to judge.
     return None if name in imported else _nearest(name, names)
 
@@ -238,7 +243,7 @@ def _in_module(file: Path, module: str, name: str) -> _Source | None:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _Source(file, module, node)
-    for node in _imports(tree):
+    for node in (each for each in tree.body if isinstance(each, ast.ImportFrom)):
         original = next((alias.name for alias in node.names if (alias.asname or alias.name) == name), None)
         if original is None:
             continue
@@ -248,10 +253,6 @@ def _in_module(file: Path, module: str, name: str) -> _Source | None:
         other = _file_of(there)
         return None if other is None else _in_module(other, there, original)
     return None
-
-
-def _imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
-    return (node for node in tree.body if isinstance(node, ast.ImportFrom))
 
 
 @lru_cache(256)

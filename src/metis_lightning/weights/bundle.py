@@ -65,6 +65,17 @@ def bundle_folder(name: str) -> Path:
     raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle{hint}")
 
 
+def licence_note(folder: Path) -> str:
+    """Return whose licences the parts of a bundle name, for the one who uses them; empty if they name none."""
+    named: dict[str, list[str]] = {}
+    for part, entry in read_index(folder)["parts"].items():
+        if "licence" in entry:
+            named.setdefault(str(entry["licence"]), []).append(part)
+    note = "; ".join(f"{licence} ({', '.join(parts)})" for licence, parts in named.items())
+    # The released weights of Metis and MaskGCT.
+    return note + (": not for commercial use" if any("NC" in licence for licence in named) else "")
+
+
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the content of `bundle.yaml`; an absent file is an empty bundle."""
     path = folder / BUNDLE_INDEX

@@ -13,9 +13,9 @@ from metis_lightning.data.manifest.scan import CorpusScan, Fault, Row, Shard, in
 from metis_lightning.data.media.storage import files_below, require_folder
 from metis_lightning.texts import read_lines
 
-SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus")
-TEXTS = (".txt", ".lab")
-METADATA = "metadata.csv"
+_SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+_TEXTS = (".txt", ".lab")
+_METADATA = "metadata.csv"
 SpeakerRule = Literal["folder", "name", "one"]
 _PER_SHARD = 500
 
@@ -34,18 +34,18 @@ class FolderScan(CorpusScan):
     speakers: SpeakerRule = "folder"
     language: str = "en"
     decode: bool = True
-    layout = f"sound files ({', '.join(SOUND)})"
+    layout = f"sound files ({', '.join(_SOUND)})"
 
     @cached_property
     def files(self) -> list[Path]:
         """The sound files, in order of their names."""
         require_folder(self.root, "the recordings")
-        return files_below(Path(self.root), SOUND)
+        return files_below(Path(self.root), _SOUND)
 
     @cached_property
     def texts(self) -> dict[str, str]:
         """Texts of `metadata.csv` by the names of their files."""
-        path = Path(self.root) / METADATA
+        path = Path(self.root) / _METADATA
         lines = [line.split("|") for line in read_lines(path)] if path.is_file() else []
         # Of LJSpeech's three columns the last is the text in full words.
         return {Path(parts[0]).stem: parts[-1] for parts in lines if len(parts) > 1}
@@ -68,7 +68,7 @@ class FolderScan(CorpusScan):
             yield row | {"language": self.language}
 
     def _beside(self, path: Path) -> list[Path]:
-        return [file for file in map(path.with_suffix, TEXTS) if file.is_file()]
+        return [file for file in map(path.with_suffix, _TEXTS) if file.is_file()]
 
     def _speaker(self, where: Path) -> str:
         if self.speakers == "name":
