@@ -53,5 +53,5 @@ types: .venv/.developed ## check types with mypy
 	touch .venv/.installed
 
 .venv/.developed: .venv/.installed
-	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,video,dev]'
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,metrics,text,vc,video,dev]'
 	touch .venv/.developed
