@@ -28,6 +28,8 @@ _PER_RUN = ("systems", "seeds")
 _PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
 # Hashes and sizes of a test set; the rest says in clear which variant of a corpus it is.
 _HASHED = {"reader", "trials", "texts", "audio", "samples"}
+# Quantities that stand first in tables: what was said, and by whom.
+_FIRST = ("WER", "WER_asr", "CER", "CER_asr", "SIM", "SIM_target", "SIM_margin", "WRONG_VOICE")
 # Differences of a protocol, and values of a list, that a message shows.
 _NUM_SHOWN = 4
 
@@ -218,8 +220,10 @@ class Result:
 
 
 def metric_names(results: Sequence[Result]) -> list[str]:
-    """Return the metrics that any of the results has, in the order of first appearance."""
-    return list(dict.fromkeys(name for result in results for name in result.metrics))
+    """Return the metrics that any of the results has: words and voices first, then in the order of appearance."""
+    quantities = {name: summary.column.quantity for result in results for name, summary in result.metrics.items()}
+    rank = {quantity: index for index, quantity in enumerate(_FIRST)}
+    return sorted(quantities, key=lambda name: rank.get(quantities[name], len(rank)))
 
 
 def find_results(results_dir: Path) -> list[Result]:
