@@ -8,7 +8,7 @@ VENV_PYTHON := .venv/bin/python
 METIS := $(VENV_PYTHON) -m metis_lightning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo numbers nano test lint types
+.PHONY: help demo numbers nano test lint types docs
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3.11]'
@@ -28,7 +28,7 @@ demo: .venv/.installed ## train a TSE LoRA on the embedded corpus, evaluate it, 
 	@echo 'results      evaluation/results/demo (utterances.jsonl, summary.json, protocol.json)'
 	@echo 'table        evaluation/tables/table_03.md'
 
-numbers: demo ## take the numbers of README and of nano's card anew, an hour on 2 cores
+numbers: demo ## take the numbers of README, docs and of nano's card anew, an hour on 2 cores
 	$(METIS) evaluate --task tse --system nano --test-sets test-unseen --out evaluation/results/nano --max-failed-share 1
 	$(VENV_PYTHON) evaluation/readme_numbers.py
 
@@ -46,6 +46,10 @@ lint: .venv/.developed ## check style and format with ruff
 types: .venv/.developed ## check types with mypy
 	$(VENV_PYTHON) -m mypy
 
+docs: .venv/.documented ## build the docs site into build/docs, every link checked
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
+	@echo 'docs         build/docs/index.html'
+
 # A stamp is newer than pyproject.toml once everything that it stands for is installed.
 .venv/.installed: pyproject.toml
 	'$(PYTHON)' -m venv .venv
@@ -55,3 +59,7 @@ types: .venv/.developed ## check types with mypy
 .venv/.developed: .venv/.installed
 	$(VENV_PYTHON) -m pip install -e '.[eval,offline,metrics,text,vc,video,dev]'
 	touch .venv/.developed
+
+.venv/.documented: .venv/.installed
+	$(VENV_PYTHON) -m pip install -e '.[docs]'
+	touch .venv/.documented

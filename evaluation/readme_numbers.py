@@ -1,7 +1,8 @@
-"""Writes the numbers of finished runs into README and nano's card: `make numbers` makes the runs and calls this.
+"""Writes the numbers of finished runs into README, docs and nano's card: `make numbers` makes the runs and calls this.
 
 A block `<!-- numbers of RUN -->` to `<!-- end of numbers -->` gets the table of the run in that folder, and how far
-each system is from the mixture as it is.
+each system is from the mixture as it is. `<!-- summary of RUN beside TABLE: ROW, ROW -->` gets a small one, with rows
+of the paper's under ours.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from pathlib import Path
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.results.comparison import CONTROLS, margin_column, margin_gain
 from metis_lightning.evaluate.results.runs import Result, read_results
-from metis_lightning.evaluate.tables.benchmarks import ResultsSpec
+from metis_lightning.evaluate.tables.benchmarks import ResultsSpec, read_benchmarks
 from metis_lightning.evaluate.tables.layout import EMPTY, Cell, NoteKeys, Section, grid, markdown_cell
 from metis_lightning.evaluate.tables.our_results import group_results, result_sections
 
-PAGES = (Path("README.md"), Path("src/metis_lightning/assets/nano/README.md"))
+PAGES = (Path("README.md"), Path("docs/nano.md"), Path("src/metis_lightning/assets/nano/README.md"))
+BENCHMARKS = Path("evaluation/benchmarks")
 COLUMNS = ("DNSMOS OVRL", "STOI", "SIM target", "SIM margin", "WER % (")
 
 _BLOCK = re.compile(r"(<!-- numbers of (\S+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
+_SUMMARY = re.compile(r"(<!-- summary of (\S+) beside (\S+): (.*?) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 _LEGEND = (
     "In brackets are 95% intervals and the number of speakers that they are over; over fewer than five there is none.\n"
     "▲ ▼ are better and worse than `input` over speakers, △ ▽ over these utterances alone. Of an output in which\n"
@@ -34,7 +37,10 @@ def rewritten(text: str) -> str:
     Raises:
         UserError: a run is not there or not finished.
     """
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{numbers_of(Path(found[2]))}\n\n{found[3]}", text)
+    text = _BLOCK.sub(lambda found: f"{found[1]}\n{numbers_of(Path(found[2]))}\n\n{found[3]}", text)
+    return _SUMMARY.sub(
+        lambda found: f"{found[1]}\n{summary_of(Path(found[2]), found[3], found[4].split(', '))}\n\n{found[5]}", text
+    )
 
 
 def numbers_of(run: Path) -> str:
@@ -43,24 +49,56 @@ def numbers_of(run: Path) -> str:
     Raises:
         UserError: the run is not there or not finished.
     """
+    results = _finished(run)
+    rows = _rows(results)
+    # A test set may have a column that another lacks: languages have recognisers of their own.
+    found = dict.fromkeys(name for _, cells in rows for name in cells)
+    chosen = [name for wanted in COLUMNS for name in found if name.startswith(wanted)]
+    lines = [[*labels, *(cells.get(name, EMPTY) for name in chosen)] for labels, cells in rows]
+    table = grid(["test set", "system", "n", *chosen], lines, 2)
+    return "\n\n".join([table, _LEGEND, "\n".join(f"- {line}" for line in _gains(results))])
+
+
+def summary_of(run: Path, table: str, systems: list[str]) -> str:
+    """Return WER and DNSMOS of a run's systems, and under them those rows of a table of the paper's.
+
+    Raises:
+        UserError: the run is not there or not finished, or the table has no such row.
+    """
+    lines = []
+    for (test_set, system, _), cells in _rows(_finished(run)):
+        wer, ovrl = (
+            next(cells[name] for name in cells if name.startswith(each)) for each in ("WER % (", "DNSMOS OVRL")
+        )
+        lines.append([system, test_set, re.sub(r" *[▲▼△▽]", "", wer), re.sub(r" *[▲▼△▽]", "", ovrl)])
+    benchmark = next(each for each in read_benchmarks(BENCHMARKS) if each.name == table)
+    for name in systems:
+        row = next((row for row in benchmark.rows if row.system == name), None)
+        if row is None:
+            raise UserError(f"{table} has no row {name!r}")
+        numbers = [f"{row.metrics[metric]:.{digits}f}" for metric, digits in (("WER", 1), ("OVRL", 2))]
+        lines.append([f"paper: {name}", row.test_set, *numbers])
+    return grid(["system", "test set", "WER % ↓", "DNSMOS OVRL ↑"], lines, 2)
+
+
+def _finished(run: Path) -> list[Result]:
     if not (run / "summary.json").is_file():
         raise UserError(f"{run}: no finished run; `make numbers` makes it")
-    results = read_results(run)
+    return read_results(run)
+
+
+def _rows(results: list[Result]) -> list[tuple[list[str], dict[str, str]]]:
+    """Return test set, system and n of each line of a run's table, and its cells by heading."""
     ours = ResultsSpec(results[0].task, first=CONTROLS, baseline="input")
     sections = result_sections(group_results(results, ours, "input"), NoteKeys())
-    # A test set may have a column that another lacks: languages have recognisers of their own.
-    found = dict.fromkeys(name for section in sections for name, _ in _headings(section))
-    chosen = [name for wanted in COLUMNS for name in found if name.startswith(wanted)]
     test_sets = sorted({result.test_set for result in results})
     rows = []
     for test_set, section in zip(test_sets, sections, strict=True):
         headings = _headings(section)
         for line in section.lines:
             cells = {name: _cell(cell) + count for (name, count), cell in zip(headings, line.cells, strict=True)}
-            labels = [line.labels[0].text, line.labels[2].text]
-            rows.append([test_set, *labels, *(cells.get(name, EMPTY) for name in chosen)])
-    table = grid(["test set", "system", "n", *chosen], rows, 2)
-    return "\n\n".join([table, _LEGEND, "\n".join(f"- {line}" for line in _gains(results))])
+            rows.append(([test_set, line.labels[0].text, line.labels[2].text], cells))
+    return rows
 
 
 def _headings(section: Section) -> list[tuple[str, str]]:

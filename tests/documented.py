@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 PROGRAM = "python -m metis_lightning "
@@ -24,8 +29,47 @@ def config_commands() -> list[list[str]]:
     return commands
 
 
-def readme_commands() -> list[str]:
-    """Every line of the README's sh blocks, comments left out."""
-    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+def pages() -> list[Path]:
+    """README, then the pages of the docs in the order of the site."""
+
+    def files(nav: Any) -> Iterator[str]:
+        if isinstance(nav, str):
+            yield nav
+        for entry in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+            yield from files(entry)
+
+    nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
+    return [REPOSITORY / "README.md", *(REPOSITORY / "docs" / name for name in files(nav))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, what it needs by its title, and its text."""
+
+    page: str
+    language: str
+    needs: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        """Its lines without comments; one that goes on behind a backslash is one."""
+        lines = (line.split("  #")[0].strip() for line in self.text.replace("\\\n", " ").splitlines())
+        return [line for line in lines if line]
+
+
+def blocks() -> list[Block]:
+    """Every fenced block of README and docs, in the order of the pages."""
+    found = []
+    for page in pages():
+        for language, title, text in re.findall(
+            r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', page.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            found.append(Block(page.name, language, title, text))
+    return found
+
+
+def runnable_commands() -> list[str]:
+    """The commands of all sh blocks that need nothing, each once, in the order of the pages."""
+    ours = [block for block in blocks() if block.language == "sh" and not block.needs]
+    return list(dict.fromkeys(command for block in ours for command in block.commands))

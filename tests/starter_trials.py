@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metis_lightning.data.corpora.starter import MIN_ENROLLMENT_SECONDS, STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import MIN_ENROLLMENT_SECONDS, STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.manifest.test_sets import hash_order
 from metis_lightning.data.recipes.prompts import same_words

@@ -30,7 +30,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path
 
 
 def test_there_are_blocks() -> None:
-    assert sum(name.startswith("README.md") for name in BLOCKS) >= 3
+    assert sum(name.startswith("docs/") for name in BLOCKS) >= 3
 
 
 @pytest.mark.timeout(300)

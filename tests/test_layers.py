@@ -23,6 +23,7 @@ LAYERS = (
     {"models"},
     {"sampling"},
     {"task_table"},
+    {"task_methods"},
     {"weights"},
     {"pipeline"},
     {"metrics"},
@@ -32,13 +33,14 @@ LAYERS = (
     {"generate"},
     {"trainer"},
     {"bench"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
-USES_TASKS = {"tasks", "evaluate", "trainer", "bench", "cli"}
+USES_TASKS = {"tasks", "evaluate", "trainer", "bench", "doctor", "cli"}
 
 
 def layer_of(module: str) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from documented import REPOSITORY
 from metis_lightning.cli import main as cli
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.weights.bundle import ASSETS, read_index, read_part, write_part
 from metis_lightning.weights.tensor_file import INT4
 

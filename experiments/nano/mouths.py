@@ -30,7 +30,7 @@ import numpy as np
 from pocketsphinx import Decoder
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_rows, read_trials
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.data.media.video import write_video

@@ -17,7 +17,7 @@ import torch
 from layers import changed, drawn_rows, read
 from torch import Tensor
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.types import WAVE_RATE
 from metis_lightning.weights.build import load_tokenizer

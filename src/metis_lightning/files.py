@@ -15,13 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from metis_lightning.errors import UserError
 
 LOCK = ".lock"
+# Of a disk that takes no more, or a quota.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
         except OSError as error:
             # Others are the block's own, such as an input that cannot be read.
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            if error.errno in (*NO_ROOM, errno.EFBIG, errno.EROFS):
                 raise _unwritable(path, error.strerror) from error
             raise
         try:
@@ -148,8 +150,10 @@ def _held(path: Path, shared: bool, what: Path) -> TextIO:
             file.truncate(0)
             command = "python -m metis_lightning " + printable(shlex.join(sys.argv[1:]))
             started = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write(f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n")
-            file.flush()
+            text = f"pid {os.getpid()} on {socket.gethostname()} since {started}: {command}\n"
+            # A full disk takes no text, and the lock holds without it.
+            with suppress(OSError):
+                os.write(file.fileno(), text.encode())
             return file
         # Whoever held it has just ended and removed the file: what is locked is no longer there.
         file.close()

@@ -112,6 +112,8 @@ class SpeechBatch:
     feature_lengths: (B,) int64 or None, frames of `features` that are not padding.
     ssl_tokens, acoustic_tokens: (B, T) and (B, T, Q) int64 or None, tokens of `wave` that were read from a store; where
         a recipe needs no sound beside them, `wave` is (B, 0), and `lengths` are still those of what was recorded.
+    phones: (B, P) int64 or None, ids of the scripts by a module's text front end, made with the batch; padding
+        at the start.
     samples: `lengths` on the host, so that counting them does not wait for a device; may be empty.
     """
 
@@ -130,6 +132,7 @@ class SpeechBatch:
     feature_lengths: Tensor | None = None
     ssl_tokens: Tensor | None = None
     acoustic_tokens: Tensor | None = None
+    phones: Tensor | None = None
     samples: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpeechBatch:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from metis_lightning.callbacks.gradients import FiniteGuard
@@ -40,13 +41,15 @@ class Poisoned(BoringModel):
         self.states.append([value.detach().clone() for value in (*self.parameters(), *slots)])
 
 
-def fit(model: BoringModel, folder: Path, most: int = 1, **settings: object) -> FiniteGuard:
+def fit(
+    model: BoringModel, folder: Path, most: int = 1, more: Sequence[Callback] = (), **settings: object
+) -> FiniteGuard:
     guard = FiniteGuard(most)
     settings = {"log_every_n_steps": 1} | settings
     Trainer(
         max_steps=20,
         accelerator="cpu",
-        callbacks=[guard],
+        callbacks=[guard, *more],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -71,6 +74,20 @@ def test_a_skipped_update_changes_nothing_and_the_next_goes_on(what: str, fused:
     lines = [json.loads(line) for line in (tmp_path / "non_finite.jsonl").read_text().splitlines()]
     assert [(line["step"], line["batches"][0]["ids"]) for line in lines] == [(7, ["batch 6"]), (8, ["batch 7"])]
     assert {batch["loss_is_finite"] for line in lines for batch in line["batches"]} == {what == "gradient"}
+
+
+@pytest.mark.parametrize("was_fused", [True, False])
+def test_a_run_goes_on_as_its_checkpoint_says_not_as_it_was_made(was_fused: bool, tmp_path: Path) -> None:
+    """The groups of a checkpoint replace those of the optimizer, `fused` among them."""
+    model = Poisoned(range(7, 9), "loss", fused=not was_fused)
+
+    class Loading(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            made = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=was_fused)
+            trainer.optimizers[0].load_state_dict(made.state_dict())
+
+    assert fit(model, tmp_path, most=3, more=[Loading()]).skipped == 2
+    assert all(value.isfinite().all() for value in model.states[-1])
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

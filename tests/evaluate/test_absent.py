@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from metis_lightning.data.corpora.starter import StarterTests
 from metis_lightning.data.corpora.starter_absent import StarterAbsentTests
+from metis_lightning.data.corpora.starter_tests import StarterTests
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.rows import read_rows
 from metis_lightning.evaluate.run.main import run_evaluate

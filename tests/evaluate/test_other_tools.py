@@ -13,7 +13,7 @@ import soundfile
 
 from fake_corpora import dns, librimix, librimix_storage, voice
 from metis_lightning.cli import main as cli
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.media.audio import read_audio, read_recording
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions

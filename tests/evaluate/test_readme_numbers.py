@@ -61,11 +61,32 @@ def test_a_test_set_without_a_column_has_a_dash_there(
     assert second[5].startswith("18.6") and second[6].startswith("10.0")
 
 
+def test_a_summary_stands_beside_the_paper(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = ("WER_tiny.en", "DNSMOS_OVRL", "STOI")
+    write_run(tmp_path, "run", [*rows_of("input", metrics=metrics), *rows_of("nano", 0.1, metrics=metrics)])
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/benchmarks").symlink_to(REPOSITORY / "evaluation/benchmarks")
+    monkeypatch.chdir(tmp_path)
+    page = "<!-- summary of run beside table_03: Metis-TSE LoRA 32 -->\n<!-- end of numbers -->\n"
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in re.findall(r"^\|.*\|$", script.rewritten(page), re.MULTILINE)
+    ]
+    assert [line[:2] for line in lines[2:]] == [
+        ["input", "librimix"],
+        ["nano", "librimix"],
+        ["paper: Metis-TSE LoRA 32", "LibriMix test"],
+    ]
+    assert lines[3][2].startswith("14.6 [") and lines[4][2:] == ["9.7", "3.35"]
+    with pytest.raises(UserError, match="table_03 has no row 'Metis'"):
+        script.rewritten(page.replace("Metis-TSE LoRA 32", "Metis"))
+
+
 def test_the_pages_name_the_runs_that_make_numbers_makes(script: ModuleType) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for path in script.PAGES:
         text = (REPOSITORY / path).read_text()
-        runs = re.findall(r"<!-- numbers of (\S+) -->", text)
+        runs = re.findall(r"<!-- (?:numbers|summary) of (\S+) ", text)
         assert runs
         assert text.count("<!-- end of numbers -->") == len(runs)
         assert all(f"--out {run} " in makefile for run in runs)

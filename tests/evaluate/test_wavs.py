@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.corpora.starter import StarterSeTests
+from metis_lightning.data.corpora.starter_tests import StarterSeTests
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.evaluate.results.rows import read_rows

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metis_lightning.data.corpora.starter import StarterTests
+from metis_lightning.data.corpora.starter_tests import StarterTests
 from metis_lightning.errors import UserError
 from metis_lightning.metrics.recognizers import base
 from metis_lightning.metrics.recognizers.base import offline_asr

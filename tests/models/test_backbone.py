@@ -48,6 +48,34 @@ def test_padding_phones_change_nothing_only_at_the_end_of_the_phones(model: Stag
     assert (with_phones - swapped).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_spread_phones_stand_at_the_frames_where_they_are_spoken(model: Stage1) -> None:
+    model.add_phones(spread=True)
+    phones = torch.tensor([[-1, -1, 5, 6], [7, 8, 9, 10], [-1, -1, -1, -1]])
+    spread = model.spread_phones(phones, torch.tensor([6, 3, 5]), 6)
+    five, six, seven, eight, nine, ten = model.embed_phones(torch.arange(5, 11))
+    assert torch.equal(spread[0], torch.stack([five] * 3 + [six] * 3))
+    # Four phones in three frames: one of them has none.
+    assert torch.equal(spread[1, :3], torch.stack([seven, nine, ten]))
+    assert not spread[2].any()
+    assert eight.any()
+
+
+@torch.no_grad()
+def test_a_row_with_spread_phones_is_what_it_is_alone(model: Stage1) -> None:
+    model.add_phones(spread=True)
+    tokens = torch.arange(16).view(2, 8)
+    mask, t, phones = tokens % 3 == 0, torch.tensor([0.2, 0.7]), torch.tensor([[5, 6, 7], [-1, 8, 9]])
+    valid = torch.arange(8) < torch.tensor([8, 5])[:, None]
+    together = model(tokens, mask, t, valid, phones=phones)
+    alone = model(tokens[1:, :5], mask[1:, :5], t[1:], phones=phones[1:, 1:])
+    torch.testing.assert_close(together[1, :5], alone[0])
+    assert (alone - model(tokens[1:, :5], mask[1:, :5], t[1:])).abs().max() > 1e-3
+    # A row without phones is the model that reads none.
+    none = model(tokens, mask, t, valid, phones=torch.full((2, 1), -1))
+    torch.testing.assert_close(none, model(tokens, mask, t, valid))
+
+
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="num_heads"):
         Attention(16, 3)

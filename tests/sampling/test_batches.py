@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from itertools import cycle
 
@@ -40,8 +41,8 @@ def sources(seed: int) -> Iterator[Tensor]:
     yield from (noise(480 * frames + 7 * row, seed=100 * seed + row) for row, frames in enumerate(LENGTHS))
 
 
-@pytest.fixture(scope="module")
-def metis(tiny_bundle: object) -> Metis:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "spread phones"])
+def metis(tiny_bundle: object, request: pytest.FixtureRequest) -> Metis:
     """Random models with large layers, so that what they read moves their choices; the tasks share Omni's."""
     loaded = Metis.from_pretrained(str(tiny_bundle))
     torch.manual_seed(0)
@@ -53,6 +54,9 @@ def metis(tiny_bundle: object) -> Metis:
         for parameter in (*model.diff_estimator.parameters(), model.cond_emb.weight, model.mask_emb.weight):
             torch.nn.init.normal_(parameter, std=0.4)
     models = dict.fromkeys(("tts", "tse", "se", "vc"), omni)
+    if request.param:
+        models["tts"] = deepcopy(omni)
+        models["tts"].add_phones(spread=True)
     return Metis(loaded.tokenizer, {**models, "l2s": lips}, loaded.stage2, Utf8Bytes())
 
 

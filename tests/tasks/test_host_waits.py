@@ -1,8 +1,12 @@
-"""A training step waits for the device once: for how many tokens are masked. No micro-batch has a barrier."""
+"""A training step waits for the device once: for how many tokens are masked. A fused update waits for nothing.
+
+No micro-batch has a barrier.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -11,6 +15,7 @@ import torch
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
+from metis_lightning.callbacks.gradients import FiniteGuard, GradientNorm, gradient_norm
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule, TokenCache
@@ -64,6 +69,44 @@ def test_kept_tokens_are_looked_up_in_one_wait_for_all_rows(tiny_bundle: Path) -
         again = cache.tokens(speech_batch())
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert (lists, waits.counts.total()) == ([4], 0)
+
+
+class UpdateWaits(Callback):
+    """Counts what an update waits for, from its gradients on, and takes their norm as the optimizer saw it."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.waits = HostWaits()
+        self.waits.__enter__()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        self.waits.__exit__(None, None, None)
+        self.norm = float(gradient_norm(trainer.optimizers[0]))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_fused_update_is_clipped_guarded_and_logged_without_a_wait(
+    fused: bool, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    module, seen = make_tse(tiny_bundle), UpdateWaits()
+    module._optimizer = partial(torch.optim.AdamW, lr=1e-2, fused=fused)
+    guard = FiniteGuard()
+    lightning.Trainer(
+        max_steps=3,
+        accelerator="cpu",
+        # Lightning itself would refuse to clip a fused optimizer's gradients.
+        precision="bf16-mixed",
+        gradient_clip_val=1e-4,
+        callbacks=[guard, GradientNorm(), seen],
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    ).fit(module, datamodule=OneBatch())
+    assert seen.norm == pytest.approx(1e-4, rel=0.02)
+    assert (seen.waits.counts.total() == 0) == fused
+    assert guard.skipped == 0
 
 
 class NoBarrier(Callback):

@@ -27,6 +27,7 @@ from metis_lightning.tasks.conditioned import TseModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule
 from metis_lightning.trainer.sharded import ShardedStrategy
+from metis_lightning.types import SpeechBatch
 from metis_lightning.weights.checkpoint import checkpoint_parts
 from one_batch import SCHEDULE, four_rows, rows, speech_batch
 from tiny import STAGE1, stage2_config
@@ -58,6 +59,19 @@ class Losses(Callback):
 
 def tse(bundle: Path) -> TrainableModule:
     return TseModule(str(bundle), lora_rank=2, gate_init=0.5, optimizer=OPTIMIZER, lr_scheduler=SCHEDULE)
+
+
+class Poisoned(PretrainModule):
+    """Its second step has a gradient that is not finite, on one process."""
+
+    def losses(self, batch: SpeechBatch, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        bad = float("nan") if (self.global_step, self.global_rank) == (1, 1) else 1.0
+        return {name: value * bad for name, value in super().losses(batch, generator).items()}
+
+
+def poisoned(bundle: Path) -> TrainableModule:
+    optimizer = partial(torch.optim.AdamW, lr=1e-2, fused=True)
+    return Poisoned(STAGE1, str(bundle), optimizer=optimizer, lr_scheduler=SCHEDULE)
 
 
 def pretraining(bundle: Path) -> TrainableModule:
@@ -149,6 +163,16 @@ def test_losses_weights_and_states_are_those_of_ddp(make: Make, tiny_bundle: Pat
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_fused_optimizer_skips_what_is_not_finite_on_all_processes(tiny_bundle: Path, tmp_path: Path) -> None:
+    train(poisoned, tiny_bundle, tmp_path / "before", "sharded", 1)
+    train(poisoned, tiny_bundle, tmp_path / "after", "sharded", 2)
+    before, after = (numbers(tmp_path / name / "last.ckpt") for name in ("before", "after"))
+    # How often each token was heard is counted before the loss.
+    kept = [name for name in before if not name.startswith(("ema.", "unigram."))]
+    assert len(kept) > 20
+    assert not [name for name in kept if not torch.equal(before[name], after[name])]
 
 
 def test_a_run_goes_on_from_either_to_the_same_end(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from metis_lightning.bench.options import BenchDataOptions, BenchEvaluateOptions
 from metis_lightning.callbacks.throughput import peak_memory
 from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.data.batches.sampler import SecondsBatchSampler, padding_without_buckets
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.errors import UserError

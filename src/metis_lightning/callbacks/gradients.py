@@ -71,12 +71,12 @@ class FiniteGuard(Callback):
             return
         is_bad = ~gradient_norm(optimizer).isfinite()
         self._is_bad[self._update][1] |= is_bad
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if optimizer.defaults.get("fused") and not any(isinstance(p, DTensor) for p in parameters):
+        # Asked of the groups: those of a checkpoint say how the step is done, whatever the optimizer was made with.
+        if all(group.get("fused") for group in optimizer.param_groups):
             # As a scaler of gradients tells it.
             vars(optimizer)["found_inf"] = is_bad.float()
         elif is_bad:
-            for parameter in parameters:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 parameter.grad = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: object, *_: object) -> None:

@@ -22,13 +22,18 @@ PHONE_LAYERS = ("phone_emb.", "diff_estimator.cond_mlp.")
 
 @dataclass(frozen=True)
 class Stage1Config:
-    """Sizes of the published base model; `use_phone_cond` adds the phone embedding and its MLP (TTS, Omni)."""
+    """Sizes of the published base model; `use_phone_cond` adds the phone embedding and its MLP (TTS, Omni).
+
+    Its phones stand before the tokens. With `spread_phones` they are added to the frames instead, spread evenly over
+    prompt and target: about where each is spoken, so that a small model need not learn first which belongs where.
+    """
 
     hidden_size: int = 1536
     num_layers: int = 16
     num_heads: int = 16
     codebook_size: int = 8192
     use_phone_cond: bool = False
+    spread_phones: bool = False
 
 
 class GatedAdapter(nn.Module):
@@ -74,10 +79,10 @@ class Stage1(nn.Module):
         for layer in (self.mask_emb, self.cond_emb, self.to_logit):
             initialise(layer)
 
-    def add_phones(self) -> None:
+    def add_phones(self, spread: bool = False) -> None:
         """Give a model that was built without them a phone embedding and its MLP, freshly initialised."""
+        self.config = replace(self.config, use_phone_cond=True, spread_phones=spread)
         if self.phone_emb is None:
-            self.config = replace(self.config, use_phone_cond=True)
             self.phone_emb = initialise(nn.Embedding(PHONE_VOCABULARY, self.config.hidden_size))
             self.diff_estimator.cond_mlp = condition_mlp(self.config.hidden_size)
 
@@ -101,21 +106,37 @@ class Stage1(nn.Module):
             raise ValueError("this stage 1 has no cond_adapter and takes no condition")
         return self.cond_adapter(condition)
 
-    def phone_prefix(self, phones: Tensor) -> Tensor:
+    def embed_phones(self, phones: Tensor) -> Tensor:
         """Return embeddings (…, P, H) of phones (…, P), as they stand before the tokens'; padding phones are -1."""
         if self.phone_emb is None or self.diff_estimator.cond_mlp is None:
             raise ValueError("this stage 1 was built without use_phone_cond and takes no phones")
         return self.diff_estimator.cond_mlp(self.phone_emb(phones.clamp(min=0)))
 
-    def hidden(self, x: Tensor, t: Tensor, x_mask: Tensor | None, phones: Tensor | None = None) -> Tensor:
-        """Return hidden states (B, T, H) of embeddings x (B, T, H) at step t (B,), phones (B, P) put before them.
+    def spread_phones(self, phones: Tensor, frames: Tensor, length: int) -> Tensor:
+        """Return embeddings (B, T, H) of phones (B, P), padded at the start with -1, spread over `frames` (B,) of T.
 
-        Padding phones are -1. `x_mask` (B, T) is nonzero where a frame is not padding; None if nothing is.
+        They are zeros in rows without phones; what stands after a row's frames has no meaning.
+        """
+        counts = (phones >= 0).sum(dim=1)
+        position = torch.arange(length, device=phones.device)
+        # The middle of each frame, so that every phone has its share of them.
+        place = (2 * position + 1) * counts[:, None] // (2 * frames[:, None].clamp(min=1))
+        spread = phones.gather(1, (phones.shape[1] - counts[:, None] + place).clamp(max=phones.shape[1] - 1))
+        return self.embed_phones(spread) * (counts > 0)[:, None, None]
+
+    def hidden(self, x: Tensor, t: Tensor, x_mask: Tensor | None, phones: Tensor | None = None) -> Tensor:
+        """Return hidden states (B, T, H) of embeddings x (B, T, H) at step t (B,), with their phones (B, P).
+
+        Padding phones, at the start, are -1. `x_mask` (B, T) is nonzero where a frame is not padding; None if nothing
+        is.
         """
         if phones is None:
             return self.diff_estimator(x, t, x_mask)
-        prefix = self.phone_prefix(phones)
         frames = x.new_ones(x.shape[:2]) if x_mask is None else x_mask
+        if self.config.spread_phones:
+            spread = self.spread_phones(phones, (frames != 0).sum(dim=1), x.shape[1])
+            return self.diff_estimator(x + spread, t, x_mask)
+        prefix = self.embed_phones(phones)
         both = torch.cat([(phones >= 0).to(frames.dtype), frames], dim=1)
         return self.diff_estimator(torch.cat([prefix, x], dim=1), t, both)[:, phones.shape[1] :]
 

@@ -28,6 +28,15 @@ class FixedEmbeddings:
 
     prefix: Tensor  # (P, H), phones and prompt before the frames; the unconditional branch goes without
     added: Tensor  # (T, H), the condition, added to the embeddings of the frames' tokens in both branches
+    phones: Tensor | None = None  # (T, H), phones spread over the frames, which the unconditional branch goes without
+
+    def branches(self, is_guided: bool) -> list[tuple[Tensor, Tensor]]:
+        """Return prefix and what is added to the frames in each branch, one if both are the same."""
+        without = (self.prefix[:0], self.added)
+        if self.phones is None and not len(self.prefix):
+            return [without]
+        conditional = (self.prefix, self.added if self.phones is None else self.added + self.phones)
+        return [conditional, without] if is_guided else [conditional]
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,10 @@ class _Packed:
         starts: list[tuple[int, ...]] = []
         for index in rows:
             row, of_row = batch[index], []
-            # With nothing before the frames both branches are the same: one will do.
-            both = is_guided and len(row.prefix) > 0
-            for prefix in (row.prefix, row.prefix[:0]) if both else (row.prefix,):
+            for prefix, added in row.branches(is_guided):
                 of_row.append(sum(lengths) + len(prefix))
-                lengths.append(len(prefix) + len(row.added))
-                fixed += [prefix, row.added]
+                lengths.append(len(prefix) + len(added))
+                fixed += [prefix, added]
                 # Made on the device: to send them there would be to wait for it.
                 source.append(torch.full((len(prefix),), first[-1], device=prefix.device))
                 source.append(torch.arange(first[index], first[index + 1], device=prefix.device))
@@ -142,8 +149,13 @@ def stage1_embeddings(model: Stage1, request: Stage1Request) -> FixedEmbeddings:
     if request.condition is not None:
         added = model.adapted(request.condition.to(embedding.dtype))
     prompt = model.embed(request.prompt, torch.zeros_like(request.prompt, dtype=torch.bool)) + added[:prompt_length]
-    phones = embedding[:0] if request.phones is None else model.phone_prefix(request.phones)
-    return FixedEmbeddings(torch.cat([phones, prompt]), added[prompt_length:])
+    if request.phones is None:
+        return FixedEmbeddings(prompt, added[prompt_length:])
+    if model.config.spread_phones:
+        frames = prompt_length + request.length
+        phones = model.spread_phones(request.phones[None], request.phones.new_tensor([frames]), frames)[0]
+        return FixedEmbeddings(prompt + phones[:prompt_length], added[prompt_length:], phones[prompt_length:])
+    return FixedEmbeddings(torch.cat([model.embed_phones(request.phones), prompt]), added[prompt_length:])
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class AcousticCodecModule(QuantizerModule):
         """Limit the norm of the gradients of either side, after callbacks have seen them."""
         if self.adversary is not None:
             limits = (self.adversary.config.codec_clip, self.adversary.config.discriminator_clip)
-            self.clip_gradients(optimizer, limits[self.trainer.optimizers.index(optimizer)], "norm")
+            self.configure_gradient_clipping(optimizer, limits[self.trainer.optimizers.index(optimizer)], "norm")
 
     def parts(self) -> Mapping[str, PartOfBundle]:
         """Return the codec."""

@@ -12,11 +12,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from metis_lightning.data.batches.module import SpeechDataModule
@@ -164,6 +167,20 @@ class TrainableModule(lightning.LightningModule):
             for gradient in (p.grad for p in self.parameters() if p.grad is not None):
                 gradient.mul_(before / self._tokens)
         return scalars["loss"] * (batches * tokens / self._tokens)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, a fused optimizer's gradients too: it refuses those, but bfloat16 has no scale."""
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(precision, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def score_masked(self, logits_MV: Tensor, targets_M: Tensor, masking: Masking) -> dict[str, Tensor]:
         """Return `loss`, `acc` and `masked_tokens` of a batch, and count it for the curve of a validation."""

@@ -6,11 +6,13 @@ Shape letters: B batch, T frames, C condition width, P phones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metis_lightning.data.batches.module import SpeechDataModule
 from metis_lightning.errors import UserError
 from metis_lightning.models.lora import Extension, extend, lora_disabled, without_gradient
 from metis_lightning.models.masking import Masking, PromptRule, draw_masking
@@ -18,7 +20,7 @@ from metis_lightning.models.stage1 import GatedAdapter, Stage1
 from metis_lightning.sampling.request import SHORTEST, Request
 from metis_lightning.task_table import task_named
 from metis_lightning.tasks.base import PartOfBundle, TrainableModule, frame_mask, masked_scores, ssl_targets
-from metis_lightning.tokens.phonemes import PADDING, stack_phones, text_front_end
+from metis_lightning.tokens.phonemes import PADDING, script_phones, text_front_end
 from metis_lightning.types import HOP, SpeechBatch
 from metis_lightning.weights.build import load_base, load_tokenizer, plain_config
 from metis_lightning.weights.bundle import bundle_folder
@@ -39,6 +41,8 @@ class FinetuneModule(TrainableModule):
         lora_dropout: dropout before the LoRA maps.
         text: front end of the scripts, `espeak` or `utf8`; None if the task takes no text. The phone embedding is new
             unless the base has one, and is trained with LoRA too.
+        spread_phones: whether phones are spread over the frames, as a small model needs it, in place of standing
+            before them, as published.
         prompt_rule: prompts and masks.
         masks_per_row: how often each row of a batch is trained on, each time with a mask of its own. The front end,
             most of the cost of a small model's step, runs once for all (data echoing, 1907.05550).
@@ -61,6 +65,7 @@ class FinetuneModule(TrainableModule):
         gate_init: float = 0.0,
         lora_dropout: float = 0.01,
         text: str | None = None,
+        spread_phones: bool = False,
         prompt_rule: PromptRule = PromptRule(),  # noqa: B008  frozen
         masks_per_row: int = 1,
         freeze_base: bool = False,
@@ -82,7 +87,7 @@ class FinetuneModule(TrainableModule):
         self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
         self.condition_dim = self.condition_dim or self.tokenizer.features.dim
         width, full = self.condition_dim if adapter else 0, not (lora_rank or freeze_base)
-        self.extension = Extension(adapter, width, lora_rank, phones=text is not None, full=full)
+        self.extension = Extension(adapter, width, lora_rank, text is not None, spread_phones, full)
         self._own = extend(self.model, self.extension, lora_dropout)
         trained = self._own - without_gradient(self._own, phones=text is not None)
         for name, parameter in self.model.named_parameters():
@@ -91,6 +96,12 @@ class FinetuneModule(TrainableModule):
             torch.nn.init.constant_(self.model.cond_adapter.gate_scale, gate_init)
         if start_from is not None:
             start_task(self.model, start_from, self.task, self._own)
+
+    def setup(self, stage: str) -> None:
+        """Have a data module make the phones with its batches, in its workers, where no step waits for them."""
+        super().setup(stage)
+        if self.text is not None and isinstance(data := getattr(self.trainer, "datamodule", None), SpeechDataModule):
+            data.use_phones(partial(script_phones, self.text))
 
     def condition(self, batch: SpeechBatch) -> Tensor | None:
         """Return the condition frames (B, T, C) of a batch; None if the task has no frame-level condition."""
@@ -104,8 +115,9 @@ class FinetuneModule(TrainableModule):
         """Return the phones (B, P) of a batch's scripts, padding at the start; None if the task takes no text."""
         if self.text is None:
             return None
-        pairs = zip(batch.scripts, batch.languages, strict=True)
-        phones = stack_phones([self.text(pair) if pair[0] else [] for pair in pairs], batch.wave.device)
+        phones = batch.phones
+        if phones is None and (phones := script_phones(self.text, batch.scripts, batch.languages)) is not None:
+            phones = phones.to(batch.wave.device)
         # Padding alone keeps the phone embedding in the graph: DDP expects every trained weight in every step.
         return torch.full_like(batch.lengths, PADDING)[:, None] if phones is None else phones
 
@@ -135,6 +147,8 @@ class FinetuneModule(TrainableModule):
             config["stage1"] = plain_config(self.model.config)
         if self.text is not None:
             config["text"] = self.text.name
+        if self.extension.spread_phones:
+            config["spread_phones"] = True
         if covers := task_named(self.task).covers:
             config["answers"] = list(covers)
         return {self.task: PartOfBundle(config, "")}
@@ -193,7 +207,8 @@ class FinetuneModule(TrainableModule):
                 f"the checkpoint belongs to the base {config.get('base', '?')!r} with SHA-256 {config['base_sha256']}, "
                 f"the base {self.base!r} has {self.base_sha256}; set model.base"
             )
-        own = None if self.text is None else self.text.name
-        if config.get("text") != own:
-            raise UserError(f"the checkpoint's text front end is {config.get('text')!r}, this module's is {own!r}")
+        own = self.parts()[self.task].config
+        for key in ("text", "spread_phones"):
+            if config.get(key) != own.get(key):
+                raise UserError(f"the checkpoint has {key} {config.get(key)!r}, this module {own.get(key)!r}")
         super().on_load_checkpoint(checkpoint)

@@ -8,10 +8,15 @@ another one learns the phone embedding anew. Shape letters: B batch, P phones.
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +107,28 @@ def espeak_backend() -> type[Any]:
 # A backend takes 0.6 s to make and is never freed, so they are shared.
 @lru_cache(None)
 def _voice(language: str, **settings: Any) -> Any:  # noqa: ANN401  phonemizer has no types
-    return espeak_backend()(_VOICES[language], preserve_punctuation=True, language_switch="remove-flags", **settings)
+    with _kept_until_the_end():
+        return espeak_backend()(
+            _VOICES[language], preserve_punctuation=True, language_switch="remove-flags", **settings
+        )
+
+
+@contextmanager
+def _kept_until_the_end() -> Iterator[None]:
+    """Within the block, temporary files are made where a child process, such as a loader's worker, removes them.
+
+    A backend copies eSpeak's library and removes it when Python ends, which a child does without such clean-up.
+    """
+    if parent_process() is None:
+        yield
+        return
+    folder, before = tempfile.mkdtemp(), tempfile.tempdir
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)
+    tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 # Unicode blocks that hold all of the phonetic alphabet: ASCII, Latin with diacritics, IPA letters, modifiers, combining
@@ -125,9 +151,6 @@ class EspeakPhones(TextFrontEnd):
 
     name = "espeak"
     languages = tuple(_VOICES)
-
-    def __init__(self) -> None:
-        espeak_backend()
 
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each sign of the transcription; signs outside the alphabet become `UNKNOWN`."""
@@ -223,11 +246,16 @@ def _american(phones: Sequence[str]) -> list[str]:
     return merged + [_WORD] if merged and merged[-1] not in _MARKS else merged
 
 
-def text_front_end(name: str) -> TextFrontEnd:
-    """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed."""
+def text_front_end(name: str, is_needed: bool = True) -> TextFrontEnd:
+    """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed.
+
+    One that is not needed for certain, as of a model that speaks texts among other tasks, says so at the first text.
+    """
     kinds: Mapping[str, type[TextFrontEnd]] = {kind.name: kind for kind in (Utf8Bytes, EspeakPhones, MaskgctPhones)}
     if name not in kinds:
         raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
+    if is_needed and kinds[name] is EspeakPhones:
+        espeak_backend()
     return kinds[name]()
 
 
@@ -250,3 +278,9 @@ def stack_phones(rows: Sequence[Sequence[int]], device: torch.device | str = "cp
     if not (longest := max(map(len, rows), default=0)):
         return None
     return torch.tensor([[PADDING] * (longest - len(row)) + list(row) for row in rows], device=device)
+
+
+def script_phones(front_end: TextFrontEnd, scripts: Sequence[str], languages: Sequence[str]) -> Tensor | None:
+    """Return the phones (B, P) of a batch's scripts, none of an empty one; None if all are empty."""
+    pairs = zip(scripts, languages, strict=True)
+    return stack_phones([front_end(pair) if pair[0] else [] for pair in pairs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.models.lora import PUBLISHED_PREFIX, Extension, extend
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
@@ -103,8 +104,32 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], what: str, nam
 def build_shared(name: str, config: Mapping[str, Any]) -> nn.Module:
     """Return the model of a part of `MODELS` on the meta device. A `UserError` if the configuration does not fit."""
     model, sizes = MODELS[name]
-    with torch.device("meta"):
+    with torch.device("meta"), _SizesOnly():
         return model(config_from(sizes, config))
+
+
+class _SizesOnly(TorchFunctionMode):
+    """Within it a model's first values, which the meta device does not have, are not computed.
+
+    Torch would compute them by reference code whose first call imports its compiler, half of the time to start.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  whatever the function returns
+        given = kwargs or {}
+        if function is nn.init.normal_:
+            return given["tensor"]
+        if function is torch.hann_window:
+            return torch.empty(*args)
+        # That of a convolution's weights, by output.
+        if function is Tensor.norm:
+            return torch.empty(len(args[0]), 1, 1)
+        return function(*args, **given)
 
 
 def load_shared(folder: Path, name: str) -> tuple[nn.Module, str]:
@@ -205,8 +230,14 @@ def apply_task(model: Stage1, part: Part, base_sha256: str, what: str) -> None:
 
 def extension_of(config: Mapping[str, Any]) -> Extension:
     """Return what a task puts on stage 1, by the configuration of its part."""
-    phones, full = config.get("text") is not None, "stage1" in config
-    return Extension(config["adapter"], config["cond_dim"], config["lora_rank"], phones, full)
+    return Extension(
+        config["adapter"],
+        config["cond_dim"],
+        config["lora_rank"],
+        phones=config.get("text") is not None,
+        spread_phones=config.get("spread_phones", False),
+        full="stage1" in config,
+    )
 
 
 @dataclass(frozen=True)
@@ -232,7 +263,7 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
     if part is None:
         raise UserError(
             f"{what}: it has no weights for the task {task!r}, only for {', '.join(served_tasks(source)) or 'none'}; "
-            "name one of these, or fine-tune for it and give the checkpoint"
+            f"name one of these, or fine-tune for it and give the checkpoint{nearest(task, served_tasks(source))}"
         )
     if is_checkpoint:
         model, digest = load_base(folder)

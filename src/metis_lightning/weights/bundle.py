@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
@@ -31,7 +31,7 @@ _DIGEST = "sha256"
 _ORIGIN = ("licence", "source")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # Data alone: nothing that could be imported or unpickled is fetched with a bundle.
-_BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
+BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def bundle_folder(name: str) -> Path:
         raise UserError(f"bundle {name!r}: the folder has no {BUNDLE_INDEX}; {advice}")
     if is_hub_name(name):
         return _hub_bundle(name)
-    raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle")
+    hint = nearest(name, (path.name for path in ASSETS.iterdir() if (path / BUNDLE_INDEX).is_file()))
+    raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle{hint}")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _hub_bundle(name: str) -> Path:
             "files, run: python -m metis_lightning import hub --out my_bundle"
         )
     # The commit is the folder's name: both downloads are of one.
-    return snapshot(repository, _BUNDLE_FILES, folder.name)
+    return snapshot(repository, BUNDLE_FILES, folder.name)
 
 
 def snapshot(repository: str, files: Sequence[str], revision: str | None = None) -> Path:

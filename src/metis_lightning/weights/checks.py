@@ -30,6 +30,7 @@ _SETTINGS: Types = {
     "cond_dim": int,
     "kind": str,
     "lora_rank": int,
+    "spread_phones": bool,
     "stage1": dict,
     "text": (str, NoneType),
 }
@@ -57,7 +58,9 @@ def check_index(index: object, path: Path) -> None:
 def check_types(values: Mapping[Any, Any], where: str, types: Types = _SETTINGS) -> None:
     """Check the types of named values, a part's settings unless told otherwise; any may be absent."""
     for name, expected in types.items():
-        if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
+        # True is an int to Python, not to a reader.
+        as_number = expected is not bool and isinstance(values.get(name), bool)
+        if name in values and (not isinstance(values[name], expected) or as_number):
             shown = expected[0] if isinstance(expected, tuple) else expected
             raise UserError(f"{where}: {name!r} must be of the type {shown.__name__}; copy the bundle again")
     if odd := next((name for name in values if not isinstance(name, str)), None):

@@ -4,7 +4,8 @@ import lightning as L
 import pytest
 import torch
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterDataModule, StarterTests
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT, StarterTests
 from metis_lightning.data.media.audio import read_audio
 from metis_lightning.data.media.mixing import rms
 from metis_lightning.data.recipes.recipe import PlainRecipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metis_lightning.data.corpora.starter import (
+from metis_lightning.data.corpora.starter_tests import (
     StarterL2sTests,
     StarterSeTests,
     StarterTests,

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest, read_trials
 from metis_lightning.data.manifest.test_sets import write_trials
 from metis_lightning.data.recipes.prompts import same_words

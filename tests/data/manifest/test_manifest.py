@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.records import read_manifest, read_trials
 from metis_lightning.errors import UserError
 

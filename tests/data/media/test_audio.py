@@ -3,7 +3,7 @@ import pytest
 import soundfile
 import torch
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.media.audio import read_audio, write_wav
 from metis_lightning.errors import UserError
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterDataModule, StarterTests
+from metis_lightning.data.corpora.starter import StarterDataModule
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT, StarterTests
 from metis_lightning.data.manifest.records import read_manifest, read_trials
 from metis_lightning.data.manifest.table import open_manifest
 from metis_lightning.data.media.audio import (

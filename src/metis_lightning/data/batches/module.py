@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from metis_lightning.data.batches.resume import DataPosition
-from metis_lightning.data.batches.sampler import ItemKey, SecondsBatchSampler, collate, padding_without_buckets
+from metis_lightning.data.batches.sampler import (
+    ItemKey,
+    ScriptPhones,
+    SecondsBatchSampler,
+    collate,
+    padding_without_buckets,
+)
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_trials
 from metis_lightning.data.manifest.selection import Selection, hold_out, select, within_hours
@@ -91,6 +98,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         self.tokens = None if tokens is None else Path(tokens)
         self._corpora: dict[str, SpeechCorpus] = {}
         self._stores: dict[str, TokenStore] = {}
+        self._phones: ScriptPhones | None = None
         self._position = DataPosition()
 
     @abstractmethod
@@ -149,6 +157,10 @@ class SpeechDataModule(L.LightningDataModule, ABC):
             for store in self._stores.values():
                 store.check(names)
 
+    def use_phones(self, phones: ScriptPhones) -> None:
+        """Make the phones of the scripts with each batch: in the workers, if there are any."""
+        self._phones = phones
+
     def state_dict(self) -> dict[str, Any]:
         """Return the place of the run in its training data, for the checkpoint."""
         return (self._position if self.trainer is None else self._position.reached(self.trainer)).state()
@@ -186,7 +198,7 @@ class SpeechDataModule(L.LightningDataModule, ABC):
         return DataLoader(
             RecipeDataset(self.corpora()[split], recipe, self.seed, self._stores),
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=partial(collate, phones=self._phones),
             num_workers=self.num_workers,
             # Workers that live on keep their audio cache; the epoch reaches them through the item keys.
             persistent_workers=self.num_workers > 0,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
@@ -22,6 +21,8 @@ from metis_lightning.types import SpeechBatch
 
 ItemKey = tuple[int, int]
 """(epoch, index). The epoch travels with the index because workers hold a copy of the dataset from before it."""
+ScriptPhones = Callable[[Sequence[str], Sequence[str]], Tensor | None]
+"""Phones (B, P) of scripts in their languages; None if all are empty."""
 Shares = tuple[tuple[int, int], ...]
 """How an epoch was heard so far: a number of processes and of batches that each of them took, then perhaps another."""
 
@@ -179,6 +180,9 @@ class SecondsBatchSampler(Sampler[list[ItemKey]]):
             items = sum(map(len, batches))
             count = _divisible(len(batches), items, following)
             if items and not count:
+                # `generate` fills batches, too, and can do without Lightning.
+                from lightning.pytorch.utilities import rank_zero_warn
+
                 rank_zero_warn(f"{items} utterances left of an epoch are too few for {following} processes: left out")
             batches = _cut_and_joined(batches, count, self._buckets().lengths) if count else []
         return batches
@@ -231,8 +235,8 @@ def process_rank_and_count() -> tuple[int, int]:
     return 0, 1
 
 
-def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
-    """Pad items, with and without a source or a prompt, with zeros at the end and stack them.
+def collate(items: Sequence[SpeechItem], phones: ScriptPhones | None = None) -> SpeechBatch:
+    """Pad items, with and without a source or a prompt, with zeros at the end and stack them; add phones of scripts.
 
     A ValueError if some have features or tokens and others have none, or a source differs in length from its wave.
     """
@@ -247,6 +251,7 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
     # Where tokens stand for waves and no sound was read, a wave is one zero expanded to its length.
     is_silent = all(item.ssl_tokens is not None and item.wave.stride() == (0,) for item in items)
     waves = [item.wave[:0] if is_silent else item.wave for item in items]
+    scripts, languages = [item.script for item in items], [item.language for item in items]
     return SpeechBatch(
         ids=tuple(item.id for item in items),
         speakers=tuple(item.speaker for item in items),
@@ -256,13 +261,14 @@ def collate(items: Sequence[SpeechItem]) -> SpeechBatch:
         source=pad_sequence(sources, batch_first=True) if has_source.any() else None,
         prompt_lengths=torch.tensor(prompt_lengths, dtype=torch.int64) if has_prompts else None,
         applied=tuple(item.applied for item in items) if has_source.any() else (),
-        languages=tuple(item.language for item in items),
-        scripts=tuple(item.script for item in items),
+        languages=tuple(languages),
+        scripts=tuple(scripts),
         has_source=has_source if has_source.any() and not has_source.all() else None,
         features=features,
         feature_lengths=torch.tensor(feature_lengths) if feature_lengths else None,
         ssl_tokens=_pad([item.ssl_tokens for item in items], "tokens"),
         acoustic_tokens=_pad([item.acoustic_tokens for item in items], "tokens"),
+        phones=None if phones is None else phones(scripts, languages),
         samples=tuple(item.wave.numel() for item in items),
     )
 

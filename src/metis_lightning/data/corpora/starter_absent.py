@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from metis_lightning.data.corpora.starter import STARTER_ROOT, StarterTests
+from metis_lightning.data.corpora.starter_tests import STARTER_ROOT, StarterTests
 from metis_lightning.data.manifest.test_sets import TestSets, hash_order
 from metis_lightning.types import TestItem, Trial
 

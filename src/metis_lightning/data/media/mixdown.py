@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from metis_lightning.data.media.audio import decode
 from metis_lightning.data.media.storage import location_stamp, read_bytes
@@ -96,6 +95,8 @@ def _scaled_waves(parts: tuple[MixPart, ...], voices: int, sample_rate: int, mod
     waves[voices:] = [lengthen(noise[:longest], longest) for noise in waves[voices:]]
     scaled = [wave * np.float32(part.gain) for wave, part in zip(waves, parts, strict=True)]
     if sample_rate != LIBRIMIX_RATE:
+        from scipy.signal import resample_poly
+
         scaled = [resample_poly(wave, sample_rate, LIBRIMIX_RATE) for wave in scaled]
     return tuple(fit(scaled, mode))
 

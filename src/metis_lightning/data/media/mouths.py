@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from metis_lightning.data.media.video import iterate_frames, write_video
 from metis_lightning.errors import UserError
@@ -84,6 +83,8 @@ def require_face_mesh() -> Any:  # noqa: ANN401  a class of an optional package
 
 def crop_mouth(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the mouth (96, 96, 3) of a picture (H, W, 3) uint8 by its `POINTS` (N, 2); black beyond its edges."""
+    from scipy.ndimage import map_coordinates
+
     turn = np.linalg.inv(similarity(points[_STABLE], MEAN_FACE))
     # Pixels are averaged before they are left out, or fine texture would flicker.
     shrink = max(1, int(np.sqrt(abs(np.linalg.det(turn)))))

@@ -12,7 +12,6 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import fftconvolve, lfilter
 from torch import Generator
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus, read_listed
@@ -101,6 +100,8 @@ class DnsRecipe(Recipe):
         reverberant, target, room = clean, clean, dict[str, str]()
         if self.rooms is not None and draw_coin(self.rir_chance, generator):
             response = self.rooms.draw(generator, sample_rate=rate)[0].numpy()
+            from scipy.signal import fftconvolve
+
             reverberant = fftconvolve(clean, response)[: len(clean)]
             target = direct_path(clean, response) if self.dry_target else reverberant
             room = {"room": "recorded"}
@@ -174,7 +175,7 @@ def active_share(wave: np.ndarray, sample_rate: int) -> float:
     energy_db = 20 * np.log10(np.square(padded).sum(axis=1) + _EPS)
     now = 1 / (1 + np.exp(1 - 0.2 * energy_db))
     # The window before, not its average, is what each window is smoothed with.
-    before = lfilter([0.0, 1.0], [1.0], now)
+    before = np.pad(now, (1, 0))[: len(now)]
     weight = np.where(now > before, 0.8, 0.05)
     return float((now * weight + before * (1 - weight) > 0.13).mean())
 

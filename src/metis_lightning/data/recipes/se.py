@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Generator, Tensor
 
 from metis_lightning.data.manifest.corpus import SpeechCorpus
@@ -54,6 +53,8 @@ class RecordingFolder:
         paths, faults = self.paths, []
         below = [path.relative_to(self.root) for path in files_below(self.root)]
         if note := skipped_note(self.root, below, SUFFIXES):
+            from lightning.pytorch.utilities import rank_zero_info
+
             rank_zero_info(note)
         for path in tracked(paths, f"looking through {self.root}", "files"):
             try:

@@ -150,10 +150,10 @@ class ComparePage:
         for name, column in self._columns.items():
             lists = []
             for system in self.comparison.results:
-                entries = (utterance.entries.get(system) for utterance in utterances)
-                found = [entry and entry.row.value(name) for entry in entries]
+                entries = [utterance.entries.get(system) for utterance in utterances]
+                found = [None if entry is None else entry.row.value(name) for entry in entries]
                 # Four digits are more than a plot shows.
-                lists.append([None if v is None else float(f"{column.scale * v:.4g}") for v in found])
+                lists.append([None if value is None else float(f"{column.scale * value:.4g}") for value in found])
             values[name] = lists
         return {"items": [[u.test_set, u.id, u.speaker] for u in utterances], "values": values}
 

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import t
 
 # With fewer clusters there is no interval: the degrees of freedom are so few that it would span everything.
 LEAST_CLUSTERS = 5
@@ -53,6 +52,9 @@ def cluster_sums(
 
 def half_widths(numerators_BG: np.ndarray, denominators_BG: np.ndarray) -> np.ndarray:
     """Return half of the 95% interval of each row's ratio of sums: (B, G) clusters' sums to (B,)."""
+    # Slow to import, for commands that only parse their options.
+    from scipy.stats import t
+
     errors, freedom = standard_errors(numerators_BG, denominators_BG)
     return np.asarray(t.ppf(0.975, freedom) * errors)
 

@@ -14,8 +14,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import chi2, norm, t
 
 from metis_lightning.evaluate.results.estimates import LEAST_CLUSTERS, cluster_sums, standard_errors
 
@@ -48,6 +46,8 @@ def resolution(values: Sequence[float], weights: Sequence[float], clusters: Sequ
     count = len(numerators)
     if count < LEAST_CLUSTERS:
         return Resolution()
+    from scipy.stats import t
+
     mean = float(numerators.sum() / denominators.sum())
     errors, freedom = (float(each[0]) for each in standard_errors(numerators[None], denominators[None]))
     # All clusters agree, but for rounding.
@@ -66,12 +66,17 @@ def tost(mean: float, error: float, freedom: float, margin: float) -> float:
     >>> round(tost(0.0, 1.0, 9.0, 2.0), 4)
     0.0383
     """
+    from scipy.stats import t
+
     sides = (margin - mean) / error, (margin + mean) / error
     return float(max(t.sf(side, freedom) for side in sides))
 
 
 def detectable(error: float, freedom: float, power: float = POWER) -> float:
     """Return the difference that a t test at 5% finds with a power, given the standard error of the mean difference."""
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
+
     edge = float(t.ppf(1 - LEVEL / 2, freedom))
     # The estimated error over the true one, at even steps of its distribution.
     shares = (np.arange(_STEPS) + 0.5) / _STEPS

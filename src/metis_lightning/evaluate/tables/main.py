@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.evaluate.html.document import plain, render
-from metis_lightning.evaluate.options import TablesOptions
+from metis_lightning.evaluate.options import BENCHMARKS, TablesOptions
 from metis_lightning.evaluate.results.breakdown import Breakdown, breakdown
 from metis_lightning.evaluate.results.runs import Result, find_results
 from metis_lightning.evaluate.results.summary import column_by_name, word_error_rule
-from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
+from metis_lightning.evaluate.tables.benchmarks import Benchmark, benchmark_folder, read_benchmarks
 from metis_lightning.evaluate.tables.layout import EMPTY, NOT_APPLICABLE, NoteKeys, Table, TableValue, render_text
 from metis_lightning.evaluate.tables.our_results import MEASURED, ResultGroup, group_results, result_sections
 from metis_lightning.evaluate.tables.paper_rows import paper_cells, paper_section, results_for
@@ -49,7 +49,9 @@ def run_tables(options: TablesOptions) -> None:
     """Run the command `tables`; see `write_tables`."""
     check_output(options.out, is_folder=True)
     results = options.results or (RESULTS if RESULTS.is_dir() else None)
-    for path in write_tables(results, options.out, options.benchmarks, options.baseline):
+    # One that is named and not there is a mistake.
+    folder = benchmark_folder(options.benchmarks) if options.benchmarks == BENCHMARKS else options.benchmarks
+    for path in write_tables(results, options.out, folder, options.baseline):
         print(f"table: {path}")
     print(f"every table as md, tex and csv: {options.out}")
 
@@ -67,7 +69,9 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     systems = sorted({result.system for result in results})
     if baseline is not None and baseline not in systems:
         advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
-        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
+        raise UserError(
+            f"--baseline {baseline}: no result is of a system with this name; {advice}{nearest(baseline, systems)}"
+        )
     files, tables, paths = {}, [], []
     for benchmark in read_benchmarks(benchmarks):
         groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
