@@ -39,6 +39,11 @@ class EvaluateOptions(CommandOptions):
     asr: Names | None = option("recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     speakers: Names | None = option("speaker encoders, KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     nisqa: str | None = option("NISQA's published nisqa.tar (default: no NISQA)", None, metavar="FILE")
+    metrics: Names = option(
+        "further metrics: distillmos, f0, per, ... (all: those that need no path), KIND:PATH, MODULE:FUNCTION",
+        (),
+        metavar="M",
+    )
     normalizer: str | None = option(
         "of texts: whisper, whisper-english, seed-tts or none (default: the protocol's)", None, metavar="RULES"
     )

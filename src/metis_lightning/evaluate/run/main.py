@@ -121,6 +121,7 @@ def _suite_options(options: EvaluateOptions) -> SuiteOptions:
         speakers=options.speakers,
         nisqa=options.nisqa,
         normalizer=options.normalizer,
+        metrics=options.metrics,
         # The models of the offline protocol are small, and every scoring process has its own.
         device="cuda" if options.protocol == "paper" and torch.cuda.is_available() else "cpu",
     )

@@ -23,6 +23,7 @@ from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis, Options, Request, Settings
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.build import missing_stage2, part_for
@@ -126,7 +127,7 @@ def _wav_system(path: Path, items: Items) -> System:
         file = folder.files.get(item.id)
         return Output.failed(MISSING_FILE) if file is None else read_output(file)
 
-    name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen)}
+    name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen), **_about(path)}
     return System(name, identity, lambda: read, extra_files=tuple(folder.extra))
 
 
@@ -152,6 +153,17 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.name or path.stem
     return System(name, _model_identity(source, options, precision), load, is_seeded=True)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what `about.json` in a folder of audio says of what made it: versions, hashes. A `UserError` if broken."""
+    path = folder / "about.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {"about": load_json(path.read_bytes())}
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); mend it, or remove it") from error
 
 
 def _sampling_identity(by_task: Mapping[str, Mapping[str, Any]], precision: Precision) -> dict[str, Any]:
