@@ -57,7 +57,7 @@ docs: .venv/.documented ## build the docs site into build/docs, every link check
 	touch .venv/.installed
 
 .venv/.developed: .venv/.installed
-	$(VENV_PYTHON) -m pip install -e '.[eval,offline,text,vc,video,dev]'
+	$(VENV_PYTHON) -m pip install -e '.[eval,offline,metrics,text,vc,video,dev]'
 	touch .venv/.developed
 
 .venv/.documented: .venv/.installed

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from metis_lightning.metrics.dnsmos import P835, model_files, session, windows
 from metis_lightning.metrics.signal import METRIC_RATE
 from metis_lightning.models.backbone import Backbone
-from metis_lightning.models.inference import PRECISIONS, prepare_for_inference
+from metis_lightning.models.inference import PRECISIONS, has_fast_int8, prepare_for_inference
 
 CLIPS = (3, 5, 10, 30)
 """Seconds."""
@@ -53,7 +53,7 @@ def backbone_gains(width: int, frames: int, layers: int = 2) -> dict[str, float]
         return lambda: model(x, step)
 
     gains = {}
-    for precision in PRECISIONS:
+    for precision in PRECISIONS if has_fast_int8() else PRECISIONS[:2]:
         variant = copy.deepcopy(plain)
         prepare_for_inference(variant, precision)
         gains[precision] = gain(one_pass(plain), one_pass(variant))

@@ -32,6 +32,34 @@ def test_the_table_counts_passes_and_compares_tokens(
     assert capsys.readouterr().out.count("batch") >= 3
 
 
+def test_presets_are_rows_and_their_words_are_counted(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--system", str(tiny_bundle), "--seconds", "1", "--batch-sizes", "1", "--presets", "released", "fast"]
+    assert main(["bench", "generate", *options, "--num-steps", "3", "--words", "--device", "cpu"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in cells[2:]] == ["float32", "float32, fast"]
+    assert (
+        cells[0][-1] == "words changed"
+        and cells[2][-1] == ""
+        and cells[3][-1] in ("–", *map("{:.1%}".format, range(2)))
+    )
+    # Half of three steps are two; layers in 10, 4 and 1.
+    assert cells[3][cells[0].index("passes 1, 2")] == f"{2}, {10 + 4 + 1}"
+
+
+def test_what_the_processor_lacks_is_left_out(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    options = ["--system", str(tiny_bundle), "--seconds", "1", "--batch-sizes", "1", "--precision", "int8", "float32"]
+    assert main(["bench", "generate", *options, "--num-steps", "2", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "int8: int8 is slower than float32 on this processor" in out
+    assert "| float32 | 1 |" in out and "| int8" not in out
+
+
 def test_requests_are_of_different_lengths_and_the_asked_one_alone() -> None:
     assert [len(request.source) for request in bench_requests("se", 3, 1, mixed=False)] == [3 * WAVE_RATE]
     many = bench_requests("tse", 2, 8, mixed=True)

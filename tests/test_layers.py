@@ -23,6 +23,7 @@ LAYERS = (
     {"models"},
     {"sampling"},
     {"task_table"},
+    {"task_methods"},
     {"weights"},
     {"pipeline"},
     {"metrics"},

@@ -381,3 +381,11 @@ def test_a_bundle_or_checkpoint_without_the_task_says_what_it_has(tiny_bundle: P
     for task in ("se", "stage1"):
         with pytest.raises(UserError, match=f"no weights for the task '{task}', only for tse"):
             Metis.from_pretrained(str(tiny_bundle), task=task)
+
+
+def test_a_device_that_was_never_compared_is_refused_in_one_line(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Metis, "device", property(lambda metis: torch.device("mps")))
+    with pytest.raises(UserError, match="runs on cpu and cuda; on mps"):
+        Metis.from_pretrained(str(tiny_bundle))

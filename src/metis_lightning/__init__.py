@@ -7,4 +7,4 @@ from metis_lightning._torchaudio import stand_in_for_missing_extension
 
 stand_in_for_missing_extension()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,10 @@ def flag(name: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
     """Base of the options of a command; its fields are made by `option`."""
+
+    def packages(self) -> Mapping[str, str]:
+        """Return the modules beyond the core that the command needs, and the extras that bring them."""
+        return {}
 
     def __post_init__(self) -> None:
         for item in fields(self):

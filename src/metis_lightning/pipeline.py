@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Unpack
 
@@ -28,18 +29,32 @@ from metis_lightning.sampling.mask_predict import Noise, gumbel
 from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
 from metis_lightning.sampling.settings import Options, Sampling, Settings
 from metis_lightning.sampling.two_stages import Stage2, TwoStages
+from metis_lightning.sampling.voice import Prompt, Voice
+from metis_lightning.task_methods import TaskMethods
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
-from metis_lightning.tokens.tokenizer import SpeechTokenizer
+from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
 from metis_lightning.tokens.visual.encoder import double_rate
 from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
 from metis_lightning.weights.build import load_stage2, load_task_model, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
 
-__all__ = ["HOP", "SHORTEST", "TASKS", "Metis", "Options", "Request", "Sampling", "Settings", "Speech", "Timing"]
+__all__ = [
+    "HOP",
+    "SHORTEST",
+    "TASKS",
+    "Metis",
+    "Options",
+    "Request",
+    "Sampling",
+    "Settings",
+    "Speech",
+    "Timing",
+    "Voice",
+]
 
 
-class Metis:
+class Metis(TaskMethods):
     """The two stages and their codecs.
 
     `stage1` holds models by task, which were trained with the front end `text`; None if they take no text. `stage2` is
@@ -60,6 +75,8 @@ class Metis:
     ) -> None:
         self.tokenizer, self.stage1, self.stage2, self.text = tokenizer, stage1, stage2, text
         self.batch_size, self.compile = batch_size, compile
+        if self.device.type == "mps":
+            raise UserError("Metis runs on cpu and cuda; on mps no token was ever compared: load it with device='cpu'")
         # One for all models: they run one after another, so one pool of memory does.
         self.graphs = Graphs(self.device) if graphs and self.device.type == "cuda" else None
         self._ready: dict[Stage1, TwoStages] = {}
@@ -85,7 +102,7 @@ class Metis:
         for stage in (loaded.model, first, full):
             prepare_for_inference(stage.to(device), precision)
         tokenizer, models = load_tokenizer(loaded.folder).to(device), dict.fromkeys(loaded.tasks, loaded.model)
-        text = None if loaded.text is None else text_front_end(loaded.text)
+        text = None if loaded.text is None else text_front_end(loaded.text, is_needed=False)
         return cls(tokenizer, models, (first, full), text, compile=compile)
 
     @classmethod
@@ -101,72 +118,10 @@ class Metis:
             prepare_for_inference(model.to(device), precision)
         return cls(load_tokenizer(folder).to(device), {}, (first, full))
 
-    def extract(
-        self,
-        mixture: Tensor,
-        enrollment: Tensor,
-        seed: int = 0,
-        settings: Settings | None = None,
-        text: str = "",
-        enrollment_text: str = "",
-        language: str = "en",
-        **options: Unpack[Options],
-    ) -> Speech:
-        """Return the enrolled speaker's part of a mixture (S,), both at 24 kHz (target speaker extraction).
-
-        Weights that read text, as Omni's do, can be told what is said in both.
-        """
-        request = self.request("tse", enrollment, mixture, None, text, enrollment_text, language)
-        return self.generate([request], seed, settings, **options)[0]
-
-    def enhance(
-        self, noisy: Tensor, seed: int = 0, settings: Settings | None = None, **options: Unpack[Options]
-    ) -> Speech:
-        """Return clean speech from noisy, reverberant or narrow-band speech (S,) at 24 kHz (speech enhancement)."""
-        return self.generate([self.request("se", source=noisy)], seed, settings, **options)[0]
-
-    def convert(
-        self,
-        source: Tensor,
-        prompt: Tensor,
-        seed: int = 0,
-        settings: Settings | None = None,
-        **options: Unpack[Options],
-    ) -> Speech:
-        """Return the words of a source (S,) in the voice of a prompt (S',), both at 24 kHz (voice conversion)."""
-        return self.generate([self.request("vc", prompt, source)], seed, settings, **options)[0]
-
-    def synthesize(
-        self,
-        text: str,
-        prompt: Tensor,
-        prompt_text: str,
-        language: str = "en",
-        prompt_language: str = "",
-        seconds: float | None = None,
-        seed: int = 0,
-        settings: Settings | None = None,
-        **options: Unpack[Options],
-    ) -> Speech:
-        """Return a text spoken by the voice of a prompt (zero-shot text to speech); for arguments see `request`."""
-        request = self.request("tts", prompt, None, None, text, prompt_text, language, prompt_language, seconds)
-        return self.generate([request], seed, settings, **options)[0]
-
-    def lip_to_speech(
-        self,
-        features: Tensor,
-        prompt: Tensor,
-        seed: int = 0,
-        settings: Settings | None = None,
-        **options: Unpack[Options],
-    ) -> Speech:
-        """Return the speech of a silent video, lip features (F, C) at 25 Hz, in the voice of a prompt (S',)."""
-        return self.generate([self.request("l2s", prompt, features=features)], seed, settings, **options)[0]
-
     def request(
         self,
         task: str,
-        prompt: Tensor | None = None,
+        prompt: Prompt | None = None,
         source: Tensor | None = None,
         features: Tensor | None = None,
         text: str = "",
@@ -182,6 +137,8 @@ class Metis:
         says, `text` in `language` (ISO 639-1), with what the prompt says, in `prompt_language` if that is another.
         `seconds` is the length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
         """
+        if isinstance(prompt, Voice) and not prompt_text and text:
+            prompt_text, prompt_language = prompt.text, prompt.language
         parts = (prompt_text, prompt_language or language), (text, language)
         is_spoken, samples = task_named(task).speaks_text, None
         phones = self.phones(*parts) if is_spoken or text or prompt_text else ()
@@ -194,6 +151,16 @@ class Metis:
         if features is not None:
             features = double_rate(checked_frames("video", features, -(-SHORTEST // 2))[None])[0]
         return Request(task, prompt, source, features, phones, samples)
+
+    def voice(self, prompt: Tensor, text: str = "", language: str = "en") -> Voice:
+        """Encode a prompt (S',) at 24 kHz once, with what it says, to save it and to use it instead of the prompt."""
+        encoded = self._second_stage.voices([checked_wave("prompt", prompt)])[0].to(torch.device("cpu"))
+        return replace(encoded, text=text, language=language, codecs=self.codecs)
+
+    @cached_property
+    def codecs(self) -> str:
+        """Hash of all that tokens of a prompt follow from."""
+        return "/".join(fingerprints(self.tokenizer, ("ssl", "acoustic"), torch.device("cpu")).values())
 
     def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
         """Return the ids of (text, language) pairs spoken in a row; a `UserError` if the weights cannot speak one."""
@@ -244,6 +211,8 @@ class Metis:
                 loaded = ", ".join(self.stage1) or "no task"
                 raise UserError(f"this pipeline was loaded for {loaded}; load it with task={task!r}")
             try:
+                if isinstance(request.prompt, Voice) and request.prompt.codecs:
+                    request.prompt.checked(self.codecs)
                 yield request.checked()
             except UserError as error:
                 if len(requests) == 1:
@@ -264,14 +233,14 @@ class Metis:
     def respeak(
         self,
         wave: Tensor,
-        prompt: Tensor | None = None,
+        prompt: Prompt | None = None,
         seed: int = 0,
         settings: Settings | None = None,
         **options: Unpack[Options],
     ) -> Speech:
         """Return a waveform (S,) at 24 kHz spoken again by stage 2 from its SSL tokens: the best of any stage 1."""
         wave = checked_wave("waveform", wave)
-        voice = torch.empty(0) if prompt is None else checked_wave("prompt", prompt)
+        voice = checked_wave("prompt", prompt) if isinstance(prompt, Tensor) else prompt
         chosen = (settings or Settings()).chosen(options)
         return self._second_stage.respoken([wave], [voice], chosen, [self._noise(seed)])[0]
 

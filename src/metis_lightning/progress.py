@@ -69,9 +69,10 @@ class Progress(AbstractContextManager["Progress"]):
             of = "" if self._total is None else f"/{self._total:.0f}"
             print(f"{self._label}: {self._done:.0f}{of} {self._unit} {note}".rstrip(), file=sys.stderr)
 
-    def say(self, message: str) -> None:
-        """Print a line on standard error without breaking the bar."""
-        self._bar.write(message, file=sys.stderr)
+    def say(self, *messages: str) -> None:
+        """Print lines on standard error without breaking the bar."""
+        for message in messages:
+            self._bar.write(message, file=sys.stderr)
 
 
 def tracked(items: Collection[Item], label: str, unit: str, leave: bool = False, delay: float = 2.0) -> Iterator[Item]:

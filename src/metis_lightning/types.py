@@ -166,7 +166,8 @@ class TestItem:
     `prompt_text` if that is known. `text` is the target's transcript in `language`; None if unknown. `features` are
     frames (F, C) of lips at 25 Hz (L2S). Metrics are given what `recorded` has of the signals by name, at the rates of
     their files. `sources` are all files that it was made of. With `is_transcribed` the text of the word errors is what
-    a recogniser hears in `target`.
+    a recogniser hears in `target`. With `is_absent` the voice of `enrollment` is not in `mixture`. `facts` are what
+    else tells it from others, as results rows have them.
     """
 
     __test__ = False  # not a pytest class
@@ -185,6 +186,8 @@ class TestItem:
     recorded: Mapping[str, Recording] = field(default_factory=dict)
     sources: tuple[AudioLocation, ...] = ()
     is_transcribed: bool = False
+    is_absent: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def recording(self, name: str) -> Recording | None:
         """Return the signal called `name` as it was recorded, None if the test set has none."""

@@ -227,7 +227,7 @@ def test_print_config_needs_no_config(folder: Path, capsys: pytest.CaptureFixtur
 
 MISSPELT = [
     (("trainer", "max_stps"), 3, "unknown key 'trainer.max_stps' (bad.yaml:14): did you mean 'trainer.max_steps'?"),
-    (("modl", "class_path"), "x", "unknown key 'modl.class_path' (bad.yaml:15): did you mean 'model'?"),
+    (("modl", "class_path"), "x", "unknown key 'modl' (bad.yaml:14): did you mean 'model'?"),
     (
         ("model", "init_args", "wdth"),
         3,

@@ -77,6 +77,11 @@ def test_the_page_has_every_system_of_every_utterance(results: Path) -> None:
             assert (rate, len(sound), entry["seconds"]) == (24_000, 12_000, 0.5)
             assert np.corrcoef(sound[2000:10_000], wave[2000:10_000])[0, 1] > 0.95
             assert Image.open(decoded(entry["mel"], "image/webp")).size == (51, 80)
+            # The tone's peak in every part but the edges.
+            assert len(entry["peaks"]) == 160 and set(entry["peaks"][5:-5]) <= {29, 30}
+    points = data["head"]["points"]
+    assert points["items"][0][1] == "utt-00" and len(points["values"]["DNSMOS_SIG"]) == len(SYSTEMS)
+    assert points["values"]["WER_whisper-large-v3"][0] == [None, 10.0, 20.0, 30.0]
     first = data["utterances"][0]["entries"][0]
     assert (first["values"]["WER_whisper-large-v3"], first["errors"]) == (
         None,

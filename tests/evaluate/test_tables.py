@@ -200,7 +200,8 @@ def section(text: str) -> list[list[str]]:
 def test_all_our_results_are_listed_with_the_signs_of_the_test(results: Path, tmp_path: Path) -> None:
     header, *rows = section(table(results, tmp_path))
     assert header[:5] == ["system", "run", "n", "speakers", "WER % (whisper-large-v3) ↓"]
-    assert header[5:7] == ["WER > 50%, % of utterances (whisper-large-v3) ↓", "DNSMOS SIG ↑"]
+    assert header[5:7] == ["WER > 50%, % of utterances (whisper-large-v3) ↓", "SIM (wavlm-large) ↑"]
+    assert header[7] == "DNSMOS SIG ↑", "what was said and by whom comes first"
     assert [(row[0], row[1].split("[")[0], *row[2:4]) for row in rows] == [
         ("input", "demo", "14", "7"), ("target", "demo", "14", "7"), (OURS, "demo", "14", "7")
     ]  # fmt: skip

@@ -13,8 +13,9 @@ import torch
 
 from every_task import Run, voice, write_voice
 from metis_lightning.generate.jobs import Job
-from metis_lightning.generate.writer import SpeechWriter, chunk_seed
+from metis_lightning.generate.writer import SpeechWriter
 from metis_lightning.pipeline import Metis, Request, Speech
+from metis_lightning.sampling.long_audio import chunk_seed
 
 RATE = 24_000
 

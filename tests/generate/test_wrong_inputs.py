@@ -44,7 +44,7 @@ def sounds(folder: Path) -> Path:
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "missing prompt": (("tse", *MIX), "the task tse needs a prompt (--prompt)"),
     "missing source": (("se",), "the task se needs a source (--source)"),
-    "a misspelt task": (("tsee",), "did you mean the task tse?"),
+    "a misspelt task": (("tsee",), "did you mean 'tse'?"),
     "missing text": (("tts", *ME, "--prompt-text", "I said."), "the task tts needs a text (--text)"),
     "missing prompt text": (("tts", *ME, "--text", "Hi"), "needs a prompt text (--prompt-text)"),
     "one text of two": (("tse", *MIX, *ME, "--text", "Hi"), "the prompt text (--prompt-text) is missing"),
@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "the text (--text) is not UTF-8; write it anew",
     ),
     "a language that is not UTF-8": (("tts", *SAID, "--language", "\udce9"), "the language (--language) is not UTF-8"),
-    "a text for a minute": ((*("tts", *SAID)[:-1], "word " * 200), "the result would last 83.2 s; the longest is 60 s"),
+    "a text in a minute": (("tts", *SAID, "--seconds", "83.2"), "the result would last 83.2 s; the longest is 60 s"),
     "a result of no time": (("tts", *SAID, "--seconds", "0"), "--seconds: must be more than 0, not 0.0"),
     "features of another width": (
         ("l2s", *ME, "--features", "wide.npy"),

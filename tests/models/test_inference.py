@@ -14,6 +14,7 @@ from metis_lightning.models.inference import (
     WORTH_PACKING,
     Int8Linear,
     PackedLinear,
+    has_fast_int8,
     prepare_for_inference,
     usual_precision,
 )
@@ -111,7 +112,9 @@ def test_a_gpu_computes_in_bfloat16_unless_told_otherwise() -> None:
     assert [usual_precision(device) for device in ("cuda", "cuda:1", "cpu")] == ["bfloat16", "bfloat16", "float32"]
 
 
-@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("int8", marks=pytest.mark.skipif(not has_fast_int8(), reason="slow here")), "bfloat16"]
+)
 def test_lower_precision_draws_most_of_the_tokens_and_rows_stay_independent(precision: str) -> None:
     expected = drawn(stage1())
     model = stage1()
@@ -146,3 +149,17 @@ def test_what_cannot_be_is_the_users_mistake() -> None:
         prepare_for_inference(stage1(), "float8")
     with pytest.raises(UserError, match="int8 weights run on the CPU, not on meta"):
         prepare_for_inference(stage1().to("meta"), "int8")
+
+
+@pytest.mark.parametrize(("features", "is_fast"), [({"avx2": True}, False), ({"avx2": True, "avx_vnni": True}, True)])
+def test_int8_is_offered_where_the_processor_has_it(
+    features: dict[str, bool], is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    model = stage1()
+    if is_fast:
+        prepare_for_inference(model, "int8")
+        assert model.diff_estimator.layers[0].mlp.down_proj.weight.dtype == torch.int8
+    else:
+        with pytest.raises(UserError, match="int8 is slower than float32 on this processor"):
+            prepare_for_inference(model, "int8")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from every_task import voice
-from metis_lightning.generate.long_audio import (
+from metis_lightning.sampling.long_audio import (
     FADE,
     LARGEST_SHIFT,
     MARGIN,

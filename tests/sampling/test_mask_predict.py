@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -110,3 +112,24 @@ def test_guidance_is_row_by_row_and_none_at_equal_branches() -> None:
     guided = guide(a, b, 2.5, 1.0)
     torch.testing.assert_close(guided.std(dim=(1, 2)), a.std(dim=(1, 2)))
     torch.testing.assert_close(guided[1:2], guide(a[1:2], b[1:2], 2.5, 1.0))
+
+
+def frames_left(settings: Sampling, scores: Tensor) -> list[list[int]]:
+    """Return the masked frames before each step of a decoding of one row by fixed scores (T, V)."""
+    seen: list[list[int]] = []
+
+    def denoise(state: State, step: int) -> Tensor:
+        seen.append(state.masked[0].tolist())
+        return scores[state.masked[0]]
+
+    mask_predict(denoise, (len(scores),), settings, noises(0), CPU)
+    return seen
+
+
+def test_frames_that_stay_are_masked_again_only_where_that_is_asked_for() -> None:
+    scores = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    kept = frames_left(Sampling(num_steps=8), scores)
+    assert all(set(after) < set(before) for before, after in pairwise(kept))
+    again = frames_left(Sampling(num_steps=8, remasks=True), scores)
+    assert [len(frames) for frames in again] == [len(frames) for frames in kept]
+    assert not all(set(after) <= set(before) for before, after in pairwise(again))

@@ -19,7 +19,13 @@ from metis_lightning.bench.released_decoding import ReleasedMetis
 from metis_lightning.data.corpora.starter_tests import STARTER_ROOT
 from metis_lightning.data.manifest.corpus import SpeechCorpus
 from metis_lightning.data.manifest.records import read_manifest
+from metis_lightning.data.media.audio import resample
+from metis_lightning.errors import UserError
 from metis_lightning.files import atomic_path, check_output
+from metis_lightning.metrics.recognizers.base import offline_asr
+from metis_lightning.metrics.signal import METRIC_RATE
+from metis_lightning.metrics.text import normalizer
+from metis_lightning.metrics.wer import word_errors
 from metis_lightning.models.inference import prepare_for_inference
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import GatedAdapter, Stage1, Stage1Config
@@ -77,24 +83,35 @@ def run_bench_generate(options: BenchGenerateOptions) -> None:
     # None is the released way, which answers one request at a time.
     precisions: list[Precision | None] = [*([None] if options.released else []), *options.precision]
     for precision in precisions:
-        kind, name = (ReleasedMetis, "released way") if precision is None else (Metis, precision)
-        if options.scale == "paper":
-            metis = random_metis(kind, options.task, device, precision, compile=options.compile)
-        else:
-            metis = kind.from_pretrained(
-                options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
-            )
-        for batch_size in [1] if precision is None else options.batch_sizes:
-            rows.append(measured(metis, requests, name, batch_size, settings))
-            print(f"{name}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
+        try:
+            metis = _loaded(options, precision, device)
+        except UserError as error:
+            # What this processor cannot do, or not fast, is no reason to measure nothing.
+            print(f"{precision}: {error}", flush=True)
+            continue
+        for preset in ("released",) if precision is None else options.presets:
+            label = (precision or "released way") + ("" if preset == "released" else f", {preset}")
+            chosen = settings.chosen({"preset": preset})
+            for batch_size in [1] if precision is None else options.batch_sizes:
+                rows.append(measured(metis, requests, label, batch_size, chosen))
+                print(f"{label}, batch {batch_size}: {rows[-1].total:.1f} s", flush=True)
         # The peak of the next row must not hold this one's weights.
         del metis
         gc.collect()
-    lines = table(rows)
+    lines = table(rows, words_changed(rows) if options.words else None)
     print("", *lines, sep="\n")
     if options.out:
         with atomic_path(options.out) as temporary:
             temporary.write_text("\n".join([*machine(device), "", *lines, ""]), encoding="utf-8")
+
+
+def _loaded(options: BenchGenerateOptions, precision: Precision | None, device: str) -> Metis:
+    kind = ReleasedMetis if precision is None else Metis
+    if options.scale == "paper":
+        return random_metis(kind, options.task, device, precision, compile=options.compile)
+    return kind.from_pretrained(
+        options.system, options.task, device=device, precision=precision or "float32", compile=options.compile
+    )
 
 
 def bench_requests(task: str, seconds: float, count: int, mixed: bool) -> list[Request]:
@@ -156,11 +173,28 @@ def matmul_gigaflops(device: torch.device, size: int = 1536) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def table(rows: Sequence[Measurement]) -> list[str]:
-    """Return the table, in Markdown."""
+def words_changed(rows: Sequence[Measurement]) -> list[str]:
+    """Return the word errors of each row against those in the first, by the embedded recogniser."""
+    recognizer, normalize = offline_asr(), normalizer("whisper", "en")
+    waves = [[resample(each.wave.numpy(), WAVE_RATE, METRIC_RATE) for each in row.speech] for row in rows]
+    transcripts = [list(map(recognizer.transcribe, of_row)) for of_row in waves]
+    cells = [""]
+    for texts in transcripts[1:]:
+        pairs = [(text, other) for text, other in zip(transcripts[0], texts, strict=True) if normalize(text)]
+        errors = [word_errors(*pair, normalize) for pair in pairs]
+        words = sum(each.words for each in errors)
+        cells.append(f"{sum(each.edits for each in errors) / words:.1%}" if words else "–")
+    return cells
+
+
+def table(rows: Sequence[Measurement], words: Sequence[str] | None = None) -> list[str]:
+    """Return the table, in Markdown, with a column of changed words if they were counted."""
     columns = ["", "batch", *(f"{stage} s" for stage in rows[0].seconds), "total s", "CPU s", "RTF", "throughput"]
     columns += ["passes 1, 2", "GFLOP/s", "peak MB", "SSL, acoustic tokens changed"]
-    head, *lines = [f"| {' | '.join(cells)} |" for cells in (columns, *(_cells(row, rows[0]) for row in rows))]
+    lines_of_cells = [columns, *(_cells(row, rows[0]) for row in rows)]
+    if words is not None:
+        lines_of_cells = [[*cells, last] for cells, last in zip(lines_of_cells, ("words changed", *words), strict=True)]
+    head, *lines = [f"| {' | '.join(cells)} |" for cells in lines_of_cells]
     return [head, "|" + "---|" * len(columns), *lines]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
+from metis_lightning.sampling.settings import Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class BenchGenerateOptions(CommandOptions):
     seconds: int = option("length of a request on average", 3, metavar="S", least=1)
     batch_sizes: tuple[int, ...] = option("rows together", (1, 8), metavar="N", least=1)
     precision: tuple[Precision, ...] = option("of both stages", ("float32",))
+    presets: tuple[Preset, ...] = option("each a row for every precision", ("released",))
+    words: bool = option("count the words, too, that are heard in other ways than in the first row", False)
     released: bool = option("measure the released code's way, too, one row after another", False)
     num_steps: int | None = option("steps of stage 1 (default: the task's)", None, metavar="N", least=1)
     compile: bool = option("compile the backbones", False)

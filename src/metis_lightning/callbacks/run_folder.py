@@ -89,6 +89,19 @@ def check_folders(trainer: Trainer) -> None:
         check_output(folder, "the run's folder", is_folder=True)
 
 
+# What is compared stands in one diagram of TensorBoard's custom scalars; tags are patterns.
+LAYOUT = {
+    kind: {
+        "training and validation": ["Multiline", [f"train/{kind}$", f"val/{kind}$"]],
+        "with and without the condition": ["Multiline", [f"val/{kind}$", f"val/base_{kind}$"]],
+        "by mask ratio": ["Multiline", [f"val/{kind}_mask_.*"]],
+    }
+    for kind in ("loss", "acc")
+} | {
+    "speed": {name: ["Multiline", [f"throughput/{name}$"]] for name in ("tokens_per_second", "data_wait", "memory_gb")}
+}
+
+
 class LoggedConfig(SaveConfigCallback):
     """Saves the config of a run and shows it in its loggers: single settings as hyper-parameters, and all as text.
 
@@ -126,6 +139,7 @@ class LoggedConfig(SaveConfigCallback):
             for summary in hparams(settings, {"val/loss": 0.0}):
                 logger.experiment._get_file_writer().add_summary(summary)
             text = self.parser.dump(self.config, skip_none=False)
+            logger.experiment.add_custom_scalars(LAYOUT)
             logger.experiment.add_text("config", f"```yaml\n{text}\n```")
 
 

@@ -110,6 +110,7 @@ class StopSignals(Callback):
         if started and isinstance(self.launcher, _MultiProcessingLauncher):
             return  # they do the work, and their end is ours
         if again or not self._is_training:
-            raise Stopped(number, "metis-lightning: stopped")
+            way = f"what is saved goes on with: {shlex.join([*self.command, '--resume', 'auto'])}"
+            raise Stopped(number, f"metis-lightning: stopped; {way if self._is_training else 'nothing was trained'}")
         if self._speaks:
             print("\nmetis-lightning: stopping at the end of this step; once more stops at once", file=sys.stderr)

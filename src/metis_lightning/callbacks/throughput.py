@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import Throughput, get_available_flops
+from lightning.pytorch.callbacks.progress import TQDMProgressBar
 from lightning.pytorch.callbacks.throughput_monitor import _plugin_to_compute_dtype
 from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 
@@ -93,6 +94,17 @@ def _flops(module: LightningModule, frames: Sequence[Sequence[int]]) -> int:
     config: Any = module.get_submodule("model").config
     flops = sum(training_flops(backbone, rows, config.codebook_size) for rows in frames)
     return int(flops * getattr(module, "masks_per_row", 1))
+
+
+class RunProgressBar(TQDMProgressBar):
+    """Lightning's bar of an epoch's batches, with the steps of the run beside: a run ends by its steps."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands behind the bar."""
+        of = f"/{trainer.max_steps:,}" if trainer.max_steps > 0 else ""
+        return {**super().get_metrics(trainer, pl_module), "step": f"{trainer.global_step:,}{of}"}
 
 
 class DataWaits(Profiler):

@@ -1,4 +1,4 @@
-"""Samples of a few fixed validation items in TensorBoard: audio players and images of what a module makes of them.
+"""Samples of a few fixed validation items in the loggers: sounds and images of what a module makes of them.
 
 Shape letters: S samples at 24 kHz, T frames, C feature width.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol, TypeVar
 
+import soundfile
 import torch
 import torchaudio
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from metis_lightning.errors import UserError
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
@@ -34,6 +36,60 @@ from metis_lightning.weights.bundle import bundle_folder
 
 Module = TypeVar("Module")
 Values = Mapping[str, Tensor]
+
+
+class SampleWriter(Protocol):
+    """What TensorBoard's `SummaryWriter` has for sounds (1, S) and pictures (3, rows, columns)."""
+
+    def add_audio(self, tag: str, snd_tensor: Tensor, global_step: int, sample_rate: int) -> None:
+        """Write a sound."""
+
+    def add_image(self, tag: str, img_tensor: Tensor, global_step: int) -> None:
+        """Write a picture."""
+
+
+@dataclass(frozen=True)
+class WandbWriter:
+    """Writes samples to Weights & Biases."""
+
+    logger: WandbLogger
+
+    def add_audio(self, tag: str, snd_tensor: Tensor, global_step: int, sample_rate: int) -> None:
+        """Log a sound, which can be played."""
+        self.logger.log_audio(tag, [snd_tensor[0].numpy()], step=global_step, sample_rate=[sample_rate])
+
+    def add_image(self, tag: str, img_tensor: Tensor, global_step: int) -> None:
+        """Log a picture."""
+        self.logger.log_image(tag, [img_tensor.permute(1, 2, 0).numpy()], step=global_step)
+
+
+@dataclass(frozen=True)
+class MlflowWriter:
+    """Writes samples to MLflow: sounds as files, by step."""
+
+    logger: MLFlowLogger
+
+    def add_audio(self, tag: str, snd_tensor: Tensor, global_step: int, sample_rate: int) -> None:
+        """Store a wav file."""
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"{global_step:07}.wav"
+            soundfile.write(file, snd_tensor[0].numpy(), sample_rate)
+            self.logger.experiment.log_artifact(self.logger.run_id, str(file), f"audio/{tag}")
+
+    def add_image(self, tag: str, img_tensor: Tensor, global_step: int) -> None:
+        """Log a picture."""
+        picture = (255 * img_tensor.permute(1, 2, 0)).byte().numpy()
+        self.logger.experiment.log_image(self.logger.run_id, picture, key=tag, step=global_step)
+
+
+def sample_writer(logger: Logger) -> SampleWriter | None:
+    """Return what writes samples to a logger; None if it takes scalars alone."""
+    if isinstance(logger, TensorBoardLogger):
+        writer: SampleWriter = logger.experiment
+        return writer
+    if isinstance(logger, WandbLogger):
+        return WandbWriter(logger)
+    return MlflowWriter(logger) if isinstance(logger, MLFlowLogger) else None
 
 
 class ValidationSamples(Callback, ABC):
@@ -55,7 +111,7 @@ class ValidationSamples(Callback, ABC):
     def values(self, module: LightningModule, item: SpeechBatch) -> tuple[Values, Values]:
         """Return by name what is fixed of an item, one row on the module's device, and what the module makes of it."""
 
-    def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
+    def write(self, writer: SampleWriter, tag: str, value: Tensor, step: int) -> None:
         """Write a waveform (S,) as an audio player and as a log-mel image."""
         writer.add_audio(tag, value.clamp(-1, 1)[None], step, sample_rate=WAVE_RATE)
         writer.add_image(f"{tag}_mel", mel_image(value), step)
@@ -76,13 +132,14 @@ class ValidationSamples(Callback, ABC):
         self._validations += 1
         if self._validations == 1 and self.count and not self._items:
             rank_zero_warn(f"{type(self).__name__}: no samples, since stored tokens took the place of the audio")
-        logger = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-        if logger is None or not trainer.is_global_zero or (self._validations - 1) % self.every:
+        writers = [writer for logger in trainer.loggers if (writer := sample_writer(logger)) is not None]
+        if not writers or not trainer.is_global_zero or (self._validations - 1) % self.every:
             return
         for item in (kept.to(pl_module.device) for kept in self._items):
             fixed, made = self.values(pl_module, item)
             for name, value in {**(fixed if self._validations == 1 else {}), **made}.items():
-                self.write(logger.experiment, f"{item.ids[0]}/{name}", value.detach().cpu(), trainer.global_step)
+                for writer in writers:
+                    self.write(writer, f"{item.ids[0]}/{name}", value.detach().cpu(), trainer.global_step)
 
 
 class SpeechSamples(ValidationSamples):
@@ -152,7 +209,7 @@ class FeatureSamples(ValidationSamples):
         features = front_end(resample(item.wave), resampled_length(item.lengths, front_end.sample_rate))[0]
         return {"features": features[0]}, {"reconstructed": codec(features)[0][0]}
 
-    def write(self, writer: SummaryWriter, tag: str, value: Tensor, step: int) -> None:
+    def write(self, writer: SampleWriter, tag: str, value: Tensor, step: int) -> None:
         """Write features (T, C) within three deviations, low dimensions below."""
         writer.add_image(tag, coloured((value.T.flip(0) / 6 + 0.5).clamp(0, 1)), step)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -45,6 +46,9 @@ class Command:
         own, config = parser.split(args) if self.takes_config else (list(args), [])
         # Parsed first: help and mistakes need no import.
         options = parser.options(own)
+        if absent := {module: extra for module, extra in options.packages().items() if find_spec(module) is None}:
+            extras = ",".join(dict.fromkeys(absent.values()))
+            raise UserError(f"{name} needs {', '.join(absent)}: pip install 'metis-lightning[{extras}]'")
         module, _, function = self.run.partition(":")
         run: Callable[..., None] = getattr(import_module(module), function)
         run(options, config) if self.takes_config else run(options)
@@ -143,3 +147,21 @@ def _without_none(kind: Any) -> Any:  # noqa: ANN401  types
     if get_origin(kind) in (Union, UnionType):
         return next(each for each in get_args(kind) if each is not NoneType)
     return kind
+
+
+def completion_lines(commands: Mapping[str, Command], others: Sequence[str], program: str) -> Iterator[str]:
+    """Yield a bash script that completes the program's commands and their options; zsh reads it by `bashcompinit`."""
+    firsts = " ".join(dict.fromkeys(name.split()[0] for name in (*others, *commands)))
+    yield from ("_metis_lightning() {", '    local words="" current="${COMP_WORDS[COMP_CWORD]}"')
+    # By where the word is that is typed, and the two before it.
+    yield '    case "$COMP_CWORD/${COMP_WORDS[1]}/${COMP_WORDS[2]}" in'
+    yield f'        1/*) words="{firsts}" ;;'
+    for family in sorted({name.split()[0] for name in commands if " " in name}):
+        seconds = " ".join(name.split()[1] for name in commands if name.startswith(f"{family} "))
+        yield f'        2/{family}/*) words="{seconds}" ;;'
+    for name, command in commands.items():
+        options = (word for word in CommandParser(name, command)._option_string_actions if word.startswith("--"))
+        pattern = name.replace(" ", "/") if " " in name else f"{name}/*"
+        yield f'        */{pattern}) words="{" ".join(options)}" ;;'
+    yield from ("    esac", '    COMPREPLY=($(compgen -W "$words" -- "$current"))', "}")
+    yield f"complete -o default -F _metis_lightning {program}"

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from metis_lightning import __version__
 from metis_lightning.bench.options import (
     BenchDataOptions,
     BenchEvaluateOptions,
@@ -18,21 +19,25 @@ from metis_lightning.bench.options import (
     BenchTrainOptions,
 )
 from metis_lightning.child_processes import end_with_launcher
-from metis_lightning.cli.command import Command
+from metis_lightning.cli.command import Command, completion_lines
 from metis_lightning.cli.prepare import CORPORA
 from metis_lightning.doctor.main import DoctorOptions
+from metis_lightning.doctor.new import NewOptions
 from metis_lightning.errors import Stopped, UserError
 from metis_lightning.evaluate.options import CompareOptions, EvaluateOptions, TablesOptions
 from metis_lightning.files import NO_ROOM
 from metis_lightning.generate.options import AppOptions, GenerateOptions
 from metis_lightning.options import PROGRAM
+from metis_lightning.trainer.config_keys import check_config
 from metis_lightning.trainer.options import PrepareTokensOptions
-from metis_lightning.weights.published.options import ImportOptions
+from metis_lightning.weights.published.options import ImportOptions, PushOptions
 
 _WORKER = re.compile(r"Caught \w+ in \w+ worker process \d+")
 # The last line of a traceback, in which an exception has its module.
 _RAISED = re.compile(r"\n(?:\w+\.)*[A-Z]\w*: ")
 _KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+# Commands that make what is missing when they are run again.
+_RESUMED = ("evaluate", "generate", "prepare", "import")
 
 TRAINER_COMMANDS = {
     "fit": ("train a model as a config says", "-c configs/tse_lora.yaml"),
@@ -81,7 +86,8 @@ COMMANDS = {
         note="A list names its inputs as the options do: id, source, prompt, text, prompt_text, language,\n"
         "prompt_language, seconds, video, features, seed. Paths are relative to the list; what a line leaves empty\n"
         "is taken from the option. Results are called by id. What a run that was stopped has finished is not made\n"
-        "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.",
+        "again. A source that does not fit into one piece is worked on in overlapping pieces, in bounded memory.\n"
+        "Imitate voices only of people who agreed, and say that speech is generated where it is heard.",
     ),
     "app": Command(
         AppOptions,
@@ -109,12 +115,25 @@ COMMANDS = {
         note="wav2vec2bert_stats.pt lies in Amphion's source, models/tts/maskgct/ckpt/. An import that was interrupted "
         "goes on when it is run again.",
     ),
+    "push": Command(
+        PushOptions,
+        "metis_lightning.weights.publish:run_push",
+        "put a bundle and its model card on the hub",
+        ("my_bundle me/my-metis --results evaluation/results/se", "my_bundle me/my-metis --private"),
+        note="The hub is asked only with HF_HUB_OFFLINE=0, and after `hf auth login`.",
+    ),
     "doctor": Command(
         DoctorOptions,
         "metis_lightning.doctor.main:run_doctor",
         "what would keep a run from working, and the cure",
         ("-c configs/tse_lora.yaml", "-c configs/tse_lora.yaml --largest-batch --memory-limit 8", "--json"),
         takes_config=True,
+    ),
+    "new": Command(
+        NewOptions,
+        "metis_lightning.doctor.new:run_new",
+        "manifest and config for your own recordings",
+        ("--task se --speech recordings", "--task tts --speech voice --speakers one --language de --out my_voice"),
     ),
     "bench data": Command(
         BenchDataOptions,
@@ -184,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stop.text, file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
-        print("metis-lightning: stopped", file=sys.stderr)
+        words = " ".join(sys.argv[1:] if argv is None else argv)
+        kept = "; what is finished is kept, and the same command goes on" if words.startswith(_RESUMED) else ""
+        print(f"metis-lightning: stopped{kept}", file=sys.stderr)
         return 130
     print(f"metis-lightning: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
@@ -209,13 +230,15 @@ def _dispatch(args: list[str]) -> None:
     # The bare program, and the bare first word of several commands, answer as with --help.
     first, second = [*args[:2], *["--help"] * 2][:2]
     family = {name: shown for name, shown in listed.items() if name.startswith(f"{first} ")}
-    if first in ("-h", "--help"):
+    if first == "--version":
+        print(f"metis-lightning {__version__}")
+    elif first == "completion":
+        print(*completion_lines(COMMANDS, list(TRAINER_COMMANDS), "metis-lightning"), sep="\n")
+    elif first in ("-h", "--help"):
         print(_overview(listed))
     elif first in TRAINER_COMMANDS:
-        from metis_lightning.trainer.config_files import read_configs
-
-        # What is wrong with a file is told before torch and Lightning are imported, which takes seconds.
-        read_configs(args[1:])
+        # Before torch and Lightning are imported, which takes a while.
+        check_config(args)
         from metis_lightning.trainer.main import run_trainer_command
 
         run_trainer_command(args, {name: f"{name} {example}" for name, (_, example) in TRAINER_COMMANDS.items()})
@@ -233,7 +256,10 @@ def _overview(listed: Mapping[str, tuple[str, str]]) -> str:
     lines = [f"usage: {PROGRAM} COMMAND [options]", "", "commands:"]
     for name, (about, example) in listed.items():
         lines += [f"  {name:<19} {about}", f"  {'':<19}   {PROGRAM} {name} {example}"]
-    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options."]
+    lines += ["", f"{PROGRAM} COMMAND --help lists a command's options; --version says the version,"]
+    lines += [
+        '`eval "$(metis-lightning completion)"` completes commands and options in bash, and in zsh after bashcompinit.'
+    ]
     return "\n".join(lines)
 
 

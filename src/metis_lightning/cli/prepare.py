@@ -148,6 +148,18 @@ class VctkOptions(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FolderOptions(PrepareOptions):
+    """Options of `prepare folder`."""
+
+    corpus, lister = "folder", "folder:FolderScan"
+    about = "any folder of recordings; `new` writes a config for it, too"
+    example = "--root recordings --out recordings.jsonl --speakers name"
+
+    speakers: Literal["folder", "name", "one"] = option("the first folder, the name up to _ or -, or one", "folder")
+    language: str = option("of the texts: a.txt beside a.wav, or metadata.csv", "en", metavar="L")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LipOptions(PrepareOptions):
     """Options of `prepare` for talking faces: mouths cropped on the way, and their features."""
 
@@ -278,7 +290,7 @@ def run_prepare(options: PrepareOptions) -> None:
     options.finish()
 
 
-_AUDIO = (EmiliaOptions, LibriMixOptions, DnsOptions, LibriSpeechOptions)
+_AUDIO = (EmiliaOptions, LibriMixOptions, DnsOptions, LibriSpeechOptions, FolderOptions)
 _FACES = (Lrs3Options, Lrs2Options, VideoOptions)
 CORPORA = {
     options.corpus: Command(options, f"{__name__}:run_prepare", options.about, (options.example,))

@@ -9,6 +9,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 
 import numpy as np
 import soundfile
@@ -32,7 +33,7 @@ def environment_findings() -> Iterator[Finding]:
     yield _gpu()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield Finding("machine", "ok", f"{os.cpu_count()} processors, {memory:.1f} GB of memory")
-    if _has_extra("phonemizer"):
+    if find_spec("phonemizer") is not None:
         yield _espeak()
 
 
@@ -71,13 +72,6 @@ def _extra_of(requirement: Requirement) -> str:
     if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
         return ""
     return str(requirement.marker).rpartition("extra == ")[2].strip("'\"")
-
-
-def _has_extra(module: str) -> bool:
-    try:
-        return bool(metadata.version(module))
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def _sound_files() -> Finding:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
+from metis_lightning.sampling.settings import Preset
 
+BENCHMARKS = Path("evaluation/benchmarks")
 # Several values of one option.
 Names = tuple[str, ...]
 
@@ -36,12 +39,18 @@ class EvaluateOptions(CommandOptions):
     asr: Names | None = option("recognisers, [LANGUAGE=]KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     speakers: Names | None = option("speaker encoders, KIND[:SOURCE] (default: the protocol's)", None, metavar="M")
     nisqa: str | None = option("NISQA's published nisqa.tar (default: no NISQA)", None, metavar="FILE")
+    metrics: Names = option(
+        "further metrics: distillmos, f0, per, ... (all: those that need no path), KIND:PATH, MODULE:FUNCTION",
+        (),
+        metavar="M",
+    )
     normalizer: str | None = option(
         "of texts: whisper, whisper-english, seed-tts or none (default: the protocol's)", None, metavar="RULES"
     )
 
     limit: int | None = option("only the first N items of each test set", None, metavar="N", least=1)
     seeds: tuple[int, ...] = option("seeds of the sampler", (0,), metavar="K", aliases=("--seed",))
+    preset: Preset | None = option("fewer steps of both stages (default: released)", None)
     num_steps: int | None = option("sampling steps (default: those released for the task)", None, metavar="N", least=1)
     guidance_scale: float | None = option(
         "guidance of stage 1 (default: that released for the task)", None, metavar="W"
@@ -61,6 +70,12 @@ class EvaluateOptions(CommandOptions):
         "exit with status 2 if a metric failed on a larger share of a test set", 0.1, metavar="X", least=0, most=1
     )
 
+    def packages(self) -> Mapping[str, str]:
+        """Return what scores; a recogniser that is named brings its own message."""
+        metrics = ("pesq", "pystoi", "onnxruntime", "speechmos", "whisper_normalizer")
+        recognizer = {"faster_whisper": "offline"} if self.asr is None and self.protocol == "offline" else {}
+        return {} if self.export else dict.fromkeys(metrics, "eval") | recognizer
+
 
 @dataclass(frozen=True, kw_only=True)
 class TablesOptions(CommandOptions):
@@ -68,7 +83,7 @@ class TablesOptions(CommandOptions):
 
     results: Path | None = option("folder of runs, or one run (default: evaluation/results)", None, metavar="DIR")
     out: Path = option("folder that the tables are written to", Path("evaluation/tables"), metavar="DIR")
-    benchmarks: Path = option("folder with the paper's rows", Path("evaluation/benchmarks"), metavar="DIR")
+    benchmarks: Path = option("folder with the paper's rows", BENCHMARKS, metavar="DIR")
     baseline: str | None = option(
         "system that ours are tested against (default: as the benchmark file says)", None, metavar="S"
     )

@@ -14,12 +14,14 @@ from pathlib import Path
 from torch import Tensor
 
 from metis_lightning.data.media.audio import audio_seconds, read_audio
-from metis_lightning.data.media.decoding import SILENT_PEAK
 from metis_lightning.data.recipes.l2s import read_feature_file
 from metis_lightning.errors import UserError
 from metis_lightning.generate.jobs import Job
 from metis_lightning.options import flag
-from metis_lightning.pipeline import SHORTEST, Metis, Request
+from metis_lightning.pipeline import SHORTEST, Metis, Request, Voice
+from metis_lightning.sampling.long_audio import is_silent
+from metis_lightning.sampling.settings import LONGEST
+from metis_lightning.sampling.voice import Prompt
 from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
 from metis_lightning.tokens.visual.auto_avsr import AutoAvsrFeatures
 from metis_lightning.tokens.visual.encoder import VisualEncoder
@@ -28,9 +30,7 @@ from metis_lightning.types import HOP, VIDEO_RATE, WAVE_RATE
 from metis_lightning.weights.build import load_visual_encoder
 from metis_lightning.weights.bundle import bundle_folder
 
-# Seconds of the longest speech that the models were trained on, as in Emilia, prompt and all.
-LONGEST = 30.0
-# Seconds of the longest speech of a text or of lips; a longer source is worked on in chunks.
+# Seconds of the longest speech of lips, or of a text whose length is given; others are worked on in pieces.
 LONGEST_RESULT = 60.0
 
 _CHINESE = ("CJK", "IDEOGRAPHIC", "BOPOMOFO", "LATIN")
@@ -73,27 +73,42 @@ def read_request(metis: Metis, job: Job, lips: LipReader) -> Request:
         features = read_feature_file(path)
     elif (path := job.path("video")) is not None:
         features = lip_features(path, lips.encoder, lips.device)
-    return request_of(metis, job, prompt, source, features)
-
-
-def request_of(
-    metis: Metis, job: Job, prompt: Tensor | None, source: Tensor | None, features: Tensor | None = None
-) -> Request:
-    """Return the request of a job or, with a part of its source, of a chunk."""
     text, prompt_text = job.text("text"), job.text("prompt_text")
     return metis.request(job.task, prompt, source, features, text, prompt_text, *job.languages, job.seconds)
 
 
-def read_prompt(job: Job) -> Tensor | None:
-    """Read the wanted voice (S,), None if a job has none. A `UserError` if it is silent or of a wrong length."""
+def prompt_seconds(job: Job) -> float:
+    """Return how long a job's prompt lasts; 0 without one."""
+    if (path := job.path("prompt")) is None:
+        return 0.0
+    return len(_voice(path, path.stat().st_mtime_ns)) / WAVE_RATE if job.has_voice else audio_seconds(path)
+
+
+def read_prompt(job: Job) -> Prompt | None:
+    """Read the wanted voice, None if a job has none. A `UserError` if it is silent or of a wrong length."""
     if (path := job.path("prompt")) is None:
         return None
+    if job.has_voice:
+        return _voice(path, path.stat().st_mtime_ns)
     # Counted first: a file that is far too long need not be kept.
     _check_prompt_seconds(path, audio_seconds(path))
     return _prompt(path, path.stat().st_mtime_ns)
 
 
+def encoded_prompt(metis: Metis, job: Job) -> Voice:
+    """Return the voice of a job's prompt, with what that says; errors are those of `read_prompt`."""
+    prompt = read_prompt(job)
+    if prompt is None:
+        raise ValueError("the job has no prompt")
+    return metis.voice(prompt, job.text("prompt_text"), job.languages[1]) if isinstance(prompt, Tensor) else prompt
+
+
 # One prompt often goes for every line of a list.
+@lru_cache(4)
+def _voice(path: Path, changed: int) -> Voice:
+    return Voice.load(path)
+
+
 @lru_cache(4)
 def _prompt(path: Path, changed: int) -> Tensor:
     wave = _audible("prompt", path, read_audio(path, WAVE_RATE))
@@ -121,16 +136,6 @@ def _audible(name: str, path: Path, wave: Tensor) -> Tensor:
 def silence_error(name: str, path: Path) -> UserError:
     """Return the error of a silent input."""
     return UserError(f"the {name} {path} is silent; check the recording, or give another file")
-
-
-def is_silent(wave: Tensor) -> bool:
-    """Tell whether nothing is heard in a wave (S,), direct current left out.
-
-    >>> import torch
-    >>> is_silent(torch.full((9,), 0.2)), is_silent(torch.tensor([0.0, 0.01]))
-    (True, False)
-    """
-    return bool((wave - wave.mean()).abs().max() <= SILENT_PEAK) if len(wave) else True
 
 
 def check_texts(job: Job, front_end: TextFrontEnd | None) -> None:
@@ -170,8 +175,9 @@ def result_seconds(job: Job) -> float:
     seconds = job.seconds or 0.0
     if job.seconds is None and (features := job.path("features")) is not None:
         seconds = len(read_feature_file(features)) / VIDEO_RATE
-    elif job.seconds is None and "prompt_text" in job.inputs and (prompt := job.path("prompt")) is not None:
-        seconds = spoken_seconds(job.text("text"), job.text("prompt_text"), audio_seconds(prompt))
+    elif job.seconds is None and "prompt_text" in job.inputs and "prompt" in job.inputs:
+        # Of any length: it is spoken sentence by sentence.
+        return spoken_seconds(job.text("text"), job.text("prompt_text"), prompt_seconds(job))
     if seconds > LONGEST_RESULT:
         cure = "cut the input into sentences, and give them one by one or as a list"
         limit = f"the longest is {LONGEST_RESULT:g} s"

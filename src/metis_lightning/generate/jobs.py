@@ -11,17 +11,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from metis_lightning.data.manifest.records import check_id, parse_object
 from metis_lightning.data.media.audio import OUTPUT_FORMATS
 from metis_lightning.data.media.storage import files_below, skipped_note
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.files import check_output, printable
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.options import flag
+from metis_lightning.sampling.voice import Voice, names_voice
 from metis_lightning.task_table import TASKS, task_named
 from metis_lightning.texts import clean_text, on_disk, read_lines
 
@@ -66,6 +66,17 @@ class Job:
         return clean_text(self.inputs.get(name, ""))
 
     @property
+    def has_voice(self) -> bool:
+        """Whether the prompt is a voice, encoded already."""
+        return names_voice(self.inputs.get("prompt", ""))
+
+    @property
+    def sounds(self) -> list[Path]:
+        """The audio files among the inputs."""
+        names = ("source",) if self.has_voice else ("source", "prompt")
+        return [path for name in names if (path := self.path(name)) is not None]
+
+    @property
     def languages(self) -> tuple[str, str]:
         """Languages of the text and of the prompt's text, without their regions (ISO 639-1)."""
         text = (self.text("language") or "en").split("-")[0].lower()
@@ -81,6 +92,13 @@ class Job:
 def jobs_of(options: GenerateOptions) -> list[Job]:
     """Return the jobs of the options, in order. A `UserError` if an input or an output cannot be used."""
     inputs = {name: str(value) for name in INPUTS if (value := getattr(options, name)) not in (None, "")}
+    if options.voice is not None:
+        if "prompt" in inputs or not names_voice(options.voice):
+            raise UserError(f"--voice {options.voice}: give a .safetensors file, and no --prompt beside it")
+        inputs["prompt"] = str(options.voice)
+    if options.save_voice is not None and (options.prompt is None or not names_voice(options.save_voice)):
+        raise UserError(f"--save-voice {options.save_voice}: give a .safetensors file, and a --prompt to write there")
+    inputs = _with_voice_text(inputs)
     folder, out = folder_input(options), options.out
     if options.list is not None and folder is not None:
         raise UserError(f"--list and a folder as --{folder}: give one of the two")
@@ -97,6 +115,16 @@ def jobs_of(options: GenerateOptions) -> list[Job]:
         check_job(job)
     _check_outputs(jobs)
     return jobs
+
+
+def _with_voice_text(inputs: dict[str, str]) -> dict[str, str]:
+    """Return inputs with what a voice says, if a text is to be spoken in it and nothing else is said of it."""
+    path = inputs.get("prompt", "")
+    if "text" not in inputs or "prompt_text" in inputs or not names_voice(path) or not os.path.isfile(path):
+        return inputs
+    voice = Voice.load(path)
+    said = {"prompt_text": voice.text, "prompt_language": voice.language} if voice.text else {}
+    return {**said, **inputs}
 
 
 def folder_input(options: GenerateOptions) -> str | None:
@@ -123,8 +151,7 @@ def check_job(job: Job) -> None:
     for alternatives in task.needs:
         if not any(name in job.inputs for name in alternatives):
             # A task of one's own may have any name, also one that is near to a task's.
-            guess = [] if task.name in TASKS else get_close_matches(task.name, TASKS, n=1)
-            hint = f"; did you mean the task {guess[0]}?" if guess else ""
+            hint = "" if task.name in TASKS else nearest(task.name, TASKS)
             needed = " or ".join(map(job.label, alternatives))
             raise UserError(f"{job.where}the task {task.name} needs a {needed}{hint}")
     if ("text" in job.inputs) != ("prompt_text" in job.inputs) and "prompt" in job.inputs:
@@ -169,7 +196,7 @@ def _jobs_of_list(path: Path, defaults: Mapping[str, str], options: GenerateOpti
         inputs = {name: value for name, value in line.items() if name in INPUTS}
         for name in inputs.keys() & set(PATHS):
             inputs[name] = str(on_disk(path.parent / inputs[name]))
-        inputs = {**defaults, **inputs}
+        inputs = _with_voice_text({**defaults, **inputs})
         seed = line.get("seed", str(options.seed))
         if not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
             raise UserError(f"{where}: seed {seed!r}: give a whole number from 0 on")
@@ -255,7 +282,8 @@ def _checked_row(row: dict[Any, Any], columns: Sequence[str], where: str) -> dic
     if None in row:
         raise UserError(f"{where}: more values than columns; quote what has a comma")
     if unknown := sorted(set(row) - set(columns)):
-        raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
+        hint = nearest(unknown[0], columns)
+        raise UserError(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}{hint}")
     line = {}
     for name, value in row.items():
         if value in (None, ""):

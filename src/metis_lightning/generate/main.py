@@ -14,7 +14,7 @@ from typing import Any, cast
 from metis_lightning.data.media.audio import decoded_length
 from metis_lightning.errors import UserError
 from metis_lightning.files import check_output, sha256_of
-from metis_lightning.generate.inputs import LipReader, check_texts, read_prompt, result_seconds
+from metis_lightning.generate.inputs import LipReader, check_texts, encoded_prompt, read_prompt, result_seconds
 from metis_lightning.generate.jobs import PATHS, Job, folder_input, jobs_of
 from metis_lightning.generate.options import GenerateOptions
 from metis_lightning.generate.play_list import write_play_list
@@ -69,11 +69,8 @@ def _write_missing(jobs: Sequence[Job], options: GenerateOptions) -> list[UserEr
 
 def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex | None) -> list[UserError]:
     """Write results, note them in the index of a folder, and return the mistakes that kept some from being made."""
-    metis = load_metis(options.model, options.task, options)
-    lips = LipReader(options.visual_encoder, chosen_device(options), options.bundle_of(options.model))
-    limits = options.batch_seconds, options.chunk_seconds
-    writer = SpeechWriter(metis, sampler_options(options), *limits, lips)
-    mistakes, usable, remarks, total = list[UserError](), list[Job](), set[str](), 0.0
+    writer = _writer(jobs, options)
+    mistakes, usable, remarks, total = list[UserError](), list[Job](), {""}, 0.0
     for job in jobs:
         # A mistake is reported when the job's turn comes.
         with suppress(UserError):
@@ -88,17 +85,18 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
 
         for job in jobs:
             try:
-                check_texts(job, metis.text)
-                paths = [path for name in ("source", "prompt") if (path := job.path(name)) is not None]
+                check_texts(job, writer.metis.text)
                 # Headers may promise more than the file holds: the result is of what it holds.
-                for remark in sorted({decoded_length(path)[1] or "" for path in paths} - remarks - {""}):
-                    progress.say(f"metis-lightning: {remark}")
-                    remarks.add(remark)
+                new = {decoded_length(path)[1] for path in job.sounds} - remarks
+                progress.say(*(f"metis-lightning: {remark}" for remark in sorted(new)))
+                remarks |= new
                 usable.append(job)
             except UserError as error:
                 note(job, error)
         for written in writer.write(usable):
             progress.step(amount=written.seconds)
+            if written.peak > 1:
+                progress.say(f"metis-lightning: {written.job.out}: samples of up to {written.peak:.2f} were cut to 1")
             if written.error is not None:
                 note(written.job, written.error)
             elif written.is_last and index is not None:
@@ -106,9 +104,18 @@ def _write(jobs: Sequence[Job], options: GenerateOptions, index: GenerationIndex
     return mistakes
 
 
+def _writer(jobs: Sequence[Job], options: GenerateOptions) -> SpeechWriter:
+    """Load the weights, and write the prompt's voice if that is asked for."""
+    metis = load_metis(options.model, options.task, options)
+    if options.save_voice is not None:
+        encoded_prompt(metis, jobs[0]).save(options.save_voice)
+    lips = LipReader(options.visual_encoder, chosen_device(options), options.bundle_of(options.model))
+    return SpeechWriter(metis, sampler_options(options), options.batch_seconds, options.chunk_seconds, lips)
+
+
 def sampler_options(options: GenerateOptions) -> Options:
     """Return the settings that are given; the others stay as released."""
-    names = ("num_steps", "guidance_scale", "temperature", "stage2_steps")
+    names = ("preset", "num_steps", "guidance_scale", "temperature", "stage2_steps")
     return cast(Options, {name: value for name in names if (value := getattr(options, name)) is not None})
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from metis_lightning.options import CommandOptions, Device, Precision, option
-
-SHORTEST_CHUNK = 8.0
-"""Seconds; the overlap of two chunks takes two of them."""
+from metis_lightning.sampling.settings import SHORTEST_CHUNK, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,8 @@ class GenerateOptions(WeightsOptions):
         "what is heard: an audio file of any length, or a folder of them", None, metavar="FILE"
     )
     prompt: Path | None = option("a few seconds of the wanted voice", None, metavar="FILE")
+    voice: Path | None = option("the wanted voice as --save-voice wrote it, instead", None, metavar="FILE")
+    save_voice: Path | None = option("write the prompt, encoded, for --voice (.safetensors)", None, metavar="FILE")
     video: Path | None = option("a silent talking face: a video file, or a folder of them", None, metavar="FILE")
     features: Path | None = option(
         "its lip features (.npy or .safetensors, 25 a second), or a folder of them", None, metavar="FILE"
@@ -54,17 +55,18 @@ class GenerateOptions(WeightsOptions):
     out: Path = option("a .wav or .flac; of a list or folder: a folder", metavar="PATH")
     model: str = option("a bundle or a checkpoint", "nano", metavar="M")
     seed: int = option("of the sampler", 0, metavar="K", least=0, most=2**63 - 1)
+    preset: Preset | None = option("fewer steps of both stages; what follows overrules it (default: released)", None)
     num_steps: int | None = option(
         "steps of stage 1 (default: those released for the task)", None, metavar="N", least=1
     )
     guidance_scale: float | None = option("guidance of stage 1 (default: as released)", None, metavar="W", least=0)
     temperature: float | None = option("temperature of stage 1 (default: as released)", None, metavar="X", least=0)
-    stage2_steps: tuple[int, int, int] | None = option(
-        "of layer 1, 2, each other (default: 40 16 1)", None, metavar="N", least=1
+    stage2_steps: tuple[int, ...] | None = option(
+        "of layer 1, 2, … and each other (default: 40 16 1)", None, metavar="N", least=1
     )
     batch_seconds: float = option("audio in a batch", 60.0, metavar="S", above=0)
     chunk_seconds: float | None = option(
-        "longest piece of a long source (default: 30 less the prompt)", None, metavar="S", least=SHORTEST_CHUNK
+        "longest piece of a long source or text (default: 30 less the prompt)", None, metavar="S", least=SHORTEST_CHUNK
     )
     play_list: Path | None = option("write one page with players and spectrograms of all results", None, metavar="HTML")
 
@@ -76,3 +78,7 @@ class AppOptions(WeightsOptions):
     model: tuple[str, ...] = option("bundles or checkpoints", ("nano",), metavar="M")
     host: str = option("address to listen at", "127.0.0.1", metavar="H")
     port: int = option("port to listen at", 7860, metavar="N", least=1)
+
+    def packages(self) -> Mapping[str, str]:
+        """Return what draws the page."""
+        return {"gradio": "demo"}

@@ -34,7 +34,7 @@ def write_play_list(path: Path, title: str, jobs: Sequence[Job], max_bytes: int 
 
 
 def _section(job: Job) -> str:
-    files = {"source": job.path("source"), "prompt": job.path("prompt"), "result": job.out}
+    files = {"source": job.path("source"), "prompt": None if job.has_voice else job.path("prompt"), "result": job.out}
     clips = "".join(_clip(name, path) for name, path in files.items() if path is not None)
     text = f'<p class="soft">{escape(job.text("text"))}</p>' if job.text("text") else ""
     return f'<section>\n<h3>{escape(job.id)}</h3>{text}\n<div class="clips">{clips}</div>\n</section>\n'

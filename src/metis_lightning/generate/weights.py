@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
 from metis_lightning.pipeline import Metis
 from metis_lightning.tokens.phonemes import MASKGCT_PHONES, MaskgctPhones
-from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, licence_note
 
 
 def chosen_device(options: WeightsOptions) -> str:
@@ -34,6 +35,8 @@ def load_metis(name: str, task: str, options: WeightsOptions) -> Metis:
     metis = Metis.from_pretrained(name, task, options.base, chosen_device(options), chosen_precision(options))
     if options.phone_vocabulary is not None and metis.text is not None:
         set_vocabulary(metis, options.phone_vocabulary)
+    if note := licence_note(bundle_folder(options.bundle_of(name))):
+        print(f"metis-lightning: licences of {name}: {note}; its README has more", file=sys.stderr)
     return metis
 
 

@@ -45,15 +45,22 @@ class DnsmosScores(NamedTuple):
     p808: float
 
 
-def model_files() -> dict[str, Path]:
-    """Return the two ONNX files of the installed speechmos package, which must be the known ones."""
+def package_file(name: str, sha256: str) -> Path:
+    """Return a file of the installed package speechmos. A `UserError` unless it is the one with this SHA-256."""
     spec = importlib.util.find_spec("speechmos")
     if spec is None or spec.origin is None:
         raise missing("speechmos", "eval")
-    folder = Path(spec.origin).parent / "dnsmos_models"
-    for name, sha256 in (_P835, _P808):
-        verify(folder / name, sha256, "speechmos==0.0.1.1")
-    return {"dnsmos_p835": folder / _P835[0], "dnsmos_p808": folder / _P808[0]}
+    path = Path(spec.origin).parent / name
+    verify(path, sha256, "speechmos==0.0.1.1")
+    return path
+
+
+def model_files() -> dict[str, Path]:
+    """Return the two ONNX files of the installed speechmos package, which must be the known ones."""
+    return {
+        name: package_file(f"dnsmos_models/{file}", sha256)
+        for name, (file, sha256) in (("dnsmos_p835", _P835), ("dnsmos_p808", _P808))
+    }
 
 
 def session(model: Path | bytes, num_threads: int) -> Any:  # noqa: ANN401  (onnxruntime is imported late, without types)

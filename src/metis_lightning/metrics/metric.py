@@ -137,8 +137,9 @@ class UtteranceMetric(ABC):
 
     columns: those that its values may have.
     order: where they stand in results rows.
-    packages: distributions whose versions are recorded.
+    packages: distributions whose versions are recorded; `extra` are the optional dependencies that bring them.
     keeps_timing: whether it is for tasks alone whose results keep the reference's timing.
+    is_of_absent: whether it is for mixtures that do not hold the wanted voice, of which no other metric says anything.
     models: files with their hashes, by what they are for.
     definition: what decides its numbers beside models, as plain JSON values.
     """
@@ -146,7 +147,9 @@ class UtteranceMetric(ABC):
     columns: tuple[Column, ...] = ()
     order: ClassVar[int] = 100
     packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = "eval"
     keeps_timing: ClassVar[bool] = False
+    is_of_absent: ClassVar[bool] = False
     models: Mapping[str, Any] = {}
     definition: Mapping[str, Any] = {}
 
@@ -156,7 +159,7 @@ class UtteranceMetric(ABC):
 
         # A missing package ends a run before hours are spent.
         for package in self.packages:
-            require(package, "eval")
+            require(package, self.extra)
 
     def applies_to(self, task: Task) -> bool:
         """Return whether it means something for a task."""
@@ -169,6 +172,29 @@ class UtteranceMetric(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides the numbers, as plain JSON values: the models and the definition."""
         return {"models": self.models, **self.definition}
+
+
+class OptionalMetric(UtteranceMetric):
+    """A metric that a suite has if it is asked for, as KIND or KIND:SOURCE (see `requested`).
+
+    kind: its name there.
+    takes: what the source is; empty if it takes none. In brackets if it may be left out.
+    """
+
+    kind: ClassVar[str]
+    takes: ClassVar[str] = ""
+
+    def __init__(self, options: SuiteOptions, task: Task, source: str = "") -> None:
+        """Load the models; a `UserError` if one is missing."""
+        super().__init__(options, task)
+
+    def value(self, item: ScoringItem) -> float | Sequence[float]:
+        """Return the number of each column. A `MetricError` where the item has none."""
+        raise NotImplementedError
+
+    def score(self, item: ScoringItem) -> dict[str, MetricValue]:
+        """Return the values, or the reason why there are none."""
+        return measure(self.columns, self.value, item)
 
 
 def measure(

@@ -30,6 +30,7 @@ class SuiteOptions:
     speakers: speaker encoders as `KIND[:SOURCE]`; () leaves similarities out.
     nisqa: path of the published `nisqa.tar`; None leaves NISQA out of the protocol "offline".
     normalizer: "whisper", "whisper-english", "seed-tts" or "none".
+    metrics: further ones, as KIND[:SOURCE] or MODULE:FUNCTION (see `requested`).
     device: of the recognisers and speaker encoders, "cpu" or "cuda"; everything else is on the CPU.
     num_threads: CPU threads of each model.
     """
@@ -40,6 +41,7 @@ class SuiteOptions:
     speakers: tuple[str, ...] | None = None
     nisqa: str | None = None
     normalizer: str | None = None
+    metrics: tuple[str, ...] = ()
     device: str = "cpu"
     num_threads: int = 1
 

@@ -77,7 +77,7 @@ def sounding_pair(prediction: Wave, reference: Wave) -> tuple[np.ndarray, np.nda
 
 # Fields of an item that are waveforms, and what reasons call them.
 _WAVES = {"generated": "signal", "text_recording": "recording of the text"}
-_WAVES |= {name: name for name in ("reference", "interferer", "prompt")}
+_WAVES |= {name: name for name in ("reference", "interferer", "prompt", "source")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +88,13 @@ class ScoringItem:
     reference: the clean target; of the same length within 0.1 s for metrics that compare sample by sample.
     interferer: another voice, which the result should not have.
     prompt: the recording that says whose voice is wanted.
+    source: what the system was given to work on: a mixture, noisy speech, or another voice.
     text: what is said, in `language` (ISO 639-1).
     seconds: time that it took to generate; None where that is not known or not to be in the results.
     num_steps: sampling steps of both stages, likewise.
     text_recording: a recording that stands in for the text: word errors are counted against its transcript.
     rates: sample rates in Hz, by the names of these fields.
+    is_absent: whether the source does not hold the wanted voice, so that silence is right.
     """
 
     id: str
@@ -101,12 +103,14 @@ class ScoringItem:
     reference: Wave | None = None
     interferer: Wave | None = None
     prompt: Wave | None = None
+    source: Wave | None = None
     text: str | None = None
     language: str = "en"
     seconds: float | None = None
     num_steps: int | None = None
     text_recording: Wave | None = None
     rates: Mapping[str, int] = field(default_factory=dict)
+    is_absent: bool = False
     # Several metrics read a signal; it is resampled for the first of them.
     _resampled: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 

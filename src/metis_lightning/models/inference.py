@@ -20,6 +20,8 @@ from metis_lightning.options import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+# What multiplies integers of eight bits; without any of these, torch may do it one by one, for minutes.
+INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8")
 # Narrower maps gain nothing from another layout of their weights.
 WORTH_PACKING = 512
 
@@ -52,7 +54,7 @@ class PackedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """A linear map in integers of eight bits: one scale for each output, and one for each row of the input.
 
-    A row's scale follows from it alone, so a batch changes nothing. Without VNNI or AMX it may be slower than float32.
+    A row's scale follows from it alone, so a batch changes nothing.
     """
 
     weight: Tensor
@@ -78,6 +80,12 @@ class Int8Linear(nn.Module):
         return result.to(x.dtype).unflatten(0, x.shape[:-1])
 
 
+def has_fast_int8() -> bool:
+    """Return whether products of eight bits are faster here than those of float32, by what the processor has."""
+    features = torch.cpu.get_capabilities()
+    return torch.backends.mkldnn.is_available() and any(features.get(name, False) for name in INT8_FEATURES)
+
+
 def usual_precision(device: str | torch.device) -> Precision:
     """Return what commands compute in where the user does not say: a GPU is several times as fast in bfloat16."""
     return "bfloat16" if torch.device(device).type == "cuda" else "float32"
@@ -87,13 +95,16 @@ def prepare_for_inference(model: nn.Module, precision: Precision = "float32") ->
     """Merge LoRA and convert the linear maps of stage 1, or of a model of stage 2, in place.
 
     `float32` gives what the model gives, but for the last bits; `bfloat16` casts all of it; `int8` quantises the
-    backbone's linear maps. A `UserError` if there is no such precision, or it does not run on the model's device.
+    backbone's linear maps. A `UserError` if there is no such precision, or it does not run on the model's device, or
+    would be slower there.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     device = next(model.parameters()).device.type
     if precision == "int8" and device != "cpu":
         raise UserError(f"int8 weights run on the CPU, not on {device}; choose bfloat16")
+    if precision == "int8" and not has_fast_int8():
+        raise UserError("int8 is slower than float32 on this processor, which has neither VNNI nor AMX; choose float32")
     merge_lora(model)
     if precision == "bfloat16":
         model.to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Cuts a long source into chunks that overlap, and joins their results.
+"""Cuts what is too long for one piece, and joins the results: a source into chunks that overlap, a text by sentences.
 
 The model invents the waveform anew for each chunk, so that two neighbours say the same in their overlap with other
 samples. They are joined where they differ least: in a pause, or where the periods of a voice can be laid on each other.
@@ -8,7 +8,10 @@ Shape letters: S samples at 24 kHz, V samples of an overlap, F samples of a fade
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -17,8 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from metis_lightning.data.media.decoding import SILENT_PEAK
+from metis_lightning.sampling.settings import LONGEST, SHORTEST_CHUNK
 from metis_lightning.types import WAVE_RATE
 
+# Seconds that two chunks have in common.
+OVERLAP = 2.0
 # Samples of a fade.
 FADE = WAVE_RATE * 40 // 1000
 # Samples at both ends of an overlap that are not used: a model knows least about its chunk's ends.
@@ -27,6 +34,13 @@ MARGIN = WAVE_RATE // 4
 LARGEST_SHIFT = WAVE_RATE * 10 // 1000
 # Every third shift is tried, and then all around the best of them.
 _COARSE, _REFINED = 3, 8
+# Samples over which the speech of a sentence rises and falls, so that it meets its neighbours in silence.
+_EDGE = WAVE_RATE * 10 // 1000
+# Text up to the end of a sentence with what closes it, of a clause, a word, a letter; each with the space behind it.
+_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*(?:\s+|$)|[。！？]+[”’）」』]*|$)", re.DOTALL)
+_FINER = tuple(re.compile(text, re.DOTALL) for text in (r".+?(?:[,;:—]+\s+|[，、；：]+|$)", r"\S+\s*", "."))
+# Bytes of a sentence that is too short to be spoken alone.
+_SCRAP = 12
 
 
 def overlapping(blocks: Iterable[Tensor], longest: int, overlap: int) -> Iterator[Tensor]:
@@ -129,3 +143,96 @@ def _difference(earlier: Tensor, later: Tensor, shift: int) -> tuple[float, Join
     # Of moved places, those moved less are preferred a little: in a pause it makes no difference.
     cost = float(best.values) * (1 + abs(shift) / LARGEST_SHIFT)
     return cost, Joint(start + int(best.indices), shift)
+
+
+def longest_chunk(prompt_seconds: float, wanted: float | None) -> float:
+    """Return how many seconds of a source or a text are worked on at once: as wanted, or what a prompt leaves."""
+    return wanted or max(SHORTEST_CHUNK, LONGEST - prompt_seconds)
+
+
+def chunk_seed(seed: int, number: int) -> int:
+    """Return the seed of a chunk: the first has that of all, so that a source of one chunk is as if there were none.
+
+    >>> chunk_seed(7, 0), chunk_seed(7, 1) == chunk_seed(7, 2)
+    (7, False)
+    """
+    if number == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:7], "big")
+
+
+def is_silent(wave: Tensor) -> bool:
+    """Tell whether nothing is heard in a wave (S,), direct current left out.
+
+    >>> is_silent(torch.full((9,), 0.2)), is_silent(torch.tensor([0.0, 0.01]))
+    (True, False)
+    """
+    return bool((wave - wave.mean()).abs().max() <= SILENT_PEAK) if len(wave) else True
+
+
+def joined_chunks(
+    blocks: Iterable[Tensor],
+    longest: int,
+    size: int,
+    answer: Callable[[Sequence[tuple[int, Tensor]]], Sequence[Tensor]],
+) -> Iterator[Tensor]:
+    """Yield the result of a source that comes in blocks (S,), in pieces that are as long together.
+
+    It is cut into chunks of at most `longest` samples. `answer` makes the results of up to `size` numbered ones,
+    each as long as its chunk; a chunk of silence stays as it is, since a model would make sounds of it.
+    """
+    joiner, samples = Joiner(round(OVERLAP * WAVE_RATE)), 0
+    for number, group in enumerate(grouped(overlapping(blocks, longest, joiner.overlap), size)):
+        samples += sum(map(len, group)) - joiner.overlap * (len(group) - (number == 0))
+        results = [torch.zeros_like(chunk) for chunk in group]
+        audible = [index for index, chunk in enumerate(group) if not is_silent(chunk)]
+        answers = answer([(number * size + index, group[index]) for index in audible])
+        for index, result in zip(audible, answers, strict=True):
+            results[index] = result
+        yield from map(joiner.add, results)
+    yield joiner.finish(samples)
+
+
+def sentences(text: str, longest: int) -> list[str]:
+    """Return a text sentence by sentence; one of over `longest` bytes of UTF-8 is cut at clauses, words, or letters.
+
+    >>> sentences("Yes. Call me at noon, or at six. Bye now, all of you!", 24)
+    ['Yes. Call me at noon,', 'or at six.', 'Bye now, all of you!']
+    """
+    parts = [""]
+    for sentence in _SENTENCE.findall(text.strip()):
+        # What is too short to be spoken alone goes with what follows.
+        if len(parts[-1].encode()) >= _SCRAP:
+            parts.append("")
+        parts[-1] += sentence
+    if len(parts) > 1 and len(parts[-1].encode()) < _SCRAP:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return [piece for part in parts for piece in _fitting(part.strip(), longest, _FINER)]
+
+
+def _fitting(text: str, longest: int, finer: Sequence[re.Pattern[str]]) -> list[str]:
+    """Return parts of at most `longest` bytes, cut as coarsely as can be."""
+    if len(text.encode()) <= longest or not finer:
+        return [text]
+    parts = [""]
+    for unit in finer[0].findall(text):
+        for piece in _fitting(unit, longest, finer[1:]):
+            if parts[-1] and len((parts[-1] + piece).strip().encode()) > longest:
+                parts.append("")
+            parts[-1] += piece
+    return [part.strip() for part in parts]
+
+
+def with_quiet_ends(wave: Tensor) -> Tensor:
+    """Return a wave (S,) that rises from silence and falls to it, so that another may follow without a click."""
+    gain = (torch.arange(len(wave)) + 0.5).div(_EDGE).clamp(max=1)
+    return wave * gain * gain.flip(0)
+
+
+def made_ahead(pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield pieces, the next of which is being made meanwhile, in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, pieces, None)
+        while (piece := following.result()) is not None:
+            following = thread.submit(next, pieces, None)
+            yield piece

@@ -58,6 +58,8 @@ def mask_predict(
     """
     num_steps, starts = settings.num_steps, [sum(lengths[:row]) for row in range(len(lengths))]
     tokens = torch.zeros(sum(lengths), dtype=torch.long, device=device)
+    # Of what was drawn last at each frame.
+    likelihood = torch.zeros(sum(lengths), device=device)
     place = torch.arange(sum(lengths), device=device)
     rows = tuple(range(len(lengths)))
     masked = tuple(torch.arange(length, device=device) for length in lengths)
@@ -73,12 +75,16 @@ def mask_predict(
         going = [index for index, count in enumerate(counts) if count]
         if not going:
             break
-        confidence = draw.confidence([noise[index] for index in going], [len(frames) for frames in masked], going)
-        masked = tuple(
-            least_confident(confidence[number], masked[index], counts[index], lengths[rows[index]])
-            for number, index in enumerate(going)
-        )
-        rows = tuple(rows[index] for index in going)
+        likelihood = likelihood.index_copy(0, place, draw.likelihood)
+        still: list[Tensor] = []
+        for index in going:
+            start, length = starts[rows[index]], lengths[rows[index]]
+            # Frames that stay take part only where they may be masked again.
+            frames = torch.arange(length, device=device) if settings.remasks else masked[index]
+            confidence = likelihood[start : start + length][frames]
+            confidence = confidence + draw.confidence_noise * noise[index][0]((length,), (frames,))
+            still.append(least_confident(confidence, frames, counts[index], length))
+        masked, rows = tuple(still), tuple(rows[index] for index in going)
         place = torch.cat([frames + starts[row] for row, frames in zip(rows, masked, strict=True)])
         tokens = tokens.index_fill(0, place, 0)
     return list(tokens.split(list(lengths)))
@@ -115,6 +121,7 @@ class _Draw:
         self.greedy = is_last and settings.num_steps > 1
         # The released code draws a single step at a low temperature of its own.
         self.temperature = 0.2 if is_last else settings.temperature * self.remaining
+        self.confidence_noise = settings.confidence_temperature * self.remaining
         self.logits, self.candidates = likeliest(logits, settings.filter_threshold)
         self.chosen = torch.zeros_like(self.candidates[:, :1])
 
@@ -131,11 +138,7 @@ class _Draw:
             self.chosen = noisy.argmax(dim=-1, keepdim=True)
         return self.candidates.gather(-1, self.chosen)[:, 0]
 
-    def confidence(self, rows: Sequence[_RowNoise], sizes: Sequence[int], going: Sequence[int]) -> list[Tensor]:
-        """Return noisy confidences (K,) in what was drawn, of those rows of `sizes` that go on."""
-        likelihood = self.logits.softmax(dim=-1).gather(-1, self.chosen)[:, 0].split(list(sizes))
-        scale = self.settings.confidence_temperature * self.remaining
-        return [
-            likelihood[index] + scale * noise((length,), (frames,))
-            for index, (noise, length, frames) in zip(going, rows, strict=True)
-        ]
+    @property
+    def likelihood(self) -> Tensor:
+        """How likely what was drawn is (K,)."""
+        return self.logits.softmax(dim=-1).gather(-1, self.chosen)[:, 0]

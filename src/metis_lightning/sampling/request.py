@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, float32
 
 from metis_lightning.errors import UserError
+from metis_lightning.sampling.voice import Prompt
 from metis_lightning.types import HOP, WAVE_RATE
 
 # Frames of the shortest input and result: the SSL front end needs a few.
@@ -23,7 +24,7 @@ class Request:
     """The inputs of any task, as both stages take them; those that a task does not use stay empty.
 
     task: of the fine-tuned weights.
-    prompt: (S',) at 24 kHz, the wanted voice.
+    prompt: (S',) at 24 kHz, the wanted voice; or this voice, encoded already.
     source: (S,) at 24 kHz; the result is aligned with it.
     features: (T, C), frames of a condition that is not audio; zeros stand for it over the prompt.
     phones: ids of the prompt's and the result's text, see `Metis.phones`.
@@ -31,7 +32,7 @@ class Request:
     """
 
     task: str
-    prompt: Tensor | None = None
+    prompt: Prompt | None = None
     source: Tensor | None = None
     features: Tensor | None = None
     phones: tuple[int, ...] = ()
@@ -51,7 +52,7 @@ class Request:
         """Return this request in float32. A `UserError` if an input or the result is too short or not finite."""
         checked = replace(
             self,
-            prompt=None if self.prompt is None else checked_wave("prompt", self.prompt),
+            prompt=checked_wave("prompt", self.prompt) if isinstance(self.prompt, Tensor) else self.prompt,
             source=None if self.source is None else checked_wave("source", self.source),
             features=None if self.features is None else checked_frames("condition", self.features, SHORTEST),
         )

@@ -23,6 +23,7 @@ from metis_lightning.sampling.denoisers import Stage1Request, Stage2Request, sam
 from metis_lightning.sampling.mask_predict import Noise
 from metis_lightning.sampling.request import Request, Speech, Timing
 from metis_lightning.sampling.settings import Settings
+from metis_lightning.sampling.voice import Prompt, Voice
 from metis_lightning.tokens.tokenizer import SpeechTokenizer
 from metis_lightning.types import HOP, WAVE_RATE
 
@@ -63,36 +64,43 @@ class Stage2:
 
     @torch.no_grad()
     def respoken(
-        self, waves: Sequence[Tensor], prompts: Sequence[Tensor], settings: Settings, noises: Sequence[Noise]
+        self,
+        waves: Sequence[Tensor],
+        prompts: Sequence[Prompt | None],
+        settings: Settings,
+        noises: Sequence[Noise],
     ) -> list[Speech]:
-        """Return waves (S,) spoken again from their own SSL tokens, each after a prompt (S',), which may be empty."""
-        voices = self.voices(prompts)
+        """Return waves (S,) spoken again from their own SSL tokens, each after a prompt (S',), if there is one."""
         rows, tokens = [], []
-        for wave, voice, (prompt, acoustic) in zip(waves, voices, self.prompt_tokens(voices), strict=True):
-            joined = torch.cat([voice, wave.to(self.device)])
+        for wave, voice in zip(waves, self.voices(prompts), strict=True):
+            joined = torch.cat([voice.wave, wave.to(self.device)])
             ssl_tokens, _ = self.tokenizer.ssl_tokens(joined[None], torch.tensor([len(joined)], device=self.device))
-            tokens.append(ssl_tokens[0, len(prompt) :])
-            stage1 = Stage1Request(prompt, len(tokens[-1]), None, None)
-            rows.append(Conditioning(stage1, acoustic, len(voice) // HOP, len(wave)))
+            tokens.append(ssl_tokens[0, len(voice.ssl_tokens) :])
+            stage1 = Stage1Request(voice.ssl_tokens, len(tokens[-1]), None, None)
+            rows.append(Conditioning(stage1, voice.acoustic_tokens, len(voice) // HOP, len(wave)))
         generated = self.acoustic_tokens(tokens, rows, settings, noises)
         return [decoded_speech(self.tokenizer, *row) for row in zip(rows, tokens, generated, strict=True)]
 
-    def voices(self, prompts: Iterable[Tensor]) -> list[Tensor]:
-        """Return prompts (S',) on the device without their last samples: what follows then starts on a frame."""
-        return [prompt[: len(prompt) // HOP * HOP].to(self.device) for prompt in prompts]
-
-    def prompt_tokens(self, voices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return SSL tokens (P,) and acoustic tokens (P, Q) of prompts (S',), which may be empty."""
-        nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long, device=self.device)
-        tokens = [(nothing[:, 0], nothing)] * len(voices)
-        spoken = {row: voice for row, voice in enumerate(voices) if len(voice)}
+    @torch.no_grad()
+    def voices(self, prompts: Iterable[Prompt | None]) -> list[Voice]:
+        """Return prompts (S',) with their tokens on the device; those that are voices already are not encoded again."""
+        nothing = torch.zeros(0, self.full.config.num_quantizers, dtype=torch.long)
+        voices = []
+        for prompt in prompts:
+            if not isinstance(prompt, Voice):
+                # Without its last samples: what follows then starts on a frame.
+                wave = nothing[:, 0].float() if prompt is None else prompt[: len(prompt) // HOP * HOP]
+                prompt = Voice(wave, nothing[:, 0], nothing)
+            voices.append(prompt.to(self.device))
+        spoken = {row: voice.wave for row, voice in enumerate(voices) if len(voice) and not len(voice.ssl_tokens)}
         for rows, wave, lengths, frames in self.batches(spoken):
             ssl_tokens, _ = self.tokenizer.ssl_tokens(wave, lengths)
             # Stage 2 may leave the codec's finest layers out.
             acoustic = self.tokenizer.acoustic_tokens(wave, lengths)[..., : self.full.config.num_quantizers]
             for index, (row, count) in enumerate(zip(rows, frames, strict=True)):
-                tokens[row] = ssl_tokens[index, :count], acoustic[index, :count]
-        return tokens
+                encoded = ssl_tokens[index, :count], acoustic[index, :count]
+                voices[row] = replace(voices[row], ssl_tokens=encoded[0], acoustic_tokens=encoded[1])
+        return voices
 
     def batches(self, waves: Mapping[int, Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor, list[int]]]:
         """Yield rows of waves (S,), the waves padded to (B, S), their samples (B,) and their numbers of frames."""
@@ -158,12 +166,11 @@ class TwoStages:
     def conditionings(self, requests: Sequence[Request]) -> list[Conditioning]:
         """Return checked requests as both stages take them. A `UserError` if stage 1 does not take what one holds."""
         device = self.stage2.device
-        prompts = (torch.empty(0) if request.prompt is None else request.prompt for request in requests)
-        voices = self.stage2.voices(prompts)
-        rows = zip(requests, voices, self.stage2.prompt_tokens(voices), self._conditions(requests, voices), strict=True)
+        voices = self.stage2.voices(request.prompt for request in requests)
+        rows = zip(requests, voices, self._conditions(requests, voices), strict=True)
         width = None if self.stage1.cond_adapter is None else self.stage1.cond_adapter.cond_dim
         conditionings = []
-        for request, voice, (prompt, acoustic), condition in rows:
+        for request, voice, condition in rows:
             what = f"the weights for {request.task!r} take"
             if condition is not None and condition.shape[-1] != width:
                 wants = "neither source nor features" if width is None else f"conditions {width} wide"
@@ -173,18 +180,19 @@ class TwoStages:
             voice_frames = len(voice) // HOP
             frames = voice_frames + -(-request.length // HOP) if condition is None else len(condition)
             phones = torch.tensor(request.phones, device=device) if request.phones else None
+            prompt = voice.ssl_tokens
             stage1 = Stage1Request(prompt, frames - len(prompt), condition, phones)
-            conditionings.append(Conditioning(stage1, acoustic, voice_frames, request.length))
+            conditionings.append(Conditioning(stage1, voice.acoustic_tokens, voice_frames, request.length))
         return conditionings
 
-    def _conditions(self, requests: Sequence[Request], voices: Sequence[Tensor]) -> list[Tensor | None]:
+    def _conditions(self, requests: Sequence[Request], voices: Sequence[Voice]) -> list[Tensor | None]:
         """Return the condition (P + T, C) of each row over prompt and result, None if there is none."""
         device = self.stage2.device
         conditions: list[Tensor | None] = [None] * len(requests)
         joined: dict[int, Tensor] = {}
         for row, (request, voice) in enumerate(zip(requests, voices, strict=True)):
             if request.source is not None:
-                joined[row] = torch.cat([voice, request.source.to(device)])
+                joined[row] = torch.cat([voice.wave, request.source.to(device)])
             elif request.features is not None:
                 # Over the prompt, whose lips were not seen, stand zeros.
                 conditions[row] = pad(request.features.to(device), (0, 0, len(voice) // HOP, 0))

@@ -152,9 +152,6 @@ class EspeakPhones(TextFrontEnd):
     name = "espeak"
     languages = tuple(_VOICES)
 
-    def __init__(self) -> None:
-        espeak_backend()
-
     def symbols(self, text: str, language: str) -> list[int]:
         """Return an id for each sign of the transcription; signs outside the alphabet become `UNKNOWN`."""
         # The backend leaves empty lines out.
@@ -249,11 +246,16 @@ def _american(phones: Sequence[str]) -> list[str]:
     return merged + [_WORD] if merged and merged[-1] not in _MARKS else merged
 
 
-def text_front_end(name: str) -> TextFrontEnd:
-    """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed."""
+def text_front_end(name: str, is_needed: bool = True) -> TextFrontEnd:
+    """Return a front end by its name; a `UserError` if there is none, or what it needs is not installed.
+
+    One that is not needed for certain, as of a model that speaks texts among other tasks, says so at the first text.
+    """
     kinds: Mapping[str, type[TextFrontEnd]] = {kind.name: kind for kind in (Utf8Bytes, EspeakPhones, MaskgctPhones)}
     if name not in kinds:
         raise UserError(f"text front end {name!r}: choose {Utf8Bytes.name!r} or {EspeakPhones.name!r}")
+    if is_needed and kinds[name] is EspeakPhones:
+        espeak_backend()
     return kinds[name]()
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from metis_lightning.errors import Stopped, UserError
+from metis_lightning.trainer.config_keys import place_of
 from metis_lightning.trainer.merging import find_class
 
 # What jsonargparse says of a key that it does not know: in a config, in a class's arguments, and as an option.
@@ -98,7 +99,7 @@ def explain_parse_error(message: str, known: Iterable[str], files: Sequence[Path
     if owner := _OWNER.search(message, found.end()):
         of, cls = f" of {owner[1]}", find_class(owner[1])
         known = inspect.signature(cls).parameters if cls else ()
-    return f"unknown key {key!r}{of}{_place(key, files)}{_suggestion(key, known)}"
+    return f"unknown key {key!r}{of}{place_of(key, files)}{_suggestion(key, known)}"
 
 
 def explain_state_dict_error(message: str) -> str | None:
@@ -116,21 +117,6 @@ def explain_state_dict_error(message: str) -> str | None:
         where = "not in the checkpoint" if keys[1] == "Missing" else "not in the model"
         return f"the checkpoint is of another model: {keys[2]} is {where}{rest}"
     return message
-
-
-def _place(key: str, files: Sequence[Path]) -> str:
-    """Return ` (file:line)` of a key in the first config file that has it; empty if none has."""
-    for file in files:
-        lines = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
-        number: int | None = None
-        for part in key.split("."):
-            # Each part stands below the one before. A key of a class's arguments is reported without its parents, so
-            # the search does not start at the left margin.
-            mapping_key = re.compile(rf"\s*(- )?{re.escape(part)}\s*:")
-            number = next((number for number, line in lines if mapping_key.match(line)), None)
-        if number is not None:
-            return f" ({file}:{number})"
-    return ""
 
 
 def _suggestion(key: str, candidates: Iterable[str]) -> str:

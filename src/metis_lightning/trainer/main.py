@@ -17,6 +17,7 @@ import torch
 from jsonargparse import Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -27,6 +28,7 @@ from metis_lightning.callbacks.checkpoints import CheckpointFiles, RunCheckpoint
 from metis_lightning.callbacks.gradients import FiniteGuard
 from metis_lightning.callbacks.run_folder import LoggedConfig, check_folders, resumes_in, set_aside
 from metis_lightning.callbacks.stop_signals import StopSignals
+from metis_lightning.callbacks.throughput import RunProgressBar
 from metis_lightning.errors import UserError
 from metis_lightning.files import locked
 from metis_lightning.options import PROGRAM
@@ -144,14 +146,18 @@ class MetisCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         # That settings do not go together, or not with this machine, is said in many ways.
         try:
-            guards = [] if any(isinstance(each, FiniteGuard) for each in config["callbacks"] or ()) else [FiniteGuard()]
+            kinds = tuple(type(each) for each in config["callbacks"] or ())
+            guards: list[Callback] = [] if any(issubclass(each, FiniteGuard) for each in kinds) else [FiniteGuard()]
+            # Lightning's own choice counts to epoch -2 where a run ends by its steps.
+            if config["enable_progress_bar"] is not False and not any(issubclass(each, ProgressBar) for each in kinds):
+                guards.append(RunProgressBar())
             trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, *guards])
         except (MisconfigurationException, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
             options = "--trainer.accelerator, --trainer.devices, --trainer.strategy"
             raise UserError(f"trainer: {error} (check {options})") from error
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy | ShardedStrategy):
-            name, own = type(trainer.strategy).__name__, f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"
-            raise UserError(f"trainer: the strategies are auto, ddp and {own} (DDP or FSDP2), not {name}")
+            name, ours = type(trainer.strategy).__name__, f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"
+            raise UserError(f"trainer: the strategies are auto, ddp and {ours} (DDP or FSDP2), not {name}")
         # A user's own plugin stays.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFiles()

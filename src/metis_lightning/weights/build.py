@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.models.lora import PUBLISHED_PREFIX, Extension, extend
 from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic, SemanticToAcousticConfig
 from metis_lightning.models.stage1 import Stage1, Stage1Config
@@ -263,7 +263,7 @@ def load_task_model(name: str, task: str, base: str) -> TaskModel:
     if part is None:
         raise UserError(
             f"{what}: it has no weights for the task {task!r}, only for {', '.join(served_tasks(source)) or 'none'}; "
-            "name one of these, or fine-tune for it and give the checkpoint"
+            f"name one of these, or fine-tune for it and give the checkpoint{nearest(task, served_tasks(source))}"
         )
     if is_checkpoint:
         model, digest = load_base(folder)

@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.safe_parsing import read_yaml
 from metis_lightning.state_dicts import check_finite
@@ -31,7 +31,7 @@ _DIGEST = "sha256"
 _ORIGIN = ("licence", "source")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # Data alone: nothing that could be imported or unpickled is fetched with a bundle.
-_BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
+BUNDLE_FILES = (BUNDLE_INDEX, "*.safetensors", "LICENSES.md", "README.md")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,19 @@ def bundle_folder(name: str) -> Path:
         raise UserError(f"bundle {name!r}: the folder has no {BUNDLE_INDEX}; {advice}")
     if is_hub_name(name):
         return _hub_bundle(name)
-    raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle")
+    hint = nearest(name, (path.name for path in ASSETS.iterdir() if (path / BUNDLE_INDEX).is_file()))
+    raise UserError(f"bundle {name!r}: no such folder with a {BUNDLE_INDEX}; give 'nano' or the path of a bundle{hint}")
+
+
+def licence_note(folder: Path) -> str:
+    """Return whose licences the parts of a bundle name, for the one who uses them; empty if they name none."""
+    named: dict[str, list[str]] = {}
+    for part, entry in read_index(folder)["parts"].items():
+        if "licence" in entry:
+            named.setdefault(str(entry["licence"]), []).append(part)
+    note = "; ".join(f"{licence} ({', '.join(parts)})" for licence, parts in named.items())
+    # The released weights of Metis and MaskGCT.
+    return note + (": not for commercial use" if any("NC" in licence for licence in named) else "")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -181,7 +193,7 @@ def _hub_bundle(name: str) -> Path:
             "files, run: python -m metis_lightning import hub --out my_bundle"
         )
     # The commit is the folder's name: both downloads are of one.
-    return snapshot(repository, _BUNDLE_FILES, folder.name)
+    return snapshot(repository, BUNDLE_FILES, folder.name)
 
 
 def snapshot(repository: str, files: Sequence[str], revision: str | None = None) -> Path:

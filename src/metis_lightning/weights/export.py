@@ -2,13 +2,14 @@
 
 python -m metis_lightning.weights.export runs/pretrain/checkpoints/last.ckpt my_bundle
 python -m metis_lightning.weights.export runs/tse_lora/checkpoints/last.ckpt my_bundle --weights ema --merge --base nano
+python -m metis_lightning.weights.export third.ckpt my_bundle --average first.ckpt second.ckpt
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from metis_lightning.models.lora import PUBLISHED_PREFIX, merge_lora
 from metis_lightning.models.stage1 import PHONE_LAYERS
 from metis_lightning.weights.build import apply_task, load_base, plain_config
 from metis_lightning.weights.bundle import Part, bundle_folder, read_index, read_part, write_part
-from metis_lightning.weights.checkpoint import checkpoint_parts
+from metis_lightning.weights.checkpoint import checkpoint_parts, open_checkpoint
+from metis_lightning.weights.publish import training_of, write_card
 
 
 def export(
@@ -31,17 +33,22 @@ def export(
     dtype: torch.dtype = torch.bfloat16,
     names: Sequence[str] = (),
     as_base: bool = False,
+    average: Sequence[Path] = (),
 ) -> list[str]:
     """Write the parts of a checkpoint into a bundle's folder, which is made if need be; return their names.
 
     `weights` are `raw`, `ema`, or None for those that the run was validated with; they are stored in `dtype`. The LoRA
     is merged, in float32, with the base in the folder `merge_with`; None leaves it apart. With `names` no other parts
     are written. `as_base` makes a stage 1 that was trained in full the bundle's base, and the task's part what the task
-    put on it. A `UserError` if there is no such part, no LoRA to merge, no stage 1 of its own, or it does not fit.
+    put on it. With `average`, weights are the means over the checkpoint and these. A model card is written beside.
+
+    A `UserError` if there is no such part, no LoRA to merge, no stage 1 of its own, or it does not fit.
     """
     checkpoint, bundle = Path(checkpoint), Path(bundle)
     check_output(bundle, "bundle", is_folder=True)
     parts = checkpoint_parts(checkpoint, weights)
+    for number, other in enumerate(average, start=1):
+        parts = _averaged(parts, checkpoint_parts(Path(other), weights), number, str(other))
     if missing := sorted(set(names) - set(parts)):
         raise UserError(f"checkpoint {checkpoint}: it holds {', '.join(parts)}, not {', '.join(missing)}")
     parts = {name: part for name, part in parts.items() if name in (names or parts)}
@@ -54,6 +61,8 @@ def export(
             # In bfloat16 most of a LoRA's change would be rounded away.
             part, kind = _merged(part, merge_with, what), torch.float32
         write_part(bundle, name, part, kind)
+    step = open_checkpoint(checkpoint).get("global_step", 0)
+    write_card(bundle, training_of(checkpoint, step, 1 + len(average)))
     return list(parts)
 
 
@@ -77,6 +86,26 @@ def _moved_base(part: Part, name: str, bundle: Path, dtype: torch.dtype, what: s
     write_part(bundle, "stage1", base, dtype)
     digest = read_index(bundle)["parts"]["stage1"]["sha256"]
     return replace(added, config={**added.config, "base": bundle.resolve().name, "base_sha256": digest})
+
+
+def _averaged(mean: Mapping[str, Part], other: Mapping[str, Part], count: int, what: str) -> dict[str, Part]:
+    """Return the means of `count` checkpoints with another one's weights taken in, in float32."""
+    result = {}
+    for name, part in mean.items():
+        theirs = other.get(name)
+        if theirs is None or {key: t.shape for key, t in theirs.tensors.items()} != {
+            key: t.shape for key, t in part.tensors.items()
+        }:
+            raise UserError(f"checkpoint {what}: its {name!r} is of another model; average checkpoints of one run")
+        # What counts steps is not averaged.
+        tensors = {
+            key: (value.float() * count + theirs.tensors[key].float()) / (count + 1)
+            if value.is_floating_point()
+            else value
+            for key, value in part.tensors.items()
+        }
+        result[name] = replace(part, tensors=tensors)
+    return result
 
 
 def _split(part: Part) -> tuple[Part, Part]:
@@ -107,13 +136,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     stored = "of the stored weights; int8 has a scale for each row, int4 for each 32 values of a matrix's row"
     kinds = ("float32", "bfloat16", "int8", "int4")
     add("--dtype", choices=kinds, default="bfloat16", help=f"{stored} (default: bfloat16; merged ones are in float32)")
+    add("--average", nargs="+", type=Path, default=(), metavar="CKPT", help="take the mean with these checkpoints")
     add("--parts", nargs="+", default=(), metavar="PART", help="write these alone (default: all of the checkpoint)")
     options = parser.parse_args(argv)
     try:
         merge_with = bundle_folder(options.base) if options.merge else None
         dtype = getattr(torch, options.dtype)
         names = export(
-            options.checkpoint, options.bundle, options.weights, merge_with, dtype, options.parts, options.as_base
+            options.checkpoint,
+            options.bundle,
+            options.weights,
+            merge_with,
+            dtype,
+            options.parts,
+            options.as_base,
+            options.average,
         )
     except UserError as error:
         print(f"metis-lightning: error: {error}", file=sys.stderr)

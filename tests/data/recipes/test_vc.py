@@ -222,6 +222,6 @@ def test_a_converter_must_keep_the_length(voices):
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyworld", None)
-    monkeypatch.setattr(vc, "_world", vc._world.__wrapped__)
+    monkeypatch.setattr(vc, "import_world", vc.import_world.__wrapped__)
     with pytest.raises(UserError, match=r"pip install 'metis-lightning\[vc\]'"):
         change_voice(voice(0.1), VoiceChange(1.1, 1.1))

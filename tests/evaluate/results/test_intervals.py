@@ -11,13 +11,12 @@ import pytest
 from scipy.stats import t, ttest_1samp
 
 from metis_lightning.evaluate.results import intervals
+from metis_lightning.evaluate.results.estimates import half_widths, mean_interval
 from metis_lightning.evaluate.results.intervals import (
     Estimate,
     PairedDifference,
     few_notes,
-    half_widths,
     holm,
-    mean_interval,
     paired_test,
     too_few,
 )

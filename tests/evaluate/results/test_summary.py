@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t
 
 from metis_lightning.evaluate.results import summary
-from metis_lightning.evaluate.results.intervals import mean_interval
+from metis_lightning.evaluate.results.estimates import mean_interval
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.summary import NOT_MEASURED, GroupSummary, Summary, column_by_name
 from metis_lightning.metrics.metric import INFINITE, Column

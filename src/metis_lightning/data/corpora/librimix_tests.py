@@ -77,7 +77,8 @@ class LibriMixTests(TestSets):
             signals["recorded"]["interferer"] = summed
             signals["sources"] += tuple(others)
         texts = {"text": self._text(target) or None, "prompt_text": self._text(prompt)}
-        return trial_item(trial, target, **texts, **signals)
+        # Both voices of a mixture are targets, which are not independent of each other.
+        return trial_item(trial, target, facts={"mixture": source.mixture}, **texts, **signals)
 
     def facts(self, test_set: str) -> Mapping[str, object]:
         """Return which of LibriMix's variants it is."""

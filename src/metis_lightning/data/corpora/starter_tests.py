@@ -19,6 +19,7 @@ from metis_lightning.data.recipes.prompts import same_words
 from metis_lightning.data.recipes.recipe import derived_generator
 from metis_lightning.data.recipes.se import Corruptions, SeRecipe
 from metis_lightning.errors import UserError
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.types import TestItem, Trial
 
 STARTER_ROOT = Path(__file__).resolve().parents[2] / "assets" / "starter"
@@ -38,11 +39,15 @@ class StarterTests(TestSets):
     def __init__(self, root: Path | None = None) -> None:
         root = Path(root or STARTER_ROOT)
         self.corpus = SpeechCorpus(read_manifest(root / MANIFEST))
+        # Manifests do not have the sex, which this corpus lists.
+        lines = map(load_json, (root / MANIFEST).read_text(encoding="utf-8").splitlines())
+        self._sexes = {line["id"]: str(line.get("sex", "")) for line in lines}
         super().__init__(read_trials(root / _TRIALS))
 
     def load_item(self, trial: Trial) -> TestItem:
         """Read a trial's audio and make its mixture."""
-        return mixed_item(trial, self.corpus)
+        sexes = "-".join(self._sexes[name] for name in (trial.target, trial.interferer))
+        return mixed_item(trial, self.corpus, facts={"sexes": sexes})
 
 
 class StarterTtsTests(TestSets):

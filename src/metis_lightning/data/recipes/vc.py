@@ -111,7 +111,7 @@ def change_voice(wave: Tensor, change: VoiceChange) -> Tensor:
     IEICE Trans. 2016), whose noise is the same at every call. Where nothing is voiced, only formants and slope change.
     A UserError if the package is not installed.
     """
-    world = _world()
+    world = import_world()
     dry = wave.detach().double().cpu().numpy()
     # DIO because Harvest alone takes twice as long as all of this.
     rough, times = world.dio(dry, WAVE_RATE, *_PITCH_HZ)
@@ -153,14 +153,14 @@ def warp_envelope(envelope: np.ndarray, ratio: float) -> np.ndarray:
 
 
 @cache
-def _world() -> ModuleType:
+def import_world() -> ModuleType:
     """Import the compiled half of pyworld: the other asks pkg_resources, which setuptools 82 lacks, for its version."""
     package = find_spec("pyworld")
     compiled = package and PathFinder.find_spec("pyworld", package.submodule_search_locations)
     if compiled is None or compiled.loader is None:
         raise UserError(
-            "the timbre perturbation of VC needs pyworld: pip install 'metis-lightning[vc]', or give the VcRecipe "
-            "another converter"
+            "timbres are changed, and pitch is tracked, by pyworld: pip install 'metis-lightning[vc]', or give the "
+            "VcRecipe another converter"
         )
     world = module_from_spec(compiled)
     compiled.loader.exec_module(world)

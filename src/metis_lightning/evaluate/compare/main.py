@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from metis_lightning.data.media.audio import read_audio
@@ -26,6 +27,8 @@ from metis_lightning.types import WAVE_RATE
 PAGE_NAME, BOARD = "index.html", "tensorboard"
 # Characters of a transcript: a recogniser that loops writes without end.
 _MAX_TEXT = 2000
+# Of a waveform as it is drawn.
+_PEAKS = 160
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -67,6 +70,7 @@ class ComparePage:
     def add(self, clips: ClipSet) -> None:
         """Add an utterance with its sound and pictures, if there is room."""
         utterance = clips.utterance
+        rows = [entry.row for entry in utterance.entries.values()]
         entries = []
         for system in self.comparison.results:
             clip = clips.clips.get(system)
@@ -76,6 +80,7 @@ class ComparePage:
                 "isCut": clip is not None and clip.is_cut,
                 "audio": clip and opus_uri(clip.wave),
                 "mel": clip and webp_uri(picture(clip.mel, clips.top)),
+                "peaks": clip and _peaks(clip.wave.numpy()),
             }
             entries.append(self._scores(utterance.entries.get(system)) | media)
         record = {
@@ -83,6 +88,7 @@ class ComparePage:
             "testSet": utterance.test_set,
             "speaker": utterance.speaker,
             "text": _shortened(utterance.text),
+            "snr": next((row.facts["snr_db"] for row in rows if "snr_db" in row.facts), None),
             "entries": entries,
         }
         # Once one did not fit, none follows: the page shows the worst without a gap.
@@ -129,12 +135,27 @@ class ComparePage:
             "sort": {"metric": self.metric, "system": self.system},
             "infinite": INFINITE,
             "warnings": list(comparison.warnings),
+            "points": self._points(),
             "total": len(comparison.utterances),
             "isFull": self._is_full,
         }
         title = f"{comparison.task}: {', '.join(comparison.results)}"
         data = f'{{"head":{_json(head)},"utterances":[{",".join(self._utterances)}]}}'
         return render("compare", title, data=Markup(data))
+
+    def _points(self) -> dict[str, Any]:
+        """Return every value that plots need, of all utterances: by metric a list a system, in the items' order."""
+        utterances = self.comparison.utterances
+        values: dict[str, list[list[float | None]]] = {}
+        for name, column in self._columns.items():
+            lists = []
+            for system in self.comparison.results:
+                entries = [utterance.entries.get(system) for utterance in utterances]
+                found = [None if entry is None else entry.row.value(name) for entry in entries]
+                # Four digits are more than a plot shows.
+                lists.append([None if value is None else float(f"{column.scale * value:.4g}") for value in found])
+            values[name] = lists
+        return {"items": [[u.test_set, u.id, u.speaker] for u in utterances], "values": values}
 
 
 def _result(label: str, result: Result) -> dict[str, Any]:
@@ -160,6 +181,12 @@ def _result(label: str, result: Result) -> dict[str, Any]:
         "n": result.count_text,
         "means": means,
     }
+
+
+def _peaks(wave: np.ndarray) -> list[int]:
+    """Return the peaks of parts of (S,) samples of one length, in hundredths of full scale."""
+    parts = np.array_split(np.abs(wave), min(_PEAKS, max(1, len(wave))))
+    return [min(100, round(100 * float(part.max(initial=0.0)))) for part in parts]
 
 
 def _shortened(text: str | None) -> str | None:

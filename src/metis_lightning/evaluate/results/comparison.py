@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.evaluate.results.intervals import PairedDifference, compare_rows, few_notes
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.evaluate.results.runs import PROTOCOL, Result, find_results, metric_names, read_results
@@ -177,8 +177,9 @@ def _choose(results: Sequence[Result], name: str) -> tuple[Result, ...]:
     """Return the results that a name on the command line means, one a test set."""
     matching = [result for result in results if name in (result.system, f"{result.run}/{result.system}")]
     if not matching:
-        systems = ", ".join(dict.fromkeys(result.system for result in results))
-        raise UserError(f"--systems {name}: no such system in the results of this task; there are {systems}")
+        systems = list(dict.fromkeys(result.system for result in results))
+        there = f"there are {', '.join(systems)}{nearest(name, systems)}"
+        raise UserError(f"--systems {name}: no such system in the results of this task; {there}")
     if len({(result.test_set, result.system) for result in matching}) < len(matching):
         choices = ", ".join(sorted({f"{result.run}/{result.system}" for result in matching}))
         raise UserError(f"--systems {name}: several runs have it; write one of {choices}")

@@ -2,12 +2,6 @@
 
 A cluster is a speaker with all its utterances, which are alike: taken for independent, they would claim more certainty.
 
-Intervals: the ratio is linearised, and its error has a t distribution (Bell and McCaffrey, Bias reduction in standard
-errors for linear regression with multi-stage samples, 2002), with Satterthwaite's degrees of freedom where what differs
-is the speakers. With clusters of one size that is the t interval of the clusters' means. In simulations with normal
-speakers 94 to 99% of the intervals hold the truth from 5 clusters on; where a few speakers stand far out 91% (5
-exponential speakers), 84% (5 lognormal ones), 93% and 90% (40).
-
 Tests (Noreen 1989; Fisher's for pairs) ask how often a difference at least as large would come about if the labels of
 the two systems meant nothing: all utterances of a speaker swap systems together. With up to 13 speakers all swaps are
 counted and the two-sided p value is exact, else 9,999 are drawn from a fixed seed. None can be below 2 / 2^speakers:
@@ -17,7 +11,7 @@ others, and where the speaker is not known, utterances swap on their own.
 Holm's correction (1979) holds the chance of one false mark or more at 5% for a family: all systems but controls that
 are compared with the baseline in one metric on one test set under one protocol.
 
-Shape letters: G clusters, B ratios.
+Shape letters: G clusters.
 """
 
 from __future__ import annotations
@@ -28,11 +22,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metis_lightning.evaluate.results.estimates import LEAST_CLUSTERS, mean_interval
+from metis_lightning.evaluate.results.power import Resolution, resolution
 from metis_lightning.evaluate.results.rows import ResultRow
 from metis_lightning.metrics.metric import Column
 
-# With fewer clusters there is no interval: the degrees of freedom are so few that it would span everything.
-LEAST_CLUSTERS = 5
 # With fewer the interval is noted to rest on its assumptions.
 FEW_CLUSTERS = 20
 PERMUTATION_SEED = 0
@@ -51,54 +45,6 @@ class Estimate:
     ci95_high: float | None
     n_clusters: int
     clusters: str
-
-
-def mean_interval(
-    values: Sequence[float], weights: Sequence[float], clusters: Sequence[Hashable]
-) -> tuple[float | None, tuple[float | None, float | None]]:
-    """Return sum(values) / sum(weights) and its 95% interval over clusters; none with fewer than `LEAST_CLUSTERS`.
-
-    >>> mean_interval([1.0, 3.0], [1, 1], ["x", "x"])
-    (2.0, (None, None))
-    """
-    totals: dict[Hashable, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for value, weight, cluster in zip(values, weights, clusters, strict=True):
-        totals[cluster][0] += value
-        totals[cluster][1] += weight
-    if not totals:
-        return None, (None, None)
-    numerators, denominators = np.array(list(totals.values())).T
-    mean = float(numerators.sum() / denominators.sum())
-    if len(totals) < LEAST_CLUSTERS:
-        return mean, (None, None)
-    half = float(half_widths(numerators[None], denominators[None])[0])
-    return mean, (mean - half, mean + half)
-
-
-def half_widths(numerators_BG: np.ndarray, denominators_BG: np.ndarray) -> np.ndarray:
-    """Return half of the 95% interval of each row's ratio of sums: (B, G) clusters' sums to (B,)."""
-    from scipy.stats import t
-
-    total = denominators_BG.sum(axis=1, keepdims=True)
-    ratio = numerators_BG.sum(axis=1, keepdims=True) / total
-    share = denominators_BG / total
-    shares = (share**2).sum(axis=1, keepdims=True)
-    # The residual of a cluster is the smaller the larger its share; this undoes it, if clusters' ratios vary alike.
-    factor = share**2 / (1.0 - 2.0 * share + shares)
-    variance = (factor * (numerators_BG / denominators_BG - ratio) ** 2).sum(axis=1)
-    # The degrees of freedom are trace(A)^2 / trace(A A) of the variance as a quadratic form A of the ratios:
-    # A = C - c w' - w c' + sum(c) w w', where c are the factors, C has them on its diagonal, and w are the shares.
-    whole, crossed, squared = factor.sum(axis=1), (factor * share).sum(axis=1), shares[:, 0]
-    trace = whole - 2 * crossed + whole * squared
-    trace_of_square = (
-        (factor**2).sum(axis=1) * (1 + 2 * squared)
-        + 2 * crossed**2
-        + (whole * squared) ** 2
-        - 4 * (factor**2 * share).sum(axis=1)
-        + 2 * whole * (factor * share**2).sum(axis=1)
-        - 4 * whole * crossed * squared
-    )
-    return np.asarray(t.ppf(0.975, trace**2 / trace_of_square) * np.sqrt(variance))
 
 
 def too_few(count: int, clusters: str) -> str:
@@ -128,9 +74,13 @@ class PairedDifference(Estimate):
     utterances_ci95_low: float | None
     utterances_ci95_high: float | None
     p_utterances: float | None
+    # Over mixtures, where several utterances are of one; None elsewhere.
+    p_mixtures: float | None = None
     # None of what is in no family.
     p_holm: float | None = None
     p_utterances_holm: float | None = None
+    # Over speakers.
+    shown: Resolution = Resolution()
 
 
 @dataclass(frozen=True)
@@ -140,6 +90,7 @@ class _Term:
     numerator: float
     denominator: float
     cluster: Hashable
+    mixture: Hashable
 
 
 def against_baseline(
@@ -169,6 +120,7 @@ def compare_rows(a: Sequence[ResultRow], b: Sequence[ResultRow], column: Column)
     differences, clusters = [x.numerator - y.numerator for x, y in pairs], [x.cluster for x, _ in pairs]
     # The weights are the words of the references, which are the same for both systems; 1 of other metrics.
     weights, alone = [x.denominator for x, _ in pairs], range(len(pairs))
+    mixtures = [x.mixture for x, _ in pairs]
     mean, (low, high) = mean_interval(differences, weights, clusters)
     _, over_utterances = mean_interval(differences, weights, alone)
     return PairedDifference(
@@ -183,6 +135,8 @@ def compare_rows(a: Sequence[ResultRow], b: Sequence[ResultRow], column: Column)
         utterances_ci95_low=over_utterances[0],
         utterances_ci95_high=over_utterances[1],
         p_utterances=paired_test(differences, alone),
+        p_mixtures=paired_test(differences, mixtures) if len(set(mixtures)) < len(mixtures) else None,
+        shown=resolution(differences, weights, clusters),
     )
 
 
@@ -196,11 +150,12 @@ def _terms(rows: Iterable[ResultRow], column: Column) -> dict[tuple[str, str], _
     for item, by_seed in by_item.items():
         values = [value for row in by_seed.values() if (value := row.value(column.name)) is not None]
         counts = [count for row in by_seed.values() if (count := row.counts(column)) is not None]
-        cluster = next(iter(by_seed.values())).cluster
+        first = next(iter(by_seed.values()))
+        clusters = first.cluster, first.facts.get("mixture", item)
         if counts:
-            terms[item] = _Term(sum(each.edits for each in counts) / len(counts), counts[0].length, cluster)
+            terms[item] = _Term(sum(each.edits for each in counts) / len(counts), counts[0].length, *clusters)
         else:
-            terms[item] = _Term(sum(values) / len(values), 1, cluster) if values else None
+            terms[item] = _Term(sum(values) / len(values), 1, *clusters) if values else None
     return terms
 
 

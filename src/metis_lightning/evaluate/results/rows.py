@@ -16,7 +16,9 @@ from metis_lightning.safe_parsing import load_json
 ROWS = "utterances.jsonl"
 
 # How reasons begin that are of what the test set has or lacks: no failure of a system.
-OF_THE_TEST_SET = tuple(f"{start} {name}" for name in ("reference", "interferer", "prompt") for start in ("no", "the"))
+OF_THE_TEST_SET = tuple(
+    f"{start} {name}" for name in ("reference", "interferer", "prompt", "source") for start in ("no", "the")
+)
 
 EDITS = ("substitutions", "deletions", "insertions")
 # Quantities that are edits over a length, and what that is counted in.
@@ -69,7 +71,8 @@ class ResultRow:
     """One output of a system: what it was made of and how, its scores, and why it lacks some.
 
     The output has `n_samples` at its own `sample_rate` in Hz, took `seconds` to make, and `steps` of the samplers of
-    both stages. `hypothesis` is what was heard of `text`.
+    both stages. `hypothesis` is what was heard of `text`. `facts` are what tells utterances apart: `language`,
+    `seconds` of what was given, `snr_db`, `sexes` of target and interferer, `mixture` that several utterances are of.
     """
 
     id: str
@@ -84,6 +87,7 @@ class ResultRow:
     sample_rate: int | None = None
     channels: int | None = None
     text: str | None = None
+    facts: Mapping[str, str | float] = field(default_factory=dict)
     # By column, as is why it has no value, or of word errors why nothing was heard or that the recogniser loops.
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     error: Mapping[str, str] = field(default_factory=dict)

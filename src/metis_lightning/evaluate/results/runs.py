@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metis_lightning.errors import UserError
+from metis_lightning.evaluate.results.derived import SCORES, with_derived, with_scores
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow, RowKey, append_rows, merge_rows, read_rows
 from metis_lightning.evaluate.results.summary import Summary, columns_of, summarize
 from metis_lightning.files import atomic_path
@@ -27,6 +28,8 @@ _PER_RUN = ("systems", "seeds")
 _PER_TEST_SET = {"ids", "trials", "sizes", "test_sets"}
 # Hashes and sizes of a test set; the rest says in clear which variant of a corpus it is.
 _HASHED = {"reader", "trials", "texts", "audio", "samples"}
+# Quantities that stand first in tables: what was said, and by whom.
+_FIRST = ("WER", "WER_asr", "CER", "CER_asr", "SIM", "SIM_target", "SIM_margin", "WRONG_VOICE")
 # Differences of a protocol, and values of a list, that a message shows.
 _NUM_SHOWN = 4
 
@@ -217,8 +220,10 @@ class Result:
 
 
 def metric_names(results: Sequence[Result]) -> list[str]:
-    """Return the metrics that any of the results has, in the order of first appearance."""
-    return list(dict.fromkeys(name for result in results for name in result.metrics))
+    """Return the metrics that any of the results has: words and voices first, then in the order of appearance."""
+    quantities = {name: summary.column.quantity for result in results for name, summary in result.metrics.items()}
+    rank = {quantity: index for index, quantity in enumerate(_FIRST)}
+    return sorted(quantities, key=lambda name: rank.get(quantities[name], len(rank)))
 
 
 def find_results(results_dir: Path) -> list[Result]:
@@ -244,12 +249,15 @@ def read_results(folder: Path) -> list[Result]:
         protocol = Protocol.read(folder)
         summary = folder / RUN_SUMMARY
         columns = columns_of(load_json(summary.read_bytes())) if summary.is_file() else {}
-        rows = merge_rows({folder / ROWS: read_rows(folder)}).values()
+        rows, imported, hashes = with_scores([*merge_rows({folder / ROWS: read_rows(folder)}).values()], folder)
+        rows, columns = with_derived(rows, {**columns, **imported})
         results = []
         for group in summarize(rows, columns):
             # Speed means nothing without device and threads, which rows do not say: it is in no table.
             shown = {name: each for name, each in group.metrics.items() if each.column.quantity != "RTF"}
             there, identity = protocol.of_test_set(group.test_set), protocol.identity(group.system)
+            if group.system in hashes:
+                identity = {**identity, SCORES: hashes[group.system]}
             place = (folder, group.rows[0].task, group.test_set, group.system)
             results.append(Result(*place, shown, group.rows, there, identity))
         return sorted(results, key=lambda result: (result.task, result.test_set, result.system))

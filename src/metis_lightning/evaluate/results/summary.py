@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from metis_lightning.evaluate.results.intervals import Estimate, mean_interval
+from metis_lightning.evaluate.results.estimates import mean_interval
+from metis_lightning.evaluate.results.intervals import Estimate
 from metis_lightning.evaluate.results.rows import EDITS, ERROR_RATES, ResultRow
 from metis_lightning.metrics.metric import INFINITE, Column
 

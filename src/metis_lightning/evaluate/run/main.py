@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from metis_lightning.errors import UserError
-from metis_lightning.evaluate.options import EvaluateOptions
+from metis_lightning.evaluate.options import BENCHMARKS, EvaluateOptions
 from metis_lightning.evaluate.results.comparison import margin_column, margin_gain
 from metis_lightning.evaluate.results.intervals import PairedDifference, few_notes
 from metis_lightning.evaluate.results.rows import ROWS, ResultRow
@@ -22,6 +22,7 @@ from metis_lightning.evaluate.run.launch import Launch, device_of, joined, run_i
 from metis_lightning.evaluate.run.plan import Plan, make_plan
 from metis_lightning.evaluate.run.shard import run_share
 from metis_lightning.evaluate.run.test_sets import chosen_test_sets, export_test_sets
+from metis_lightning.evaluate.tables.benchmarks import benchmark_folder
 from metis_lightning.evaluate.tables.main import RESULTS, TABLES, write_tables
 from metis_lightning.files import check_output, locked
 from metis_lightning.metrics.metric import Column
@@ -32,7 +33,6 @@ from metis_lightning.types import WAVE_RATE
 
 # The files of folders of audio that belong to no item of the test sets.
 EXTRA_FILES = "extra_files.json"
-_BENCHMARKS = Path("evaluation/benchmarks")
 
 # Makes what scores, of the suite's options and a number of processes.
 MakePool = Callable[[SuiteOptions, int], ScoringPool]
@@ -75,11 +75,8 @@ def run_evaluate(options: EvaluateOptions, make_pool: MakePool = ScoringPool) ->
         rows = run.merge(is_whole=True)
         groups = summarize(rows, columns)
         _report(plan, folder, rows, groups, Machine(name, torch.get_num_threads(), launch.count))
-        if not _BENCHMARKS.is_dir():
-            print(f"no table: {_BENCHMARKS} is not here; run `tables` in the repository's folder")
-        else:
-            for path in write_tables(RESULTS if tables == TABLES else folder, tables, _BENCHMARKS):
-                print(f"table: {path}")
+        for path in write_tables(RESULTS if tables == TABLES else folder, tables, benchmark_folder(BENCHMARKS)):
+            print(f"table: {path}")
         # Last, so that a run that failed leaves everything to look into.
         check_failures(groups, options.max_failed_share)
 
@@ -124,6 +121,7 @@ def _suite_options(options: EvaluateOptions) -> SuiteOptions:
         speakers=options.speakers,
         nisqa=options.nisqa,
         normalizer=options.normalizer,
+        metrics=options.metrics,
         # The models of the offline protocol are small, and every scoring process has its own.
         device="cuda" if options.protocol == "paper" and torch.cuda.is_available() else "cpu",
     )

@@ -26,6 +26,7 @@ from metis_lightning.types import WAVE_RATE, TestItem, Trial
 PREFIX = "wavs:"
 # Why there is no waveform, where such a folder has no file for an item.
 MISSING_FILE = "missing"
+SILENT = "the signal is silent"
 # Files of these belong to an item, though of some formats nothing can be read, which is then said in its row.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".aac", ".mp4", ".wma", ".amr")
 # What is shorter says nothing. DNSMOS would repeat it until it is long enough, and rate that.
@@ -62,7 +63,7 @@ class Output:
         if not self.wave.isfinite().all():
             return "the signal has samples that are not finite"
         if not self.wave.any():
-            return "the signal is silent"
+            return SILENT
         is_short = self.wave.numel() < round(SHORTEST_OUTPUT_SECONDS * self.rate)
         return f"the signal is shorter than {SHORTEST_OUTPUT_SECONDS} s" if is_short else None
 

@@ -12,7 +12,7 @@ import torch
 
 from metis_lightning.data.media.audio import write_wav
 from metis_lightning.evaluate.results.rows import OF_THE_TEST_SET, ErrorCounts, ResultRow, append_rows, read_rows
-from metis_lightning.evaluate.run.outputs import Output, Run, timed
+from metis_lightning.evaluate.run.outputs import SILENT, Output, Run, timed
 from metis_lightning.evaluate.run.plan import EvaluationJob, Plan
 from metis_lightning.evaluate.run.systems import trial_task
 from metis_lightning.metrics.metric import INFINITE, ErrorRate, MetricValue, error_rates_of
@@ -20,7 +20,7 @@ from metis_lightning.metrics.pool import ScoringPool
 from metis_lightning.metrics.signal import ScoringItem
 from metis_lightning.progress import Progress
 from metis_lightning.task_table import task_named
-from metis_lightning.types import TestItem
+from metis_lightning.types import TestItem, Trial
 
 
 @dataclass(frozen=True)
@@ -119,27 +119,43 @@ def _generate(plan: Plan, job: EvaluationJob, run: Run, folder: Path, pool: Scor
         sample_rate=output.sample_rate,
         channels=output.channels,
         text=item.text,
+        facts=facts_of(job.trial, item),
     )
-    target = item.recording("target")
+    target, fault = item.recording("target"), fault_of(item, output)
     is_reference = target is not None and target.sample_rate == output.sample_rate and torch.equal(samples, target.wave)
-    return PendingRow(row, output.fault, is_reference, pool.submit(scoring_item(task, job, item, output)))
+    return PendingRow(row, fault, is_reference, pool.submit(scoring_item(task, job, item, output)))
 
 
 def scoring_item(task: str, job: EvaluationJob, item: TestItem, output: Output) -> ScoringItem:
     """Return what the metrics are given of an item and a system's output: no samples if the output is at fault."""
     # One suite serves all tasks of Omni: where a result has a timing of its own, it is given nothing to compare with.
     is_compared = trial_task(task, job.trial).is_aligned or not task_named(task).is_aligned
-    fields = {"interferer": "interferer", "prompt": "enrollment"}
+    fields = {"interferer": "interferer", "prompt": "enrollment", "source": "mixture"}
     fields |= {"reference": "target"} if is_compared else {}
     fields |= {"text_recording": "target"} if item.is_transcribed else {}
     recorded = {name: recording for name, field in fields.items() if (recording := item.recording(field)) is not None}
     waves: dict[str, Any] = {name: recording.wave for name, recording in recorded.items()}
     return ScoringItem(
         id=item.id,
-        generated=output.samples()[: 0 if output.fault else None],
+        generated=output.samples()[: 0 if fault_of(item, output) else None],
         sample_rate=output.rate,
         text=item.text or None,
         language=item.language,
         rates={name: recording.sample_rate for name, recording in recorded.items()},
+        is_absent=item.is_absent,
         **waves,
     )
+
+
+def facts_of(trial: Trial, item: TestItem) -> dict[str, str | float]:
+    """Return what tells an utterance from others beside its speaker."""
+    given = item.recording("target") or item.recording("mixture")
+    facts: dict[str, str | float] = {"language": item.language}
+    facts |= {} if given is None else {"seconds": round(given.wave.numel() / given.sample_rate, 2)}
+    facts |= {} if trial.snr_db is None else {"snr_db": trial.snr_db}
+    return facts | dict(item.facts)
+
+
+def fault_of(item: TestItem, output: Output) -> str | None:
+    """Return why there is nothing to score; silence is none where the wanted voice is absent, but what is wanted."""
+    return None if item.is_absent and output.fault == SILENT else output.fault

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from metis_lightning.errors import UserError
 from metis_lightning.evaluate.options import EvaluateOptions
@@ -22,7 +22,8 @@ from metis_lightning.evaluate.run.outputs import MISSING_FILE, PREFIX, Items, Ou
 from metis_lightning.files import sha256_of
 from metis_lightning.models.inference import usual_precision
 from metis_lightning.options import Precision
-from metis_lightning.pipeline import Metis, Request, Settings
+from metis_lightning.pipeline import Metis, Options, Request, Settings
+from metis_lightning.safe_parsing import load_json
 from metis_lightning.task_table import Task, task_named
 from metis_lightning.types import WAVE_RATE, Recording, TestItem, Trial
 from metis_lightning.weights.build import missing_stage2, part_for
@@ -111,7 +112,7 @@ def _oracle(options: EvaluateOptions, device: str) -> System:
         return run
 
     # Of stage 2 alone: the options are of stage 1.
-    by_task = {name: asdict(task_named(name).settings) for name in task_named(options.task).served}
+    by_task = {name: task_named(name).settings.described() for name in task_named(options.task).served}
     for settings in by_task.values():
         del settings["stage1"]
     identity = {"bundle": _bundle_hash(options.base), **_sampling_identity(by_task, precision)}
@@ -126,7 +127,7 @@ def _wav_system(path: Path, items: Items) -> System:
         file = folder.files.get(item.id)
         return Output.failed(MISSING_FILE) if file is None else read_output(file)
 
-    name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen)}
+    name, identity = path.resolve().name, {"wavs": folder.digest(items.chosen), **_about(path)}
     return System(name, identity, lambda: read, extra_files=tuple(folder.extra))
 
 
@@ -154,6 +155,17 @@ def _model(source: str, options: EvaluateOptions, device: str) -> System:
     return System(name, _model_identity(source, options, precision), load, is_seeded=True)
 
 
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what `about.json` in a folder of audio says of what made it: versions, hashes. A `UserError` if broken."""
+    path = folder / "about.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {"about": load_json(path.read_bytes())}
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); mend it, or remove it") from error
+
+
 def _sampling_identity(by_task: Mapping[str, Mapping[str, Any]], precision: Precision) -> dict[str, Any]:
     """Return what decides an output beside the weights, given the sampler's settings by task, as JSON has it."""
     settings = next(iter(by_task.values())) if len(by_task) == 1 else by_task
@@ -171,7 +183,7 @@ def _model_identity(source: str, options: EvaluateOptions, precision: Precision)
     """Return what decides a model's output. A `UserError` if there is no such checkpoint or no weights for the task."""
     by_task: dict[str, dict[str, Any]] = {}
     for task in map(task_named, task_named(options.task).served):
-        by_task[task.name] = asdict(_settings_for(task, options))
+        by_task[task.name] = _settings_for(task, options).described()
         if "text" in task.optional:
             by_task[task.name]["text_guided"] = options.text_guided
         if task.speaks_text:
@@ -210,9 +222,9 @@ def trial_task(name: str, trial: Trial) -> Task:
 
 def _settings_for(task: Task, options: EvaluateOptions) -> Settings:
     # The released ones, but for what the options say.
-    changed: dict[str, Any] = {"num_steps": options.num_steps, "guidance_scale": options.guidance_scale}
-    stage1 = replace(task.settings.stage1, **{name: value for name, value in changed.items() if value is not None})
-    return replace(task.settings, stage1=stage1)
+    names = ("preset", "num_steps", "guidance_scale")
+    changed = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return task.settings.chosen(cast(Options, changed))
 
 
 def _request_for(metis: Metis, task: Task, item: TestItem, options: EvaluateOptions) -> Request:

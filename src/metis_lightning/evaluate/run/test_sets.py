@@ -22,7 +22,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from metis_lightning.data.manifest.records import SAFE_ID
 from metis_lightning.data.manifest.test_sets import TestSets
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.evaluate.options import EvaluateOptions
 from metis_lightning.files import atomic_path, sha256_of
 from metis_lightning.progress import tracked
@@ -52,8 +52,9 @@ def chosen_test_sets(options: EvaluateOptions) -> tuple[list[TestSet], set[str]]
     all_sets = find_test_sets(options.data, options.root, options.task, options.data_options)
     by_name = {test_set.name: test_set for test_set in all_sets}
     if unknown := [name for name in options.test_sets or () if name not in by_name]:
+        choices = f"{', '.join(by_name)}{nearest(unknown[0], by_name)}"
         raise UserError(
-            f"--test-sets: no test set {unknown[0]!r} in {options.data} for this task; choose from {', '.join(by_name)}"
+            f"--test-sets: no test set {unknown[0]!r} in {options.data} for this task; choose from {choices}"
         )
     whole = [by_name[name] for name in options.test_sets or by_name]
     # Audio is stored and matched by the ids.
@@ -96,7 +97,9 @@ def find_test_sets(data: str, root: Path | None, task: str, options: Sequence[st
         served = {*(kind.task for kind in classes if kind.task), *listed}
         choices = [name for name in TASKS if any(_is_for(name, each) for each in served)]
         choices += sorted(served - {"", *TASKS})
-        raise UserError(f"--task {task}: choose one of {', '.join(choices)}, for which {data} has test sets")
+        raise UserError(
+            f"--task {task}: choose one of {', '.join(choices)}, for which {data} has test sets{nearest(task, choices)}"
+        )
     return serving
 
 
@@ -118,9 +121,13 @@ def _classes(data: str) -> list[type[TestSets]]:
         # What the module imports from elsewhere is not its own.
         classes += [kind for kind in readers if kind.__module__ == module.__name__ and not inspect.isabstract(kind)]
     if not classes:
+        files = (file for place in import_module(_CORPORA).__path__ for file in Path(place).glob("*.py"))
+        corpora = sorted(
+            {file.stem.removesuffix("_tests") for file in files if "(TestSets)" in file.read_text("utf-8")}
+        )
         raise UserError(
-            f"--data {data}: no corpus with test sets; give the name of its file in metis_lightning/data/ (starter, "
-            "...), or the full name of a class of your own that is a TestSets"
+            f"--data {data}: no corpus with test sets; there are {', '.join(corpora)}, or give the full name of a "
+            f"class of your own that is a TestSets{nearest(data, corpora)}"
         )
     # The full name of a class stands for it alone, that of its module for all in it.
     own = data.rpartition(".")[2]

@@ -123,6 +123,13 @@ class Benchmark:
         return [note.text for note in self.notes if note.is_on(row, metric)]
 
 
+def benchmark_folder(folder: Path) -> Path:
+    """Return a folder if it is there, else that of the package, which a wheel holds and a checkout has beside `src`."""
+    package = Path(__file__).resolve().parents[2]
+    places = (folder, package / "benchmarks", package.parents[1] / "evaluation/benchmarks")
+    return next((place for place in places if place.is_dir()), folder)
+
+
 def read_benchmarks(folder: Path) -> list[Benchmark]:
     """Read every table of a folder, by number. A `UserError` if it has none, or a file that is not of this form."""
     paths = sorted(folder.glob("*.yaml"))

@@ -55,6 +55,16 @@ class Section:
     is_papers: bool
 
     @property
+    def columns(self) -> list[tuple[Cell, ...]]:
+        """Its columns from top to bottom, each with its heading first."""
+        return list(zip(self.header, *((*line.labels, *line.cells) for line in self.lines), strict=True))
+
+    @property
+    def key_column(self) -> int:
+        """The column that says whose row it is, which stays in sight."""
+        return next((index for index, cell in enumerate(self.header) if cell.text == "system"), 0)
+
+    @property
     def note_keys(self) -> list[str]:
         """The keys of the notes that its cells refer to, in order."""
         cells = [*self.header, *(cell for line in self.lines for cell in (*line.labels, *line.cells))]

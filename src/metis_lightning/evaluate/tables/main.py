@@ -14,28 +14,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metis_lightning.errors import UserError
+from metis_lightning.errors import UserError, nearest
 from metis_lightning.evaluate.html.document import plain, render
-from metis_lightning.evaluate.options import TablesOptions
+from metis_lightning.evaluate.options import BENCHMARKS, TablesOptions
+from metis_lightning.evaluate.results.breakdown import Breakdown, breakdown
 from metis_lightning.evaluate.results.runs import Result, find_results
-from metis_lightning.evaluate.results.summary import column_by_name
-from metis_lightning.evaluate.tables.benchmarks import Benchmark, read_benchmarks
+from metis_lightning.evaluate.results.summary import column_by_name, word_error_rule
+from metis_lightning.evaluate.tables.benchmarks import Benchmark, benchmark_folder, read_benchmarks
 from metis_lightning.evaluate.tables.layout import EMPTY, NOT_APPLICABLE, NoteKeys, Table, TableValue, render_text
 from metis_lightning.evaluate.tables.our_results import MEASURED, ResultGroup, group_results, result_sections
 from metis_lightning.evaluate.tables.paper_rows import paper_cells, paper_section, results_for
 from metis_lightning.files import atomic_path, check_output
 
 RESULTS, TABLES = Path("evaluation/results"), Path("evaluation/tables")
-TABLES_PAGE = "tables.html"
+TABLES_PAGE, BREAKDOWNS = "tables.html", "breakdowns.csv"
 # `kind` is "paper" (the paper's row, with ours where there is one) or "ours" (all our results).
 FIELDS = (
     "table", "kind", "task", "test_set", "system", "train_data", "metric", "unit", "paper", "paper_ci95",
     "run", "our_test_set", "our_system", "column", "ours", "ci95_low", "ci95_high", "n_clusters", "clusters",
     "difference", "n", "n_failed", "n_infinite", "n_not_applicable", "n_common", "n_items",
     "n_utterances", "n_test_set", "baseline", "baseline_difference", "n_pairs",
-    "p", "p_holm", "p_utterances", "p_utterances_holm",
+    "p", "p_holm", "p_utterances", "p_utterances_holm", "p_mixtures",
+    "effect_size", "equivalent_within", "detectable",
     "protocol", "fingerprint", "notes",
 )  # fmt: skip
+_P_VALUES = ("p", "p_holm", "p_utterances", "p_utterances_holm", "p_mixtures")
 # What a spreadsheet would take for a formula, at the start of a field.
 _FORMULA = re.compile(r"[=+\-@＝＋－＠]")
 
@@ -46,7 +49,9 @@ def run_tables(options: TablesOptions) -> None:
     """Run the command `tables`; see `write_tables`."""
     check_output(options.out, is_folder=True)
     results = options.results or (RESULTS if RESULTS.is_dir() else None)
-    for path in write_tables(results, options.out, options.benchmarks, options.baseline):
+    # One that is named and not there is a mistake.
+    folder = benchmark_folder(options.benchmarks) if options.benchmarks == BENCHMARKS else options.benchmarks
+    for path in write_tables(results, options.out, folder, options.baseline):
         print(f"table: {path}")
     print(f"every table as md, tex and csv: {options.out}")
 
@@ -64,7 +69,9 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
     systems = sorted({result.system for result in results})
     if baseline is not None and baseline not in systems:
         advice = f"there are {', '.join(systems)}" if systems else "run `python -m metis_lightning evaluate` first"
-        raise UserError(f"--baseline {baseline}: no result is of a system with this name; {advice}")
+        raise UserError(
+            f"--baseline {baseline}: no result is of a system with this name; {advice}{nearest(baseline, systems)}"
+        )
     files, tables, paths = {}, [], []
     for benchmark in read_benchmarks(benchmarks):
         groups = group_results(results, benchmark.ours, baseline) if benchmark.ours else []
@@ -78,6 +85,9 @@ def write_tables(results_dir: Path | None, out_dir: Path, benchmarks: Path, base
         ours = [cell for section in sections for line in section.lines if line.kind == "ours" for cell in line.cells]
         if any(cell.text not in (EMPTY, NOT_APPLICABLE) for cell in ours):
             paths.append(out_dir / f"{benchmark.name}.md")
+    # Rows of earlier versions know nothing that tells utterances apart.
+    if parts := [part for result in results for part in breakdown(result)]:
+        files[BREAKDOWNS] = _breakdowns(parts)
     files[TABLES_PAGE] = render("tables", "Metis: the paper's tables and ours", tables=tables)
     for name, text in files.items():
         with atomic_path(out_dir / name) as temporary:
@@ -93,6 +103,21 @@ def _csv(benchmark: Benchmark, results: Sequence[Result], groups: Sequence[Resul
     ours = (record for group in groups for result in group.results for record in _our_records(group, result))
     for record in (*_paper_records(benchmark, results), *ours):
         writer.writerow({"table": benchmark.table} | {key: _field(value) for key, value in record.items()})
+    return text.getvalue()
+
+
+def _breakdowns(parts: Sequence[Breakdown]) -> str:
+    """Return means by groups of utterances as CSV with a header."""
+    text = io.StringIO()
+    fields = ("task", "test_set", "run", "system", "metric", "unit", "by", "group")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*fields, "mean", "ci95_low", "ci95_high", "n_clusters", "clusters", "n", "n_failed"])
+    for part in parts:
+        result, summary = part.result, part.summary
+        value = TableValue.of(summary, word_error_rule(result.test_set))
+        named = (result.task, result.test_set, result.run, result.system, summary.column.name, summary.column.unit)
+        counts = (summary.n_clusters, summary.clusters, summary.n, summary.n_failed)
+        writer.writerow(map(_field, (*named, part.by, part.group, value.mean, value.low, value.high, *counts)))
     return text.getvalue()
 
 
@@ -135,7 +160,12 @@ def _our_records(group: ResultGroup, result: Result) -> Iterator[Record]:
                 "baseline": group.baseline.system,
                 "baseline_difference": None if compared.mean is None else column.scale * compared.mean,
                 "n_pairs": compared.n,
-                **{name: getattr(compared, name) for name in ("p", "p_holm", "p_utterances", "p_utterances_holm")},
+                **{name: getattr(compared, name) for name in _P_VALUES},
+                "effect_size": compared.shown.effect_size,
+                **{
+                    name: None if (value := getattr(compared.shown, name)) is None else column.scale * value
+                    for name in ("equivalent_within", "detectable")
+                },
             }
         # The CSV has both ways of counting errors; the tables show one.
         yield own | {"metric": column.quantity} | _value_fields(TableValue.of(summary, "corpus")) | items | tested

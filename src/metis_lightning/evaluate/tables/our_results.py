@@ -194,6 +194,7 @@ def _remarks(group: ResultGroup) -> Iterator[str]:
         yield from _earlier_versions(name, result)
     for name, result in named:
         yield from _pairs(name, result, group)
+    yield from _resolution(group)
     yield from few_notes(summary for result in group.results for summary in result.metrics.values())
     for result in group.results:
         spread = [(each.column, each.seed_sd) for each in result.metrics.values() if each.seed_sd is not None]
@@ -234,6 +235,26 @@ def _earlier_versions(name: str, result: Result) -> Iterator[str]:
     if left_out:
         advice = "leave failed outputs out: its rows are of an earlier version; run evaluate again"
         yield f"{', '.join(left_out)} of {name} {advice}"
+
+
+def _resolution(group: ResultGroup) -> Iterator[str]:
+    """Say from which difference on the comparisons of a section find one: the least of its systems, by metric."""
+    least: dict[str, PairedDifference] = {}
+    for (_, system, metric), compared in group.comparisons.items():
+        other = least.get(metric)
+        is_shown = system not in CONTROLS and bool(compared.shown.detectable)
+        if is_shown and (other is None or (compared.shown.detectable or 0) < (other.shown.detectable or 0)):
+            least[metric] = compared
+    if least:
+        first = next(iter(least.values()))
+        parts = []
+        for metric, each in least.items():
+            column = group.summaries(metric)[0].column
+            parts.append(f"{column.label} {format_number(column.scale * (each.shown.detectable or 0), _UNIT_DECIMALS)}")
+        yield (
+            f"With {first.n_clusters} {first.clusters} that spread as these, differences below these cannot be shown "
+            f"(they are found in 80% of evaluations): {', '.join(parts)}"
+        )
 
 
 def _pairs(name: str, result: Result, group: ResultGroup) -> Iterator[str]:

@@ -10,6 +10,7 @@ Shape letters: S samples.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from metis_lightning.state_dicts import difference
 _WAVLM = "feature_extract.model."
 # Starts of names that only training needs.
 _UNUSED = ("loss_calculator.", _WAVLM + "mask_emb", _WAVLM + "final_proj.", _WAVLM + "label_embs_concat")
-# The checkpoint's names, those of fairseq for WavLM, and ours: transformers' for WavLM.
-_NAMES = (
+# fairseq's names within wav2vec 2.0 and WavLM, and those of transformers.
+FAIRSEQ_NAMES = (
     (r"post_extract_proj\.", r"feature_projection.projection."),
     (r"layer_norm\.", r"feature_projection.layer_norm."),
     (r"feature_extractor\.conv_layers\.(\d+)\.0\.", r"feature_extractor.conv_layers.\1.conv."),
-    (r"feature_extractor\.conv_layers\.(\d+)\.2\.1\.", r"feature_extractor.conv_layers.\1.layer_norm."),
+    (r"feature_extractor\.conv_layers\.(\d+)\.2\.(1\.)?", r"feature_extractor.conv_layers.\1.layer_norm."),
     (r"encoder\.pos_conv\.0\.weight_g", r"encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
     (r"encoder\.pos_conv\.0\.weight_v", r"encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
     (r"encoder\.pos_conv\.0\.", r"encoder.pos_conv_embed.conv."),
@@ -75,12 +76,14 @@ def our_name(name: str) -> str:
     >>> our_name("layer2.Res2Conv1dReluBn.bns.6.running_mean")
     'ecapa.layer2.res2.groups.6.bn.running_mean'
     """
-    rules, part = (_NAMES, "wavlm") if name.startswith(_WAVLM) else (_ECAPA_NAMES, "ecapa")
-    inner = name.removeprefix(_WAVLM)
-    for pattern, ours in rules:
-        if re.match(pattern, inner):
-            return f"{part}.{re.sub(f'^{pattern}', ours, inner)}"
-    return name
+    rules, part = (FAIRSEQ_NAMES, "wavlm") if name.startswith(_WAVLM) else (_ECAPA_NAMES, "ecapa")
+    renamed = rename(name.removeprefix(_WAVLM), rules)
+    return name if renamed is None else f"{part}.{renamed}"
+
+
+def rename(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    """Return a tensor's name by the first rule whose pattern it begins with; None if there is none."""
+    return next((re.sub(f"^{rule}", new, name) for rule, new in rules if re.match(rule, name)), None)
 
 
 class WavLmEcapaNetwork(nn.Module):

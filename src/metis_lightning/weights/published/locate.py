@@ -73,8 +73,9 @@ def locate(request: ImportRequest) -> list[LocatedPart]:
     if has_lora and all(each.part is not layout.BASE for each in located):
         missing.append(layout.BASE.files[0].path)
     if missing:
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise UserError(
-            f"{len(missing)} files are missing: {', '.join(missing)}; name a file that lies elsewhere with --file "
+            f"{len(missing)} files are missing: {some}; name a file that lies elsewhere with --file "
             "PART=PATH, or what is to be imported with --tasks"
         )
     return located

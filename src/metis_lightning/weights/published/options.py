@@ -1,4 +1,4 @@
-"""Options of `import`."""
+"""Options of `import` and `push`."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ class ImportOptions(CommandOptions):
         metavar="PATTERN",
         repeats=True,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(CommandOptions):
+    """Options of `push`: a bundle, and where it goes."""
+
+    bundle: Path | None = option("the bundle's folder", None, metavar="BUNDLE", positional=True)
+    repository: str | None = option("its name on the hub, owner/name", None, metavar="OWNER/NAME", positional=True)
+    results: tuple[Path, ...] = option("runs of `evaluate` whose scores the card shows", (), metavar="DIR")
+    private: bool = option("make the repository a private one, if it is new", False)
+    message: str = option("of the commit", "Weights and card by metis-lightning", metavar="T")

@@ -3,11 +3,13 @@
 const { head, utterances } = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(head.metrics.map((metric) => [metric.name, metric]));
 const sort = { metric: head.sort.metric, system: head.systems.indexOf(head.sort.system), order: "worst" };
-const filter = { testSet: "", words: "" };
+const filter = { testSet: "", speaker: "", snr: "", words: "" };
 // While `blind` is set, two systems are shown under the names A and B, in an order of its own for each utterance.
 let blind = null;
 const votes = [];
 const app = document.getElementById("app");
+// The namespace of drawings, by one that the parser made.
+const vector = document.getElementById("vector").namespaceURI;
 const random = (count) => crypto.getRandomValues(new Uint32Array(1))[0] % count;
 
 function make(tag, properties = {}, ...children) {
@@ -38,7 +40,23 @@ const fullName = (metric) => metric.label + (metric.model ? ` (${metric.model})`
 
 const players = new Set();
 
-function player(entry, name) {
+// A waveform as a closed line, symmetric about the middle.
+function wave(peaks) {
+  const up = peaks.map((peak, index) => `${index},${50 - peak / 2}`);
+  const down = peaks.map((peak, index) => `${index},${50 + peak / 2}`).reverse();
+  const svg = document.createElementNS(vector, "svg");
+  svg.setAttribute("viewBox", `0 0 ${Math.max(1, peaks.length - 1)} 100`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("class", "wave");
+  svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS(vector, "polygon");
+  line.setAttribute("points", [...up, ...down].join(" "));
+  svg.append(line);
+  return svg;
+}
+
+// `longest` are the seconds of the longest output of the utterance, so that outputs of other lengths line up in time.
+function player(entry, name, longest) {
   const audio = make("audio", { preload: "none", src: entry.audio });
   const button = make("button", { className: "play", type: "button", "aria-label": `play ${name}` });
   const line = make("div", { className: "head" });
@@ -46,9 +64,11 @@ function player(entry, name) {
     "div",
     { className: "mel", tabIndex: 0, role: "slider", "aria-label": `position in ${name}`, "aria-valuemin": "0",
       "aria-valuemax": entry.seconds.toFixed(1), "aria-valuenow": "0" },
+    wave(entry.peaks || []),
     make("img", { src: entry.mel, alt: `mel spectrogram of ${name}`, draggable: false }),
     line,
   );
+  mel.style.width = `${(100 * entry.seconds) / (longest || entry.seconds)}%`;
   const time = make("div", { className: "time" });
   const self = { audio, box: null };
 
@@ -86,7 +106,7 @@ function player(entry, name) {
   for (const name of ["play", "pause", "ended", "seeked", "timeupdate"]) audio.addEventListener(name, tick);
   tick();
   players.add(self);
-  self.node = make("div", {}, make("div", { className: "player" }, button, mel, audio), time);
+  self.node = make("div", {}, make("div", { className: "player" }, button, make("div", { className: "track" }, mel), audio), time);
   return self;
 }
 
@@ -170,7 +190,7 @@ function cell(utterance, system, row) {
   const entry = utterance.entries[system];
   const parts = [];
   if (entry.audio) {
-    const made = player(entry, `${head.systems[system]}, ${utterance.id}`);
+    const made = player(entry, `${head.systems[system]}, ${utterance.id}`, longest(utterance));
     made.row = row;
     parts.push(made.node);
   } else parts.push(make("div", { className: "missing" }, entry.missing));
@@ -179,11 +199,16 @@ function cell(utterance, system, row) {
   if (entry.hypothesis) parts.push(hypothesis(entry, utterance.text));
   const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
   if (vote && vote.preferred === head.systems[system]) parts.push(make("div", { className: "preferred" }, "preferred when blind"));
+  // On narrow screens systems stand below each other, each under its name.
+  parts.unshift(make("div", { className: "whose" }, head.systems[system]));
   return make("div", { className: "cell", dataset: { system: head.systems[system] } }, ...parts.filter(Boolean));
 }
 
+const longest = (utterance) => Math.max(...utterance.entries.map((entry) => entry.seconds || 0));
+
 function about(utterance) {
-  const where = [utterance.testSet, utterance.speaker].filter(Boolean).join(" · ");
+  const level = utterance.snr === null || utterance.snr === undefined ? null : `${utterance.snr} dB`;
+  const where = [utterance.testSet, utterance.speaker, level].filter(Boolean).join(" · ");
   return make(
     "div", { className: "about" },
     make("div", { className: "id" }, utterance.id),
@@ -202,9 +227,9 @@ function blindRow({ utterance, order }) {
   const row = make("div", { className: "row utterance", dataset: { id: utterance.id } });
   const vote = votes.find((other) => other.id === utterance.id && other.testSet === utterance.testSet);
   const cells = order.map((system, index) => {
-    const made = player(utterance.entries[system], "AB"[index]);
+    const made = player(utterance.entries[system], "AB"[index], longest(utterance));
     made.row = row;
-    return make("div", { className: "cell" }, made.node);
+    return make("div", { className: "cell" }, make("div", { className: "whose" }, "AB"[index]), made.node);
   });
   const buttons = [["A", 0], ["B", 1], ["no preference", null]].map(([label, index]) => {
     const preferred = index === null ? null : head.systems[order[index]];
@@ -240,6 +265,8 @@ function ordered() {
   const words = filter.words.toLowerCase();
   const kept = utterances.filter((utterance) =>
     (!filter.testSet || utterance.testSet === filter.testSet) &&
+    (!filter.speaker || utterance.speaker === filter.speaker) &&
+    (!filter.snr || String(utterance.snr) === filter.snr) &&
     (!words || [utterance.id, utterance.text, utterance.speaker].some((text) => (text || "").toLowerCase().includes(words))));
   if (sort.order === "id") return kept.sort((a, b) => (a.testSet + a.id < b.testSet + b.id ? -1 : 1));
   const sign = metrics.get(sort.metric).higher === (sort.order === "worst") ? 1 : -1;
@@ -263,6 +290,7 @@ function draw() {
   bar.replaceChildren(...(blind ? blindControls() : controls()));
   rows.replaceChildren(...(list.length ? list.map(blind ? blindRow : seenRow) : [make("div", { className: "nothing" }, "No utterance matches.")]));
   count.textContent = blind ? `${votes.length} of ${list.length} judged` : `${list.length} of ${head.total} utterances`;
+  drawPlots();
 }
 
 function choice(id, label, pairs, chosen, set) {
@@ -278,10 +306,17 @@ function controls() {
     choice("system", "of", head.systems.map((name, index) => [index, name]), sort.system, (index) => { sort.system = Number(index); }),
     choice("order", "", [["worst", "worst first"], ["best", "best first"], ["id", "by id"]], sort.order, (order) => { sort.order = order; }),
     sets.length > 1 ? choice("sets", "Test set", [["", "all"], ...sets.map((name) => [name, name])], filter.testSet, (name) => { filter.testSet = name; }) : null,
+    ...["speaker", "snr"].map((field) => {
+      const found = [...new Set(utterances.map((each) => each[field]))].filter((each) => each !== null && each !== undefined);
+      found.sort((a, b) => (typeof a === "number" ? a - b : a < b ? -1 : 1));
+      const pairs = [["", "all"], ...found.map((each) => [String(each), field === "snr" ? `${each} dB` : each])];
+      return found.length > 1 ? choice(field, field === "snr" ? "SNR" : "Speaker", pairs, filter[field], (name) => { filter[field] = name; }) : null;
+    }),
     search,
     make("span", { className: "space" }),
     head.systems.length > 1 ? make("button", { id: "blind", type: "button", onclick: () => { pair.hidden = !pair.hidden; } }, "Blind A/B…") : null,
     head.systems.length > 1 ? pair : null,
+    make("label", { className: "file" }, "Votes of others", make("input", { id: "votes", type: "file", accept: ".json", multiple: true, onchange: (event) => load([...event.target.files]) })),
     make("button", { id: "theme", type: "button", title: "dark or light", onclick: theme }, "◐"),
   ].filter(Boolean);
 }
@@ -346,6 +381,172 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
+// --- votes read back -------------------------------------------------------------------------------------------------
+
+// The chance of at most k of n, where each has the chance p.
+function binomial(k, n, p) {
+  let total = 0;
+  for (let i = 0; i <= k; i++) {
+    let log = 0;
+    for (let j = 1; j <= i; j++) log += Math.log((n - i + j) / j);
+    total += Math.exp(log + i * Math.log(p) + (n - i) * Math.log1p(-p));
+  }
+  return total;
+}
+
+// The exact 95% interval of a share of k in n (Clopper and Pearson), by halving.
+function interval(k, n) {
+  const solve = (isLow) => {
+    let [low, high] = [0, 1];
+    for (let step = 0; step < 50; step++) {
+      const p = (low + high) / 2;
+      const beyond = isLow ? 1 - binomial(k - 1, n, p) < 0.025 : binomial(k, n, p) > 0.025;
+      if (beyond) low = p;
+      else high = p;
+    }
+    return low;
+  };
+  return [k === 0 ? 0 : solve(true), k === n ? 1 : solve(false)];
+}
+
+// Files of votes as `save` writes them, a listener each: a line a pair of systems, and how often listeners agree.
+async function load(files) {
+  const pairs = new Map();
+  const judged = new Map();
+  let broken = 0;
+  for (const file of files) {
+    let content;
+    try {
+      content = JSON.parse(await file.text());
+    } catch {
+      content = null;
+    }
+    const good = Array.isArray(content) ? content.filter((vote) => vote && [vote.a, vote.b, vote.id].every((each) => typeof each === "string")) : [];
+    if (!good.length) broken++;
+    for (const vote of good) {
+      const names = [vote.a, vote.b].sort();
+      const key = JSON.stringify(names);
+      const found = pairs.get(key) || { names, won: [0, 0], ties: 0 };
+      const side = names.indexOf(vote.preferred);
+      if (side < 0) found.ties++;
+      else found.won[side]++;
+      pairs.set(key, found);
+      const item = JSON.stringify([key, vote.testSet, vote.id]);
+      judged.set(item, [...(judged.get(item) || []), vote.preferred]);
+    }
+  }
+  const percent = (share) => `${(100 * share).toFixed(0)}%`;
+  const lines = [...pairs.values()].map(({ names: [x, y], won: [a, b], ties }) => {
+    const n = a + b;
+    const [low, high] = n ? interval(a, n) : [0, 1];
+    const share = n ? `${percent(a / n)} [${percent(low)}, ${percent(high)}]` : "–";
+    return make("tr", {}, ...[x, y, a, b, ties, share, n ? signTest(a, b).toFixed(3) : "–"].map((text, index) => make("td", { className: index < 2 ? "name" : "" }, String(text))));
+  });
+  let [same, compared] = [0, 0];
+  for (const preferred of judged.values())
+    for (let i = 0; i < preferred.length; i++)
+      for (let j = 0; j < i; j++) {
+        compared++;
+        if (preferred[i] === preferred[j]) same++;
+      }
+  const titles = ["A", "B", "A preferred", "B preferred", "no preference", "share of A, 95% binomial", "sign test p"];
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((text, index) => make("th", { className: index < 2 ? "name" : "" }, text)))), make("tbody", {}, ...lines));
+  const told = [
+    `${files.length} file${files.length === 1 ? "" : "s"} of votes`,
+    compared ? `listeners agree in ${percent(same / compared)} of ${compared} pairs of judgements` : null,
+    broken ? `${broken} without votes` : null,
+  ].filter(Boolean).join("; ");
+  verdicts.replaceChildren(make("p", {}, `${told}.`), lines.length ? make("div", { className: "summary" }, table) : "");
+  verdicts.hidden = false;
+}
+
+const verdicts = make("div", { id: "verdicts", hidden: true });
+
+// --- plots -----------------------------------------------------------------------------------------------------------
+
+const plot = { metric: head.sort.metric, baseline: 0, isOpen: false };
+function shape(tag, attributes, ...children) {
+  const node = document.createElementNS(vector, tag);
+  for (const [name, text] of Object.entries(attributes)) node.setAttribute(name, String(text));
+  node.append(...children);
+  return node;
+}
+
+// Points of columns in one frame: a dot an utterance, the mean and its interval beside them.
+function columnsPlot(title, columns, metric) {
+  const [width, height, left, top, bottom] = [150, 240, 56, 12, 34];
+  const all = columns.flatMap((column) => [...column.points.map((point) => point[1]), column.low, column.high]).filter((each) => typeof each === "number");
+  if (!all.length) return make("p", { className: "soft" }, `${title}: no values`);
+  let [least, most] = [Math.min(...all), Math.max(...all)];
+  if (least === most) [least, most] = [least - 1, most + 1];
+  const y = (number) => top + (height - top - bottom) * (1 - (number - least) / (most - least));
+  const svg = shape("svg", { viewBox: `0 0 ${left + width * columns.length} ${height}`, width: left + width * columns.length, height, role: "img", "aria-label": title });
+  for (let step = 0; step <= 4; step++) {
+    const at = least + ((most - least) * step) / 4;
+    svg.append(
+      shape("line", { x1: left, x2: left + width * columns.length, y1: y(at), y2: y(at), class: "grid" }),
+      shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, shown(at, metric)),
+    );
+  }
+  if (least < 0 && most > 0) svg.append(shape("line", { x1: left, x2: left + width * columns.length, y1: y(0), y2: y(0), class: "zero" }));
+  columns.forEach((column, index) => {
+    const middle = left + width * (index + 0.5);
+    column.points.forEach(([item, number], place) => {
+      // Spread by the golden ratio, so that the same page always looks the same.
+      const x = middle - 38 + ((place * 0.618) % 1) * 76;
+      const dot = shape("circle", { cx: x, cy: y(number), r: 2.6, class: "dot" }, shape("title", {}, `${item}: ${shown(number, metric)}`));
+      svg.append(dot);
+    });
+    if (typeof column.low === "number") svg.append(shape("line", { x1: middle + 50, x2: middle + 50, y1: y(column.low), y2: y(column.high), class: "interval" }));
+    if (typeof column.mean === "number") svg.append(shape("circle", { cx: middle + 50, cy: y(column.mean), r: 4.5, class: "mean" }, shape("title", {}, `mean ${shown(column.mean, metric)}`)));
+    const name = column.name.length > 20 ? `${column.name.slice(0, 19)}…` : column.name;
+    svg.append(shape("text", { x: middle, y: height - 12, "text-anchor": "middle" }, name, shape("title", {}, column.name)));
+  });
+  return make("figure", {}, make("figcaption", {}, title), svg);
+}
+
+function plots() {
+  const metric = metrics.get(plot.metric);
+  const { items, values } = head.points;
+  const kept = items.map((item, index) => index).filter((index) =>
+    (!filter.testSet || items[index][0] === filter.testSet) && (!filter.speaker || items[index][2] === filter.speaker));
+  const sets = new Set(kept.map((index) => items[index][0]));
+  const of = (system) => kept.map((index) => [items[index][1], values[plot.metric][system][index]]).filter((point) => typeof point[1] === "number");
+  const absolute = head.systems.map((name, system) => {
+    // Intervals are known of whole test sets alone.
+    const result = head.results.find((each) => each.system === name && sets.has(each.testSet));
+    const found = sets.size === 1 && !filter.speaker && result ? result.means[plot.metric] : null;
+    const points = of(system);
+    const mean = points.length ? points.reduce((sum, point) => sum + point[1], 0) / points.length : null;
+    return { name, points, mean: found ? found.mean : mean, low: found ? found.low : null, high: found ? found.high : null };
+  });
+  const base = values[plot.metric][plot.baseline];
+  const paired = head.systems.map((name, system) => ({ name, system })).filter(({ system }) => system !== plot.baseline).map(({ name, system }) => {
+    const points = kept.map((index) => [items[index][1], values[plot.metric][system][index], base[index]])
+      .filter(([, a, b]) => typeof a === "number" && typeof b === "number").map(([id, a, b]) => [id, a - b]);
+    return { name: `${name}`, points, mean: points.length ? points.reduce((sum, point) => sum + point[1], 0) / points.length : null };
+  });
+  return [
+    columnsPlot(`${fullName(metric)}${metric.unit ? `, ${metric.unit}` : ""}: an utterance a dot; mean${sets.size === 1 && !filter.speaker ? " with 95% interval" : ""}`, absolute, metric),
+    paired.length ? columnsPlot(`Paired differences from ${head.systems[plot.baseline]} (${metric.higher ? "above" : "below"} 0 is better)`, paired, metric) : null,
+  ].filter(Boolean);
+}
+
+const drawn = make("div", { className: "plots" });
+const figures = make("details", { id: "plots", ontoggle: () => { plot.isOpen = figures.open; drawPlots(); } }, make("summary", {}, "Plots by system"));
+
+function drawPlots() {
+  if (!plot.isOpen) return;
+  const pick = (id, label, pairs, chosen, set) => make("label", {}, label, " ", make("select", { id, onchange: (event) => { set(event.target.value); drawPlots(); } }, ...options(pairs, chosen)));
+  drawn.replaceChildren(
+    make("p", { className: "choices" },
+      pick("plot-metric", "Metric", head.metrics.map((metric) => [metric.name, fullName(metric)]), plot.metric, (name) => { plot.metric = name; }), " ",
+      pick("plot-baseline", "differences from", head.systems.map((name, index) => [index, name]), plot.baseline, (index) => { plot.baseline = Number(index); })),
+    ...plots(),
+  );
+}
+figures.append(drawn);
+
 function theme() {
   const isDark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
     (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -357,7 +558,7 @@ const verdict = make("p", { id: "verdict", hidden: true });
 function summary() {
   const table = make("table");
   const titles = head.metrics.map((metric) => make("th", { title: fullName(metric) }, `${metric.label} ${metric.unit}`.trim() + (metric.higher ? " ↑" : " ↓")));
-  table.append(make("thead", {}, make("tr", {}, make("th", { className: "name" }, "test set"), make("th", { className: "name" }, "system"), make("th", {}, "n"), ...titles)));
+  table.append(make("thead", {}, make("tr", {}, make("th", { className: "name" }, "test set"), make("th", { className: "name key" }, "system"), make("th", {}, "n"), ...titles)));
   const body = make("tbody");
   for (const result of [...head.results].sort((a, b) => a.testSet.localeCompare(b.testSet))) {
     const cells = head.metrics.map((metric) => {
@@ -371,10 +572,10 @@ function summary() {
       return make("td", {}, mean, bounds, common, failed);
     });
     const title = `run ${result.run}, protocol ${result.protocol}`;
-    body.append(make("tr", { title }, make("td", { className: "name" }, result.testSet), make("td", { className: "name" }, result.system), make("td", {}, String(result.n)), ...cells));
+    body.append(make("tr", { title }, make("td", { className: "name" }, result.testSet), make("td", { className: "name key" }, result.system), make("td", {}, String(result.n)), ...cells));
   }
   table.append(body);
-  return make("div", { className: "summary" }, table);
+  return make("div", { className: "summary", tabIndex: 0, role: "region", "aria-label": "means" }, table);
 }
 
 const part = utterances.length < head.total
@@ -385,7 +586,9 @@ intro.append(
   make("p", { className: "soft" }, `${part}Means of the utterances that all systems have (n of N if not all), with 95% intervals and what they are over; WER and CER are all edits over the whole corpus. Click a spectrogram to listen from there; switching systems goes on at the same place.`),
   ...head.warnings.map((text) => make("div", { className: "warning" }, text)),
   verdict,
+  verdicts,
   summary(),
+  figures,
 );
 app.append(intro, make("div", { className: "top" }, bar, names), rows);
 draw();

@@ -1,0 +1,1 @@
+"""Metrics that a command asks for: predicted ratings, phonemes, prosody, similarity of features."""
