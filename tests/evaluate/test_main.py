@@ -141,7 +141,7 @@ def test_another_protocol_needs_another_folder(make_options: MakeOptions, every_
         (("--task", "tse", "--system", "nowhere.ckpt"), "no such checkpoint"),
         (("--task", "tse", "--system", "nowhere"), "no such folder"),
         (("--task", "tse", "--system", "wavs:nowhere"), "wavs:nowhere: no such folder"),
-        (("--task", "l2s", "--system", "nano"), "no weights for the task 'l2s'"),
+        (("--task", "l2s", "--system", "paper"), "no weights for the task 'l2s'"),
         (("--task", "tts", "--system", "input"), "the task tts has no such control"),
         (("--task", "tse", "--system", "input", "a=input", "a=target"), "would be called .*'a'"),
         (("--task", "tse", "--system", "..=input"), r"'\.\.' cannot name a folder"),
@@ -151,7 +151,7 @@ def test_another_protocol_needs_another_folder(make_options: MakeOptions, every_
         (("--task", "vc", "--tts-length", "reference"), "--tts-length reference: .* not for vc"),
         (("--task", "tse", "--data", "moon"), "--data moon: no corpus with test sets"),
         (("--task", "tse", "--seeds", "1", "1"), "--seeds: .1. twice"),
-        (("--task", "l2s", "--no-controls"), "nano has no weights for the task 'l2s'"),
+        (("--task", "l2s", "--no-controls"), "nano has no weights for the task 'l2s' on these items"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(

@@ -84,15 +84,13 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     chosen = {trial.id for each in test_sets for trial in each.trials}
     items = Items(chosen, all_ids, _other_names(test_sets))
     # Without a name it is the embedded bundle; where that does not do the task, the controls alone.
-    names = list(options.system)
-    if not names and part_config(_DEFAULT_SYSTEM, options.task) is not None:
-        names = [_DEFAULT_SYSTEM]
+    names = list(options.system) or ([_DEFAULT_SYSTEM] if _default_serves(options.task, test_sets[0]) else [])
     if not options.no_controls and not any(name in CONTROLS for name in names):
         lacks_stage2 = missing_stage2(bundle_folder(options.base))
         names = [*(name for name in CONTROLS if name != "oracle" or not lacks_stage2), *names]
     if not names:
         raise UserError(
-            f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r}; name a system that has"
+            f"--system: {_DEFAULT_SYSTEM} has no weights for the task {options.task!r} on these items; name a system"
         )
     systems = make_systems(names, options, device, items)
     left_out = _missing_controls(options.task, test_sets, systems)
@@ -102,6 +100,15 @@ def make_plan(options: EvaluateOptions, device: str) -> Plan:
     plan = Plan(options, test_sets, systems, left_out)
     # A control that no test set has is not listed, as no row is of it.
     return replace(plan, systems=[system for system in systems if any(True for _ in plan.jobs_of(system))])
+
+
+def _default_serves(task: str, test_set: TestSet) -> bool:
+    """Return whether the embedded bundle does a task, and takes lip features as wide as those of the test set."""
+    config = part_config(_DEFAULT_SYSTEM, task)
+    if config is None or task_named(task).condition != "features":
+        return config is not None
+    features = test_set.reader.load_item(test_set.trials[0]).features
+    return features is None or features.shape[1] == config["cond_dim"]
 
 
 def _other_names(test_sets: Sequence[TestSet]) -> dict[str, str]:
