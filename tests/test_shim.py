@@ -1,5 +1,6 @@
 """torchaudio, peft and transformers import beside a CPU-only torch."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,17 @@ print(*torchaudio.functional.resample(torch.zeros(1, 24_000), 24_000, 16_000).sh
 def test_torchaudio_peft_and_transformers_import() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["1", "16000"]), done.stderr
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "256"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}, "32")])
+def test_onednn_keeps_few_programs_unless_told_otherwise(given: dict[str, str], kept: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN_PRIMITIVE")}
+    # Before torch is there to ask for it.
+    code = (
+        "import os, sys, metis_lightning; print('torch' in sys.modules, os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment | given)
+    assert done.stdout.split() == ["False", kept], done.stderr
 
 
 @pytest.fixture
