@@ -77,7 +77,7 @@ def browser(path: str) -> Iterator[Browser]:
         for spare, place in zip(spares, (3, 4), strict=True):
             os.dup2(spare, place)
 
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [
             path,
             "--headless=new",

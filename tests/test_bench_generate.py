@@ -45,8 +45,8 @@ def test_presets_are_rows_and_their_words_are_counted(
         and cells[2][-1] == ""
         and cells[3][-1] in ("–", *map("{:.1%}".format, range(2)))
     )
-    # Half of three steps are two; layers in 10, 4 and 1.
-    assert cells[3][cells[0].index("passes 1, 2")] == f"{2}, {10 + 4 + 1}"
+    # A quarter of three steps is one; layers in 5, 2 and 1.
+    assert cells[3][cells[0].index("passes 1, 2")] == f"{1}, {5 + 2 + 1}"
 
 
 def test_what_the_processor_lacks_is_left_out(

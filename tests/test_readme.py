@@ -74,7 +74,7 @@ def test_a_command_that_needs_something_has_options_and_files_that_are_there(com
         assert set(re.findall(r"[a-z]+", command.partition("[")[2].partition("]")[0])) <= extras
     elif not command.startswith(PROGRAM):
         file = next(word for word in words if "=" not in word)
-        assert file in ("pip", "docker") or (REPOSITORY / file).is_file()
+        assert file in ("pip", "docker", "sbatch") or (REPOSITORY / file).is_file()
     elif words[0] in TRAINER_COMMANDS:
         (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
         (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")

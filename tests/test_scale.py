@@ -162,8 +162,9 @@ def test_a_run_asks_for_what_it_needs_before_anything_else(
     words = ["fit", "-c", f"experiments/{row}.yaml", "-c", PAPER]
     longer = ["fit", "-c", f"configs/{config}.yaml", "-c", PAPER, "-c", f"experiments/{row}.yaml"]
     assert merge_configs(longer).args == merge_configs(words).args
-    # A class of this file's stands for a converter.
-    values = ["test_scale.Parrot" if option.endswith("converter") else "/nowhere" for option in options]
+    # A class of this file's stands for a converter; that a manifest is there is looked at before.
+    stands = {"converter": "test_scale.Parrot", "manifest": str(REPOSITORY / "pyproject.toml")}
+    values = [stands.get(option.rpartition(".")[2], "/nowhere") for option in options]
     given = [word for pair in zip(options, values, strict=True) for word in pair]
 
     def said(*more: str) -> str:

@@ -274,7 +274,7 @@ def test_one_two_and_three_processes_give_equal_rows(make_options: MakeOptions, 
         run_evaluate(options, QuickPool)
         found[count] = without_time(read_rows(options.out))
         assert sorted(path.name for path in options.out.iterdir()) == [
-            "protocol.json", "summary.json", "utterances.jsonl", "wavs",
+            "protocol.json", "summary.json", "tables", "utterances.jsonl", "wavs",
         ]  # fmt: skip
     assert len(found[1]) == 3 * 2
     assert found[1] == found[2] == found[3]

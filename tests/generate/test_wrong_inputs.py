@@ -248,7 +248,7 @@ def test_a_gpu_that_is_not_there(generate: Run, folder: Path) -> None:
 def test_a_task_that_the_weights_lack(generate: Run, folder: Path) -> None:
     status, err = generate("--task", "lullaby", *MIX, "--out", "made.wav", model="nano")
     assert status == 2
-    assert "bundle 'nano': it has no weights for the task 'lullaby', only for l2s, omni, tts, vc, tse, se" in err
+    assert "bundle 'nano': it has no weights for the task 'lullaby', only for omni, tts, vc, tse, se, l2s" in err
 
 
 # --- video ----------------------------------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path: Path, monkeypatc
 def test_a_wheel_carries_the_configs_where_they_find_each_other() -> None:
     build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     folders = {"configs": "metis_lightning/configs", "experiments": "metis_lightning/experiments"}
+    folders["evaluation/benchmarks"] = "metis_lightning/benchmarks"
     assert build["wheel"]["force-include"] == folders
     assert {f"/{folder}" for folder in folders} <= set(build["sdist"]["include"])
 

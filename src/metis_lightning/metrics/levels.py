@@ -20,7 +20,7 @@ def relative_level(signal: Wave, mixture: Wave) -> float:
     """
     power = float(np.mean(np.square(as_array(signal), dtype=np.float64)))
     whole = float(np.mean(np.square(with_sound(mixture, "source"), dtype=np.float64)))
-    return round(max(FLOOR_DB, 10.0 * np.log10(max(power / whole, 1e-12))), 6)
+    return round(float(max(FLOOR_DB, 10.0 * np.log10(max(power / whole, 1e-12)))), 6)
 
 
 class AbsentMetric(UtteranceMetric):

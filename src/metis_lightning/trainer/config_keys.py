@@ -33,6 +33,7 @@ _TOP = (
     "print_config",
 )
 _NUMBERS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_CLASS_PATH = re.compile(r"(\w+\.)+[A-Z]\w*")
 _SPECIAL_CHECKPOINTS = ("last", "best", "hpc")
 
 # Key by key, without `init_args`.
@@ -47,6 +48,9 @@ def check_config(args: Sequence[str]) -> None:
     said = [(layer.content, layer.name) for layer in layers]
     for key, value in options:
         parts = [part for part in key.split(".") if part not in (ARGUMENTS, CLASS)]
+        # `--trainer.logger CLASS` names a class without saying so.
+        if isinstance(value, str) and _CLASS_PATH.fullmatch(value):
+            classes.setdefault(tuple(parts), set()).add(value)
         for part in reversed(parts):
             value = {part: value}
         said.append((value, f"--{key}"))
@@ -213,7 +217,10 @@ class _Source:
         arguments = {arg.arg: "" if arg.annotation is None else ast.unparse(arg.annotation) for arg in named}
         if given.kwarg is None:
             return arguments
-        above = self._above()
+        # What is not handed to the classes above goes where it cannot be followed, as a logger's to its writer.
+        handed = f"**{given.kwarg.arg}"
+        calls = [ast.unparse(node) for node in ast.walk(own) if isinstance(node, ast.Call)]
+        above = self._above() if any(c.startswith("super().__init__(") and handed in c for c in calls) else None
         return None if above is None else above | arguments
 
     def _above(self) -> dict[str, str] | None:
