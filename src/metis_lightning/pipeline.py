@@ -10,7 +10,6 @@ Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -26,16 +25,15 @@ from metis_lightning.models.semantic_to_acoustic import SemanticToAcoustic
 from metis_lightning.models.stage1 import Stage1
 from metis_lightning.options import Precision
 from metis_lightning.sampling.mask_predict import Noise, gumbel
-from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_frames, checked_wave
+from metis_lightning.sampling.request import SHORTEST, Request, Speech, Timing, checked_wave
 from metis_lightning.sampling.settings import Options, Sampling, Settings
 from metis_lightning.sampling.two_stages import Stage2, TwoStages
 from metis_lightning.sampling.voice import Prompt, Voice
 from metis_lightning.task_methods import TaskMethods
 from metis_lightning.task_table import TASKS, task_named
-from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds, text_front_end
+from metis_lightning.tokens.phonemes import TextFrontEnd, text_front_end
 from metis_lightning.tokens.tokenizer import SpeechTokenizer, fingerprints
-from metis_lightning.tokens.visual.encoder import double_rate
-from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
+from metis_lightning.types import HOP, WAVE_RATE
 from metis_lightning.weights.build import load_stage2, load_task_model, load_tokenizer
 from metis_lightning.weights.bundle import bundle_folder
 
@@ -118,40 +116,6 @@ class Metis(TaskMethods):
             prepare_for_inference(model.to(device), precision)
         return cls(load_tokenizer(folder).to(device), {}, (first, full))
 
-    def request(
-        self,
-        task: str,
-        prompt: Prompt | None = None,
-        source: Tensor | None = None,
-        features: Tensor | None = None,
-        text: str = "",
-        prompt_text: str = "",
-        language: str = "en",
-        prompt_language: str = "",
-        seconds: float | None = None,
-    ) -> Request:
-        """Return the request of any task, for `generate`. A `UserError` if text, features or seconds are not usable.
-
-        The task is of `TASKS`, or one of your own. `prompt` (S',), the wanted voice, and `source` (S,), what the result
-        is made of, are at 24 kHz; `features` (F, C) are of lips at 25 Hz. Weights that read text take what the result
-        says, `text` in `language` (ISO 639-1), with what the prompt says, in `prompt_language` if that is another.
-        `seconds` is the length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
-        """
-        if isinstance(prompt, Voice) and not prompt_text and text:
-            prompt_text, prompt_language = prompt.text, prompt.language
-        parts = (prompt_text, prompt_language or language), (text, language)
-        is_spoken, samples = task_named(task).speaks_text, None
-        phones = self.phones(*parts) if is_spoken or text or prompt_text else ()
-        if is_spoken:
-            if seconds is None and prompt is not None:
-                seconds = spoken_seconds(text, prompt_text, len(prompt) / WAVE_RATE)
-            if seconds is None or not math.isfinite(seconds):
-                raise UserError(f"a result of {seconds} s is asked for; give a number of seconds")
-            samples = round(seconds * TOKEN_RATE) * HOP
-        if features is not None:
-            features = double_rate(checked_frames("video", features, -(-SHORTEST // 2))[None])[0]
-        return Request(task, prompt, source, features, phones, samples)
-
     def voice(self, prompt: Tensor, text: str = "", language: str = "en") -> Voice:
         """Encode a prompt (S',) at 24 kHz once, with what it says, to save it and to use it instead of the prompt."""
         encoded = self._second_stage.voices([checked_wave("prompt", prompt)])[0].to(torch.device("cpu"))
@@ -161,16 +125,6 @@ class Metis(TaskMethods):
     def codecs(self) -> str:
         """Hash of all that tokens of a prompt follow from."""
         return "/".join(fingerprints(self.tokenizer, ("ssl", "acoustic"), torch.device("cpu")).values())
-
-    def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
-        """Return the ids of (text, language) pairs spoken in a row; a `UserError` if the weights cannot speak one."""
-        if self.text is None:
-            raise UserError("these weights take no text; load some that were trained for TTS or Omni")
-        for text, language in parts:
-            # The first id is the language's.
-            if len(self.text((text, language))) < 2:
-                raise UserError(f"nothing can be spoken of the text {text!r}; prompt and result must have words")
-        return tuple(self.text(*parts))
 
     def generate(
         self,

@@ -1,16 +1,18 @@
-"""The pipeline's methods that are named after tasks, and the stream of a long result, by its requests and answers.
+"""Requests of every task, the methods that are named after tasks, and the stream of a long result.
 
 Shape letters: S samples at 24 kHz, F frames of lips at 25 Hz, C feature width.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
 from torch import Tensor
 
+from metis_lightning.errors import UserError
 from metis_lightning.sampling.long_audio import (
     chunk_seed,
     joined_chunks,
@@ -19,29 +21,20 @@ from metis_lightning.sampling.long_audio import (
     sentences,
     with_quiet_ends,
 )
-from metis_lightning.sampling.request import Request, Speech
+from metis_lightning.sampling.request import SHORTEST, Request, Speech, checked_frames
 from metis_lightning.sampling.settings import Options, Settings
 from metis_lightning.sampling.voice import Prompt, Voice
-from metis_lightning.types import WAVE_RATE
+from metis_lightning.task_table import task_named
+from metis_lightning.tokens.phonemes import TextFrontEnd, spoken_seconds
+from metis_lightning.tokens.visual.encoder import double_rate
+from metis_lightning.types import HOP, TOKEN_RATE, WAVE_RATE
 
 
 class TaskMethods(ABC):
     """What can be asked of a pipeline, task by task."""
 
-    @abstractmethod
-    def request(
-        self,
-        task: str,
-        prompt: Prompt | None = None,
-        source: Tensor | None = None,
-        features: Tensor | None = None,
-        text: str = "",
-        prompt_text: str = "",
-        language: str = "en",
-        prompt_language: str = "",
-        seconds: float | None = None,
-    ) -> Request:
-        """Return the request of any task."""
+    # The front end of the weights; None if they take no text.
+    text: TextFrontEnd | None
 
     @abstractmethod
     def generate(
@@ -56,6 +49,50 @@ class TaskMethods(ABC):
     @abstractmethod
     def voice(self, prompt: Tensor, text: str = "", language: str = "en") -> Voice:
         """Encode a prompt (S,)."""
+
+    def request(
+        self,
+        task: str,
+        prompt: Prompt | None = None,
+        source: Tensor | None = None,
+        features: Tensor | None = None,
+        text: str = "",
+        prompt_text: str = "",
+        language: str = "en",
+        prompt_language: str = "",
+        seconds: float | None = None,
+    ) -> Request:
+        """Return the request of any task, for `generate`. A `UserError` if text, features or seconds are not usable.
+
+        The task is of `TASKS`, or one of your own. `prompt` (S',), the wanted voice, and `source` (S,), what the result
+        is made of, are at 24 kHz; `features` (F, C) are of lips at 25 Hz. Weights that read text take what the result
+        says, `text` in `language` (ISO 639-1), with what the prompt says, in `prompt_language` if that is another.
+        `seconds` is the length of spoken text; None takes the prompt's speaking rate, see `spoken_seconds`.
+        """
+        if isinstance(prompt, Voice) and not prompt_text and text:
+            prompt_text, prompt_language = prompt.text, prompt.language
+        parts = (prompt_text, prompt_language or language), (text, language)
+        is_spoken, samples = task_named(task).speaks_text, None
+        phones = self.phones(*parts) if is_spoken or text or prompt_text else ()
+        if is_spoken:
+            if seconds is None and prompt is not None:
+                seconds = spoken_seconds(text, prompt_text, len(prompt) / WAVE_RATE)
+            if seconds is None or not math.isfinite(seconds):
+                raise UserError(f"a result of {seconds} s is asked for; give a number of seconds")
+            samples = round(seconds * TOKEN_RATE) * HOP
+        if features is not None:
+            features = double_rate(checked_frames("video", features, -(-SHORTEST // 2))[None])[0]
+        return Request(task, prompt, source, features, phones, samples)
+
+    def phones(self, *parts: tuple[str, str]) -> tuple[int, ...]:
+        """Return the ids of (text, language) pairs spoken in a row; a `UserError` if the weights cannot speak one."""
+        if self.text is None:
+            raise UserError("these weights take no text; load some that were trained for TTS or Omni")
+        for text, language in parts:
+            # The first id is the language's.
+            if len(self.text((text, language))) < 2:
+                raise UserError(f"nothing can be spoken of the text {text!r}; prompt and result must have words")
+        return tuple(self.text(*parts))
 
     def extract(
         self,
