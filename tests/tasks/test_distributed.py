@@ -69,20 +69,16 @@ def gradients(bundle: Path, folder: Path, processes: int, batches: int, accumula
         lr_scheduler=SCHEDULE,
     )
     path = folder / f"{processes}-{batches}.pt"
-    lightning.Trainer(
-        max_steps=1,
-        accelerator="cpu",
+    trainer(
+        folder,
+        1,
         devices=processes,
         strategy="auto" if processes == 1 else "ddp_fork",
         accumulate_grad_batches=accumulated,
         use_distributed_sampler=False,
         callbacks=[Gradients(path)],
+        limit_train_batches=None,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
     ).fit(module, datamodule=Rows(batches))
     found = torch.load(path, weights_only=True)
     assert found.keys() == module.checkpoint_keys()

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 import torch.distributed
@@ -19,7 +18,7 @@ from metis_lightning.callbacks.gradients import FiniteGuard, GradientNorm, gradi
 from metis_lightning.tasks.base import TrainableModule
 from metis_lightning.tasks.pretrain import PretrainModule
 from metis_lightning.tasks.semantic_to_acoustic import SemanticToAcousticModule, TokenCache
-from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch
+from one_batch import OPTIMIZER, SCHEDULE, OneBatch, make_tse, speech_batch, trainer
 from sections.host_waits import HostWaits
 from tiny import STAGE1, stage2_config
 
@@ -90,19 +89,15 @@ def test_a_fused_update_is_clipped_guarded_and_logged_without_a_wait(
     module, seen = make_tse(tiny_bundle), UpdateWaits()
     module._optimizer = partial(torch.optim.AdamW, lr=1e-2, fused=fused)
     guard = FiniteGuard()
-    lightning.Trainer(
-        max_steps=3,
-        accelerator="cpu",
+    trainer(
+        tmp_path,
+        3,
         # Lightning itself would refuse to clip a fused optimizer's gradients.
         precision="bf16-mixed",
         gradient_clip_val=1e-4,
         callbacks=[guard, GradientNorm(), seen],
+        limit_train_batches=None,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
     ).fit(module, datamodule=OneBatch())
     assert seen.norm == pytest.approx(1e-4, rel=0.02)
     assert (seen.waits.counts.total() == 0) == fused
@@ -126,18 +121,14 @@ class NoBarrier(Callback):
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_no_micro_batch_has_a_barrier(tiny_bundle: Path, tmp_path: Path, accumulated: int) -> None:
-    lightning.Trainer(
-        max_steps=2,
-        accelerator="cpu",
+    trainer(
+        tmp_path,
+        2,
         devices=2,
         strategy="ddp_fork",
         accumulate_grad_batches=accumulated,
         use_distributed_sampler=False,
         callbacks=[NoBarrier()],
+        limit_train_batches=None,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
     ).fit(make_tse(tiny_bundle), datamodule=OneBatch())

@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,6 +14,7 @@ from metis_lightning.data.corpora.starter import StarterDataModule
 from metis_lightning.data.recipes.recipe import OmniRecipe, PlainRecipe, TtsRecipe, WeightedRecipe
 from metis_lightning.tasks.conditioned import OmniModule, TtsModule
 from metis_lightning.types import SpeechBatch
+from one_batch import trainer
 
 
 class Phones(Callback):
@@ -31,17 +31,13 @@ class Phones(Callback):
 
 def fit(module: LightningModule, folder: Path, recipe: object, workers: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     seen = Phones()
-    lightning.Trainer(
-        max_steps=2,
-        accelerator="cpu",
+    trainer(
+        folder,
+        2,
         use_distributed_sampler=False,
         callbacks=[seen],
+        limit_train_batches=None,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
     ).fit(module, datamodule=StarterDataModule(recipe=recipe, batch_seconds=8.0, max_seconds=2.0, num_workers=workers))
     return seen.found
 
