@@ -17,7 +17,7 @@ from hub_server import COMMIT, Hub, serving
 from metis_lightning.cli.main import main
 from metis_lightning.errors import UserError
 from metis_lightning.files import sha256_of
-from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_part
+from metis_lightning.weights.bundle import BUNDLE_INDEX, bundle_folder, read_index, read_part, write_index
 from metis_lightning.weights.export import export
 from metis_lightning.weights.export import main as export_main
 from metis_lightning.weights.publish import CARD, write_card
@@ -91,6 +91,14 @@ def test_a_card_that_somebody_wrote_is_kept(bundle: Path, results: Path) -> None
     (bundle / CARD).write_text("# My own words\n")
     write_card(bundle, {"steps": 3}, [results])
     assert (bundle / CARD).read_text() == "# My own words\n"
+
+
+def test_the_licence_of_one_part_is_not_that_of_all(bundle: Path) -> None:
+    index = read_index(bundle)
+    index["parts"]["stage1"]["licence"] = "MIT"
+    write_index(bundle, index)
+    head = yaml.safe_load(write_card(bundle).read_text().split("---")[1])
+    assert sorted(head["license_name"].split("; ")) == ["MIT", "not stated"]
 
 
 def test_export_writes_a_card_and_the_mean_of_checkpoints(tiny_bundle: Path, tmp_path: Path) -> None:

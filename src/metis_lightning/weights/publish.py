@@ -71,10 +71,11 @@ def training_of(checkpoint: Path, step: int, averaged: int = 1) -> dict[str, obj
 
 def _card(bundle: Path, training: Mapping[str, object]) -> Iterator[str]:
     parts = read_index(bundle)["parts"]
-    licences = dict.fromkeys(str(entry["licence"]) for entry in parts.values() if "licence" in entry)
-    # The hub knows licences by identifiers of its own; what several parts have is told in the table.
+    # Of every part: the licence of one is not that of the others, and one that says none is not free.
+    licences = {name: str(entry.get("licence", "not stated")) for name, entry in parts.items()}
+    # The hub knows licences by identifiers of its own; which part has which is told in the table.
     yield from ("---", "library_name: metis-lightning", "license: other")
-    yield f"license_name: {'; '.join(licences) or 'not stated'}"
+    yield f"license_name: {'; '.join(dict.fromkeys(licences.values()))}"
     yield from (
         "tags: [speech, masked-generative-transformer, metis]",
         "---",
@@ -86,7 +87,7 @@ def _card(bundle: Path, training: Mapping[str, object]) -> Iterator[str]:
     yield "Weights of Metis (arXiv 2502.03128) for metis-lightning."
     yield from ("", "| part | parameters | stored as | licence |", "|---|---:|---|---|")
     for name, entry in parts.items():
-        cells = f"{entry.get('parameters', 0):,} | {entry.get('dtype', '')} | {entry.get('licence', 'not stated')}"
+        cells = f"{entry.get('parameters', 0):,} | {entry.get('dtype', '')} | {licences[name]}"
         yield f"| `{name}` | {cells} |"
     if training:
         yield from ("", "## Training", "", *(f"- {name}: {value}" for name, value in training.items()))
