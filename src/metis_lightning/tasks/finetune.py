@@ -82,6 +82,8 @@ class FinetuneModule(TrainableModule):
             if lora_rank:
                 raise UserError(f"from_scratch trains all of stage 1: lora_rank must be 0, got {lora_rank}")
             self.model = Stage1(self.model.config)
+        if spread_phones and text is None:
+            raise UserError("spread_phones spreads phones, and this module reads no text: give model.text, too")
         if masks_per_row < 1:
             raise UserError(f"masks_per_row must be at least 1, got {masks_per_row}")
         self.prompt_rule, self.masks_per_row = prompt_rule, masks_per_row
